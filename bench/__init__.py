@@ -1,0 +1,1 @@
+"""Longtail bench: the harness that compares methods for long-tailed detection fairly."""

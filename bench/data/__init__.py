@@ -1,0 +1,1 @@
+"""Data sets: glyphs, LVIS and COCO readers, checks, loading and augmentation."""

@@ -1,0 +1,1 @@
+"""What every engine shares: the classifier seam, boxes, sampling, post-processing."""

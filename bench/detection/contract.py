@@ -1,0 +1,258 @@
+"""The seam between methods and engines. Separate because it is the only thing the two sides share.
+
+A method touches a detector in one place: features -> logits -> loss and scores. Each engine is adapted to this seam once.
+
+Shape legend: B images, N RoIs of the whole batch, D box-head features, K raw outputs of a classifier, C foreground
+classes. Background is LAST (index C) everywhere outside the engine files.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What a classifier may know of the head it sits on and of the data.
+
+    Attributes:
+        num_classes: C, foreground classes.
+        features: D, width of `Taps.box_features`.
+        roi_shape: (channels, height, width) of `Taps.roi_map`.
+        instance_counts: training instances of each class in the FULL training set, length C.
+        image_counts: training images of each class in the full set, length C.
+        num_images: images of the full training set.
+        stage_instance_counts: the same on the data this stage trains on (after its data part).
+        stage_image_counts: as above, images.
+        bins: edges on instance counts, e.g. (10, 100, 1000).
+        init_std: standard deviation of new classifier weights.
+    """
+
+    num_classes: int
+    features: int
+    roi_shape: tuple[int, int, int]
+    instance_counts: tuple[int, ...]
+    image_counts: tuple[int, ...]
+    num_images: int
+    stage_instance_counts: tuple[int, ...]
+    stage_image_counts: tuple[int, ...]
+    bins: tuple[int, ...] = (10, 100, 1000)
+    init_std: float = 0.01
+
+
+@dataclass
+class Taps:
+    """Where a classifier may read; what is not asked for (`Classifier.inputs`) may be None."""
+
+    box_features: Tensor  # ND, after the last ReLU of the box head
+    box_features_pre_relu: Tensor | None = None  # ND
+    roi_map: Tensor | None = None  # N x channels x P x P
+
+
+@dataclass
+class Targets:
+    """Labels of the sampled RoIs; no padding inside.
+
+    Attributes:
+        labels_N: int64, class of each RoI, C = background.
+        image_N: int64, which image of the batch each RoI belongs to.
+        present: classes with ground truth, per image (int64 tensors).
+        negative: classes known to be absent, per image.
+        taps: the taps the logits were made from.
+    """
+
+    labels_N: Tensor
+    image_N: Tensor
+    present: Sequence[Tensor]
+    negative: Sequence[Tensor]
+    taps: Taps
+
+
+def identity_all_reduce(value: Tensor) -> Tensor:
+    """The all-reduce of a single process."""
+    return value
+
+
+@dataclass
+class Context:
+    """What a loss may know of the training: step, progress in [0, 1], draws and the all-reduce (a sum)."""
+
+    step: int
+    progress: float
+    generator: torch.Generator
+    all_reduce: Callable[[Tensor], Tensor] = identity_all_reduce
+
+
+class Classifier(nn.Module):
+    """Features to class scores, with its own loss. Subclasses live in methods/parts/."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("box_features",)
+
+    def __init__(self, head: HeadSpec) -> None:
+        super().__init__()
+        self.head = head
+
+    @abstractmethod
+    def forward(self, taps: Taps) -> Tensor:
+        """Raw outputs z_NK; K may differ from C + 1."""
+
+    @abstractmethod
+    def loss(self, z_NK: Tensor, targets: Targets, context: Context) -> dict[str, Tensor]:
+        """Named scalar losses; the engine adds them to its own."""
+
+    @abstractmethod
+    def scores(self, z_NK: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(p_NC in [0, 1], p_bg_N or None); with None the proposal accuracy of the row is "-"."""
+
+    def class_weights(self) -> Tensor | None:
+        """W_(C+1)D, background last, or None where there is no such thing (weight norms, tau-norm)."""
+        return None
+
+    def groups(self) -> dict[str, list[str]]:
+        """Its own parameter names by group; `{"classifier": all}` unless a subclass divides them."""
+        return {"classifier": [name for name, _ in self.named_parameters()]}
+
+    def load_from(self, other: Classifier) -> list[str]:
+        """Copy what fits from the classifier of an init stage; return the names that were re-initialised."""
+        theirs = other.state_dict()
+        fresh = []
+        with torch.no_grad():
+            for name, value in self.state_dict().items():
+                if name in theirs and theirs[name].shape == value.shape and type(other) is type(self):
+                    value.copy_(theirs[name])
+                else:
+                    fresh.append(name)
+        return fresh
+
+
+@dataclass
+class Batch:
+    """Pictures and ground truth of one step, already resized and augmented.
+
+    Attributes:
+        images: B x 3 x H x W float32, normalised, zero-padded to a common size.
+        sizes: (height, width) of each picture inside the padding.
+        boxes: per image n x 4 float32 x1 y1 x2 y2 in pixels of the resized picture.
+        labels: per image int64 n, classes 0..C-1.
+        ignore: per image bool n; RPN and RoI sampling leave what overlaps such a box out.
+        negative: per image, classes known to be absent.
+        image_index: position of each picture in its split.
+        scale: per image (sy, sx): resized / original.
+        original_sizes: per image (height, width) of the file.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    ignore: list[Tensor]
+    negative: list[Tensor]
+    image_index: list[int]
+    scale: list[tuple[float, float]]
+    original_sizes: list[tuple[int, int]]
+
+    def to(self, device: torch.device | str) -> Batch:
+        def move(values: list[Tensor]) -> list[Tensor]:
+            return [v.to(device, non_blocking=True) for v in values]
+
+        return Batch(
+            self.images.to(device, non_blocking=True), self.sizes, move(self.boxes), move(self.labels), move(self.ignore),
+            move(self.negative), self.image_index, self.scale, self.original_sizes,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where the draws of one step come from: `generator(role, index)` for picture `index` of the global batch."""
+
+    seed: int
+    phase: int
+    step: int
+
+    def generator(self, role: str, index: int = 0) -> torch.Generator:
+        """A CPU generator for this address (bench.seeds.address)."""
+        from bench.seeds import address
+
+        return torch.Generator().manual_seed(address(self.seed, role, self.phase, self.step, index))
+
+
+@dataclass
+class TrainOutput:
+    """What a trunk gives in training: its own losses (empty when not asked for), taps and targets of the RoIs."""
+
+    losses: dict[str, Tensor]
+    taps: Taps
+    targets: Targets
+
+
+@dataclass
+class PredictOutput:
+    """What a trunk gives at test time for one batch.
+
+    Attributes:
+        taps: of all proposals of the batch, N rows.
+        proposals_N4: the proposals themselves, pixels of the resized picture.
+        boxes: refined boxes, N x 4 (class-agnostic) or N x C x 4.
+        image_N: picture of each row.
+    """
+
+    taps: Taps
+    proposals_N4: Tensor
+    boxes: Tensor
+    image_N: Tensor
+
+
+@dataclass
+class Detections:
+    """Final boxes of a set of pictures in ORIGINAL pixels, sorted by (image, score descending).
+
+    image: int32 n, position in the split; boxes: float32 n x 4 x1 y1 x2 y2; scores: float32 n; labels: int32 n, 0..C-1.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class Detector(Protocol):
+    """An engine's model behind the seam: an nn.Module with these. Parameter names start with their group.
+
+    Groups: "backbone", "fpn", "rpn", "box_head", "box_regressor", "classifier".
+    """
+
+    classifier: Classifier
+
+    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool) -> TrainOutput:
+        """Trunk forward with sampled RoIs; RPN and box losses only if `trunk_losses`. Classifier not called."""
+        ...
+
+    def predict_forward(self, batch: Batch) -> PredictOutput:
+        """All test proposals with their taps and refined boxes. Classifier not called."""
+        ...
+
+    def group_of(self, name: str) -> str:
+        """The group of a parameter or buffer name of the state dict."""
+        ...
+
+    def set_mode(self, trainable: Sequence[str]) -> None:
+        """requires_grad for the named groups only (empty: all that the config does not freeze); the rest in eval mode."""
+        ...
+
+    def to_foreign(self) -> Mapping[str, Tensor]:
+        """The state dict under the engine library's own names (for its weight files)."""
+        ...
+
+    def load_foreign(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Load a library state dict (backbone alone or whole detector); return the names left as initialised."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...

@@ -1,0 +1,1 @@
+"""Detector libraries behind one contract."""

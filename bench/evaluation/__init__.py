@@ -1,0 +1,1 @@
+"""Evaluation: AP per bin, accuracy of proposals, the official cross-check."""

@@ -1,0 +1,185 @@
+"""Identity: canonical typed JSON, sha256 keys and parts. Separate because planning must need nothing else.
+
+`part()` names code by a dotted reference plus settings. It reads the file's syntax tree for the version, the legal
+settings and their defaults and imports nothing, so that planning needs no torch; `resolve` imports, in a job.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, unknown
+
+PARTS_PACKAGE = "methods.parts"
+TREE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of code and its settings, as data: printable, hashable, diffable.
+
+    Attributes:
+        ref: "module:name"; a module without a dot lives in methods/parts.
+        version: the part's VERSION, or the sha256 of the file where it lies outside our tree.
+        settings: the settings with defaults filled in.
+    """
+
+    ref: str
+    version: str
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"part": self.ref, "version": self.version, "settings": canonical(self.settings)}
+
+    def __str__(self) -> str:
+        return f"{self.ref}({', '.join(f'{k}={v}' for k, v in self.settings.items())})"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the syntax tree says of a part: its version, legal settings, defaults, first docstring line."""
+
+    version: str
+    settings: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    summary: str
+
+
+def canonical(value: Any) -> Any:
+    """JSON-like form in which equal meaning has equal text: 1 and 1.0 agree, tuples are lists, keys are sorted.
+
+    Raises:
+        TypeError: a value that has no canonical form.
+    """
+    if isinstance(value, bool) or value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return {"float": str(value)}
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, Part):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(k): canonical(value[k]) for k in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return [canonical(v) for v in value]
+    if hasattr(value, "model_dump"):
+        return canonical(value.model_dump())
+    raise TypeError(f"no canonical form for {type(value).__name__}: {value!r}")
+
+
+def plain(value: Any) -> Any:
+    """The inverse of `canonical` for numbers that JSON has no text for (inf, nan); parts stay mappings."""
+    if isinstance(value, dict):
+        return float(value["float"]) if set(value) == {"float"} else {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of a value."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def part(ref: str, **settings: Any) -> Part:
+    """Name a piece of code: `part("group_softmax:GroupSoftmax", beta=8)`. Imports nothing.
+
+    Raises:
+        UserError: no such file or name, or a setting that the part does not have.
+    """
+    signature = signature_of(ref)
+    for name in settings:
+        if name not in signature.settings:
+            raise unknown("setting", name, signature.settings, where=ref)
+    return Part(ref, signature.version, {**signature.defaults, **settings})
+
+
+def resolve(spec: Part | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Import what a part names (a Part, or its JSON form) and return it with its settings."""
+    ref, settings = (spec.ref, spec.settings) if isinstance(spec, Part) else (spec["part"], spec["settings"])
+    module, _, name = ref.partition(":")
+    if module.endswith(".py"):
+        loaded = _import_file(Path(module))
+    else:
+        loaded = importlib.import_module(module if "." in module else f"{PARTS_PACKAGE}.{module}")
+    return getattr(loaded, name), dict(plain(canonical(settings)))
+
+
+def signature_of(ref: str) -> Signature:
+    """Version, settings and defaults of a part, read from the syntax tree of its file."""
+    module, _, name = ref.partition(":")
+    path = _file_of(module, ref)
+    return _read(path, path.stat().st_mtime_ns, name, ref)
+
+
+@functools.lru_cache(maxsize=None)
+def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text, filename=str(path))
+    nodes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    if name not in nodes:
+        raise unknown("part", name, [n for n in nodes if not n.startswith("_")], where=str(path))
+    node = nodes[name]
+    function = node
+    if isinstance(node, ast.ClassDef):
+        methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+        function = methods.get("__init__", node)
+    names: list[str] = []
+    defaults: dict[str, Any] = {}
+    if isinstance(function, ast.FunctionDef):
+        # Settings are the keyword-only parameters; what a stage hands in at run time is positional.
+        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+            names.append(argument.arg)
+            if default is not None:
+                defaults[argument.arg] = ast.literal_eval(default)
+    inside = path.is_relative_to(TREE)
+    version = (_version(node) or _version(tree)) if inside else hashlib.sha256(text.encode()).hexdigest()[:16]
+    if version is None:
+        raise UserError(f"part '{ref}' has no VERSION", where=str(path), hint="write `VERSION = 1` in its class or file")
+    return Signature(version, tuple(names), defaults, (ast.get_docstring(node) or "").split("\n")[0])
+
+
+def _version(node: ast.ClassDef | ast.FunctionDef | ast.Module) -> str | None:
+    for statement in node.body:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
+        if isinstance(target, ast.Name) and target.id == "VERSION" and isinstance(statement, ast.Assign | ast.AnnAssign):
+            return str(ast.literal_eval(statement.value)) if statement.value else None
+    return None
+
+
+def _file_of(module: str, ref: str) -> Path:
+    if module.endswith(".py"):
+        path = Path(module).resolve()
+    elif "." in module:
+        path = TREE / (module.replace(".", "/") + ".py")
+        if not path.is_file():
+            spec = importlib.util.find_spec(module)  # imports the parent package only
+            path = Path(spec.origin) if spec and spec.origin else path
+    else:
+        path = TREE / PARTS_PACKAGE.replace(".", "/") / f"{module}.py"
+    if not path.is_file():
+        legal = sorted(p.stem for p in (TREE / PARTS_PACKAGE.replace(".", "/")).glob("[a-z]*.py"))
+        raise unknown("part file", module, legal, where=ref)
+    return path
+
+
+def _import_file(path: Path) -> Any:
+    name = f"bench_part_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]

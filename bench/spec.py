@@ -1,0 +1,151 @@
+"""The typed sections of a suite. Separate from suite.py (which reads YAML) because engines, data and runs use them too.
+
+Every field is a setting a user may write in a suite or preset; a value that changes a result is in the key, with its
+default filled in, so that omitting a default and writing it are the same experiment. No torch here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A frozen section whose unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GlyphsData(Section):
+    """The embedded data set: symbols of the DejaVu fonts on cluttered ground, with LVIS-like class counts."""
+
+    name: Literal["glyphs"] = "glyphs"
+    seed: int | Literal["follow"] = "follow"  # "follow": the seed of the row
+    classes: Annotated[int, Field(ge=4, le=1203)] = 80
+    size: Annotated[int, Field(ge=64, le=640)] = 128  # pixels, square pictures
+    objects: Annotated[float, Field(ge=3, le=60)] = 13  # mean instances a picture (Poisson)
+    object_px: tuple[Positive, Positive] = (10, 34)  # shortest and longest long side of a symbol
+    max_instances: Positive = 1600  # of the most frequent class
+    val_instances: Positive = 20  # of every class (a flat val set estimates all bins equally well)
+    similarity: Fraction = 0.93  # two classes' templates correlate at most this much
+    masks: bool = True  # write RLE masks into the annotations
+
+
+class FolderData(Section):
+    """Photographs with LVIS- or COCO-format annotations, in a folder."""
+
+    name: Literal["lvis", "coco"]
+    path: str
+    train: str = "annotations/train.json"
+    val: str = "annotations/val.json"
+    images: str = "images"  # folder of the pictures, below path
+
+
+Data = GlyphsData | FolderData
+
+
+class Input(Section):
+    """From picture to network input; flip and the colour operations are augmentation (training only)."""
+
+    min_size: Positive = 128  # short side after the keep-ratio resize, pixels
+    max_size: Positive = 128  # long side at most
+    pad_multiple: Positive = 32
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB on [0, 1], torchvision
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    flip: Fraction = 0.5  # probability of a horizontal flip
+    channel_permutation: bool = False
+    invert: Fraction = 0.0  # probability of colour inversion
+    scale_jitter: tuple[Rate, Rate] = (1.0, 1.0)  # factor on min_size, drawn uniformly per picture
+    workers: Annotated[int, Field(ge=0)] = 0  # loader processes; not in the key
+
+
+class Rpn(Section):
+    """Region proposal network. methods.md 0.3 and 24."""
+
+    levels: tuple[str, ...] = ("0", "1", "2", "3", "pool")  # feature maps it runs on
+    anchor_sizes: tuple[tuple[Positive, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # per level, pixels
+    anchor_ratios: tuple[Rate, ...] = (0.5, 1.0, 2.0)
+    fg_iou: Fraction = 0.7
+    bg_iou: Fraction = 0.3
+    samples: Positive = 256  # anchors a picture in the loss
+    positive_fraction: Fraction = 0.5
+    pre_nms_train: Positive = 2000
+    pre_nms_test: Positive = 1000
+    post_nms_train: Positive = 2000
+    post_nms_test: Positive = 1000
+    nms: Fraction = 0.7
+    min_size: float = 1e-3  # pixels
+    beta: Annotated[float, Field(ge=0)] = 1 / 9  # smooth-L1
+
+
+class Roi(Section):
+    """RoI pooling, sampling and box head. methods.md 0.3 and 24."""
+
+    levels: tuple[str, ...] = ("0", "1", "2", "3")
+    pool: Positive = 7
+    sampling_ratio: int = 2
+    aligned: bool = False  # torchvision's MultiScaleRoIAlign is not
+    width: Positive = 1024  # of the two FC layers
+    samples: Positive = 512  # RoIs a picture in the loss
+    positive_fraction: Fraction = 0.25
+    fg_iou: Fraction = 0.5
+    class_agnostic: bool = False  # box regression
+    beta: Annotated[float, Field(ge=0)] = 1.0  # smooth-L1
+    box_weights: tuple[Rate, Rate, Rate, Rate] = (10.0, 10.0, 5.0, 5.0)
+    clamp_targets: Annotated[float, Field(gt=0)] | None = None  # |target| at most this
+
+
+class Detector(Section):
+    """Engine, trunk and heads."""
+
+    engine: str = "torchvision"
+    trunk: str = "resnet50_fpn"
+    widths: tuple[Positive, ...] = (24, 48, 96, 128)  # of trunk "small": strides 2, 4, 8, 16
+    fpn_channels: Positive = 256
+    norm: Literal["batch", "frozen", "group"] = "frozen"  # frozen: FrozenBatchNorm2d with eps 1e-5 on every rebuild
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2  # stem conv + residual stages that stay fixed (2: stem, layer1)
+    weights: str | None = None  # file with an ImageNet backbone or a whole torchvision detector
+    classifier_std: Rate = 0.01  # W ~ N(0, std^2), b = 0
+    rpn: Rpn = Rpn()
+    roi: Roi = Roi()
+
+
+class Test(Section):
+    """Post-processing and evaluation protocol."""
+
+    score_threshold: Annotated[float, Field(ge=0)] = 1e-4
+    nms: Fraction = 0.5  # per class
+    max_detections: Positive = 300  # per picture
+    batch: Positive = 16  # pictures a forward pass, cut by index
+    bins: tuple[Positive, ...] = (10, 100, 1000)  # edges on training instances
+
+
+class Schedule(Section):
+    """One optimiser schedule (SGD)."""
+
+    steps: Positive = 900
+    batch: Positive = 16  # TOTAL pictures a step
+    lr: Rate = 0.02
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: Annotated[int, Field(ge=0)] = 500
+    warmup_from: Fraction = 1 / 3  # first factor of the linear warm-up
+    decay: Literal["cosine", "steps", "none"] = "steps"
+    drops: tuple[Fraction, ...] = (8 / 12, 11 / 12)  # "steps": lr x 0.1 after these fractions of the schedule
+    clip: Annotated[float, Field(gt=0)] | None = 35.0  # global gradient norm
+    checkpoint_every: Positive = 100  # steps; not in the key
+
+
+class Machine(Section):
+    """How a job uses the machine. In the record, never in the key."""
+
+    threads: Positive = 1  # per process on a CPU
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
+    channels_last: bool = False

@@ -1,0 +1,1 @@
+"""One paper, one file: the recipes. No torch here."""

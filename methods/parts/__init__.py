@@ -1,0 +1,1 @@
+"""The torch building blocks that recipes name."""

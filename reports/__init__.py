@@ -1,0 +1,1 @@
+"""Tables, plots and deltas from records; never runs anything."""

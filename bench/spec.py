@@ -128,7 +128,8 @@ class Test(Section):
 class Schedule(Section):
     """One optimiser schedule (SGD)."""
 
-    steps: Positive = 900
+    steps: Positive | None = 900
+    epochs: Positive | None = None  # instead of steps: epochs of the stage's own sampler (RFS epochs are longer)
     batch: Positive = 16  # TOTAL pictures a step
     lr: Rate = 0.02
     momentum: Fraction = 0.9

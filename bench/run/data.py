@@ -1,0 +1,44 @@
+"""The `data` stage: make the glyphs, or bring a folder of photographs into LVIS form. Runs without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench import spec as specs
+from bench.data import coco, glyphs, lvis
+from bench.data.split import Split, open_split
+from bench.run.work import Work
+
+
+def run(work: Work) -> dict[str, object]:
+    """Write annotations.json, counts.json and, for glyphs, the pixels."""
+    split, out = work.spec["split"], work.out
+    if work.spec["data"]["name"] == "glyphs":
+        data = specs.GlyphsData.model_validate(work.spec["data"])
+        glyphs.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=work.progress)
+    else:
+        folder = specs.FolderData.model_validate(work.stage["aside"]["source"])
+        (lvis if folder.name == "lvis" else coco).write_split(folder, split, out)
+    opened = open_split(out, image_root_of(work.stage["aside"]))
+    write_counts(opened, out / "counts.json")
+    return {"images": len(opened.images), "instances": int(sum(len(labels) for labels in opened.labels))}
+
+
+def image_root_of(aside: dict[str, object]) -> Path | None:
+    """The folder of the pictures of a folder data set; None for glyphs, whose pixels lie in the store."""
+    source = aside.get("source")
+    if not isinstance(source, dict):
+        return None
+    return Path(source["path"]) / source["images"]
+
+
+def write_counts(split: Split, path: Path) -> None:
+    """Instances and images of each class of this split: all that a classifier needs to know of the data."""
+    stats = split.statistics()
+    value = {
+        "instances": [int(n) for n in stats.instance_counts],
+        "images": [int(n) for n in stats.image_counts],
+        "num_images": int(stats.num_images),
+    }
+    path.write_text(json.dumps(value))

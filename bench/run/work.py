@@ -1,0 +1,115 @@
+"""What a stage's code is handed: its spec, its inputs' folders, where to write, whether to stop. Separate from job.py
+(which takes leases and decides) because every stage kind imports it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.key import plain
+from bench.spec import Machine
+from bench.store import Attempt, Store
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+class Stopped(Exception):
+    """The job was asked to stop and has saved what it needs to continue."""
+
+
+class StopFlag:
+    """Set by a signal; stages look at it once a step."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def install(self) -> None:
+        """Handle the stop signals in this process (main thread only)."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: self._event.set())
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise `Stopped` if a stop was asked for."""
+        if self:
+            raise Stopped
+
+
+@dataclass
+class Work:
+    """One stage in execution.
+
+    Attributes:
+        store: where stages live.
+        key: of this stage.
+        attempt: where this attempt writes (`attempt.outputs`) and logs (`attempt.events`).
+        machine: threads, device, precision of this job.
+        stop: the stop flag of the process.
+        processes: how many processes the stage may use for itself (glyphs).
+    """
+
+    store: Store
+    key: str
+    attempt: Attempt
+    machine: Machine
+    stop: StopFlag
+    processes: int = 1
+    _stage: dict[str, Any] = field(default_factory=dict)
+    _last: float = 0.0
+
+    @property
+    def stage(self) -> Mapping[str, Any]:
+        """The content of stage.json."""
+        if not self._stage:
+            self._stage = plain(self.store.load(self.key))
+        return self._stage
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        spec: Mapping[str, Any] = self.stage["spec"]
+        return spec
+
+    def input_key(self, name: str) -> str:
+        return str(self.stage["inputs"][name])
+
+    def input(self, name: str) -> Path:
+        """The output folder of an input stage."""
+        return self.store.output(self.input_key(name))
+
+    @property
+    def out(self) -> Path:
+        return self.attempt.outputs
+
+    def progress(self, step: int, total: int, *, every: float = 1.0, **values: float) -> None:
+        """Tell the driver how far this is; at most one line in `every` seconds."""
+        now = time.monotonic()
+        if now - self._last >= every or step >= total:
+            self._last = now
+            self.attempt.events.write("progress", step=step, total=total, values=values)
+
+    def metrics(self, step: int, **values: float) -> None:
+        """A point of a curve (MLflow)."""
+        self.attempt.events.write("metrics", step=step, values=values)
+
+
+def device_of(machine: Machine) -> str:
+    """The torch device string of a job; `auto` is CUDA where there is one."""
+    import torch
+
+    return machine.device if machine.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def quiet_threads(threads: int) -> None:
+    """One process, so many threads; waiting threads sleep (two spinning OpenMP threads on busy cores were 3-20 times
+    slower on the prototype's machine)."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

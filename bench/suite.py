@@ -1,0 +1,349 @@
+"""YAML -> Suite. Separate from spec.py (the typed sections) because reading, layering and blaming a line is its own work.
+
+Layers, later wins: preset, the suite file, a preset given on the command line (its sections replace the file's), --data,
+--set. Rows and seeds always come from the file (or --only, --seeds).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from bench import yamlfile
+from bench.errors import UserError, did_you_mean, unknown
+from bench.method import Method, discover, method_named
+from bench.spec import Data, Detector, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
+from bench.stage import Stage
+
+PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
+ROW_KEYS = ("method", "schedule")  # what a row may say beside its method's settings
+
+
+class Stages(Section):
+    """What later stages change of the schedule."""
+
+    second: dict[str, Any] = Field(default_factory=dict)
+    classifier_only: dict[str, Any] = Field(default_factory=dict)
+
+
+class Cost(Section):
+    """Seconds measured once, by which `plan` estimates before the store has measurements. Never in a key."""
+
+    train_step: float | None = None  # one optimiser step, whole detector
+    classifier_step: float | None = None  # one step over a frozen trunk
+    data: float | None = None  # both splits
+    predict: float | None = None
+    evaluate: float | None = None
+    start: float = 6.0  # a job's imports
+    measured_on: str = "-"
+
+
+class Sections(BaseModel):
+    """The typed top level of a suite without its rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Data = GlyphsData()
+    detector: Detector = Detector()
+    input: Input = Input()
+    test: Test = Test()
+    schedule: Schedule = Schedule()
+    stages: Stages = Stages()
+    machine: Machine = Machine()
+    cost: Cost = Cost()
+    seeds: tuple[int, ...] = (0,)
+    compare_with: str | None = None  # a file of reports/published, without .csv
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a label, a method with its settings, and its own schedule if any."""
+
+    label: str
+    method: Method
+    settings: Mapping[str, Any]
+    schedule: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a fingerprint needs of folder data; the data floor provides it (`fingerprint`), so that this one stays low."""
+
+    fingerprint: Callable[[FolderData, str], str]
+    engine_version: Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite; also the `Plannable` that recipes are planned on."""
+
+    name: str
+    path: Path
+    sections: Sections
+    rows: tuple[Row, ...]
+    document: yamlfile.Document
+    source: Source
+    notes: tuple[str, ...] = ()
+    methods_path: tuple[Path, ...] = field(default=())
+
+    def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
+        """The base schedule with the changes of a later stage and of a row."""
+        changes = {} if name == "base" else getattr(self.sections.stages, name)
+        return _merged_schedule(self.sections.schedule, changes, override or {}, self.document.where("stages", name))
+
+    def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
+        """The data stage of a split; a glyph split's key holds only what it depends on."""
+        data = self.sections.data
+        if isinstance(data, GlyphsData):
+            exact = seed if data.seed == "follow" else data.seed
+            drop = {"seed"} | ({"val_instances"} if split == "train" else set())
+            return Stage("data", {"data": data.model_dump(exclude=drop), "split": split, "seed": exact})
+        spec = {"data": {"name": data.name}, "split": split, "fingerprint": self._fingerprints[split]}
+        return Stage("data", spec, aside={"source": data.model_dump()})
+
+    def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(what every train stage of this suite has in its key, what its job needs beside)."""
+        s = self.sections
+        spec = {
+            "engine": {"name": s.detector.engine, "version": self.source.engine_version(s.detector.engine)},
+            "detector": s.detector.model_dump(exclude={"weights", "engine"}),
+            "weights": self._weights_digest,
+            "input": s.input.model_dump(exclude={"workers"}),
+            "precision": s.machine.precision,
+            "bins": list(s.test.bins),
+        }
+        return spec, {"weights_path": s.detector.weights}
+
+    def evaluated(self, model: Stage, seed: int) -> Stage:
+        """The evaluate stage of a model: predict on val, then AP and accuracy."""
+        s = self.sections
+        keep = {"min_size", "max_size", "pad_multiple", "mean", "std"}
+        val = self.data_stage("val", seed)
+        predict = Stage(
+            "predict",
+            {"test": s.test.model_dump(exclude={"bins"}), "input": s.input.model_dump(include=keep), "precision": s.machine.precision},
+            {"model": model, "val": val},
+        )
+        protocol = {"max_detections": s.test.max_detections, "bins": list(s.test.bins)}
+        return Stage("evaluate", protocol, {"predict": predict, "val": val, "train": self.data_stage("train", seed)})
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        data = self.sections.data
+        assert isinstance(data, FolderData)
+        return {split: self.source.fingerprint(data, split) for split in ("train", "val")}
+
+    @cached_property
+    def _weights_digest(self) -> str | None:
+        path = self.sections.detector.weights
+        if path is None:
+            return None
+        file = Path(path)
+        if not file.is_file():
+            raise UserError("no such weights file", where=f"{self.document.where('detector', 'weights')} detector.weights: {path}",
+                            hint="give a path, or detector.weights=null to train from scratch")  # fmt: skip
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def load(
+    path: Path,
+    *,
+    source: Source,
+    preset: str | None = None,
+    data: str | None = None,
+    sets: Sequence[str] = (),
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Suite:
+    """Read, layer and check a suite.
+
+    Args:
+        path: the YAML file.
+        source: fingerprints and engine versions, from the floors above.
+        preset: replaces the file's preset and the sections that it defines.
+        data: folder of LVIS-format data (or COCO: set data.name=coco).
+        sets: "dotted.key=value" overrides, value in YAML.
+        only: labels of the rows to keep.
+        seeds: replaces the file's seeds.
+
+    Raises:
+        UserError: anything wrong, with file:line, the legal values and a suggestion.
+    """
+    document = yamlfile.read(path)
+    tree = dict(document.value)
+    rows = tree.pop("rows", None)
+    named = preset or tree.get("preset")
+    tree.pop("preset", None)
+    methods_path = tree.pop("methods_path", [])
+    base = preset_named(named, document) if named else {}
+    notes = []
+    if preset:
+        aside = sorted(set(base) & set(tree))
+        notes += [f"--preset {preset} replaces the file's {', '.join(aside)}"] if aside else []
+        tree = {k: v for k, v in tree.items() if k not in base}
+    tree = merge(base, tree)
+    tree["rows"] = rows if rows is not None else {}
+    if data:
+        kept = {k: v for k, v in tree.get("data", {}).items() if k in ("train", "val", "images")}
+        tree["data"] = {"name": "lvis", **kept, "path": data}
+    for text in sets:
+        apply_set(tree, text, document)
+    if seeds:
+        tree["seeds"] = list(seeds)
+    rows = tree.pop("rows")
+    sections = check_sections(tree, document)
+    extra = [path.parent / p for p in ([methods_path] if isinstance(methods_path, str) else methods_path)]
+    known = discover(extra)
+    checked = tuple(check_row(label, value, known, sections, document) for label, value in _rows(rows, document).items())
+    kept_rows = _only(checked, only, document)
+    return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra))
+
+
+def preset_named(name: str, document: yamlfile.Document) -> dict[str, Any]:
+    """The mapping of suites/_presets/NAME.yaml, on top of what its own `preset:` names."""
+    file = PRESETS / f"{name}.yaml"
+    if not file.is_file():
+        raise unknown("preset", name, [p.stem for p in PRESETS.glob("*.yaml")], where=document.where("preset"))
+    value = dict(yamlfile.read(file).value)
+    below = value.pop("preset", None)
+    return merge(preset_named(below, document), value) if below else value
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge of mappings; a `data` section of another name replaces the one below."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        other = key == "data" and isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("name") not in (None, old.get("name"))
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not other else value
+    return result
+
+
+def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> None:
+    """Apply one `--set a.b.c=value` in place."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"'{text}' is not key=value", where="--set", allowed="e.g. schedule.steps=300 or rows.BAGS.beta=4")
+    names = key.strip().split(".")
+    node: Any = tree
+    for i, name in enumerate(names[:-1]):
+        if name not in node and names[0] == "rows" and i == 1:
+            raise unknown("row", name, node, where=f"--set {text}")
+        node[name] = dict(node.get(name) or {}) if isinstance(node.get(name), Mapping | None) else node[name]
+        node = node[name]
+        if not isinstance(node, dict):
+            raise UserError(f"'{'.'.join(names[: i + 1])}' is a value, not a section", where=f"--set {text}")
+    node[names[-1]] = yamlfile.scalar(value)
+
+
+def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:
+    """The typed sections, or a UserError that names the line and the legal values."""
+    try:
+        sections = Sections.model_validate(tree)
+    except ValidationError as error:
+        raise blame(error, document, (), Sections) from None
+    for name in ("second", "classifier_only"):
+        _merged_schedule(sections.schedule, getattr(sections.stages, name), {}, document.where("stages", name))
+    if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
+        raise UserError("seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]")
+    if (sections.schedule.steps is None) == (sections.schedule.epochs is None):
+        raise UserError("give either steps or epochs", where=document.where("schedule"), allowed="schedule: {steps: 900} or {epochs: 12}")
+    return sections
+
+
+def check_row(
+    label: str, value: Any, known: Mapping[str, type[Method]], sections: Sections, document: yamlfile.Document
+) -> Row:
+    """One typed row."""
+    where = f"{document.where('rows', label)} rows.{label}"
+    if not isinstance(value, Mapping) or "method" not in value:
+        raise UserError("a row needs a method", where=where, allowed="{method: NAME, setting: value, ...}", hint="see: python -m bench methods")
+    kind = method_named(str(value["method"]), known, where)
+    settings = {k: v for k, v in value.items() if k not in ROW_KEYS}
+    for name in settings:
+        if name not in kind.model_fields:
+            legal = [*kind.model_fields, "schedule"]
+            raise UserError(
+                f"no setting '{name}'{did_you_mean(name, legal)}", where=where, allowed=", ".join(legal),
+                hint=f"see: python -m bench methods {kind.name}",
+            )  # fmt: skip
+    try:
+        method = kind.model_validate(settings)
+    except ValidationError as error:
+        raise blame(error, document, ("rows", label), kind, hint=f"see: python -m bench methods {kind.name}") from None
+    schedule = value.get("schedule")
+    if schedule is not None:
+        if not isinstance(schedule, Mapping):
+            raise UserError("schedule must be a mapping", where=where, allowed=", ".join(Schedule.model_fields))
+        _merged_schedule(sections.schedule, schedule, {}, where)
+    return Row(label, method, method.model_dump(), schedule)
+
+
+def blame(error: ValidationError, document: yamlfile.Document, at: tuple[str, ...], model: type[BaseModel], hint: str = "") -> UserError:
+    """One pydantic error as one UserError: file:line, the path, what is legal."""
+    first = error.errors()[0]
+    tags = {"GlyphsData", "FolderData", "ImageThreshold", "function-after", "constrained-float", "float", "int"}
+    path = tuple(p for p in first["loc"] if p not in tags)
+    full = (*at, *(p for p in path))
+    where = f"{document.where(*full)} {'.'.join(map(str, full))}"
+    if first["type"] == "extra_forbidden":
+        owner = _model_at(model, path[:-1])
+        legal = list(owner.model_fields) if owner else []
+        return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
+    if first["type"] == "missing":
+        return UserError(f"'{path[-1]}' is missing", where=where, hint=hint)
+    got = first.get("input")
+    shown = f", got {got!r}" if isinstance(got, str | int | float | bool | list | None) else ""
+    legal = sorted({str(e["ctx"].get("expected", "")) for e in error.errors() if e.get("ctx")} - {""})
+    message = first["msg"][:1].lower() + first["msg"][1:]
+    return UserError(f"{message}{shown}", where=where, allowed=" or ".join(legal), hint=hint)
+
+
+def _model_at(model: type[BaseModel], path: Iterable[str | int]) -> type[BaseModel] | None:
+    current: Any = model
+    for name in path:
+        found = current.model_fields.get(str(name)) if hasattr(current, "model_fields") else None
+        if found is None:
+            return None
+        options = getattr(found.annotation, "__args__", (found.annotation,))
+        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return current if isinstance(current, type) else None
+
+
+def _merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[str, Any], where: str) -> Schedule:
+    merged = base.model_dump()
+    for layer in (changes, more):
+        if "steps" in layer:
+            merged["epochs"] = None
+        if "epochs" in layer:
+            merged["steps"] = None
+        merged |= layer
+    try:
+        return TypeAdapter(Schedule).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "schedule"
+        if first["type"] == "extra_forbidden":
+            raise unknown("schedule setting", name, Schedule.model_fields, where=where) from None
+        raise UserError(f"{name}: {first['msg']}, got {first.get('input')!r}", where=where) from None
+
+
+def _rows(rows: Any, document: yamlfile.Document) -> dict[str, Any]:
+    if not isinstance(rows, Mapping) or not rows:
+        raise UserError("a suite needs rows", where=document.where("rows"), allowed="rows: {label: {method: NAME, ...}}")
+    return dict(rows)
+
+
+def _only(rows: tuple[Row, ...], only: Sequence[str], document: yamlfile.Document) -> tuple[Row, ...]:
+    labels = [r.label for r in rows]
+    for label in only:
+        if label not in labels:
+            raise unknown("row", label, labels, where=f"--only ({document.path})")
+    return tuple(r for r in rows if not only or r.label in only)

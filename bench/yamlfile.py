@@ -1,0 +1,122 @@
+"""Read a YAML file safely, with the line of every value. Separate because PyYAML's defaults hurt in suites.
+
+YAML 1.1 reads `1e-4` as text, `no` as false and `10:30` as 630, and lets a later duplicate key win; here numbers and
+booleans are those of YAML 1.2 and a duplicate key is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.errors import UserError
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: its value and the line of every path into it."""
+
+    path: Path
+    value: dict[str, Any]
+    lines: dict[Path_, int]
+
+    def where(self, *path: str | int) -> str:
+        """`file:line` of the value at a path, or of its nearest ancestor that has one."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return f"{self.path}:{self.lines[path[:end]]}"
+        return str(self.path)
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own shape)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
+
+
+def read(path: Path) -> Document:
+    """Parse a YAML mapping.
+
+    Raises:
+        UserError: missing file, broken YAML, a duplicate key or a top level that is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError("no such file", where=str(path), allowed=", ".join(near), hint="name a suite file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path)) from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"broken YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from None
+    lines: dict[Path_, int] = {(): 1}
+    value = _build(node, (), lines, path) if node is not None else {}
+    if not isinstance(value, dict):
+        raise UserError("the top level must be a mapping", where=f"{path}:1", allowed="key: value lines")
+    return Document(path, value, lines)
+
+
+def scalar(text: str) -> Any:
+    """The value of one YAML flow expression, as used by `--set key=value`.
+
+    Raises:
+        UserError: broken YAML.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"'{text}' is not a YAML value: {getattr(error, 'problem', error)}", where="--set") from None
+    return _build(node, (), {}, Path("--set")) if node is not None else None
+
+
+def _build(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: Path) -> Any:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError("a key must be plain text", where=f"{file}:{key_node.start_mark.line + 1}")
+            key = str(key_node.value)
+            where = f"{file}:{key_node.start_mark.line + 1}"
+            if key in result:
+                first = lines.get((*path, key), 0)
+                raise UserError(f"duplicate key '{key}' (first on line {first})", where=where, hint="remove one of the two")
+            lines[(*path, key)] = key_node.start_mark.line + 1
+            result[key] = _build(value_node, (*path, key), lines, file)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(child, (*path, i), lines, file) for i, child in enumerate(node.value)]
+    return _scalar(node, file)
+
+
+def _scalar(node: yaml.Node, file: Path) -> Any:
+    text, tag = str(node.value), node.tag.rsplit(":", 1)[-1]
+    if tag == "null":
+        return None
+    if tag == "bool":
+        return text.lower() == "true"
+    if tag == "int":
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if tag == "float":
+        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
+    if tag == "str":
+        return text
+    raise UserError(f"the tag '{node.tag}' is not allowed", where=f"{file}:{node.start_mark.line + 1}", allowed="plain YAML")

@@ -1,0 +1,238 @@
+"""torchvision's two-stage detector behind the seam. Separate from its pieces: it only puts them in order.
+
+Parameter names start with their group (backbone, fpn, rpn, box_head, box_regressor, classifier); weights.py maps them
+to torchvision's. Legend: B images, N RoIs of the batch, D features, C foreground classes (background is index C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import spec
+from bench.detection.boxes import clip, decode, encode
+from bench.detection.contract import Batch, Classifier, Draws, HeadSpec, PredictOutput, Taps, Targets, TrainOutput
+from bench.detection.sampling import draw, match
+from bench.engines.facts import GROUPS, check
+from bench.engines.torchvision import heads, trunks, weights
+from bench.engines.torchvision.proposals import Anchors, RpnOutput, propose, rpn_losses, run_rpn
+from bench.errors import unknown
+from bench.seeds import address
+
+
+def head_widths(detector: spec.Detector) -> tuple[int, tuple[int, int, int]]:
+    """(features D, (channels, height, width) of a RoI map), without building the model."""
+    return detector.roi.width, (detector.fpn_channels, detector.roi.pool, detector.roi.pool)
+
+
+def build(
+    detector: spec.Detector, head: HeadSpec, classifier: Classifier, *, seed: int, load: bool = True
+) -> TwoStageDetector:
+    """A detector whose initial weights are a pure function of `seed` (and of the weights file).
+
+    Args:
+        detector: engine, trunk and heads.
+        head: number of classes; D and the RoI shape must be those of `head_widths`.
+        classifier: the last layer, built by the caller.
+        seed: of the initial weights; torch's global stream is left as it was.
+        load: read `detector.weights`; False where a checkpoint is loaded next.
+
+    Raises:
+        UserError: a section that cannot be built, or a weights file of which nothing fits.
+    """
+    check(detector)
+    assert (head.features, head.roi_shape) == head_widths(detector), "the head spec is of another detector section"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(address(seed, "init"))
+        model = TwoStageDetector(detector, head.num_classes, classifier)
+    if load and detector.weights is not None:
+        model.fresh = weights.load_file(model, detector.weights)
+    return model
+
+
+class TwoStageDetector(nn.Module):
+    """Faster R-CNN with the classifier outside (see bench.detection.contract.Detector).
+
+    Attributes:
+        fresh: names a weights file left as initialised; all names without one.
+    """
+
+    def __init__(self, detector: spec.Detector, num_classes: int, classifier: Classifier) -> None:
+        super().__init__()
+        trunk = trunks.build_trunk(detector)
+        self.spec, self.num_classes = detector, num_classes
+        self.backbone, self.fpn = trunk.body, trunk.fpn
+        self.rpn = heads.rpn_head(detector, trunks.norm_layer(detector.norm))
+        self.box_head = heads.box_head(detector)
+        self.box_regressor = heads.box_regressor(detector, num_classes)
+        self.classifier = classifier
+        self.body_prefix = trunk.classifier_prefix
+        self._frozen: list[nn.Module] = [m for stage in trunk.stages[: detector.frozen_stages] for m in stage]
+        self._fixed = {id(p) for m in self._frozen for p in m.parameters()}
+        self._fixed |= {id(p) for p in classifier.parameters() if not p.requires_grad}
+        self._trainable: tuple[str, ...] = ()
+        self._anchors = Anchors(detector.rpn)
+        self._pool = heads.RoiPool(detector.roi, trunk.strides)
+        self.fresh = list(self.state_dict())
+        self.set_mode(())
+
+    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
+        """Sampled RoIs with taps and targets, and the trunk's losses if asked for.
+
+        Args:
+            batch: pictures and boxes; boxes marked `ignore` are neither targets nor sampled near.
+            draws: addressed as ("rpn_sample" | "roi_sample", picture in the batch).
+            trunk_losses: compute loss_objectness, loss_rpn_box_reg and loss_box_reg.
+            taps: tap names wanted beside those of `classifier.inputs`.
+        """
+        truth = [boxes[~ignore] for boxes, ignore in zip(batch.boxes, batch.ignore, strict=True)]
+        labels = [values[~ignore] for values, ignore in zip(batch.labels, batch.ignore, strict=True)]
+        ignored = [boxes[ignore] for boxes, ignore in zip(batch.boxes, batch.ignore, strict=True)]
+        maps, found, proposals = self._propose(batch, training=True)
+        sampled, labels_N, target_N4 = self._sample(proposals, truth, labels, ignored, draws)
+        image_N = _image_of(sampled)
+        tap_values = self._taps(maps, sampled, image_N, taps)
+        losses = {}
+        if trunk_losses:
+            losses = rpn_losses(found, truth, ignored, self.spec.rpn, draws)
+            losses["loss_box_reg"] = self._box_loss(tap_values.box_features, torch.cat(sampled), labels_N, target_N4)
+        present = [torch.unique(values) for values in labels]
+        return TrainOutput(losses, tap_values, Targets(labels_N, image_N, present, batch.negative, tap_values))
+
+    @torch.no_grad()
+    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
+        """All test proposals with taps and refined boxes, clipped to the picture. Ground truth is not read."""
+        maps, _, proposals = self._propose(batch, training=False)
+        image_N, proposals_N4 = _image_of(proposals), torch.cat(proposals)
+        tap_values = self._taps(maps, proposals, image_N, taps)
+        deltas = self.box_regressor(tap_values.box_features).float()
+        roi = self.spec.roi
+        sizes_N2 = _sizes(batch)[image_N]
+        if roi.class_agnostic:
+            boxes = clip(decode(deltas, proposals_N4, roi.box_weights), sizes_N2)
+        else:
+            deltas_NC4 = deltas.view(len(deltas), self.num_classes, 4)
+            boxes = clip(decode(deltas_NC4, proposals_N4[:, None], roi.box_weights), sizes_N2)
+        return PredictOutput(tap_values, proposals_N4, boxes, image_N)
+
+    def roi_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> tuple[Taps, Tensor]:
+        """(taps, picture of each row) for boxes given per picture, e.g. the true ones or a teacher's proposals."""
+        maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
+        image_N = _image_of(boxes)
+        return self._taps(maps, boxes, image_N, taps), image_N
+
+    def group_of(self, name: str) -> str:
+        """The group of a parameter or buffer of the state dict; a classifier may divide its own."""
+        first, _, rest = name.partition(".")
+        if first not in GROUPS:
+            raise unknown("parameter group", first, GROUPS, where=name)
+        if first == "classifier":
+            return next((group for group, names in self.classifier.groups().items() if rest in names), first)
+        return first
+
+    def set_mode(self, trainable: Sequence[str]) -> None:
+        """Gradients for the named groups only (none named: all); the rest, and the frozen stages, stay in eval mode.
+
+        Raises:
+            UserError: a name that is no group.
+        """
+        legal = {*GROUPS, *self.classifier.groups()}
+        for group in trainable:
+            if group not in legal:
+                raise unknown("parameter group", group, legal, where="trainable")
+        self._trainable = tuple(trainable)
+        for name, parameter in self.named_parameters():
+            wanted = not trainable or self.group_of(name) in trainable
+            parameter.requires_grad_(wanted and id(parameter) not in self._fixed)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TwoStageDetector:
+        """As nn.Module.train, but what is not trained stays in eval mode whoever calls this."""
+        super().train(mode)
+        if mode:
+            own = set(self.classifier.groups())
+            for group in GROUPS:
+                wanted = not self._trainable or group in self._trainable
+                if not wanted and not (group == "classifier" and own & set(self._trainable)):
+                    getattr(self, group).eval()
+            for module in self._frozen:
+                module.eval()
+        return self
+
+    def to_foreign(self) -> Mapping[str, Tensor]:
+        """The state dict under torchvision's names (see weights.to_foreign)."""
+        return weights.to_foreign(self)
+
+    def load_foreign(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Load a torchvision state dict; the names left as initialised (see weights.load_foreign)."""
+        return weights.load_foreign(self, state)
+
+    def _propose(self, batch: Batch, *, training: bool) -> tuple[dict[str, Tensor], RpnOutput, list[Tensor]]:
+        maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
+        rpn = self.spec.rpn
+        found = run_rpn(self.rpn, self._anchors, batch.images, [maps[level] for level in rpn.levels])
+        pre, post = (rpn.pre_nms_train, rpn.post_nms_train) if training else (rpn.pre_nms_test, rpn.post_nms_test)
+        return maps, found, propose(found, _sizes(batch), rpn, pre_nms=pre, post_nms=post)
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        proposals: Sequence[Tensor],
+        truth: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        ignored: Sequence[Tensor],
+        draws: Draws,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """(RoIs of each image, label of each RoI, true box of each RoI - itself where it is background)."""
+        roi = self.spec.roi
+        sampled, labels_N, target_N4 = [], [], []
+        for image, (truth_G4, ignore_I4) in enumerate(zip(truth, ignored, strict=True)):
+            boxes = torch.cat((proposals[image], truth_G4))
+            matched = match(boxes, truth_G4, ignore_I4, high=roi.fg_iou, low=roi.fg_iou)
+            hit, miss = draw(matched, roi.samples, roi.positive_fraction, draws.generator("roi_sample", image))
+            rows = torch.cat((hit, miss))
+            label = labels[image].new_full((len(rows),), self.num_classes)
+            target = boxes[rows]
+            label[: len(hit)] = labels[image][matched.index_N[hit]]
+            target[: len(hit)] = truth_G4[matched.index_N[hit]]
+            sampled.append(boxes[rows])
+            labels_N.append(label)
+            target_N4.append(target)
+        return sampled, torch.cat(labels_N), torch.cat(target_N4)
+
+    def _taps(
+        self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_N: Tensor, wanted: Sequence[str]
+    ) -> Taps:
+        asked = {*wanted, *self.classifier.inputs}
+        map_NCPP = self._pool(maps, boxes, image_N)
+        after_ND, before_ND = heads.box_features(self.box_head, map_NCPP)
+        return Taps(
+            after_ND,
+            before_ND if "box_features_pre_relu" in asked else None,
+            map_NCPP if "roi_map" in asked else None,
+        )
+
+    def _box_loss(self, features_ND: Tensor, boxes_N4: Tensor, labels_N: Tensor, target_N4: Tensor) -> Tensor:
+        """Smooth-L1 summed over the positives / sampled RoIs (methods.md 0.3), indexed by the original label."""
+        roi = self.spec.roi
+        positive = (labels_N < self.num_classes).nonzero()[:, 0]
+        wanted_P4 = encode(target_N4[positive], boxes_N4[positive], roi.box_weights)
+        if roi.clamp_targets is not None:
+            wanted_P4 = wanted_P4.clamp(-roi.clamp_targets, roi.clamp_targets)
+        deltas = self.box_regressor(features_ND[positive]).float()
+        if not roi.class_agnostic:
+            rows = torch.arange(len(positive), device=positive.device)
+            deltas = deltas.view(len(positive), self.num_classes, 4)[rows, labels_N[positive]]
+        return F.smooth_l1_loss(deltas, wanted_P4, beta=roi.beta, reduction="sum") / max(len(labels_N), 1)
+
+
+def _image_of(boxes: Sequence[Tensor]) -> Tensor:
+    counts = torch.tensor([len(of_image) for of_image in boxes])
+    return torch.repeat_interleave(torch.arange(len(boxes)), counts).to(boxes[0].device)
+
+
+def _sizes(batch: Batch) -> Tensor:
+    return torch.tensor(batch.sizes, device=batch.images.device)

@@ -1,0 +1,151 @@
+"""Backbones and feature pyramids. Separate because nothing above them knows which trunk it stands on.
+
+A trunk is a body (images -> maps) and a pyramid (maps -> maps of one width), with the names torchvision gives them, so
+that its weight files fit. `stages` says which modules `frozen_stages` keeps fixed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v2, resnet
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from bench import spec
+
+Norm = Callable[[int], nn.Module]
+
+# eps on EVERY rebuild: torchvision's COCO loader sets 0 and its plain constructor 1e-5, so outputs would differ.
+FROZEN_EPS = 1e-5
+# Last block at strides 4, 8, 16, 32 of MobileNetV2's 19 feature blocks, and the widths there (Sandler et al., table 2).
+_MOBILENET_BLOCKS = {"3": "0", "6": "1", "13": "2", "18": "3"}
+_MOBILENET_WIDTHS = [24, 32, 96, 1280]
+_MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A backbone with its pyramid.
+
+    Attributes:
+        body: images -> maps by name.
+        fpn: maps by name -> maps by name, all `fpn_channels` wide.
+        strides: pixels a cell of each map the pyramid yields, finest first.
+        stages: modules that each step of `frozen_stages` adds, stem first.
+        classifier_prefix: what ImageNet weight files put before the names of the body.
+    """
+
+    body: nn.Module
+    fpn: nn.Module
+    strides: Mapping[str, int]
+    stages: Sequence[Sequence[nn.Module]]
+    classifier_prefix: str = ""
+
+
+def norm_layer(name: str) -> Norm:
+    """Normalisation by its name in the suite: batch, frozen or group (at most 32 groups, Wu and He 2018)."""
+    layers: dict[str, Norm] = {
+        "batch": nn.BatchNorm2d,
+        "frozen": functools.partial(FrozenBatchNorm2d, eps=FROZEN_EPS),
+        "group": lambda channels: nn.GroupNorm(math.gcd(32, channels), channels),
+    }
+    return layers[name]
+
+
+def build_trunk(detector: spec.Detector) -> Trunk:
+    """The trunk a detector section names, with torchvision's initial weights (drawn from torch's global stream)."""
+    norm = norm_layer(detector.norm)
+    if detector.trunk == "small":
+        return _small(detector, norm)
+    if detector.trunk == "mobilenet_v2_fpn":
+        return _mobilenet(detector, norm)
+    return _resnet(detector.trunk.removesuffix("_fpn"), detector, norm)
+
+
+class SmallBody(nn.Module):
+    """Stem and three residual blocks at strides 2, 4, 8, 16; about 0.6 M parameters at the default widths."""
+
+    def __init__(self, widths: Sequence[int], norm: Norm) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), norm(widths[0]), nn.ReLU(inplace=True))
+        self.layer1 = _basic_block(widths[0], widths[1], norm)
+        self.layer2 = _basic_block(widths[1], widths[2], norm)
+        self.layer3 = _basic_block(widths[2], widths[3], norm)
+
+    def forward(self, images_B3HW: Tensor) -> dict[str, Tensor]:
+        fine = self.layer1(self.stem(images_B3HW))
+        middle = self.layer2(fine)
+        return {"0": fine, "1": middle, "2": self.layer3(middle)}
+
+
+class SmallPyramid(nn.Module):
+    """Top-down path over three maps that yields the two finest: torchvision's FPN without its unused output convs."""
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.inner_blocks = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
+        self.layer_blocks = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        top = self.inner_blocks[2](maps["2"])
+        middle = self.inner_blocks[1](maps["1"]) + F.interpolate(top, size=maps["1"].shape[-2:])
+        fine = self.inner_blocks[0](maps["0"]) + F.interpolate(middle, size=maps["0"].shape[-2:])
+        return {"0": self.layer_blocks[0](fine), "1": self.layer_blocks[1](middle)}
+
+
+def _small(detector: spec.Detector, norm: Norm) -> Trunk:
+    body = SmallBody(detector.widths, norm)
+    fpn = SmallPyramid(detector.widths[1:], detector.fpn_channels)
+    stages = ((body.stem,), (body.layer1,), (body.layer2,), (body.layer3,))
+    return Trunk(body, fpn, {"0": 4, "1": 8}, stages)
+
+
+def _basic_block(inputs: int, outputs: int, norm: Norm) -> resnet.BasicBlock:
+    shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, 2, bias=False), norm(outputs))
+    return resnet.BasicBlock(inputs, outputs, 2, shortcut, norm_layer=norm)
+
+
+def _resnet(name: str, detector: spec.Detector, norm: Norm) -> Trunk:
+    network = getattr(resnet, name)(weights=None, norm_layer=norm)
+    width = network.inplanes // 8
+    body = IntermediateLayerGetter(network, {f"layer{k + 1}": str(k) for k in range(4)})
+    stages = (
+        (body["conv1"], body["bn1"]),
+        *((body[f"layer{k}"],) for k in range(1, 5)),
+    )
+    return Trunk(body, _pyramid([width * 2**k for k in range(4)], detector), _strides(), stages)
+
+
+def _mobilenet(detector: spec.Detector, norm: Norm) -> Trunk:
+    network = mobilenet_v2(weights=None, norm_layer=norm)
+    body = IntermediateLayerGetter(network.features, dict(_MOBILENET_BLOCKS))
+    stages = tuple(tuple(body[str(k)] for k in range(first, last)) for first, last in _MOBILENET_STAGES)
+    return Trunk(body, _pyramid(_MOBILENET_WIDTHS, detector), _strides(), stages, classifier_prefix="features.")
+
+
+def _pyramid(widths: Sequence[int], detector: spec.Detector) -> FeaturePyramidNetwork:
+    return FeaturePyramidNetwork(list(widths), detector.fpn_channels, extra_blocks=LastLevelMaxPool())
+
+
+def _strides() -> dict[str, int]:
+    return {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
+
+
+def pyramid_maps(body: nn.Module, fpn: nn.Module, images_B3HW: Tensor) -> dict[str, Tensor]:
+    """Pyramid maps of a batch by name."""
+    maps: dict[str, Tensor] = fpn(OrderedDict(body(images_B3HW)))
+    return maps
+
+
+def keep_fixed(modules: Sequence[nn.Module]) -> None:
+    """No gradients, and running statistics stay as they are."""
+    for module in modules:
+        module.requires_grad_(False).eval()

@@ -1,0 +1,137 @@
+"""Weight files under torchvision's names. Separate because it alone knows both layouts.
+
+Ours: groups first, background last, no background slot in the box regressor. torchvision: `backbone.body.`,
+`backbone.fpn.`, `rpn.head.`, `roi_heads.`, background first, a background slot in `bbox_pred`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bench.detection.contract import Classifier
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.engines.torchvision.detector import TwoStageDetector
+
+# our group -> torchvision's prefix
+_PREFIXES = {
+    "backbone.": "backbone.body.",
+    "fpn.": "backbone.fpn.",
+    "rpn.": "rpn.head.",
+    "box_head.": "roi_heads.box_head.",
+}
+_BOXES = "roi_heads.box_predictor.bbox_pred."
+_CLASSES = "roi_heads.box_predictor.cls_score."
+# Names of files older than torchvision 0.13, its COCO_V1 detectors among them.
+_OLD_NAMES = (
+    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
+)
+
+
+def to_foreign(model: TwoStageDetector) -> dict[str, Tensor]:
+    """Our weights under torchvision's names.
+
+    The background slot of `bbox_pred`, which torchvision never trains or reads, is zero. A classifier without a single
+    linear layer of C + 1 outputs has no counterpart and is left out; a class-agnostic regressor keeps its 4 rows.
+    """
+    state = model.state_dict()
+    foreign = {_rename(name): value for name, value in state.items() if _rename(name)}
+    for part in ("weight", "bias"):
+        value = state[f"box_regressor.{part}"]
+        if not model.spec.roi.class_agnostic:
+            value = torch.cat((torch.zeros_like(value[:4]), value))
+        foreign[_BOXES + part] = value
+    linear = _linear(model.classifier)
+    if linear is not None:
+        for part in ("weight", "bias"):
+            value = state[f"classifier.{linear}{part}"]
+            foreign[_CLASSES + part] = torch.cat((value[-1:], value[:-1]))
+    return foreign
+
+
+def load_foreign(model: TwoStageDetector, state: Mapping[str, Tensor]) -> list[str]:
+    """Load a torchvision state dict: an ImageNet classifier (its body) or a whole detector.
+
+    Returns:
+        Names of our state dict left as initialised: absent from the file, or of another shape.
+    """
+    ours = model.state_dict()
+    found = _to_ours(model, state)
+    fitting = {name: value for name, value in found.items() if name in ours and ours[name].shape == value.shape}
+    model.load_state_dict({**ours, **fitting})
+    return [name for name in ours if name not in fitting]
+
+
+def load_file(model: TwoStageDetector, path: str) -> list[str]:
+    """Load a .pth of torchvision (tensors only, weights_only=True); the names left as initialised.
+
+    Raises:
+        UserError: no such file, not a state dict, or nothing in it fits.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no file '{path}'", where="detector.weights", hint="a path is read from where you are")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read '{path}': {reason}", where="detector.weights", allowed="a state dict") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
+    fresh = load_foreign(model, state)
+    loaded = [name for name in model.state_dict() if name not in set(fresh)]
+    if not any(model.group_of(name) != "classifier" for name in loaded):
+        there, here = list(state)[:3], list(to_foreign(model))[:3]
+        raise UserError(
+            f"nothing in '{path}' fits trunk '{model.spec.trunk}'",
+            where="detector.weights",
+            allowed=f"names such as {', '.join(here)}",
+            hint=f"the file has {len(state)} tensors, such as {', '.join(there)}",
+        )
+    return fresh
+
+
+def _rename(name: str) -> str:
+    for ours, theirs in _PREFIXES.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return ""
+
+
+def _to_ours(model: TwoStageDetector, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not any(name.startswith(("backbone.", "roi_heads.")) for name in state):  # an ImageNet classifier
+        prefix = model.body_prefix
+        return {f"backbone.{name.removeprefix(prefix)}": v for name, v in state.items() if name.startswith(prefix)}
+    found: dict[str, Tensor] = {}
+    linear = _linear(model.classifier)
+    for name, value in state.items():
+        for old, new in _OLD_NAMES:
+            name = old.sub(new, name)
+        if name.startswith(_BOXES):
+            own = value if model.spec.roi.class_agnostic else value[4:]
+            found["box_regressor." + name.removeprefix(_BOXES)] = own
+        elif name.startswith(_CLASSES) and linear is not None:
+            found[f"classifier.{linear}{name.removeprefix(_CLASSES)}"] = torch.cat((value[1:], value[:1]))
+        for ours, theirs in _PREFIXES.items():
+            if name.startswith(theirs):
+                found[ours + name.removeprefix(theirs)] = value
+    return found
+
+
+def _linear(classifier: Classifier) -> str | None:
+    """Prefix of the classifier's only linear layer of C + 1 outputs, e.g. "fc."; None where there is none such."""
+    shape = (classifier.head.num_classes + 1, classifier.head.features)
+    names = [
+        name
+        for name, module in classifier.named_modules()
+        if isinstance(module, nn.Linear) and tuple(module.weight.shape) == shape and module.bias is not None
+    ]
+    return f"{names[0]}." if len(names) == 1 else None

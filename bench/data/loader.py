@@ -1,0 +1,187 @@
+"""Batches as a pure function of their address. Separate from augment.py: which pictures and when, not what is done.
+
+Batch t of a training cuts the concatenated epochs of the sampler; every draw comes from a generator made for its
+address (bench.seeds), so a resumed run sees the batches an undisturbed one sees. At test time pictures are grouped by
+padded size and cut by index, so a picture is always padded the same: a taller batch-mate would change its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.data import augment
+from bench.data.augment import Draw
+from bench.data.split import Split
+from bench.detection.contract import Batch
+from bench.errors import UserError
+from bench.seeds import generator
+from bench.spec import Input
+
+
+class Sampler(Protocol):
+    """Which pictures an epoch shows, in which order."""
+
+    def epoch(self, e: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Positions in the split, of any length and with any repeats."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """One picture, resized but not yet placed in the batch."""
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    how: Draw
+
+
+class Loader:
+    """Training batches.
+
+    Args:
+        split: what is trained on.
+        settings: the input section; `workers` threads decode files in parallel (0: none) with the same result.
+        sampler: order of the pictures.
+        batch: pictures of a batch.
+        seed: of the stage.
+        phase: length of the stage's init chain.
+    """
+
+    def __init__(self, split: Split, settings: Input, *, sampler: Sampler, batch: int, seed: int, phase: int) -> None:
+        self.split, self.settings, self.sampler = split, settings, sampler
+        self.batch_size, self.seed, self.phase = batch, seed, phase
+        self._epochs: list[NDArray[np.int64]] = []
+        self._ends: list[int] = []  # positions in the concatenated epochs at which each epoch ends
+        files = split.array() is None and settings.workers > 0
+        self._pool = ThreadPoolExecutor(settings.workers, "decode") if files else None
+        self._ahead = ThreadPoolExecutor(1, "ahead") if files else None
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def batch(self, t: int) -> Batch:
+        """Batch of step t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
+
+        Raises:
+            UserError: a picture that cannot be decoded, or a sampler without pictures.
+        """
+        waiting, self._next = self._next, None
+        ready = waiting[1].result() if waiting is not None and waiting[0] == t else self._make(t)
+        if self._ahead is not None:
+            self._next = (t + 1, self._ahead.submit(self._make, t + 1))
+        return ready
+
+    def indices(self, t: int) -> list[int]:
+        """Positions in the split of the pictures of batch t."""
+        start, stop = t * self.batch_size, (t + 1) * self.batch_size
+        while not self._ends or self._ends[-1] < stop:
+            self._extend()
+        found: list[int] = []
+        e = int(np.searchsorted(self._ends, start, side="right"))
+        while start < stop:
+            begin = self._ends[e] - len(self._epochs[e])
+            cut = self._epochs[e][start - begin : stop - begin]
+            found += cut.tolist()
+            start, e = start + len(cut), e + 1
+        return found
+
+    def epoch_of(self, t: int) -> int:
+        """The epoch that the first picture of batch t belongs to."""
+        self.indices(t)
+        return int(np.searchsorted(self._ends, t * self.batch_size, side="right"))
+
+    def epoch_length(self, e: int) -> int:
+        """Pictures of epoch e (a stochastic sampler's differ)."""
+        while len(self._epochs) <= e:
+            self._extend()
+        return len(self._epochs[e])
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        for pool in (self._ahead, self._pool):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    def _extend(self) -> None:
+        e = len(self._epochs)
+        order = np.asarray(self.sampler.epoch(e, generator(self.seed, "order", self.phase, e)), np.int64)
+        if order.size == 0:
+            raise UserError(f"the sampler shows no picture in epoch {e}", hint="the data part may have left none")
+        self._epochs.append(order)
+        self._ends.append(order.size + (self._ends[-1] if self._ends else 0))
+
+    def _make(self, t: int) -> Batch:
+        draws = [
+            augment.draw(self.settings, generator(self.seed, "augment", self.phase, t, p))
+            for p in range(self.batch_size)
+        ]
+        return _assemble(self.split, self.settings, self.indices(t), draws, self._pool)
+
+
+def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
+    """Positions of the pictures of each test batch: one padded size to a batch, cut in index order."""
+    buckets: dict[tuple[int, int], list[int]] = {}
+    for i, image in enumerate(split.images):
+        size = augment.resized_size(image.height, image.width, settings)
+        buckets.setdefault(augment.padded_size(*size, settings), []).append(i)
+    return [b[s : s + batch] for _, b in sorted(buckets.items()) for s in range(0, len(b), batch)]
+
+
+def eval_batch(split: Split, settings: Input, indices: Sequence[int]) -> Batch:
+    """These pictures without augmentation.
+
+    Raises:
+        UserError: a picture that cannot be decoded.
+    """
+    return _assemble(split, settings, indices, [Draw()] * len(indices), None)
+
+
+def _assemble(
+    split: Split, settings: Input, indices: Sequence[int], draws: Sequence[Draw], pool: ThreadPoolExecutor | None
+) -> Batch:
+    def prepare(pair: tuple[int, Draw]) -> _Ready:
+        i, how = pair
+        image = split.images[i]
+        size = augment.resized_size(image.height, image.width, settings, how.jitter)
+        return _Ready(augment.resize(split.pixels(i), size), size, how)
+
+    pairs = list(zip(indices, draws, strict=True))
+    ready = list(pool.map(prepare, pairs)) if pool is not None else [prepare(pair) for pair in pairs]
+    height, width = augment.padded_size(max(r.size[0] for r in ready), max(r.size[1] for r in ready), settings)
+    images = _images(ready, settings, height, width)
+    batch = Batch(images, [r.size for r in ready], [], [], [], [], list(indices), [], [])
+    for i, r in zip(indices, ready, strict=True):
+        original = (split.images[i].height, split.images[i].width)
+        scale = (r.size[0] / original[0], r.size[1] / original[1])
+        boxes = augment.transform_boxes(split.boxes[i], scale, r.size[1], r.how.flip)
+        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # boxes without area teach nothing
+        batch.boxes.append(torch.from_numpy(boxes[solid]))
+        batch.labels.append(torch.from_numpy(split.labels[i][solid]))
+        batch.ignore.append(torch.from_numpy(split.ignore[i][solid]))
+        batch.negative.append(torch.from_numpy(split.negative(i)))
+        batch.scale.append(scale)
+        batch.original_sizes.append(original)
+    return batch
+
+
+def _images(ready: Sequence[_Ready], settings: Input, height: int, width: int) -> Tensor:
+    """B x 3 x H x W float32: (value / 255 - mean) / std; the padding is zero after normalisation."""
+    same = all(r.size == (height, width) for r in ready)
+    stacked = (np.empty if same else np.zeros)((len(ready), 3, height, width), np.uint8)
+    for out, r in zip(stacked, ready, strict=True):
+        augment.place(out, r.pixels, r.how)
+    mean = torch.tensor(settings.mean).view(1, 3, 1, 1)
+    std = torch.tensor(settings.std).view(1, 3, 1, 1)
+    images = torch.from_numpy(stacked).to(torch.float32)
+    images.mul_(1 / (255 * std)).sub_(mean / std)
+    if not same:
+        for image, r in zip(images, ready, strict=True):
+            image[:, r.size[0] :, :] = 0
+            image[:, :, r.size[1] :] = 0
+    return images

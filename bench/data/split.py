@@ -1,0 +1,311 @@
+"""One split in memory and on disk. Separate because readers, generators, loader, evaluator and methods all meet here.
+
+A split is stored as `annotations.json` (LVIS form) and, for made pictures, `pixels.npy`; photographs stay in the image
+root, which is handed in. Where every class that is absent from a picture is known to be absent, the stored form says
+`info.exhaustive` once instead of listing up to 1,200 negatives a picture; `lvis_json` writes the lists out.
+
+Shape legend: n boxes of one picture, C classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from PIL import UnidentifiedImageError
+
+from bench.errors import UserError
+from bench.frequency import ClassStatistics
+
+ANNOTATIONS = "annotations.json"
+PIXELS = "pixels.npy"
+
+Document = dict[str, Any]
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class; frequency (r, c, f) and counts are those of the TRAINING set, in every split."""
+
+    id: int
+    name: str
+    frequency: str
+    image_count: int
+    instance_count: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """One picture. `negatives` (class indices known to be absent) is None where the annotation is exhaustive."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    negatives: tuple[int, ...] | None = None
+    not_exhaustive: tuple[int, ...] = ()
+
+
+class PixelSource(Protocol):
+    """Where pixels come from: `read(row) -> uint8 H x W x 3, RGB`."""
+
+    def read(self, row: int) -> Bytes: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPixels:
+    """Pictures of one size in one array, uint8 I x S x S x 3 (a memmap's view)."""
+
+    array: Bytes
+
+    def read(self, row: int) -> Bytes:
+        return np.asarray(self.array[row])
+
+
+@dataclass(frozen=True)
+class FilePixels:
+    """Picture files below a root."""
+
+    root: Path
+    names: tuple[str, ...]
+
+    def read(self, row: int) -> Bytes:
+        return read_picture(self.root / self.names[row])
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split in memory; a data part makes another one with `subset` or `dataclasses.replace`.
+
+    Attributes:
+        categories: by class index: rank of the category id in ascending order.
+        images: by position in the split.
+        boxes: per image float32 n x 4, x1 y1 x2 y2 in pixels of the file.
+        labels: per image int64 n, 0..C-1.
+        ignore: per image bool n; true for crowds and whatever a data part takes out of training.
+        annotated: per image float64 n x 5, x y width height area exactly as annotated (for the evaluator).
+        annotation_ids: per image int64 n.
+        source: where the pixels are.
+        rows: row of each image in `source`.
+    """
+
+    categories: tuple[Category, ...]
+    images: tuple[Image, ...]
+    boxes: Sequence[NDArray[np.float32]]
+    labels: Sequence[Ints]
+    ignore: Sequence[NDArray[np.bool_]]
+    annotated: Sequence[NDArray[np.float64]]
+    annotation_ids: Sequence[Ints]
+    source: PixelSource
+    rows: Ints
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.categories)
+
+    def pixels(self, i: int) -> Bytes:
+        """uint8 H x W x 3, RGB. Raises UserError for a file that is missing, undecodable or of another size."""
+        pixels = self.source.read(int(self.rows[i]))
+        image = self.images[i]
+        if pixels.shape[:2] != (image.height, image.width):
+            what = f"picture is {pixels.shape[1]} x {pixels.shape[0]}, annotations say {image.width} x {image.height}"
+            raise UserError(what, where=image.file_name, hint="`bench data check` lists all such pictures")
+        return pixels
+
+    def array(self) -> Bytes | None:
+        """All pictures as one uint8 array (index it with `rows`), or None where they are files."""
+        return self.source.array if isinstance(self.source, ArrayPixels) else None
+
+    def negative(self, i: int) -> Ints:
+        """Classes known to be absent from image i, int64 ascending."""
+        negatives = self.images[i].negatives
+        if negatives is not None:
+            return np.array(negatives, np.int64)
+        absent = np.ones(self.num_classes, np.bool_)
+        absent[self.labels[i]] = False
+        return np.flatnonzero(absent)
+
+    def statistics(self) -> ClassStatistics:
+        """Counts of this split as it is, boxes to ignore left out."""
+        kept = (labels[~ignore] for labels, ignore in zip(self.labels, self.ignore, strict=True))
+        return ClassStatistics.from_labels(kept, self.num_classes)
+
+    def subset(self, indices: Sequence[int] | Ints) -> Split:
+        """The images at these positions, in this order (repeats allowed)."""
+        at = [int(i) for i in indices]
+        return replace(
+            self,
+            images=tuple(self.images[i] for i in at),
+            boxes=[self.boxes[i] for i in at],
+            labels=[self.labels[i] for i in at],
+            ignore=[self.ignore[i] for i in at],
+            annotated=[self.annotated[i] for i in at],
+            annotation_ids=[self.annotation_ids[i] for i in at],
+            rows=self.rows[at],
+        )
+
+    def keep_boxes(self, keep: Sequence[NDArray[np.bool_]]) -> Split:
+        """Without the boxes whose entry in `keep` (per image bool n) is false; the images stay."""
+        return replace(
+            self,
+            boxes=[v[k] for v, k in zip(self.boxes, keep, strict=True)],
+            labels=[v[k] for v, k in zip(self.labels, keep, strict=True)],
+            ignore=[v[k] for v, k in zip(self.ignore, keep, strict=True)],
+            annotated=[v[k] for v, k in zip(self.annotated, keep, strict=True)],
+            annotation_ids=[v[k] for v, k in zip(self.annotation_ids, keep, strict=True)],
+        )
+
+    def lvis_json(self) -> Document:
+        """Ground truth in LVIS form for an evaluator: boxes and areas as annotated, negative lists written out."""
+        ids = np.array([c.id for c in self.categories], np.int64)
+        annotations: list[Document] = []
+        for i, image in enumerate(self.images):
+            columns = (self.annotation_ids[i], ids[self.labels[i]], self.annotated[i], self.ignore[i])
+            for identity, category, (*bbox, area), crowd in zip(*(c.tolist() for c in columns), strict=True):
+                box = {"bbox": bbox, "area": area, "iscrowd": int(crowd), "ignore": 0}
+                annotations.append({"id": identity, "image_id": image.id, "category_id": category, **box})
+        return {
+            "info": dict(self.info),
+            "images": [_image_json(image, self.negative(i), ids) for i, image in enumerate(self.images)],
+            "annotations": annotations,
+            "categories": [vars(c).copy() for c in self.categories],
+        }
+
+
+def open_split(folder: Path, image_root: Path | None) -> Split:
+    """Open what a `data` stage wrote: `annotations.json` and `pixels.npy`, or picture files below `image_root`.
+
+    Raises:
+        UserError: a file is missing or damaged, or neither pixels nor an image root are given.
+    """
+    document = read_json(folder / ANNOTATIONS)
+    if (folder / PIXELS).is_file():
+        stored = np.load(folder / PIXELS, mmap_mode="r")
+        # A plain view: indexing np.memmap itself makes a memmap object for every picture.
+        source: PixelSource = ArrayPixels(np.asarray(stored))
+    elif image_root is None:
+        raise UserError(f"no {PIXELS} and no image root", where=str(folder))
+    else:
+        source = FilePixels(image_root, tuple(str(i["file_name"]) for i in document["images"]))
+    return from_document(document, source)
+
+
+def from_document(document: Document, source: PixelSource) -> Split:
+    """A split from its LVIS-form document (ids checked by the readers); boxes are grouped by image, in file order."""
+    categories = tuple(
+        Category(*(c[k] for k in ("id", "name", "frequency", "image_count", "instance_count")))
+        for c in sorted(document["categories"], key=lambda c: int(c["id"]))
+    )
+    class_of = {c.id: k for k, c in enumerate(categories)}
+    position = {image["id"]: i for i, image in enumerate(document["images"])}
+    rows = document["annotations"]
+    at = np.fromiter((position[a["image_id"]] for a in rows), np.int64, len(rows))
+    order = np.argsort(at, kind="stable")
+    cuts = np.searchsorted(at[order], np.arange(1, len(position)))
+
+    def per_image(values: NDArray[T]) -> list[NDArray[T]]:
+        return np.split(values[order], cuts) if position else []
+
+    annotated = np.array([(*a["bbox"], a["area"]) for a in rows], np.float64).reshape(-1, 5)
+    corners = np.concatenate([annotated[:, :2], annotated[:, :2] + annotated[:, 2:4]], axis=1)
+    return Split(
+        categories=categories,
+        images=tuple(_image(i, class_of) for i in document["images"]),
+        boxes=per_image(corners.astype(np.float32)),
+        labels=per_image(np.fromiter((class_of[a["category_id"]] for a in rows), np.int64, len(rows))),
+        ignore=per_image(np.fromiter((bool(a.get("iscrowd", 0)) for a in rows), np.bool_, len(rows))),
+        annotated=per_image(annotated),
+        annotation_ids=per_image(np.fromiter((a["id"] for a in rows), np.int64, len(rows))),
+        source=source,
+        rows=np.arange(len(position)),
+        info=document.get("info", {}),
+    )
+
+
+def write_json(path: Path, document: Document) -> None:
+    """Write a document as deterministic bytes: no spaces, keys in the order given, UTF-8 escaped to ASCII."""
+    path.write_text(json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n", encoding="ascii")
+
+
+def read_json(path: Path) -> Document:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing (what lies beside it is listed), cut short or not an object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read it: {error.strerror}", where=str(path), allowed=listing(path.parent)) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 text at byte {error.start}", where=str(path)) from None
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}:{error.colno}"
+        what = f"not valid JSON at character {error.pos} of {len(text)}: {error.msg}"
+        raise UserError(what, where=where, hint="the file may be cut short; fetch it again") from None
+    if not isinstance(document, dict):
+        raise UserError("not a JSON object with images, annotations and categories", where=str(path))
+    return document
+
+
+def read_picture(path: Path) -> Bytes:
+    """Decode a picture file to uint8 H x W x 3, RGB, stored orientation (EXIF) not applied, as LVIS and COCO annotate.
+
+    Raises:
+        UserError: the file is missing or cannot be decoded.
+    """
+    try:
+        with Picture.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError("no such picture", where=str(path), hint="`bench data check` lists all") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Picture.DecompressionBombError) as error:
+        raise UserError(f"cannot decode this picture: {error}", where=str(path)) from None
+
+
+def listing(folder: Path, limit: int = 12) -> str:
+    """What lies in the nearest existing folder, as text for an error."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{folder} holds {', '.join(names[:limit]) or 'nothing'}{more}"
+
+
+def _image(entry: Mapping[str, Any], class_of: Mapping[int, int]) -> Image:
+    negatives = entry.get("neg_category_ids")
+    return Image(
+        id=entry["id"],
+        file_name=entry["file_name"],
+        width=entry["width"],
+        height=entry["height"],
+        negatives=None if negatives is None else tuple(sorted(class_of[c] for c in negatives)),
+        not_exhaustive=tuple(sorted(class_of[c] for c in entry.get("not_exhaustive_category_ids", ()))),
+    )
+
+
+def _image_json(image: Image, negative: Ints, ids: Ints) -> Document:
+    return {
+        "id": image.id,
+        "file_name": image.file_name,
+        "width": image.width,
+        "height": image.height,
+        "neg_category_ids": ids[negative].tolist(),
+        "not_exhaustive_category_ids": ids[list(image.not_exhaustive)].tolist() if image.not_exhaustive else [],
+    }

@@ -1,0 +1,49 @@
+"""Patches: edits of a trained classifier without training. Separate because a patch stage runs them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bench.detection.contract import Classifier
+from bench.errors import UserError, unknown
+from methods.parts.softmax import Softmax
+
+VERSION = 1
+
+
+def tau_norm(classifier: Classifier, *, tau: float = 1.0, background: str = "scaled") -> Classifier:
+    """tau-normalisation: each weight row w becomes w / ||w||^tau, biases stay; edits the classifier in place.
+
+    Source: Kang et al. (ICLR 2020), section 4; row (12) of BAGS Table 1 scales the background row too (its ACC_bg falls
+    to 3.42), another released script leaves it. A row of norm 0 has no direction and is left as it is.
+
+    Args:
+        classifier: a copy that the caller owns, of the softmax family.
+        tau: 0 changes nothing, 1 makes all norms 1.
+        background: "scaled" or "kept": whether the background row is normalised too.
+
+    Raises:
+        UserError: a negative or infinite tau, another word for background, or a classifier without a weight row of its
+            own for each class.
+    """
+    if background not in ("scaled", "kept"):
+        raise unknown("treatment of the background", background, ["scaled", "kept"], where="tau_norm")
+    if not 0.0 <= tau < math.inf:
+        raise UserError(f"tau is {tau}", where="tau_norm", allowed="a number >= 0 (published: up to 1)")
+    W_KD = classifier.class_weights()
+    if W_KD is None or not isinstance(classifier, Softmax):
+        raise UserError(
+            f"{type(classifier).__name__} has no weight row of its own for each class that could be normalised",
+            where="tau_norm",
+            allowed="classifiers of the softmax family",
+        )
+    with torch.no_grad():
+        exact_KD = W_KD.double()
+        norm_K1 = exact_KD.norm(dim=1, keepdim=True)
+        scale_K1 = torch.where(norm_K1 > 0, norm_K1, torch.ones_like(norm_K1)).pow(-tau)
+        if background == "kept":
+            scale_K1[-1] = 1.0
+        classifier.set_class_weights((exact_KD * scale_K1).to(W_KD.dtype))
+    return classifier

@@ -18,8 +18,8 @@ from torchvision.ops.poolers import LevelMapper
 from bench import spec
 from bench.engines.torchvision.trunks import Norm
 
-# Initial objectness of trunk "small", sigmoid(-2) = 0.12: part of the recipe that the CPU default's tables were measured
-# with (RetinaNet, section 4.1, starts from 0.01 for the same reason: most anchors are background).
+# Initial objectness of trunk "small", sigmoid(-2) = 0.12: part of the recipe the CPU default was measured with
+# (RetinaNet, section 4.1, starts from 0.01 for the same reason: most anchors are background).
 _SMALL_OBJECTNESS_BIAS = -2.0
 
 

@@ -54,8 +54,11 @@ class Anchors:
         key = (images.device, *images.shape[-2:], *(tuple(level.shape[-2:]) for level in maps))
         if key not in self._cache:
             # float32 also where the maps are bfloat16 under autocast: 8 bits do not hold a coordinate above 256.
-            shapes = [level[:1].float() for level in maps]
-            self._cache[key] = self._generator(ImageList(images[:1], [tuple(images.shape[-2:])]), shapes)[0]
+            # Not an inference tensor, should the first batch come from prediction: training reads the same cache.
+            with torch.inference_mode(False):
+                shapes = [torch.empty(1, 1, *level.shape[-2:], device=level.device) for level in maps]
+                frame = torch.empty(1, 3, *images.shape[-2:], device=images.device)
+                self._cache[key] = self._generator(ImageList(frame, [tuple(images.shape[-2:])]), shapes)[0]
             if len(self._cache) > _KEPT_GRIDS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)

@@ -63,10 +63,21 @@ def load_foreign(model: TwoStageDetector, state: Mapping[str, Tensor]) -> list[s
 
     Returns:
         Names of our state dict left as initialised: absent from the file, or of another shape.
+
+    Raises:
+        UserError: nothing in it fits the trunk.
     """
     ours = model.state_dict()
     found = _to_ours(model, state)
     fitting = {name: value for name, value in found.items() if name in ours and ours[name].shape == value.shape}
+    if not any(model.group_of(name) != "classifier" for name in fitting):
+        there, here = list(state)[:3], [name for name in to_foreign(model) if name not in state][:3]
+        raise UserError(
+            f"nothing in the weights file fits trunk '{model.spec.trunk}'",
+            where="detector.weights",
+            allowed=f"names such as {', '.join(here)}",
+            hint=f"the file has {len(state)} tensors, such as {', '.join(there)}",
+        )
     model.load_state_dict({**ours, **fitting})
     return [name for name in ours if name not in fitting]
 
@@ -86,17 +97,7 @@ def load_file(model: TwoStageDetector, path: str) -> list[str]:
         raise UserError(f"cannot read '{path}': {reason}", where="detector.weights", allowed="a state dict") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
-    fresh = load_foreign(model, state)
-    loaded = [name for name in model.state_dict() if name not in set(fresh)]
-    if not any(model.group_of(name) != "classifier" for name in loaded):
-        there, here = list(state)[:3], list(to_foreign(model))[:3]
-        raise UserError(
-            f"nothing in '{path}' fits trunk '{model.spec.trunk}'",
-            where="detector.weights",
-            allowed=f"names such as {', '.join(here)}",
-            hint=f"the file has {len(state)} tensors, such as {', '.join(there)}",
-        )
-    return fresh
+    return load_foreign(model, state)
 
 
 def _rename(name: str) -> str:
@@ -112,9 +113,11 @@ def _to_ours(model: TwoStageDetector, state: Mapping[str, Tensor]) -> dict[str, 
         return {f"backbone.{name.removeprefix(prefix)}": v for name, v in state.items() if name.startswith(prefix)}
     found: dict[str, Tensor] = {}
     linear = _linear(model.classifier)
+    current = {_rename(name) for name in model.state_dict()}
     for name, value in state.items():
-        for old, new in _OLD_NAMES:
-            name = old.sub(new, name)
+        if name not in current:
+            for old, new in _OLD_NAMES:
+                name = old.sub(new, name)
         if name.startswith(_BOXES):
             own = value if model.spec.roi.class_agnostic else value[4:]
             found["box_regressor." + name.removeprefix(_BOXES)] = own

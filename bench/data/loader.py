@@ -72,9 +72,10 @@ class Loader:
             UserError: a picture that cannot be decoded, or a sampler without pictures.
         """
         waiting, self._next = self._next, None
-        ready = waiting[1].result() if waiting is not None and waiting[0] == t else self._make(t)
+        ready = waiting[1].result() if waiting is not None and waiting[0] == t else self._make(t, self.indices(t))
         if self._ahead is not None:
-            self._next = (t + 1, self._ahead.submit(self._make, t + 1))
+            # The sampler is asked here, in the caller's thread; the other one only decodes.
+            self._next = (t + 1, self._ahead.submit(self._make, t + 1, self.indices(t + 1)))
         return ready
 
     def indices(self, t: int) -> list[int]:
@@ -116,12 +117,12 @@ class Loader:
         self._epochs.append(order)
         self._ends.append(order.size + (self._ends[-1] if self._ends else 0))
 
-    def _make(self, t: int) -> Batch:
+    def _make(self, t: int, indices: list[int]) -> Batch:
         draws = [
             augment.draw(self.settings, generator(self.seed, "augment", self.phase, t, p))
             for p in range(self.batch_size)
         ]
-        return _assemble(self.split, self.settings, self.indices(t), draws, self._pool)
+        return _assemble(self.split, self.settings, indices, draws, self._pool)
 
 
 def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:

@@ -228,12 +228,16 @@ class Detector(Protocol):
     """
 
     classifier: Classifier
+    fresh: list[str]  # names that a weights file left as initialised
 
-    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool) -> TrainOutput:
-        """Trunk forward with sampled RoIs; RPN and box losses only if `trunk_losses`. Classifier not called."""
+    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
+        """Trunk forward with sampled RoIs; RPN and box losses only if `trunk_losses`. Classifier not called.
+
+        `taps`: names wanted beside those of `classifier.inputs`.
+        """
         ...
 
-    def predict_forward(self, batch: Batch) -> PredictOutput:
+    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
         """All test proposals with their taps and refined boxes. Classifier not called."""
         ...
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 from bench import spec as specs
-from bench.data import coco, glyphs, lvis
+from bench.data import glyphs
 from bench.data.split import Split, open_split
 from bench.run.work import Work
 
 
-def run(work: Work) -> dict[str, object]:
+def run(work: Work) -> None:
     """Write annotations.json, counts.json and, for glyphs, the pixels."""
     split, out = work.spec["split"], work.out
     if work.spec["data"]["name"] == "glyphs":
@@ -19,10 +20,10 @@ def run(work: Work) -> dict[str, object]:
         glyphs.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=work.progress)
     else:
         folder = specs.FolderData.model_validate(work.stage["aside"]["source"])
-        (lvis if folder.name == "lvis" else coco).write_split(folder, split, out)
+        reader = importlib.import_module(f"bench.data.{folder.name}")
+        reader.write_split(folder, split, out)
     opened = open_split(out, image_root_of(work.stage["aside"]))
     write_counts(opened, out / "counts.json")
-    return {"images": len(opened.images), "instances": int(sum(len(labels) for labels in opened.labels))}
 
 
 def image_root_of(aside: dict[str, object]) -> Path | None:

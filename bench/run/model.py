@@ -79,9 +79,11 @@ def make_classifier(part: Mapping[str, Any], head: HeadSpec, seed: int) -> Class
     return classifier
 
 
-def new_detector(stage: Mapping[str, Any], head: HeadSpec, classifier: Classifier) -> Detector:
-    """A detector with initial weights around a classifier."""
-    detector = detector_spec(stage)
+def new_detector(
+    stage: Mapping[str, Any], head: HeadSpec, classifier: Classifier, *, weights: str | None = None
+) -> Detector:
+    """A detector with initial weights around a classifier; `weights` is the path of a weights file."""
+    detector = detector_spec(stage).model_copy(update={"weights": weights})
     engine = importlib.import_module(facts(detector.engine).module)
     built: Detector = engine.build(detector, head, classifier, seed=int(stage["spec"]["seed"]))
     return built

@@ -1,0 +1,213 @@
+"""The command line. Separate because it only parses, calls one function of a lower floor and prints.
+
+Heavy libraries are imported inside the commands that need them: `--help`, `plan` and `status` answer at once and leave
+torch, mlflow, optuna and pandas alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from bench.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Compare methods for long-tailed object detection fairly.
+
+A *suite* is a YAML file with the rows of one table. `run` brings the *store* to what the suite asks for: what is done
+stays, what is missing runs, what was killed continues.
+
+    python -m bench plan suites/table1.yaml      what would run, what is shared, how long
+    python -m bench run suites/table1.yaml       run it; ends with the table
+    python -m bench status suites/table1.yaml    what is done, what runs
+    python -m bench report suites/table1.yaml    table and figures again
+    python -m bench methods bags                 what a method does, its settings""",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before it costs GPU time.")
+app.add_typer(data_app, name="data")
+
+SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
+Preset = Annotated[str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")]
+DataPath = Annotated[str | None, typer.Option("--data", help="Folder of LVIS-format data: images/, annotations/train.json, val.json.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one value, e.g. schedule.steps=300 or rows.BAGS.beta=4.")]
+Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS.")]
+Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one a core, or one a GPU).")]
+Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
+Tracking = Annotated[str | None, typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: sqlite in the store.")]
+
+DEFAULT_STORE = Path("store")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    # Set before numpy is imported anywhere below us.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def run(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
+    keep_going: Annotated[bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")] = True,
+    tracking_uri: Tracking = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report (default: reports/<suite> in the store).")] = None,
+) -> None:  # fmt: skip
+    """Bring the store to what the suite asks for, then print its table.
+
+    Run it again: only what is missing runs. Ctrl-C saves and stops; kill -9 loses at most the steps since the last
+    checkpoint. Exit code: 0 all done, 1 some row failed, 2 your mistake, 130 interrupted.
+    """
+    from bench import commands
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    code = commands.run(
+        loaded, store, Console(), jobs=jobs, fuse=fuse, keep_going=keep_going, tracking_uri=tracking_uri, out=out
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    show_config: Annotated[bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")] = False,
+) -> None:  # fmt: skip
+    """Show the unique stages, who shares them, what is done and what the rest will cost. Starts nothing."""
+    from bench import commands
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    if show_config:
+        typer.echo(commands.config_text(loaded), nl=False)
+        return
+    overview = commands.overview(loaded, store, jobs=jobs, fuse=fuse)
+    if as_json:
+        typer.echo(json.dumps(overview.to_json(), indent=1))
+    else:
+        overview.print(Console())
+
+
+@app.command()
+def status(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    only: Only = None, seeds: Seeds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:  # fmt: skip
+    """One line a stage: state, step, host, the last error."""
+    from bench import commands
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    overview = commands.overview(loaded, store)
+    if as_json:
+        typer.echo(json.dumps(overview.to_json(), indent=1))
+    else:
+        overview.print_status(Console())
+
+
+@app.command()
+def report(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    only: Only = None, seeds: Seeds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to (default: reports/<suite> in the store).")] = None,
+) -> None:  # fmt: skip
+    """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
+    from bench import commands
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    if as_json:
+        typer.echo(json.dumps(commands.report_json(loaded, store), indent=1))
+    else:
+        commands.report(loaded, store, Console(), out)
+
+
+@app.command()
+def why(
+    suite: SuitePath,
+    stage: Annotated[str, typer.Argument(help="First digits of a stage's key (see plan), or a row's label.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    seeds: Seeds = None,
+) -> None:  # fmt: skip
+    """Explain a stage: its spec, its inputs, who needs it, and what differs from the nearest stage that is done."""
+    from bench import commands
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    commands.why(loaded, store, stage, Console())
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method; without one: the list.", show_default=False)] = None,
+    path: Annotated[list[Path] | None, typer.Option("--methods-path", help="File or folder with more methods (this runs its code).")] = None,
+) -> None:  # fmt: skip
+    """The methods there are; with a name: what it does, its source, settings, and where it departs from the paper."""
+    from bench import commands
+
+    commands.methods(name, path or [], Console())
+
+
+@app.command()
+def sync(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    only: Only = None, seeds: Seeds = None, tracking_uri: Tracking = None,
+) -> None:  # fmt: skip
+    """Bring the events of a suite's stages into MLflow (again): idempotent, with true final status."""
+    from bench import commands
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    commands.sync(loaded, store, Console(), tracking_uri, strict=True)
+
+
+@app.command()
+def ui(
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow on 127.0.0.1 for a store. Ctrl-C ends it."""
+    from bench.ui import ui as serve
+
+    serve(store, port)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="Folder of LVIS- or COCO-format data.", show_default=False)],
+    train: Annotated[str, typer.Option(help="Training annotations, below PATH.")] = "annotations/train.json",
+    val: Annotated[str, typer.Option(help="Validation annotations, below PATH.")] = "annotations/val.json",
+    images: Annotated[str, typer.Option(help="Folder of the pictures, below PATH.")] = "images",
+    form: Annotated[str, typer.Option("--format", help="lvis or coco.")] = "lvis",
+) -> None:
+    """Find what would hurt later: missing pictures, unknown ids, bad boxes, absent negative lists, classes never trained."""
+    from bench import commands
+
+    raise typer.Exit(commands.data_check(path, train, val, images, form, Console()))
+
+
+@data_app.command("fill-negatives")
+def data_fill(
+    source: Annotated[Path, typer.Argument(help="Annotation file whose annotation is exhaustive.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
+) -> None:
+    """Write a copy in which every class absent from a picture is a negative, so that its false positives count."""
+    from bench.data.check import fill_negatives
+
+    filled: Any = fill_negatives(source, target)
+    Console().print(f"wrote {target}" + (f" ({filled} pictures filled)" if isinstance(filled, int) else ""))

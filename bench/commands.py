@@ -1,0 +1,258 @@
+"""What each command does. Separate from cli.py, which parses: these functions join the floors, and tests call them.
+
+Imports of torch, mlflow and matplotlib are inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench import overview as overviews
+from bench import plan as planning
+from bench import suite as suites
+from bench.engines.facts import check, facts
+from bench.errors import UserError
+from bench.key import canonical
+from bench.launch import Ended, Slots
+from bench.method import Method, discover, method_named
+from bench.overview import Overview
+from bench.plan import Plan
+from bench.spec import FolderData
+from bench.stage import walk
+from bench.store import Store
+from bench.suite import Suite
+
+
+
+def open_suite(
+    path: Path,
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    sets: Sequence[str] | None = None,
+    only: str | None = None,
+    seeds: str | None = None,
+) -> Suite:
+    """Load a suite with the options of the command line.
+
+    Raises:
+        UserError: anything wrong with file or options.
+    """
+    numbers: list[int] = []
+    for text in _words(seeds):
+        if not text.isdigit():
+            raise UserError(f"'{text}' is not a seed", where="--seeds", allowed="non-negative integers, e.g. 1,2,3")
+        numbers.append(int(text))
+    source = suites.Source(_fingerprint, lambda name: facts(name).version)
+    suite = suites.load(path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers)
+    check(suite.sections.detector)
+    return suite
+
+
+def run(
+    suite: Suite,
+    store_path: Path,
+    console: Console,
+    *,
+    jobs: int | None = None,
+    fuse: bool = True,
+    keep_going: bool = True,
+    tracking_uri: str | None = None,
+    out: Path | None = None,
+) -> int:
+    """`bench run`; returns the exit code."""
+    from bench import launch
+    from bench.progress import Display
+
+    plan = planning.make(suite)
+    store = Store(store_path)
+    slots = Slots(suite.sections.machine, jobs)
+    view = overviews.compare(plan, store, slots.count, fuse=fuse)
+    for line in view.headline():
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    ended = Ended({}, False)
+    if view.missing:
+        _check_weights_early(suite)
+        store.check_writable()
+        store.register_root(suite.name, suite.path.resolve(), list(plan.stages))
+        _prepare_tracking(store, suite, tracking_uri, console)
+        with Display(plan, store, console) as display:
+            ended = launch.run(plan, store, slots, fuse=fuse, keep_going=keep_going, show=display.show)
+    if view.missing or not (out or overviews.default_report_folder(store, plan)).joinpath("table.txt").exists():
+        report(suite, store_path, console, out, failed=ended)
+        sync(suite, store_path, console, tracking_uri)
+    else:
+        print_table(plan, store, console)
+    if ended.interrupted:
+        console.print(f"saved. Continue: python -m bench run {suite.path}", highlight=False, soft_wrap=True)
+    return ended.code
+
+
+def overview(suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True) -> Overview:
+    """What `plan` and `status` show."""
+    slots = Slots(suite.sections.machine, jobs).count
+    return overviews.compare(planning.make(suite), Store(store_path), slots, fuse=fuse)
+
+
+def why(suite: Suite, store_path: Path, word: str, console: Console) -> None:
+    """`bench why`."""
+    plan = planning.make(suite)
+    overviews.explain(plan, Store(store_path), overviews.find(plan, word), console)
+
+
+def config_text(suite: Suite) -> str:
+    """The whole configuration, defaults filled in, as YAML that can be run again."""
+    sections = suite.sections.model_dump(mode="json")
+    rows = {row.label: {"method": row.method.name, **canonical(row.settings)} for row in suite.rows}
+    for row in suite.rows:
+        if row.schedule is not None:
+            rows[row.label]["schedule"] = dict(row.schedule)
+    return yaml.safe_dump({**sections, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def report(suite: Suite, store_path: Path, console: Console, out: Path | None, *, failed: Ended | None = None) -> None:
+    """Write the report of what is done, and print the table."""
+    from reports.load import load
+    from reports.write import write
+
+    plan, store = planning.make(suite), Store(store_path)
+    folder = out or overviews.default_report_folder(store, plan)
+    files = write(
+        load(store, plan), folder, suite.name, suite.sections.compare_with,
+        order=[row.label for row in suite.rows], skipped=_absent(plan, store, failed), edges=suite.sections.test.bins,
+    )  # fmt: skip
+    print_table(plan, store, console, failed=failed)
+    console.print(f"report: {folder}  ({', '.join(f.name for f in files)})", highlight=False, soft_wrap=True)
+
+
+def print_table(plan: Plan, store: Store, console: Console, *, failed: Ended | None = None) -> None:
+    """The table on the terminal."""
+    from reports.load import load
+    from reports.render import to_text
+    from reports.tables import table
+
+    content = table(
+        load(store, plan), suite=plan.suite.name, compare_with=plan.suite.sections.compare_with,
+        order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
+    )  # fmt: skip
+    console.print(to_text(content), highlight=False, markup=False, soft_wrap=True)
+
+
+def report_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
+    """What `report --json` prints."""
+    from reports.load import load
+    from reports.tables import to_json
+
+    plan, store = planning.make(suite), Store(store_path)
+    return to_json(load(store, plan), order=[row.label for row in suite.rows], skipped=_absent(plan, store, None))
+
+
+def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None, *, strict: bool = False) -> None:
+    """Mirror the suite's stages and rows in MLflow; `strict` makes a failing tracker the user's error."""
+    from bench import track
+    from reports.load import load
+
+    plan, store = planning.make(suite), Store(store_path)
+    stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
+    count = track.sync(store.root, tracking_uri, suite.name, stages, [track.TrackedRow(r.record) for r in load(store, plan)])
+    if count.notice:
+        if strict:
+            raise UserError(count.notice, where=tracking_uri or str(store.root), hint="then: python -m bench sync SUITE")
+        console.print(f"MLflow: {count.notice}", highlight=False, markup=False, soft_wrap=True)
+    elif strict:
+        console.print(f"MLflow: {count.runs} new runs, {count.values} new values", highlight=False)
+
+
+def methods(name: str | None, paths: Sequence[Path], console: Console) -> None:
+    """`bench methods [NAME]`."""
+    known = discover(paths)
+    if name is None:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("method", "settings", "what it does"):
+            table.add_column(column, overflow="fold")
+        for method in sorted(known.values(), key=lambda m: m.name):
+            table.add_row(method.name, ", ".join(method.model_fields) or "-", _first_sentence(method))
+        console.print(table)
+        console.print("one of them: python -m bench methods NAME", highlight=False)
+        return
+    _describe_method(method_named(name, known, "methods"), console)
+
+
+def data_check(path: Path, train: str, val: str, images: str, form: str, console: Console) -> int:
+    """`bench data check`: 0 clean or warnings only, 1 with errors."""
+    from bench.data.check import check as check_data
+
+    if form not in ("lvis", "coco"):
+        raise UserError(f"'{form}' is no format", where="--format", allowed="lvis, coco")
+    findings = check_data(str(path), train, val, images, "lvis" if form == "lvis" else "coco")
+    for f in findings:
+        console.print(f"[{'bold red' if f.severity == 'error' else 'yellow'}]{f.severity}[/] {escape(f.where)}: {escape(f.kind)} ({f.count})", highlight=False, soft_wrap=True)
+        for example in f.examples:
+            console.print(f"    {escape(str(example))}", highlight=False, soft_wrap=True)
+        console.print(f"    {escape(f.advice)}", style="dim", highlight=False, soft_wrap=True)
+    errors = sum(f.severity == "error" for f in findings)
+    console.print(f"{errors} errors, {len(findings) - errors} warnings", highlight=False)
+    return 1 if errors else 0
+
+
+def _absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:
+    """Why a row has no number: skipped, failed (with the error), or not run."""
+    reasons: dict[str, str] = {}
+    for row in plan.rows:
+        if row.skipped:
+            reasons[row.label] = row.skipped
+        elif row.evaluate is not None and not planning.fresh(row.evaluate, store):
+            keys = [stage.key for stage in walk(row.evaluate)]
+            errors = [failed.failed[k].message for k in keys if failed and k in failed.failed]
+            notes = [note.error for k in keys if (note := store.failure(k)) is not None]
+            first = (errors or notes or ["not run"])[0].splitlines()[0]
+            reasons[row.label] = first if first == "not run" else f"failed: {first}"
+    return reasons
+
+
+def _prepare_tracking(store: Store, suite: Suite, uri: str | None, console: Console) -> None:
+    from bench import track
+
+    notice = track.prepare(store.root, uri, suite.name)
+    if notice:
+        console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_weights_early(suite: Suite) -> None:
+    """A weights file that cannot be read is refused before anything starts."""
+    suite.train_spec()
+
+
+def _describe_method(method: type[Method], console: Console) -> None:
+    console.print(f"[bold]{method.name}[/]  ({Path(inspect.getsourcefile(method) or '-').name})", highlight=False)
+    console.print(escape(inspect.getdoc(method) or "-"), highlight=False, soft_wrap=True)
+    console.print(f"needs of an engine: {', '.join(sorted(method.needs))}", highlight=False)
+    console.print("settings:" if method.model_fields else "settings: none", highlight=False)
+    for name, field in method.model_fields.items():
+        kind = str(field.annotation).replace("typing.", "") if hasattr(field.annotation, "__args__") else getattr(field.annotation, "__name__", "-")
+        console.print(f"  {name} = {field.default!r}    {escape(kind)}", highlight=False, soft_wrap=True)
+    for deviation in method.deviations():
+        console.print(f"DEVIATION: {escape(deviation)}", highlight=False, soft_wrap=True)
+
+
+def _first_sentence(method: type[Method]) -> str:
+    text = " ".join((inspect.getdoc(method) or "-").split("\n\n")[0].split())
+    return escape(text.split(". ")[0].rstrip("."))
+
+
+def _fingerprint(data: FolderData, split: str) -> str:
+    reader = importlib.import_module(f"bench.data.{data.name}")
+    return str(reader.fingerprint(data, split))
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []

@@ -1,0 +1,184 @@
+"""What a run looks like in a terminal. Separate from launch.py, which decides; this only reads event files and draws."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from bench import plan as planning
+from bench.events import read_events
+from bench.launch import Progress
+from bench.plan import Estimate, Plan
+from bench.stage import Stage
+from bench.store import Store
+
+BAR = 10  # characters
+PLAIN_SECONDS = 15.0  # between two progress lines of one stage where there is no terminal
+TAIL_BYTES = 4096  # the newest progress line lies within
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The newest progress line of a stage."""
+
+    step: int
+    total: int
+    loss: float | None
+    rate: float | None  # steps a second
+    left: float | None  # seconds
+
+
+class Ticks:
+    """Reads the newest progress of stages, and their rate from two lines."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._first: dict[Path, tuple[int, float]] = {}
+
+    def of(self, key: str) -> Tick | None:
+        """None where the stage has not said anything yet."""
+        attempts = self._store.attempts(key)
+        if not attempts:
+            return None
+        path = attempts[-1] / "events.jsonl"
+        start = max(0, path.stat().st_size - TAIL_BYTES) if path.exists() else 0
+        lines = [e for e in read_events(path, start)[0] if isinstance(e, dict) and e.get("event") == "progress"]
+        if not lines:
+            return None
+        last = lines[-1]
+        step, total, at = int(last["step"]), int(last["total"]), float(last["time"])
+        begun, since = self._first.setdefault(path, (step, at))
+        rate = (step - begun) / (at - since) if at > since and step > begun else None
+        left = (total - step) / rate if rate else None
+        loss = last.get("values", {}).get("loss")
+        return Tick(step, total, None if loss is None else float(loss), rate, left)
+
+
+class Display:
+    """Shows a run: a live block in a terminal, plain lines elsewhere. A context manager."""
+
+    def __init__(self, plan: Plan, store: Store, console: Console) -> None:
+        self._plan, self._store, self._console = plan, store, console
+        self._ticks = Ticks(store)
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._told: dict[str, float] = {}
+        self._done: set[str] | None = None
+        self._begun = time.monotonic()
+        self._estimate = planning.learned(plan, store)
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Draw what changed."""
+        self._finished(progress)
+        active = [key for key in self._plan.stages if self._active(key, progress)]
+        if self._live:
+            lines = [self._line(key, key in progress.elsewhere) for key in active]
+            self._live.update(Group(*lines, self._footer(progress)), refresh=True)
+        else:
+            self._plain(active, progress)
+
+    def _active(self, key: str, progress: Progress) -> bool:
+        claimed = any(key in running.job.keys for running in progress.running)
+        return key not in progress.done and (claimed or key in progress.elsewhere) and self._store.running(key) is not None
+
+    def _finished(self, progress: Progress) -> None:
+        if self._done is None:
+            self._done = set(progress.done)
+        for key in self._plan.stages:
+            if key in progress.done and key not in self._done:
+                done = self._store.done(key)
+                seconds = f"{done.seconds:.0f} s" if done else ""
+                self._console.print(Text(f"done   {name_of(self._plan, key)}  {seconds}", style="green"))
+                self._done.add(key)
+        for key, outcome in progress.failed.items():
+            if key not in self._told or self._told[key] >= 0:
+                self._console.print(Text(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red"))
+                self._told[key] = -1.0
+
+    def _line(self, key: str, elsewhere: bool) -> Text:
+        tick = self._ticks.of(key)
+        text = name_of(self._plan, key)
+        if tick is None:
+            return Text(f"{text}  starting")
+        filled = round(BAR * tick.step / max(tick.total, 1))
+        bar = "#" * filled + "." * (BAR - filled)
+        parts = [f"{text}  [{bar}] {tick.step}/{tick.total}"]
+        parts += [f"loss {tick.loss:.2f}"] if tick.loss is not None else []
+        parts += [f"{tick.rate:.1f} step/s"] if tick.rate else []
+        parts += [f"{clock(tick.left)} left"] if tick.left is not None else []
+        parts += ["(another run does it)"] if elsewhere else []
+        return Text("  ".join(parts))
+
+    def _footer(self, progress: Progress) -> Text:
+        missing = [key for key in self._plan.stages if key not in progress.done]
+        total = len(self._plan.stages)
+        left = self._left(missing)
+        about = f", about {clock(left)} left" if left else ""
+        stop = "  stopping: saving" if progress.stopping else ""
+        elapsed = clock(time.monotonic() - self._begun)
+        return Text(f"{total - len(missing)}/{total} stages  {elapsed}{about}{stop}", style="dim")
+
+    def _left(self, missing: Iterable[str]) -> float | None:
+        return planning.wall_seconds(self._plan, set(missing), self._estimate, slots=2)
+
+    def _plain(self, active: list[str], progress: Progress) -> None:
+        now = time.monotonic()
+        for key in active:
+            if now - self._told.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+                self._told[key] = now
+                self._console.print(self._line(key, key in progress.elsewhere), soft_wrap=True)
+        sys.stdout.flush()
+
+
+def name_of(plan: Plan, key: str) -> str:
+    """`train  baseline  3f2a91`: kind, the row it is made for, six digits of the key."""
+    stage = plan.stages[key]
+    return f"{stage.kind:<8} {_label(plan, stage):<14} {key[:6]}"
+
+
+def _label(plan: Plan, stage: Stage) -> str:
+    """The row that names a stage: the first that needs it; the split for data; the seed where there are several."""
+    text = str(stage.spec["split"]) if stage.kind == "data" else plan.needed_by[stage.key][0]
+    several = len(plan.suite.sections.seeds) > 1
+    seeds = {row.seed for row in plan.rows if row.evaluate is not None and _needs(row.evaluate, stage.key)} if several else set()
+    return f"{text} s{min(seeds)}" if seeds else text
+
+
+def _needs(root: Stage, key: str) -> bool:
+    return root.key == key or any(_needs(source, key) for source in root.inputs.values())
+
+
+def clock(seconds: float) -> str:
+    """1:06 or 1:02:30."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def estimate_text(seconds: float | None) -> str:
+    """`about 9 min`, `about 40 s`, or how to find out."""
+    if seconds is None:
+        return "time unknown (nothing measured yet: run it with --set schedule.steps=20 as a probe)"
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
+
+
+def summary_estimate(plan: Plan, missing: set[str], estimate: Estimate, slots: int, fuse: bool) -> tuple[str, str]:
+    """(estimate of the wall time, of the critical path) as text."""
+    wall = planning.wall_seconds(plan, missing, estimate, slots, fuse=fuse)
+    path = planning.critical_path(plan, missing, estimate)
+    return estimate_text(wall), estimate_text(path).removeprefix("about ") if path is not None else "-"

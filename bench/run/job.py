@@ -1,0 +1,169 @@
+"""What is handed to submitit: a picklable callable with keys in it. Separate from the stages it runs.
+
+It finds everything else in the store when it runs, so an old pickle is never stale. It imports neither MLflow nor Optuna
+nor pandas; progress and curves go to the attempt's event file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.environment import capture
+from bench.errors import UserError
+from bench.run.work import StopFlag, Stopped, Work, quiet_threads
+from bench.spec import Machine
+from bench.store import Attempt, Lease, Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended in a job."""
+
+    state: Literal["done", "busy", "waiting", "failed", "stopped"]
+    message: str = ""
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Stages to do in order; a unit of several keys is trained in one pass.
+
+    Attributes:
+        store: the store's folder.
+        units: keys, see `bench.plan.JobPlan`.
+        machine: threads, device, precision.
+        processes: how many processes a data stage may use.
+    """
+
+    store: str
+    units: tuple[tuple[str, ...], ...]
+    machine: Machine
+    processes: int = 1
+
+    def __call__(self) -> dict[str, Outcome]:
+        """Do what can be done; never raises for a stage that fails."""
+        quiet_threads(self.machine.threads)
+        stop = StopFlag()
+        with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there does not signal
+            stop.install()
+        store = Store(Path(self.store))
+        outcomes: dict[str, Outcome] = {}
+        for unit in self.units:
+            if stop:
+                outcomes |= dict.fromkeys(unit, Outcome("stopped"))
+            else:
+                outcomes |= self._unit(store, unit, stop)
+        return outcomes
+
+    def _unit(self, store: Store, keys: Sequence[str], stop: StopFlag) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        with contextlib.ExitStack() as leases:
+            works = []
+            for key in sorted(keys):  # in key order and without blocking: two fused jobs cannot deadlock
+                outcome = self._begin(store, key, stop, leases)
+                if isinstance(outcome, Work):
+                    works.append(outcome)
+                else:
+                    outcomes[key] = outcome
+            if works:
+                outcomes |= self._execute(store, works)
+        return outcomes
+
+    def _begin(self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack) -> Work | Outcome:
+        try:
+            stage = store.load(key)
+            if is_fresh(store, stage):
+                return Outcome("done")
+            stale = store.done(key)
+            if stale is not None:
+                store.discard(key, stale)
+            lease = store.acquire(key)
+            if lease is None:
+                return Outcome("busy", "another run works on it")
+            leases.enter_context(lease)
+            if store.done(key) is not None:  # made by somebody between our look and our lease
+                return Outcome("done")
+            missing = [name for name, source in stage["inputs"].items() if store.done(source) is None]
+            if missing:
+                return Outcome("waiting", f"its input {missing[0]} is not there")
+            for name, source in stage["inputs"].items():
+                if not store.verify(source):
+                    store.discard(source)
+                    return Outcome("waiting", f"its input {name} was corrupt and will be made again")
+            return self._work(store, key, lease, stop)
+        except UserError as error:
+            return Outcome("failed", str(error), error.exit_code)
+
+    def _work(self, store: Store, key: str, lease: Lease, stop: StopFlag) -> Work:
+        attempt = store.begin(key, lease)
+        work = Work(store, key, attempt, self.machine, stop, self.processes)
+        attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number)
+        return work
+
+    def _execute(self, store: Store, works: list[Work]) -> dict[str, Outcome]:
+        begun = time.monotonic()
+        kind = works[0].stage["kind"]
+        try:
+            module = importlib.import_module(f"bench.run.{kind}")
+            _set_threads(kind, self.machine)
+            errors = module.run(works) if kind == "train" else [module.run(works[0])]
+        except Stopped:
+            for work in works:
+                work.attempt.events.write("end", status="KILLED", error="stopped; it continues from its checkpoint")
+            return {work.key: Outcome("stopped") for work in works}
+        except Exception as error:
+            return {work.key: _failed(store, work.attempt, error) for work in works}
+        seconds = (time.monotonic() - begun) / len(works)
+        outcomes = {}
+        for work, error in zip(works, errors, strict=True):
+            outcomes[work.key] = _failed(store, work.attempt, error) if error else _finish(store, work, seconds)
+        return outcomes
+
+
+def is_fresh(store: Store, stage: dict[str, Any]) -> bool:
+    """Done, from what its inputs hold now (see bench.plan.fresh, which asks the same of a planned stage)."""
+    done = store.done(stage["key"])
+    if done is None:
+        return False
+    sources = ((name, store.done(key)) for name, key in stage["inputs"].items())
+    return all(source is None or done.inputs.get(name) == source.digest for name, source in sources)
+
+
+def _finish(store: Store, work: Work, seconds: float) -> Outcome:
+    inputs = {name: store.done(key) for name, key in work.stage["inputs"].items()}
+    digests = {name: done.digest for name, done in inputs.items() if done is not None}
+    try:
+        environment = {**capture(), "threads": work.machine.threads}
+        store.finish(work.attempt, inputs=digests, seconds=seconds, environment=environment, extra={})
+    except UserError as error:
+        return _failed(store, work.attempt, error)
+    work.attempt.events.write("end", status="FINISHED", seconds=seconds)
+    return Outcome("done")
+
+
+def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
+    code = error.exit_code if isinstance(error, UserError) else 1
+    if isinstance(error, UserError):
+        message = str(error)
+    else:
+        traceback.print_exception(error)
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+    with contextlib.suppress(UserError):  # a full disk takes no notes; the message still reaches the driver
+        store.fail(attempt, message)
+        attempt.events.write("end", status="FAILED", error=message)
+    return Outcome("failed", message, code)
+
+
+def _set_threads(kind: str, machine: Machine) -> None:
+    if kind in ("train", "patch", "predict"):
+        import torch
+
+        torch.set_num_threads(machine.threads)

@@ -1,0 +1,250 @@
+"""The `train` stage: one loop for a whole detector and for K classifiers over one frozen trunk (fusing).
+
+Separate because this is the training story in one sitting. Batch t, its augmentation and its samples are functions of
+their address alone, so a resumed stage equals an undisturbed one, and a fused stage equals the stage alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench import spec as specs
+from bench.data.loader import Loader
+from bench.data.split import Split, open_split
+from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec
+from bench.disk import write_json
+from bench.errors import StageError
+from bench.key import resolve
+from bench.run import checkpoint
+from bench.run.data import image_root_of
+from bench.run.model import WEIGHTS, head_spec, make_classifier, new_detector, state_of
+from bench.run.work import Stopped, Work, device_of
+
+DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this nothing is learned
+CURVE_POINTS = 90  # points of a training curve
+
+
+@dataclass
+class Learner:
+    """What one stage trains: its classifier, its parameters, its own optimiser, clipping and rate."""
+
+    work: Work
+    classifier: Classifier
+    saved: dict[str, Tensor]  # state-dict name -> tensor that this stage stores
+    parameters: list[nn.Parameter]
+    optimiser: torch.optim.SGD
+    fresh: list[str] = field(default_factory=list)  # names that init did not give
+    step: int = 0
+    error: Exception | None = None
+
+
+def run(works: Sequence[Work]) -> list[Exception | None]:
+    """Train one stage, or several that share a frozen trunk; one outcome each (None: outputs are written).
+
+    Raises:
+        Stopped: asked to stop; checkpoints are saved.
+    """
+    first = works[0].stage
+    schedule = specs.Schedule.model_validate({**first["spec"]["schedule"], **_checkpoint_every(first)})
+    device = device_of(works[0].machine)
+    split = open_split(works[0].input("train"), image_root_of(_input_aside(works[0])))
+    loader = _loader(works[0], split, schedule)
+    detector, learners = _prepare(works, schedule, device)
+    total = schedule.steps or loader_steps(loader, schedule)
+    for learner in learners:
+        learner.step = _resume(learner)
+    try:
+        _loop(works[0], detector, learners, loader, schedule, total, device)
+    except Stopped:
+        for learner in learners:
+            if learner.error is None:
+                _save(learner)
+        raise
+    for learner in learners:
+        if learner.error is None:
+            _write(learner, total)
+    return [learner.error for learner in learners]
+
+
+def rate(schedule: specs.Schedule, step: int, total: int) -> float:
+    """Learning rate of an optimiser step: linear warm-up times decay (methods.md 0.3)."""
+    warm = 1.0
+    if schedule.warmup:
+        warm = min(1.0, schedule.warmup_from + (1 - schedule.warmup_from) * (step + 1) / schedule.warmup)
+    if schedule.decay == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * step / total))
+    elif schedule.decay == "steps":
+        factor = 0.1 ** sum(step >= round(drop * total) for drop in schedule.drops)
+    else:
+        factor = 1.0
+    return schedule.lr * warm * factor
+
+
+def loader_steps(loader: Loader, schedule: specs.Schedule) -> int:
+    """Steps of a schedule in epochs of the stage's own sampler (an RFS epoch is longer than the list of images)."""
+    assert schedule.epochs is not None
+    return math.ceil(sum(loader.epoch_length(e) for e in range(schedule.epochs)) / schedule.batch)
+
+
+def _loop(
+    lead: Work, detector: Detector, learners: list[Learner], loader: Loader, schedule: specs.Schedule, total: int, device: str
+) -> None:
+    spec = lead.spec
+    frozen = tuple(spec["trainable"]) == ("classifier",)
+    assert frozen or len(learners) == 1, "only classifiers over a frozen trunk are trained together"
+    seed, phase = int(spec["seed"]), int(spec["phase"])
+    curve = max(1, total // CURVE_POINTS)
+    taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
+    trunk: AbstractContextManager[object] = torch.no_grad() if frozen else nullcontext()
+    for step in range(min(learner.step for learner in learners), total):
+        lead.stop.check()
+        batch = loader.batch(step).to(device)
+        active = [learner for learner in learners if learner.error is None and learner.step <= step]
+        with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
+            with trunk:
+                out = detector.train_forward(batch, Draws(seed, phase, step), trunk_losses=not frozen, taps=taps)
+            for learner in active:
+                draws = Draws(seed, phase, step).generator("classifier")
+                context = Context(step, step / total, draws)
+                losses = out.losses | learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
+                values = _update(learner, losses, schedule, step, total)
+                if learner.error is None and (step + 1) % curve == 0:
+                    learner.work.metrics(step + 1, lr=rate(schedule, step, total), **values)
+                learner.step = step + 1
+                learner.work.progress(step + 1, total, loss=values["loss"])
+        if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < total:
+            for learner in active:
+                if learner.error is None:
+                    _save(learner)
+        if all(learner.error for learner in learners):
+            return
+
+
+def _update(learner: Learner, losses: Mapping[str, Tensor], schedule: specs.Schedule, step: int, total: int) -> dict[str, float]:
+    loss = torch.stack([value.float() for value in losses.values()]).sum()
+    values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
+    if not math.isfinite(values["loss"]) or values["loss"] > DIVERGED:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        learner.error = StageError(
+            f"the loss diverged at step {step + 1} of {total}: {shown}", where=f"stage {learner.work.key[:6]}",
+            hint=f"lower schedule.lr (now {schedule.lr:g}), lengthen schedule.warmup or clip harder (schedule.clip)",
+        )  # fmt: skip
+        return values
+    learner.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if schedule.clip is not None:
+        nn.utils.clip_grad_norm_(learner.parameters, schedule.clip)
+    for group in learner.optimiser.param_groups:
+        group["lr"] = rate(schedule, step, total)
+    learner.optimiser.step()
+    return values
+
+
+def _prepare(works: Sequence[Work], schedule: specs.Schedule, device: str) -> tuple[Detector, list[Learner]]:
+    """One trunk, one learner a stage, weights from init or weights file."""
+    lead = works[0]
+    head = head_spec(lead.stage, lead.input("train"))
+    classifiers = [_classifier(work, head) for work in works]
+    weights = lead.stage["aside"].get("weights_path") if lead.spec["weights"] is not None else None
+    detector = new_detector(lead.stage, head, classifiers[0][0], weights=weights)
+    trunk_fresh = _load_trunk(lead, detector)
+    trainable = tuple(lead.spec["trainable"])
+    detector.set_mode(trainable)
+    if lead.machine.channels_last and isinstance(detector, nn.Module):
+        detector.to(memory_format=torch.channels_last)
+    detector.to(device)
+    learners = []
+    for work, (classifier, fresh) in zip(works, classifiers, strict=True):
+        classifier.to(device)
+        classifier.train()
+        saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
+        if trainable != ("classifier",):
+            state = detector.state_dict(keep_vars=True)
+            saved = {n: t for n, t in state.items() if not trainable or detector.group_of(n) in trainable}
+        parameters = [t for t in saved.values() if isinstance(t, nn.Parameter) and t.requires_grad]
+        sgd = torch.optim.SGD(
+            parameters, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.nesterov, weight_decay=schedule.weight_decay
+        )
+        learners.append(Learner(work, classifier, saved, parameters, sgd, trunk_fresh + fresh))
+    return detector, learners
+
+
+def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
+    """The stage's classifier and the names that are new in it, with those of `init` where it is kept."""
+    seed = int(work.spec["seed"])
+    classifier = make_classifier(work.spec["classifier"], head, seed)
+    if not work.spec["keep_classifier"]:
+        return classifier, [f"classifier.{name}" for name in classifier.state_dict()] if "init" in work.stage["inputs"] else []
+    init = work.store.load(work.input_key("init"))
+    other = make_classifier(init["spec"]["classifier"], head, seed)
+    prefix = "classifier."
+    state = state_of(work.store, work.input_key("init"))
+    other.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
+    return classifier, [prefix + name for name in classifier.load_from(other)]
+
+
+def _load_trunk(work: Work, detector: Detector) -> list[str]:
+    """Everything below the classifier from init; returns the names that a weights file (read by the engine) left new."""
+    if "init" in work.stage["inputs"]:
+        state = state_of(work.store, work.input_key("init"))
+        own = detector.state_dict()
+        below = {n: t for n, t in state.items() if not n.startswith("classifier.")}
+        kept = {n: t for n, t in own.items() if n.startswith("classifier.")}
+        detector.load_state_dict(below | kept)
+        return []
+    return list(detector.fresh) if work.spec["weights"] is not None else []
+
+
+def _loader(work: Work, split: Split, schedule: specs.Schedule) -> Loader:
+    kind, settings = resolve(work.spec["sampler"])
+    sampler = kind(split.statistics(), **settings)
+    section = specs.Input.model_validate(work.spec["input"])
+    seed, phase = int(work.spec["seed"]), int(work.spec["phase"])
+    return Loader(split, section, sampler=sampler, batch=schedule.batch, seed=seed, phase=phase)
+
+
+def _checkpoint_every(stage: Mapping[str, Any]) -> dict[str, Any]:
+    every = stage["aside"].get("checkpoint_every")
+    return {} if every is None else {"checkpoint_every": every}
+
+
+def _input_aside(work: Work) -> dict[str, object]:
+    return dict(work.store.load(work.input_key("train"))["aside"])
+
+
+def _save(learner: Learner) -> None:
+    """A checkpoint: what the stage stores, momentum buffers, the step."""
+    tensors = {f"model/{n}": t.detach().cpu() for n, t in learner.saved.items()}
+    names = {id(t): n for n, t in learner.saved.items()}
+    for parameter, state in learner.optimiser.state.items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"].detach().cpu()
+    checkpoint.save(learner.work.attempt.folder, learner.step, tensors, {"key": learner.work.key})
+
+
+def _resume(learner: Learner) -> int:
+    """Continue from the newest whole checkpoint of any attempt; the step to go on with."""
+    found = checkpoint.newest(learner.work.store.attempts(learner.work.key))
+    if found is None:
+        return 0
+    step, tensors, _ = found
+    with torch.no_grad():
+        for name, target in learner.saved.items():
+            target.copy_(tensors[f"model/{name}"])
+    for parameter in learner.parameters:
+        name = next(n for n, t in learner.saved.items() if t is parameter)
+        if f"momentum/{name}" in tensors:
+            learner.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum/{name}"].to(parameter.device)
+    return int(step)
+
+
+def _write(learner: Learner, total: int) -> None:
+    checkpoint.write_tensors(learner.work.out / WEIGHTS, {n: t.detach().cpu() for n, t in learner.saved.items()})
+    write_json(learner.work.out / "train.json", {"steps": total, "reinitialised": sorted(learner.fresh)})

@@ -1,0 +1,220 @@
+"""One evaluation as a typed value, with the protocol that its numbers mean nothing without. Separate because jobs write
+it and reports read it, perhaps years and versions apart; it needs no torch and no pandas.
+
+`Result` is what an `evaluate` stage stores. It is deterministic and does not know which suite or row asked, since two
+suites share a stage. `Record` is a result in its row: label, suite, seed, method, settings, and what ran where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator, model_validator
+
+from bench.errors import UserError
+
+SCHEMA_VERSION = 1  # raise it when a field is added, removed or changes its meaning
+
+
+def metric_names(num_bins: int = 4) -> tuple[str, ...]:
+    """The metrics of a record in the order of a table, for a number of instance bins."""
+    bins = range(1, num_bins + 1)
+    ap = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", *(f"AP{i}" for i in bins))
+    return (*ap, "ACC", *(f"ACC{i}" for i in bins), "ACCbg")
+
+
+METRICS = metric_names()
+
+
+def format_metric(value: float | None) -> str:
+    """One decimal; "-" for what is missing, never 0."""
+    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def points(fractions: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Fractions as points (x 100), a missing one (None, NaN) as None."""
+    return {name: None if v is None or math.isnan(v) else 100.0 * v for name, v in fractions.items()}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Protocol(_Section):
+    """Under what the numbers were taken. Rows that differ here are footnoted.
+
+    Attributes:
+        data: name of the data set; train_digest, val_digest: fingerprints of the two splits.
+        train_images, val_images, classes: their sizes.
+        split: what was evaluated: "val", or the part of the training images that a search tunes on.
+        engine, engine_version, trunk: the detector.
+        initialisation: what the first training began from: a weight file or "random".
+        reinitialised: parameters that did not come from the initial model of a stage.
+        steps, batch: of each training stage by name, in order; batch is the TOTAL number of pictures a step.
+        precision: float32 or bfloat16.
+        evaluator, evaluator_version: who computed AP.
+        max_detections: a picture, over all classes. score_threshold: strictly above. nms: IoU, per class.
+        bins: edges on training instances.
+    """
+
+    data: str
+    train_digest: str
+    val_digest: str
+    train_images: int
+    val_images: int
+    classes: int
+    split: str
+    engine: str
+    engine_version: str
+    trunk: str
+    initialisation: str
+    reinitialised: tuple[str, ...]
+    steps: dict[str, int]
+    batch: dict[str, int]
+    precision: str
+    evaluator: str
+    evaluator_version: str
+    max_detections: int
+    score_threshold: float
+    nms: float
+    bins: tuple[int, ...]
+
+
+class PerClass(_Section):
+    """One entry a class, by ascending category id; AP in points, None without ground truth."""
+
+    category_ids: tuple[int, ...]
+    names: tuple[str, ...]
+    instance_counts: tuple[int, ...]
+    ap: tuple[float | None, ...]
+    ap50: tuple[float | None, ...]
+
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> PerClass:
+        lengths = {name: len(getattr(self, name)) for name in type(self).model_fields}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
+        return self
+
+
+class Result(_Section):
+    """What one `evaluate` stage found.
+
+    Attributes:
+        schema_version: of the file it is written to.
+        evaluate_key, model_key: the stage itself and the stage whose model it judged.
+        metrics: name -> points (x 100), or None where there is nothing to measure; in the order of `metric_names`.
+        classes_per_bin: classes with ground truth in each instance bin.
+        protocol, per_class: see there.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    evaluate_key: str
+    model_key: str
+    metrics: dict[str, float | None]
+    classes_per_bin: tuple[int, ...]
+    protocol: Protocol
+    per_class: PerClass | None = None
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _nan_is_missing(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _known_metrics_in_order(self) -> Result:
+        bins = len(self.protocol.bins) + 1
+        legal = metric_names(bins)
+        strange = sorted(set(self.metrics) - set(legal))
+        if strange:
+            raise ValueError(f"unknown metrics: {', '.join(strange)}; legal: {', '.join(legal)}")
+        if len(self.classes_per_bin) != bins:
+            raise ValueError(f"{len(self.classes_per_bin)} counts of classes for {bins} bins")
+        ordered = {name: self.metrics[name] for name in legal if name in self.metrics}
+        self.metrics.clear()
+        self.metrics.update(ordered)
+        return self
+
+
+class Record(Result):
+    """A result in its row.
+
+    Attributes:
+        row: label in the table. suite: name of the suite. seed: of the row.
+        method, settings: the recipe and its settings, in canonical form.
+        environment: what the stages ran on (`bench.environment.capture`), filled in when a report is made.
+    """
+
+    row: str
+    suite: str
+    seed: int
+    method: str
+    settings: dict[str, JsonValue]
+    environment: dict[str, JsonValue] = {}
+
+    @classmethod
+    def of(
+        cls,
+        result: Result,
+        *,
+        row: str,
+        suite: str,
+        seed: int,
+        method: str,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """Put a result into its row."""
+        fields = {name: getattr(result, name) for name in Result.model_fields}
+        return cls(
+            **fields, row=row, suite=suite, seed=seed, method=method, settings=dict(settings),
+            environment=dict(environment or {}),
+        )  # fmt: skip
+
+    @property
+    def result(self) -> Result:
+        """The result without its row."""
+        return Result(**{name: getattr(self, name) for name in Result.model_fields})
+
+
+R = TypeVar("R", bound=Result)
+
+
+def dumps(value: Result) -> str:
+    """JSON text; equal values give equal text."""
+    return json.dumps(value.model_dump(mode="json"), sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+
+def loads(kind: type[R], text: str | bytes, where: str = "") -> R:
+    """The value of `dumps`, strictly: no unknown field, no text for a number.
+
+    Raises:
+        UserError: not JSON, another schema, or fields that do not fit.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"not a record: {error}", where=where) from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UserError(
+            f"written by a newer version: schema {version}, this one reads up to {SCHEMA_VERSION}",
+            where=where,
+            hint="update this checkout (git pull)",
+        )
+    if version != SCHEMA_VERSION or type(version) is not int:
+        raise UserError(
+            f"schema version {version!r} is not readable", where=where, allowed=str(SCHEMA_VERSION),
+            hint="evaluate again",
+        )  # fmt: skip
+    try:
+        return kind.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{field}: {first['msg']}" if field else str(first["msg"]), where=where) from None

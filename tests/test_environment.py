@@ -1,0 +1,70 @@
+"""What ran where, in a repository made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import environment
+from bench.environment import capture
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "a.py").write_text("a = 1\n")
+    git("add", "a.py")
+    git("commit", "-q", "-m", "one")
+    return tmp_path
+
+
+def test_commit_and_difference(checkout: Path) -> None:
+    clean = capture(checkout)
+    assert len(clean["commit"]) == 40
+    assert clean["dirty"] is None
+    seen = set()
+    for name, text in (("a.py", "a = 2\n"), ("a.py", "a = 3\n"), ("new.py", "b = 1\n"), ("new.py", "b = 2\n")):
+        (checkout / name).write_text(text)
+        seen.add(capture(checkout)["dirty"])
+    assert len(seen) == 4
+    assert all(len(digest) == 64 for digest in seen)
+    assert capture(checkout)["dirty"] in seen  # the same difference has the same digest
+    assert capture(checkout)["commit"] == clean["commit"]
+
+
+def test_this_machine_as_json() -> None:
+    found = json.loads(json.dumps(capture()))
+    assert set(found) == {
+        "commit", "dirty", "python", "packages", "host", "system", "cpu", "cpus", "omp_num_threads", "gpus"
+    }  # fmt: skip
+    import torch
+
+    assert found["packages"]["torch"] == torch.__version__
+    assert found["cpus"] >= 1
+
+
+def test_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No repository, no git, no nvidia-smi, or one that fails or hangs."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert capture(tmp_path)["commit"] is None
+    assert capture(tmp_path / "absent")["dirty"] is None
+    for script in ("exit 9", "exec sleep 30"):
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(environment, "SECONDS", 0.3)
+        assert capture(tmp_path)["gpus"] == []
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA H200'\necho 'NVIDIA H200'\n")
+    monkeypatch.setattr(environment, "SECONDS", 10)
+    assert capture(tmp_path)["gpus"] == ["NVIDIA H200", "NVIDIA H200"]
+    monkeypatch.setenv("PATH", "")
+    assert capture()["commit"] is None

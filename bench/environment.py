@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from importlib import metadata
@@ -88,8 +90,21 @@ def _packages() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            found[name] = _build(name) or metadata.version(name)
     return found
+
+
+def _build(name: str) -> str | None:
+    """Version with its build (2.15.0+cu132), which the metadata of torch and torchvision may leave out."""
+    if name not in ("torch", "torchvision"):
+        return None
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        spec = importlib.util.find_spec(name)  # of a top-level name: imports nothing
+        if spec and spec.origin:
+            text = Path(spec.origin).with_name("version.py").read_text(errors="replace")
+            written = re.search(r"^__version__\b.*?['\"](.+?)['\"]", text, re.MULTILINE)
+            return written.group(1) if written else None
+    return None
 
 
 def _cpu() -> str | None:

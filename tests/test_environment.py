@@ -46,8 +46,10 @@ def test_this_machine_as_json() -> None:
         "commit", "dirty", "python", "packages", "host", "system", "cpu", "cpus", "omp_num_threads", "gpus"
     }  # fmt: skip
     import torch
+    import torchvision
 
     assert found["packages"]["torch"] == torch.__version__
+    assert found["packages"]["torchvision"] == torchvision.__version__
     assert found["cpus"] >= 1
 
 

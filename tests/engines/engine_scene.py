@@ -1,4 +1,4 @@
-"""Small detectors, batches and a plain classifier for the engine tests. Separate so that each test file says one thing."""
+"""Small detectors, batches and a plain classifier for the engine tests. Separate because all of them use it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def small_spec(**changes: Any) -> spec.Detector:
     """Trunk "small", narrow, with 16 RoIs a picture; `rpn` and `roi` in `changes` are dicts laid over the default."""
     rpn = {
         "levels": ("1",), "anchor_sizes": ((12, 20, 32),), "anchor_ratios": (1.0,), "fg_iou": 0.6, "bg_iou": 0.35,
-        "samples": 24, "pre_nms_train": 60, "pre_nms_test": 50, "post_nms_train": 24, "post_nms_test": 20, "min_size": 3.0,
+        "samples": 24, "pre_nms_train": 60, "pre_nms_test": 50, "post_nms_train": 24, "post_nms_test": 20,
+        "min_size": 3.0,
     }  # fmt: skip
     roi = {"levels": ("0",), "sampling_ratio": 1, "aligned": True, "width": 32, "samples": 16, "positive_fraction": 0.4}
     fields: dict[str, Any] = {"trunk": "small", "widths": (8, 12, 16, 24), "fpn_channels": 16, "norm": "batch"}

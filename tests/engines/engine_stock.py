@@ -1,4 +1,4 @@
-"""torchvision's own FasterRCNN with the weights of one of our detectors. Separate: it is the yardstick of parity tests."""
+"""torchvision's own FasterRCNN with our weights. Separate because it is the yardstick, not the thing tested."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -52,24 +53,18 @@ def test_every_trunk_learns_and_predicts(trunk: str, norm: str) -> None:
 
 def test_initial_weights_are_a_function_of_the_seed_alone() -> None:
     detector = small_spec()
-    torch.manual_seed(5)
-    first = model_of(detector, seed=1).state_dict()
-    stream = torch.random.get_rng_state()
-    second = build(detector, head_of(detector), PlainSoftmax(head_of(detector)), seed=1)
-    other = model_of(detector, seed=2).state_dict()
-    for name, value in second.state_dict().items():
-        if not name.startswith("classifier."):
-            assert torch.equal(value, first[name]), name
+    head = head_of(detector)
+    built = []
+    for stream, seed in ((5, 1), (6, 1), (6, 2)):
+        classifier = PlainSoftmax(head)
+        torch.manual_seed(stream)
+        before = torch.random.get_rng_state()
+        built.append(build(detector, head, classifier, seed=seed).state_dict())
+        assert torch.equal(torch.random.get_rng_state(), before), "build moved the global stream"
+    first, again, other = built
+    below = [name for name in first if not name.startswith("classifier.")]
+    assert all(torch.equal(first[name], again[name]) for name in below)
     assert not torch.equal(first["backbone.stem.0.weight"], other["backbone.stem.0.weight"])
-    torch.random.set_rng_state(stream)
-    expected = torch.rand(3)
-    torch.random.set_rng_state(stream)
-    classifier = PlainSoftmax(head_of(detector))  # may draw
-    after = torch.random.get_rng_state()
-    build(detector, head_of(detector), classifier, seed=9)
-    assert torch.equal(torch.random.get_rng_state(), after), "build moved the global stream"
-    torch.random.set_rng_state(stream)
-    assert torch.equal(torch.rand(3), expected)
 
 
 def test_draws_are_addressed() -> None:
@@ -174,6 +169,18 @@ def test_what_is_frozen_stays_bit_identical(trainable: tuple[str, ...], moving: 
         assert "backbone.layer3.conv1.weight" in moved
 
 
+def test_a_copy_keeps_its_frozen_stages_and_leaves_the_original_alone() -> None:
+    model = model_of(small_spec(frozen_stages=2))
+    twin = copy.deepcopy(model)
+    twin.set_mode(("classifier",))
+    twin.set_mode(())
+    assert not twin.get_parameter("backbone.stem.0.weight").requires_grad
+    assert not twin.get_submodule("backbone.layer1").training
+    assert twin.get_parameter("backbone.layer2.conv1.weight").requires_grad
+    twin.eval()
+    assert model.get_submodule("backbone.layer2").training
+
+
 def test_set_mode_comes_back_and_refuses_unknown_groups() -> None:
     model = model_of(small_spec())
     model.set_mode(("classifier",))
@@ -274,7 +281,7 @@ def test_bfloat16_keeps_boxes_in_float32() -> None:
 def test_facts_refuse_what_cannot_be_built() -> None:
     check(small_spec())
     check(pyramid_spec())
-    with pytest.raises(UserError, match="no engine 'torchvison'.*torchvision"):
+    with pytest.raises(UserError, match=r"no engine 'torchvison'.*torchvision"):
         facts("torchvison")
     for bad, words in (
         (small_spec(rpn={"levels": ("2",)}), "no feature map"),

@@ -71,8 +71,9 @@ class TwoStageDetector(nn.Module):
         self.classifier = classifier
         self.body_prefix = trunk.classifier_prefix
         self._frozen: list[nn.Module] = [m for stage in trunk.stages[: detector.frozen_stages] for m in stage]
-        self._fixed = {id(p) for m in self._frozen for p in m.parameters()}
-        self._fixed |= {id(p) for p in classifier.parameters() if not p.requires_grad}
+        still = {id(p) for m in self._frozen for p in m.parameters()}
+        # By name, which a copy of the model keeps; a classifier may bring parameters that are fixed already.
+        self._fixed = {name for name, p in self.named_parameters() if id(p) in still or not p.requires_grad}
         self._trainable: tuple[str, ...] = ()
         self._anchors = Anchors(detector.rpn)
         self._pool = heads.RoiPool(detector.roi, trunk.strides)
@@ -146,7 +147,7 @@ class TwoStageDetector(nn.Module):
         self._trainable = tuple(trainable)
         for name, parameter in self.named_parameters():
             wanted = not trainable or self.group_of(name) in trainable
-            parameter.requires_grad_(wanted and id(parameter) not in self._fixed)
+            parameter.requires_grad_(wanted and name not in self._fixed)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TwoStageDetector:

@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
 def test_unknown_protocol_field_is_refused() -> None:
     content = json.loads(dumps(result()))
     content["protocol"]["moon"] = "full"
-    with pytest.raises(UserError, match="protocol.moon"):
+    with pytest.raises(UserError, match=r"protocol\.moon"):
         loads(Result, json.dumps(content))
 
 
@@ -119,7 +119,7 @@ def test_what_is_no_record_is_refused(text: str) -> None:
 def test_a_result_is_not_a_record() -> None:
     with pytest.raises(UserError, match="row"):
         loads(Record, dumps(result()))
-    with pytest.raises(UserError, match=r"row|suite"):
+    with pytest.raises(UserError, match="Extra inputs"):
         loads(Result, dumps(record()))
 
 

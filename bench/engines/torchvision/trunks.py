@@ -26,6 +26,7 @@ Norm = Callable[[int], nn.Module]
 # eps on EVERY rebuild: torchvision's COCO loader sets 0 and its plain constructor 1e-5, so outputs would differ.
 FROZEN_EPS = 1e-5
 # Last block at strides 4, 8, 16, 32 of MobileNetV2's 19 feature blocks, and the widths there (Sandler et al., table 2).
+# DEVIATION: torchvision's MobileNet detectors read strides 32 and 64 only; small boxes need the finer maps.
 _MOBILENET_BLOCKS = {"3": "0", "6": "1", "13": "2", "18": "3"}
 _MOBILENET_WIDTHS = [24, 32, 96, 1280]
 _MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))
@@ -71,7 +72,7 @@ def build_trunk(detector: spec.Detector) -> Trunk:
 
 
 class SmallBody(nn.Module):
-    """Stem and three residual blocks at strides 2, 4, 8, 16; about 0.6 M parameters at the default widths."""
+    """Stem and three residual blocks at strides 2, 4, 8, 16; 0.43 M parameters at the default widths."""
 
     def __init__(self, widths: Sequence[int], norm: Norm) -> None:
         super().__init__()
@@ -143,9 +144,3 @@ def pyramid_maps(body: nn.Module, fpn: nn.Module, images_B3HW: Tensor) -> dict[s
     """Pyramid maps of a batch by name."""
     maps: dict[str, Tensor] = fpn(OrderedDict(body(images_B3HW)))
     return maps
-
-
-def keep_fixed(modules: Sequence[nn.Module]) -> None:
-    """No gradients, and running statistics stay as they are."""
-    for module in modules:
-        module.requires_grad_(False).eval()

@@ -1,0 +1,144 @@
+"""The runs of one MLflow experiment, found by `bench.key`. Separate from track.py, which says what becomes a run: this
+file alone calls MLflow, through MlflowClient (no global state), imported inside the functions (0.9 s).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+BATCH = 1000  # metric values a log_batch call takes at most (mlflow.utils.validation.MAX_METRICS_PER_BATCH)
+PARAMS = 100  # parameters a log_batch call takes at most (MAX_PARAMS_TAGS_PER_BATCH)
+DATABASE = "mlflow.db"
+ARTIFACTS = "mlflow-artifacts"
+KEY = "bench.key"
+
+
+def default_uri(store_root: Path) -> str:
+    """sqlite database inside the store. Absolute: MLflow's own default depends on the working folder."""
+    return f"sqlite:///{(store_root / DATABASE).resolve()}"
+
+
+class Mirror:
+    """The runs of one experiment by `bench.key`, read once, and what was added to them."""
+
+    def __init__(self, client: Any, experiment: str) -> None:
+        self.client, self.experiment = client, experiment
+        self.created = self.logged = 0
+        self._runs: dict[str, Any] = {}
+        token = None
+        while True:
+            page = client.search_runs([experiment], max_results=1000, page_token=token)
+            self._runs |= {run.data.tags[KEY]: run for run in page if KEY in run.data.tags}
+            token = page.token
+            if not token:
+                break
+
+    def find(self, key: str) -> Any | None:
+        """The run with this `bench.key`, as it was when the mirror was opened or made it."""
+        return self._runs.get(key)
+
+    def create(self, key: str, name: str, start: float, tags: Mapping[str, str], params: Mapping[str, Any]) -> Any:
+        from mlflow.entities import Param
+
+        run = self.client.create_run(self.experiment, int(start * 1000), {KEY: key, **tags}, name[:250])
+        entries = [Param(legal(n), str(v)[:6000]) for n, v in params.items()]
+        for i in range(0, len(entries), PARAMS):
+            self.client.log_batch(run.info.run_id, params=entries[i : i + PARAMS])
+        self.created += 1
+        self._runs[key] = run
+        return run
+
+    def log(self, run: Any, values: Sequence[tuple[str, float, float, int]]) -> None:
+        """Log values given as (name, value, Unix seconds, step), a thousand a call."""
+        from mlflow.entities import Metric
+
+        entries = [Metric(legal(n), float(v), int(t * 1000), int(step)) for n, v, t, step in values if v is not None]
+        for i in range(0, len(entries), BATCH):
+            self.client.log_batch(run.info.run_id, metrics=entries[i : i + BATCH])
+        self.logged += len(entries)
+
+    def tag(self, run: Any, tags: Mapping[str, str]) -> None:
+        """Set the tags that differ from what the run had when it was read."""
+        from mlflow.entities import RunTag
+
+        changed = [RunTag(k, v) for k, v in tags.items() if run.data.tags.get(k) != v]
+        if changed:
+            self.client.log_batch(run.info.run_id, tags=changed)
+
+    def finish(self, run: Any, status: str, when: float) -> None:
+        """Bring the run to a status if it is not there; RUNNING again after an end is legal (a new attempt)."""
+        if run.info.status == status:
+            return
+        if status == "RUNNING":
+            self.client.update_run(run.info.run_id, status=status)
+        else:
+            self.client.set_terminated(run.info.run_id, status, int(when * 1000))
+
+
+def connect(store_root: Path, uri: str | None) -> Any:
+    """A client of the tracking uri, or of the store's own database; makes and migrates that where it is new.
+
+    Raises:
+        ImportError: no mlflow.
+    """
+    # No calls home from a cluster; MLflow sends usage data unless told otherwise before its import.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.tracking import MlflowClient  # 0.9 s, so only where it is used
+
+    for name in ("alembic", "mlflow.store.db.utils"):  # a screen of "Running upgrade .." otherwise
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri or default_uri(store_root))
+
+
+def experiment_id(client: Any, store_root: Path, uri: str | None, name: str) -> str:
+    """Id of the experiment of that name; makes it, with an absolute place for artifacts, where it is new."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server chooses its own place; for a database the place would otherwise be the working folder.
+        served = (uri or "").startswith(("http://", "https://", "databricks"))
+        location = None if served else (store_root / ARTIFACTS).resolve().as_uri()
+        return str(client.create_experiment(name, artifact_location=location))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def tracker_errors() -> tuple[type[Exception], ...]:
+    """What a tracker that fails may raise; MLflow lets SQLAlchemy's own errors through while it opens a database."""
+    try:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        return (OSError,)
+    return (MlflowException, SQLAlchemyError, OSError)
+
+
+def notice(error: Exception) -> str:
+    """One line for the user; the first of the error's, since SQLAlchemy appends statements and links."""
+    first = (str(error).splitlines() or [""])[0]
+    what = f"{type(error).__name__}: {first[:300]}"
+    return f"MLflow was not updated ({what}); the store has everything, the next run imports it"
+
+
+@contextlib.contextmanager
+def turn(store_root: Path) -> Iterator[None]:
+    """One driver of a store at a time; where the file system knows no locks, without."""
+    store_root.mkdir(parents=True, exist_ok=True)
+    with (store_root / "mlflow.lock").open("a") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
+
+
+def legal(name: str) -> str:
+    """MLflow takes letters, digits, _ - . space : / in names; anything else becomes _."""
+    return "".join(c if (c.isascii() and c.isalnum()) or c in "_-. :/" else "_" for c in name)[:250]

@@ -1,0 +1,103 @@
+"""`bench ui`: MLflow's own pages on the store's database. Separate from track.py, which writes and starts no server.
+
+The server has no password, so it listens on this machine only; from elsewhere, tunnel:
+`ssh -L 5000:127.0.0.1:5000 host`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.mirror import ARTIFACTS, DATABASE, default_uri
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PORTS_TRIED = 100  # above the wanted one, before any free port is named
+STOP_SECONDS = 5.0  # the server's workers get this long to end (measured: they outlive a SIGTERM to their parent)
+
+
+def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
+    """Serve until Ctrl-C; returns the server's exit code (0 after Ctrl-C).
+
+    Raises:
+        UserError: see `ui_command`.
+    """
+    command = ui_command(store_root, port, host)
+    # Its job runner is for features we do not use and is seven more processes.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stop(server)
+
+
+def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The command that serves the store's database, after all checks.
+
+    Raises:
+        UserError: no mlflow, no database yet, a host that others could reach, a port that is taken (names a free one).
+    """
+    database = store_root / DATABASE
+    if host not in LOOPBACK:
+        hint = f"on your own machine: ssh -L {port}:127.0.0.1:{port} THIS-HOST"
+        raise UserError("the pages have no password and are served to this machine only", where=f"--host {host}",
+                        allowed=", ".join(LOOPBACK), hint=hint)  # fmt: skip
+    if importlib.util.find_spec("mlflow") is None:
+        raise UserError("mlflow is not installed", hint="pip install 'mlflow>=3.7,<4', then run the suite once more")
+    if not database.is_file():
+        raise UserError("nothing has been tracked in this store yet", where=str(database),
+                        hint="run a suite first: python -m bench run suites/NAME.yaml")  # fmt: skip
+    if not 1 <= port <= 65535:
+        raise UserError(f"{port} is no port", where="--port", allowed="1 to 65535 (below 1024 for root only)")
+    if not _is_free(host, port):
+        free = _free_port(host, port)
+        what = f"port {port} is in use, or not yours to use"
+        raise UserError(what, where="--port", hint=f"a free one: --port {free}")
+    artifacts = (store_root / ARTIFACTS).resolve().as_uri()
+    return [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store_root),
+        "--default-artifact-root", artifacts, "--host", host, "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers: they are a process group of their own."""
+    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        try:
+            os.killpg(server.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+        try:
+            server.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(host: str, port: int) -> int:
+    near = range(port + 1, min(port + PORTS_TRIED, 65536))
+    found = next((candidate for candidate in near if _is_free(host, candidate)), None)
+    if found is not None:
+        return found
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return int(any_port.getsockname()[1])

@@ -1,0 +1,96 @@
+"""What a report is made of: one value a row and seed, read from the store. Separate because tables, figures and the
+tracker take these values and know nothing of the store they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.disk import read_json
+from bench.key import canonical
+from bench.plan import Plan, fresh
+from bench.record import Record, Result, loads
+from bench.stage import Stage, walk
+from bench.store import Store
+
+# Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
+RESULT = "result.json"
+CLASSIFIER = "classifier.json"
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """The evaluation of one row and seed, with what the figures need.
+
+    Attributes:
+        record: metrics in AP points and the protocol.
+        weight_norms: ||W_j|| of the C foreground classes and, last, of the background; None where the classifier has
+            no weight row a class.
+        instance_counts: training instances of the C classes, in the same order.
+        per_class_ap: AP points of the C classes; None where val has no instance of a class.
+    """
+
+    record: Record
+    weight_norms: list[float] | None
+    instance_counts: list[int]
+    per_class_ap: list[float | None]
+
+    @classmethod
+    def of(cls, record: Record, weight_norms: list[float] | None) -> RowResult:
+        """Counts and AP of the classes are in the record; a record without them gives no norms either."""
+        classes = record.per_class
+        if classes is None:
+            return cls(record, None, [], [])
+        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap))
+
+
+def load(store: Store, plan: Plan) -> list[RowResult]:
+    """The rows and seeds of a plan that are done, in suite order. Reads only.
+
+    Raises:
+        UserError: a result.json that cannot be read.
+    """
+    found = []
+    for row in plan.rows:
+        if row.evaluate is None or not fresh(row.evaluate, store):
+            continue
+        path = store.output(row.evaluate.key) / RESULT
+        record = Record.of(
+            loads(Result, path.read_bytes(), str(path)),
+            row=row.label,
+            suite=plan.suite.name,
+            seed=row.seed,
+            method=row.method,
+            settings=canonical(row.settings),
+            environment=_environment(store, row.evaluate),
+        )
+        found.append(RowResult.of(record, _norms(store, row.evaluate.inputs["predict"])))
+    return found
+
+
+def _norms(store: Store, predict: Stage) -> list[float] | None:
+    if store.done(predict.key) is None:
+        return None
+    content = read_json(store.output(predict.key) / CLASSIFIER)
+    norms = content.get("weight_norms") if isinstance(content, dict) else None
+    return [float(norm) for norm in norms] if norms else None
+
+
+def _environment(store: Store, evaluate: Stage) -> dict[str, Any]:
+    """What a row's stages ran on; where they differ, all the values ("1.2 + 1.3"). Data are made anywhere alike."""
+    stages = [stage for stage in walk(evaluate) if stage.kind != "data"]
+    return _together([done.environment for stage in stages if (done := store.done(stage.key)) is not None])
+
+
+def _together(environments: list[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in dict.fromkeys(name for environment in environments for name in environment):
+        values = [environment.get(name) for environment in environments]
+        if all(isinstance(value, Mapping) for value in values):
+            merged[name] = _together([dict(value or {}) for value in values])
+        else:
+            distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+            merged[name] = distinct[0] if len(distinct) == 1 else " + ".join(map(str, distinct))
+    return merged

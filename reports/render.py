@@ -1,0 +1,182 @@
+"""A Table as terminal text, Markdown, LaTeX or CSV. Separate from reports/tables.py, which decides what is in it.
+
+A missing value is `-` in every form (empty in CSV beside n = 0); a published figure stands under a heading of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from reports.stats import Cell
+from reports.tables import WANTED, Line, Table
+
+Column = tuple[str, str]  # (block, metric), block one of own, delta, paper
+NOT_IN_LATEX = ("APs", "APm", "APl", "ACC1", "ACC2", "ACC3", "ACC4")  # a page is 12 columns and a paper block wide
+WIDTH = 110  # characters; terminals of 100-120 are common
+LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
+         "Δ": r"$\Delta$", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+
+
+def to_text(table: Table, width: int = WIDTH) -> str:
+    """For a terminal: the most wanted columns that fit, what was left out, the footnotes."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    columns, left_out = _fitting(table, width)
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid.add_column("row", no_wrap=True)
+    for block, metric in columns:
+        grid.add_column(_heading(block, metric, "\n"), justify="right", no_wrap=True)
+    for line in table.lines:
+        grid.add_row(_label(line), *(_value(line, column) for column in columns))
+    out = io.StringIO()
+    # A cut number is a wrong number: rather a wider line than "30…".
+    width = max(width, grid.__rich_measure__(Console(width=1000), Console(width=1000).options).maximum)
+    console = Console(file=out, width=width, color_system=None, highlight=False, markup=False, emoji=False)
+    console.print(table.title)
+    console.print(grid)
+    notes = [*_skips(table), *_notes(table)]
+    notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
+    for note in notes:
+        console.print(note, soft_wrap=False)
+    return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
+
+
+def to_markdown(table: Table) -> str:
+    """All own metrics, the published block, the differences from the baseline, the footnotes."""
+    parts = [f"# {table.title}\n", _markdown_grid(table, _all_columns(table))]
+    parts += [f"- {note.removeprefix('* ')}" for note in (*_skips(table), *_notes(table))]
+    if table.baseline and any(line.delta for line in table.lines):
+        wanted = [m for m in table.metrics if any(line.cell("delta", m).n for line in table.lines)]
+        parts += [f"\n## Difference from {table.baseline}, paired by seed\n"]
+        parts += [_markdown_grid(table, [("delta", metric) for metric in wanted])]
+    return "\n".join(parts) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table (needs \\usepackage{booktabs,graphicx}): AP, bins, LVIS groups, ACC, published AP and bins."""
+    own: list[Column] = [("own", metric) for metric in table.metrics if metric not in NOT_IN_LATEX]
+    paper = _paper(table)
+    columns = own + paper
+    head = " & ".join(["row", *(_tex(metric) for _, metric in columns)]) + r" \\"
+    lines = [r"\begin{table}", r"\centering", r"\resizebox{\linewidth}{!}{%",
+             rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]  # fmt: skip
+    if paper:
+        first = len(own) + 2
+        lines.append(rf" & \multicolumn{{{len(own)}}}{{c}}{{ours}} & \multicolumn{{{len(paper)}}}{{c}}{{paper}} \\")
+        lines.append(rf"\cmidrule(lr){{2-{first - 1}}} \cmidrule(lr){{{first}-{first + len(paper) - 1}}}")
+    lines += [head, r"\midrule"]
+    for line in table.lines:
+        lines.append(" & ".join([_tex(_label(line)), *(_tex(_value(line, c)) for c in columns)]) + r" \\")
+    caption = " ".join(_tex(_sentence(text)) for text in (table.title, *_skips(table), *_notes(table)))
+    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Everything, with full digits: metric, metric_sd, metric_n, delta_metric (with _sd, _n), paper_metric."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    blocks: list[Column] = [("own", m) for m in table.metrics] + [("delta", m) for m in table.metrics]
+    names = [f"{'delta_' if b == 'delta' else ''}{m}{end}" for b, m in blocks for end in ("", "_sd", "_n")]
+    writer.writerow(["row", "seeds", "skipped", *names, *(f"paper_{m}" for m in table.paper_metrics)])
+    for line in table.lines:
+        cells = [line.cell(*column) for column in blocks]
+        figures = [text for cell in cells for text in (_digits(cell.mean), _digits(cell.sd), str(cell.n))]
+        paper = [_digits(line.paper.get(metric)) for metric in table.paper_metrics]
+        writer.writerow([line.row, " ".join(map(str, line.seeds)), line.skipped or "", *figures, *paper])
+    return out.getvalue()
+
+
+def format_cell(cell: Cell, *, signed: bool = False) -> str:
+    """`24.8`, `24.8 ± 0.4`, `+1.2`, or `-` for a value that is missing. AP points, one decimal."""
+    if cell.mean is None:
+        return "-"
+    rounded = round(cell.mean, 1) + 0.0  # no "-0.0"
+    mean = f"{rounded:+.1f}" if signed and rounded else f"{rounded:.1f}"
+    return mean if cell.sd is None else f"{mean} ± {cell.sd:.1f}"
+
+
+def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
+    """Columns by priority while they fit, in the order own, delta, paper; and the names of the others."""
+    everything: list[Column] = [("own", m) for m in table.metrics]
+    everything += [("delta", "AP")] if table.baseline and len(table.lines) > 1 else []
+    everything += _paper(table)
+    full = [column for column in everything if any(line.cell(*column).n for line in table.lines)]
+    used = max(len(_label(line)) for line in table.lines) if table.lines else 3
+    chosen: list[Column] = []
+    for column in [c for c in WANTED if c in full] + [c for c in full if c not in WANTED]:
+        needed = max(len(part) for part in _heading(*column, "\n").split("\n"))
+        needed = 2 + max([needed, *(len(_value(line, column)) for line in table.lines)])
+        if used + needed > width:
+            break
+        used += needed
+        chosen.append(column)
+    # Values that no row has (masks, accuracy without a background score) are not worth a line in a terminal.
+    left_out = [_heading(*column, " ") for column in full if column not in chosen]
+    return [column for column in everything if column in chosen], left_out
+
+
+def _heading(block: str, metric: str, gap: str) -> str:
+    return {"own": metric, "delta": f"Δ{metric}", "paper": f"paper{gap}{metric}"}[block]
+
+
+def _value(line: Line, column: Column) -> str:
+    block, metric = column
+    if block == "paper":
+        figure = line.paper.get(metric)
+        return "-" if figure is None else f"{figure:.2f}"  # as published
+    cell = line.cell(block, metric)
+    fewer = f" (n={cell.n})" if 0 < cell.n < len(line.seeds) else ""
+    return format_cell(cell, signed=block == "delta") + fewer
+
+
+def _label(line: Line) -> str:
+    return f"{line.row} *" if line.skipped else line.row
+
+
+def _all_columns(table: Table) -> list[Column]:
+    return [("own", metric) for metric in table.metrics] + _paper(table)
+
+
+def _paper(table: Table) -> list[Column]:
+    return [("paper", m) for m in table.paper_metrics if not m.startswith("ACC")]
+
+
+def _markdown_grid(table: Table, columns: Sequence[Column]) -> str:
+    rows = ["| row | seeds | " + " | ".join(_heading(*column, " ") for column in columns) + " |"]
+    rows.append("|---|---|" + "---:|" * len(columns))
+    for line in table.lines:
+        seeds = str(len(line.seeds)) if line.seeds else "-"
+        cells = [_label(line).replace("|", r"\|").replace("*", r"\*"), seeds, *(_value(line, c) for c in columns)]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _skips(table: Table) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for line in table.lines:
+        if line.skipped:
+            reasons.setdefault(line.skipped, []).append(line.row)
+    return [f"* {', '.join(labels)}: {reason}" for reason, labels in reasons.items()]
+
+
+def _notes(table: Table) -> list[str]:
+    return ([table.caption] if table.caption else []) + list(table.footnotes)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else json.dumps(round(value, 6))

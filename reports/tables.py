@@ -1,0 +1,182 @@
+"""The table of a suite: rows in the suite's order, metrics as columns, mean and sd over seeds. Separate from how it is
+written (reports/render.py: terminal, Markdown, LaTeX, CSV), so that all forms hold the same cells and footnotes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.record import metric_names
+from reports.footnotes import footnotes, paper_caption
+from reports.load import RowResult
+from reports.paper import Published, published
+from reports.stats import MISSING, Cell, baseline_of, by_row, differences, metrics_of
+
+# The order of columns, in blocks: overall, by instance bin, by LVIS frequency, by box size, accuracy of the classifier.
+BLOCKS = (
+    ("AP", "AP50", "AP75"),
+    ("AP1", "AP2", "AP3", "AP4"),
+    ("APr", "APc", "APf"),
+    ("APs", "APm", "APl"),
+    ("ACC", "ACC1", "ACC2", "ACC3", "ACC4", "ACCbg"),
+)
+# What a narrow table keeps, most wanted first; `paper` and `delta` are blocks of their own.
+WANTED = (
+    *(("own", name) for name in ("AP", "AP1", "AP2", "AP3", "AP4")),
+    ("delta", "AP"),
+    *(("paper", name) for name in ("AP", "AP1", "AP2", "AP3", "AP4")),
+    *(("own", name) for name in ("APr", "APc", "APf", "AP50", "AP75", "ACC", "ACCbg", "APs", "APm", "APl")),
+    *(("own", name) for name in ("ACC1", "ACC2", "ACC3", "ACC4")),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table.
+
+    Attributes:
+        row: its label.
+        seeds: the seeds that have a record.
+        own: metric -> Cell over the seeds.
+        delta: metric -> Cell of the difference from the baseline row, paired by seed.
+        paper: metric -> published figure, never part of `own`.
+        skipped: why the row has no numbers, if it has none.
+    """
+
+    row: str
+    seeds: tuple[int, ...]
+    own: Mapping[str, Cell]
+    delta: Mapping[str, Cell]
+    paper: Mapping[str, float]
+    skipped: str | None = None
+
+    def cell(self, block: str, metric: str) -> Cell:
+        """The Cell of a column; block is own, delta or paper."""
+        if block == "paper":
+            return Cell(self.paper[metric], None, 1) if metric in self.paper else MISSING
+        return (self.own if block == "own" else self.delta).get(metric, MISSING)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All cells of a suite's table.
+
+    Attributes:
+        title: suite name and title.
+        metrics: own columns in order.
+        baseline: label of the row that `delta` refers to, None where there is none.
+        paper_metrics: columns of the published block.
+        lines: rows in suite order.
+        caption: what the published column is and how its protocol differs; empty without one.
+        footnotes: protocol, seeds, and whatever differs between rows.
+    """
+
+    title: str
+    metrics: tuple[str, ...]
+    baseline: str | None
+    paper_metrics: tuple[str, ...]
+    lines: tuple[Line, ...]
+    caption: str
+    footnotes: tuple[str, ...]
+
+
+def table(
+    rows: Sequence[RowResult],
+    *,
+    suite: str,
+    compare_with: str | None = None,
+    order: Sequence[str] = (),
+    skipped: Mapping[str, str] | None = None,
+) -> Table:
+    """Build the table.
+
+    Args:
+        rows: one result a row and seed.
+        suite: name for the title.
+        compare_with: name of a published table, or None.
+        order: labels in suite order, also of rows without a result.
+        skipped: label -> reason, for rows that were not run or failed.
+
+    Raises:
+        UserError: no such published table.
+    """
+    skipped = skipped or {}
+    paper = published(compare_with) if compare_with else None
+    groups = by_row(rows, order)
+    baseline = baseline_of(groups)
+    labels = [*order, *(label for label in [*groups, *skipped] if label not in order)]
+    lines = [
+        _line(label, groups.get(label, []), groups.get(baseline or "", []), paper, skipped.get(label), baseline)
+        for label in dict.fromkeys(labels)
+    ]
+    return Table(
+        title=suite,
+        metrics=_columns(rows),
+        baseline=baseline,
+        paper_metrics=_paper_columns(paper),
+        lines=tuple(lines),
+        caption=paper_caption(paper, rows) if paper else "",
+        footnotes=footnotes(rows),
+    )
+
+
+def to_json(
+    rows: Sequence[RowResult], *, order: Sequence[str] = (), skipped: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """[{row, seeds, metrics: {AP: {mean, sd, n}}, delta, protocol}]; None where a value is missing.
+
+    `protocol` is that of the first seed. A skipped row has "skipped": reason and no metrics.
+    """
+    groups = by_row(rows, order)
+    base = groups.get(baseline_of(groups) or "", [])
+    found: list[dict[str, Any]] = []
+    for label in dict.fromkeys([*order, *groups, *(skipped or {})]):
+        group = groups.get(label, [])
+        entry: dict[str, Any] = {"row": label, "seeds": [result.record.seed for result in group]}
+        entry["metrics"] = {name: _plain(cell) for name, cell in metrics_of(group).items()}
+        entry["delta"] = {name: _plain(cell) for name, cell in differences(group, base).items()}
+        entry["protocol"] = group[0].record.protocol.model_dump(mode="json") if group else None
+        if skipped and label in skipped:
+            entry["skipped"] = skipped[label]
+        found.append(entry)
+    return found
+
+
+def _line(
+    label: str,
+    group: Sequence[RowResult],
+    base: Sequence[RowResult],
+    paper: Published | None,
+    skipped: str | None,
+    baseline: str | None,
+) -> Line:
+    reason = skipped if skipped or group else "no result yet"
+    delta = differences(group, base) if label != baseline else {}
+    figures = paper.of(label) if paper else {}
+    return Line(label, tuple(r.record.seed for r in group), metrics_of(group), delta, figures, reason)
+
+
+def _columns(rows: Sequence[RowResult]) -> tuple[str, ...]:
+    """All metrics of the records' bins in the order of BLOCKS; a fifth bin goes behind the fourth."""
+    bins = max((len(result.record.protocol.bins) + 1 for result in rows), default=4)
+    legal = metric_names(bins)
+    columns: list[str] = []
+    for block in BLOCKS:
+        columns += [name for name in block if name in legal]
+        if block[-1] == "AP4" and bins > 4:
+            columns += [f"AP{i}" for i in range(5, bins + 1)]
+    extra = [name for name in legal if name not in columns]
+    return (*columns, *extra)
+
+
+def _paper_columns(paper: Published | None) -> tuple[str, ...]:
+    if paper is None:
+        return ()
+    present = {metric for figures in paper.rows.values() for metric in figures}
+    return tuple(name for block in BLOCKS for name in block if name in present)
+
+
+def _plain(cell: Cell) -> dict[str, float | int | None]:
+    return {"mean": cell.mean, "sd": cell.sd, "n": cell.n}

@@ -1,0 +1,57 @@
+"""Synthetic results for the report tests: every value is set by the test, nothing is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.record import PerClass, Protocol, Record
+from reports.load import RowResult
+
+COUNTS = (5, 2000, 50, 300, 1, 150)  # training instances of six classes, two of them in the tail bin
+
+
+def made_protocol(**changes: Any) -> Protocol:
+    fields: dict[str, Any] = {
+        "data": "glyphs", "train_digest": "a" * 64, "val_digest": "b" * 64, "train_images": 1783, "val_images": 115,
+        "classes": 6, "split": "val", "engine": "torchvision", "engine_version": "1", "trunk": "small",
+        "initialisation": "random", "reinitialised": (), "steps": {"1:base": 900}, "batch": {"1:base": 16},
+        "precision": "float32", "evaluator": "faster-coco-eval", "evaluator_version": "1.8.0", "max_detections": 300,
+        "score_threshold": 1e-4, "nms": 0.5, "bins": (10, 100, 1000),
+    }  # fmt: skip
+    return Protocol(**{**fields, **changes})
+
+
+def made(
+    row: str,
+    seed: int = 0,
+    *,
+    norms: list[float] | None = None,
+    method: str | None = None,
+    protocol: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+    **metrics: float | None,
+) -> RowResult:
+    """One row and seed with these metrics; `norms` has one value a class of COUNTS and the background last."""
+    chosen = made_protocol(**(protocol or {}))
+    classes = PerClass(
+        category_ids=tuple(range(1, len(COUNTS) + 1)),
+        names=tuple("abcdef"),
+        instance_counts=COUNTS,
+        ap=(None,) * len(COUNTS),
+        ap50=(None,) * len(COUNTS),
+    )
+    record = Record(
+        evaluate_key="e" * 64,
+        model_key="m" * 64,
+        metrics=metrics,
+        classes_per_bin=(1,) * (len(chosen.bins) + 1),
+        protocol=chosen,
+        per_class=classes,
+        row=row,
+        suite="table1",
+        seed=seed,
+        method=method or row,
+        settings={},
+        environment=environment or {},
+    )
+    return RowResult.of(record, norms)

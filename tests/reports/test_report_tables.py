@@ -1,0 +1,182 @@
+"""The table in its five forms: same cells, missing is '-', published figures apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from made_records import made
+
+from bench.errors import UserError
+from reports.paper import names, published
+from reports.render import format_cell, to_csv, to_latex, to_markdown, to_text
+from reports.stats import Cell
+from reports.tables import Table, table, to_json
+
+ORDER = ["baseline", "RFS", "BAGS", "DETR"]
+
+
+def two_rows() -> Table:
+    rows = [made("baseline", seed, AP=24.0 + seed, AP1=1.0, AP4=50.0, ACC=90.0, ACCbg=None) for seed in (0, 1)]
+    rows += [made("BAGS", seed, AP=31.0 + 3 * seed, AP1=None if seed else 15.25, AP4=48.0) for seed in (0, 1)]
+    skipped = {"DETR": "engine torchvision has no 'queries'"}
+    return table(rows, suite="table_1", compare_with="bags_table1", order=ORDER, skipped=skipped)
+
+
+def cells(text: str, row: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(row))
+    return re.split(r" {2,}", line.strip())
+
+
+def test_text_has_means_spreads_dashes_and_reasons() -> None:
+    text = to_text(two_rows())
+    assert max(map(len, text.splitlines())) <= 110
+    assert cells(text, "baseline")[:4] == ["baseline", "24.5 ± 0.7", "1.0 ± 0.0", "50.0 ± 0.0"]
+    assert cells(text, "BAGS")[:4] == ["BAGS", "32.5 ± 2.1", "15.2 (n=1)", "48.0 ± 0.0"]
+    assert "+8.0 ± 1.4" in cells(text, "BAGS")
+    assert cells(text, "RFS *")[1:4] == ["-", "-", "-"]
+    assert "* RFS: no result yet" in text
+    assert "* DETR: engine torchvision has no 'queries'" in text
+    assert [line.split()[0] for line in text.splitlines()[4:8]] == ORDER
+    assert "AP2" not in text.splitlines()[1].replace("paper", "")  # no row has it
+
+
+def test_text_never_cuts_a_number() -> None:
+    for width in (40, 80, 110, 120, 200):
+        text = to_text(two_rows(), width)
+        assert "…" not in text
+        assert "24.5 ± 0.7" in text
+    assert "not shown here" in to_text(two_rows(), 40)
+    assert "paper" not in to_text(two_rows(), 40).splitlines()[1]
+
+
+def test_one_seed_shows_no_spread_and_no_negative_zero() -> None:
+    rows = [made("baseline", AP=10.0), made("x", AP=9.98)]
+    text = to_text(table(rows, suite="s"))
+    assert "±" not in text
+    assert cells(text, "x") == ["x", "10.0", "0.0"]
+    assert "one run a row, no spread known" in text
+
+
+def test_published_figures_stand_apart_and_their_protocol_is_named() -> None:
+    content = two_rows()
+    bags = next(line for line in content.lines if line.row == "BAGS")
+    assert bags.paper["AP"] == 25.96
+    assert bags.own["AP"].mean == 32.5
+    text = to_text(content)
+    assert cells(text, "BAGS")[-1] == "29.90" or "25.96" in cells(text, "BAGS")
+    assert "Measured under another protocol" in text
+    assert "LVIS v0.5" in text
+    markdown = to_markdown(content)
+    head = next(line for line in markdown.splitlines() if line.startswith("| row"))
+    assert "| paper AP | paper AP1 |" in head
+    rows = list(csv.DictReader(io.StringIO(to_csv(content))))
+    assert [row["paper_AP"] for row in rows] == ["20.98", "23.41", "25.96", ""]
+    assert [row["AP"] for row in rows] == ["24.5", "", "32.5", ""]
+    without = table([made("baseline", AP=1.0)], suite="s")
+    assert "paper" not in to_text(without) + to_markdown(without) + to_latex(without) + to_csv(without)
+
+
+def test_csv_keeps_digits_and_counts() -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(two_rows()))))
+    bags = rows[2]
+    assert (bags["seeds"], bags["AP1"], bags["AP1_sd"], bags["AP1_n"]) == ("0 1", "15.25", "", "1")
+    assert (bags["ACC"], bags["ACC_n"]) == ("", "0")
+    assert (bags["delta_AP"], bags["delta_AP_n"]) == ("8.0", "2")
+    assert rows[3]["skipped"] == "engine torchvision has no 'queries'"
+
+
+def test_markdown_grid_is_rectangular() -> None:
+    lines = [line for line in to_markdown(two_rows()).splitlines() if line.startswith("|")]
+    first = lines[: lines.index(next(line for line in lines[1:] if line.startswith("| row")))]
+    assert len({line.count("|") for line in first}) == 1
+    assert "## Difference from baseline, paired by seed" in to_markdown(two_rows())
+
+
+def test_latex_escapes_and_balances() -> None:
+    rows = [made("baseline", AP=1.0, ACCbg=2.0), made(r"50%_of & \x{~^$#}", AP=2.0)]
+    tex = to_latex(table(rows, suite="a_b", compare_with="bags_table1"))
+    assert r"50\%\_of \& \textbackslash{}x\{\textasciitilde{}\textasciicircum{}\$\#\}" in tex
+    assert r"\caption{a\_b." in tex
+    assert not re.search(r"(?<!\\)[%#]", tex.replace("{!}{%\n", ""))
+    for command in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert tex.count(command) == 1
+    body = [line for line in tex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    columns = len(re.search(r"tabular\}\{l(r+)\}", tex).group(1)) + 1  # type: ignore[union-attr]
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in body} == {columns}
+
+
+def test_footnotes_name_the_protocol_and_what_is_mixed() -> None:
+    longer, both = {"1:base": 900, "2:second": 300}, {"python": "3.11.7", "packages": {"torch": "2.15"}}
+    rows = [
+        made("baseline", AP=1.0, protocol={"max_detections": 300}, environment={**both, "device": "cpu"}),
+        made("BAGS", AP=1.0, protocol={"max_detections": 100, "steps": longer}, environment={**both, "device": "cuda"}),
+    ]
+    notes = "\n".join(table(rows, suite="s").footnotes)
+    assert "by row: steps 1:base 900 (baseline); 1:base 900, 2:second 300 (BAGS)" in notes
+    assert "train digest aaaaaaaaaaaa;" in notes
+    assert "not one protocol: max detections 300 (baseline); 100 (BAGS)" in notes
+    assert "mixes machines or versions: device cpu (baseline); cuda (BAGS)" in notes
+    assert "torch 2.15" in notes
+    assert "seeds 0" in notes
+    uneven = table([made("a", 0, AP=1.0), made("a", 1, AP=1.0), made("b", 0, AP=1.0)], suite="s").footnotes
+    assert any("seeds differ between rows (a 0, 1; b 0)" in note for note in uneven)
+
+
+def test_data_that_follow_the_seed_are_named_by_seed() -> None:
+    rows = [made(row, seed, AP=1.0, protocol={"val_digest": f"{seed}" * 64}) for row in ("a", "b") for seed in (0, 1)]
+    notes = table(rows, suite="s").footnotes
+    assert "by seed: val digest 000000000000 (seed 0); 111111111111 (seed 1)" in notes
+
+
+def test_json_has_none_for_what_is_missing() -> None:
+    rows = [made("baseline", 0, AP=1.0, ACC=None), made("baseline", 1, AP=3.0, ACC=None)]
+    content = json.loads(json.dumps(to_json(rows, order=ORDER, skipped={"DETR": "why"}), allow_nan=False))
+    assert [entry["row"] for entry in content] == ORDER
+    assert content[0]["metrics"]["AP"] == {"mean": 2.0, "sd": pytest.approx(2**0.5), "n": 2}
+    assert content[0]["metrics"]["ACC"] == {"mean": None, "sd": None, "n": 0}
+    assert content[0]["seeds"] == [0, 1]
+    assert content[1]["metrics"] == {}
+    assert content[3]["skipped"] == "why"
+
+
+def test_a_fifth_bin_finds_its_place() -> None:
+    metrics = table([made("a", protocol={"bins": (10, 100, 1000, 9000)}, AP=1.0, AP5=1.0, ACC5=1.0)], suite="s").metrics
+    assert metrics.index("AP5") == metrics.index("AP4") + 1
+    assert "ACC5" in metrics
+    assert len(metrics) == len(set(metrics)) == 21
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (Cell(None, None, 0), "-"),
+        (Cell(24.84, None, 1), "24.8"),
+        (Cell(24.86, 0.44, 3), "24.9 ± 0.4"),
+        (Cell(0.0, None, 1), "0.0"),
+    ],
+)
+def test_a_cell_as_text(cell: Cell, text: str) -> None:
+    assert format_cell(cell) == text
+
+
+def test_published_table_is_whole_and_adds_up() -> None:
+    bags = published("bags_table1")
+    assert len(bags.rows) == 14
+    assert bags.of("bags")["AP1"] == 11.33
+    assert bags.of("no such row") == {}
+    assert all("arXiv 2006.10408" in source for source in bags.sources.values())
+    sizes = (67, 298, 284, 181)  # classes of LVIS v0.5 val in each bin: AP is the mean over classes, so of the bins
+    for figures in bags.rows.values():
+        pooled = sum(n * figures[f"AP{i}"] for i, n in enumerate(sizes, start=1)) / sum(sizes)
+        assert pooled == pytest.approx(figures["AP"], abs=0.03)
+
+
+def test_an_unknown_published_table_lists_what_exists() -> None:
+    assert "bags_table1" in names()
+    with pytest.raises(UserError, match="bags_table1") as caught:
+        published("bags_tabel1")
+    assert "Did you mean 'bags_table1'?" in str(caught.value)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from bench.data.glyph_render import Drawn, Renderer
 from bench.data.glyph_vocabulary import class_name, vocabulary
 from bench.data.split import ANNOTATIONS, PIXELS, write_json
+from bench.errors import UserError
 from bench.frequency import ClassStatistics, lvis_frequency
 from bench.seeds import generator
 from bench.spec import GlyphsData
@@ -144,11 +147,17 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
         for chunk in chunks:
             yield from worker.draw(chunk)
         return
-    # Spawned, not forked: the caller may hold torch's threads.
+    # Spawned, not forked: the caller may hold torch's threads. An executor, not a Pool: a Pool waits for ever for a
+    # process that was killed.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(chunks)), initializer=_start, initargs=(job,)) as pool:
-        for found in pool.imap(_draw_chunk, chunks):
-            yield from found
+    workers = min(processes, len(chunks))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
+        try:
+            for found in pool.map(_draw_chunk, chunks):
+                yield from found
+        except BrokenProcessPool:
+            what = "a drawing process died, perhaps for lack of memory"
+            raise UserError(what, where=str(job.pixels.parent), hint="use fewer processes") from None
 
 
 class _Worker:

@@ -1,0 +1,215 @@
+"""Files that are whole or absent. Separate because the store, the leases and the checkpoints share these few steps.
+
+A file is written under a temporary name, fsynced and renamed; one that only the first writer may make is linked into
+place. What the disk refuses (full, read-only, not permitted) becomes a UserError that names the path and the need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+
+# No write of ours pauses this long between two blocks; a temporary file older than this has no writer left.
+STALE_SECONDS = 600.0
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EROFS: "the file system is read-only", errno.EACCES: "no permission"}
+_REFUSED[errno.EPERM] = _REFUSED[errno.EACCES]
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, need: int | None = None) -> Iterator[None]:
+    """Turn what a disk refuses into a UserError.
+
+    Args:
+        path: what is being written.
+        need: bytes it takes, where known.
+
+    Raises:
+        UserError: full disk or quota, read-only file system, no permission, a file where a folder should be.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            about = f"; needs about {_megabytes(need)}" if need else ""
+            what = f"no space left on the disk: free space {_megabytes(free_bytes(path))}{about}"
+            hint = "free some space, or move the store to a larger disk; what is finished stays valid"
+            raise UserError(what, where=str(path), hint=hint) from error
+        if error.errno in _REFUSED:
+            what = f"the disk refuses it: {_REFUSED[error.errno]}"
+            raise UserError(what, where=str(path), hint="choose a store that you may read and write") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise UserError("a file stands where a folder should be", where=str(path)) from error
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the whole new one, also after a power cut.
+
+    Raises:
+        UserError: see `disk_errors`; no partial file is left.
+    """
+    with disk_errors(path, len(data)):
+        temporary = _temporary(path, data)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def create_exclusive(path: Path, data: bytes) -> bool:
+    """Make a file, whole, if nobody has made it yet: True for exactly one of all callers on all hosts.
+
+    Raises:
+        UserError: see `disk_errors`.
+    """
+    with disk_errors(path, len(data)):
+        temporary = _temporary(path, data)
+        try:
+            try:
+                os.link(temporary, path)
+                made = True
+            except FileExistsError:
+                # An NFS client may send link twice and hear EEXIST of its own success; the link count tells.
+                made = os.stat(temporary).st_nlink == 2
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                made = _create_without_links(path, data)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if made:
+            sync_folder(path.parent)
+        return made
+
+
+def _create_without_links(path: Path, data: bytes) -> bool:
+    """O_EXCL for file systems without hard links; readers may see the file half-written for a moment."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        _write_all(descriptor, data)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _temporary(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _write_all(descriptor, data)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return temporary
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of readable JSON."""
+    write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON with sorted keys, as bytes; numpy and torch scalars become numbers, other objects their text."""
+    plain = json.loads(json.dumps(value, default=plain_value))  # makes all names strings, which alone can be sorted
+    return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
+
+
+def plain_value(value: Any) -> Any:
+    """`default=` of json.dumps."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file, or None where it is missing, half-written or not JSON; UserError where it may not be read."""
+    try:
+        with disk_errors(path):
+            return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def make_folder(path: Path) -> None:
+    """mkdir -p, with a UserError for what the disk refuses."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that a rename in it outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOTSUP):  # some network file systems
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """fsync every file and folder below a folder."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes for a user on the disk that holds a path (or its nearest existing parent)."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove temporary files whose writer is gone: those untouched for `STALE_SECONDS`."""
+    for path in folder.glob("*.tmp-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
+
+
+def _megabytes(count: int | None) -> str:
+    return f"{(count or 0) / 1e6:.1f} MB"

@@ -1,0 +1,101 @@
+"""What `done` says: the value, its file, and whether it is true. Separate from the store, which does the work.
+
+The file carries a checksum of itself; one that is empty, cut, edited or rotten parses to None.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.disk import json_bytes, sha256_of
+from bench.key import digest
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished stage.
+
+    Attributes:
+        attempt: the attempt that won.
+        digests: file (relative to the outputs) -> sha256.
+        inputs: input name -> `Done.digest` of the input stage that this was made from.
+        seconds: how long the winning attempt took.
+        finished: ISO time, UTC.
+        environment: what ran where.
+        extra: what the stage kind wants to tell (not its outputs).
+        sizes: file -> bytes; lets a reader see a truncated file without hashing it.
+    """
+
+    attempt: int
+    digests: Mapping[str, str]
+    inputs: Mapping[str, str]
+    seconds: float
+    finished: str
+    environment: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the content: sha256 over the digests. Consumers compare it to tell whether they are stale."""
+        return digest(self.digests)
+
+
+def outputs_of(folder: Path, attempt: int) -> Path:
+    """Where an attempt's finished outputs lie, below the stage's folder."""
+    return folder / "attempts" / str(attempt) / "outputs"
+
+
+def names_of(outputs: Path) -> list[str]:
+    """All files below, relative, sorted."""
+    return sorted(path.relative_to(outputs).as_posix() for path in outputs.rglob("*") if path.is_file())
+
+
+def digests_of(outputs: Path) -> dict[str, str]:
+    """File -> sha256 of all files below."""
+    return {name: sha256_of(outputs / name) for name in names_of(outputs)}
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file, None where there is none."""
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def holds(folder: Path, done: Done) -> bool:
+    """Whether every output of a done stage is there, in its size."""
+    outputs = outputs_of(folder, done.attempt)
+    return all(size_of(outputs / name) == size for name, size in done.sizes.items())
+
+
+def format_done(done: Done) -> bytes:
+    """The content of the file."""
+    body = {f.name: getattr(done, f.name) for f in fields(done)}
+    return json_bytes({**body, "checksum": _checksum(body)})
+
+
+def parse_done(value: Any) -> Done | None:
+    """The Done of the file's JSON; None for anything that is not what `format_done` wrote."""
+    if not isinstance(value, dict):
+        return None
+    body = {name: value[name] for name in value if name != "checksum"}
+    if set(body) != {f.name for f in fields(Done)} or value.get("checksum") != _checksum(body):
+        return None
+    return Done(**body)
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json_bytes(body)).hexdigest()
+
+
+def now() -> str:
+    """ISO time, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

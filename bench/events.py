@@ -1,0 +1,58 @@
+"""The event file of an attempt. Separate because a job writes it and the driver, which has MLflow, reads it.
+
+One JSON object a line, appended with one write each: a kill can tear only the last one, and a reader waits for its end.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.disk import disk_errors, plain_value
+
+
+class Events:
+    """Appends to an events.jsonl: `events.write("step", step=10, loss=1.3)`. Opens the file for each line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append one line with the event's name and the wall-clock time (seconds since 1970).
+
+        Raises:
+            UserError: the disk refuses it.
+        """
+        value = {"event": event, "time": round(time.time(), 3), **values}
+        line = (json.dumps(value, default=plain_value) + "\n").encode()
+        with disk_errors(self.path, len(line)):
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                before = os.fstat(descriptor).st_size
+                if os.write(descriptor, line) < len(line):  # the disk took what it had room for
+                    os.ftruncate(descriptor, before)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(descriptor)
+
+
+def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The events after byte `start`, and the byte to go on from. A torn line is skipped, an unfinished one awaited."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            text = file.read()
+    except FileNotFoundError:
+        return [], start
+    whole = text[: text.rfind(b"\n") + 1]
+    events = []
+    for line in whole.splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events, start + len(whole)

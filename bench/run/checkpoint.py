@@ -1,0 +1,197 @@
+"""Weights and checkpoints on disk. Separate from the store (no torch there) and from train (which knows no formats).
+
+A checkpoint is one safetensors file (weights, buffers, optimiser, all by name) with a sha256 file beside it; one that
+is cut or rotten is passed over and the one before it is taken. It holds no random state: every draw has an address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bench.disk import disk_errors, make_folder, write_atomic
+from bench.errors import UserError
+
+KEEP = 2  # the newest, and the one before it should the newest turn out to be broken
+_META = "meta"
+
+
+def save(folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+    """Write checkpoint-<step>.safetensors and its checksum; older ones but one are removed.
+
+    Args:
+        folder: the attempt's folder.
+        step: optimiser steps done.
+        state: tensors by name, any device.
+        meta: JSON-like; comes back from `newest` as it went in (NaN and infinity too).
+
+    Raises:
+        UserError: the disk refuses it (full, read-only); no partial file is left and the older ones stay.
+    """
+    make_folder(folder)
+    path = folder / f"checkpoint-{step}.safetensors"
+    data = _to_bytes(state, {**meta, "step": step})
+    # The checksum comes last: a kill between the two leaves a file without one, which nobody trusts.
+    with disk_errors(path, len(data)):
+        _checksum_of(path).unlink(missing_ok=True)
+        write_atomic(path, data)
+        write_atomic(_checksum_of(path), hashlib.sha256(data).hexdigest().encode())
+        trusted = [old for old in _found([folder]) if _checksum_of(old).exists()]
+        for old in trusted[KEEP:]:
+            _checksum_of(old).unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+    return path
+
+
+def newest(
+    folders: Sequence[Path], warn: Callable[[str], None] = lambda text: None
+) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint of the highest step whose checksum is right, over all attempts.
+
+    Args:
+        folders: `store.attempts(key)`; of equal steps that of the later folder is taken.
+        warn: called with one line for each checkpoint that was passed over.
+
+    Returns:
+        (step, tensors on the CPU, meta), or None where there is no sound checkpoint.
+    """
+    for path in _found(folders):
+        try:
+            data = path.read_bytes()
+            checksum = _checksum_of(path).read_text()
+        except FileNotFoundError:
+            warn(f"{path}: without a checksum (killed while saving), passed over")
+            continue
+        if hashlib.sha256(data).hexdigest() != checksum:
+            warn(f"{path}: checksum is wrong (cut or rotten), passed over")
+            continue
+        meta = _meta_of(data)
+        return int(meta.pop("step")), safetensors.torch.load(data), meta
+    return None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write final weights: equal tensors give equal bytes (safetensors orders them by itself; no metadata).
+
+    Raises:
+        UserError: the disk refuses it.
+    """
+    write_atomic(path, _to_bytes(tensors, None))
+
+
+def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote, onto the CPU.
+
+    Args:
+        path: a safetensors file.
+        digest: its sha256 (`Done.digests`), to be checked where given.
+
+    Raises:
+        UserError: missing, not a safetensors file, cut, or of another digest.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError("no such weight file", where=str(path)) from error
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        raise UserError("the weights are corrupt: the sha256 is not the recorded one", where=str(path), hint=_AGAIN)
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        what = f"not a whole safetensors file ({error})"
+        raise UserError(what, where=str(path), hint=_AGAIN) from error
+
+
+def flatten(tree: Any, prefix: str) -> tuple[dict[str, Tensor], Any]:
+    """Take the tensors out of a nested value, such as an optimiser's state_dict.
+
+    Args:
+        tree: dicts (keys str or int), lists, tuples, tensors, numbers, strings, None.
+        prefix: what the tensors' names begin with.
+
+    Returns:
+        (tensors by name, a JSON-like skeleton); `unflatten` of both gives an equal tree with equal types and dtypes.
+
+    Raises:
+        TypeError: a value of another type.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def visit(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, dict):
+            return {"dict": [[_key(key), visit(item, f"{name}.{key}")] for key, item in value.items()]}
+        if isinstance(value, list | tuple):
+            kind = "list" if isinstance(value, list) else "tuple"
+            return {kind: [visit(item, f"{name}.{i}") for i, item in enumerate(value)]}
+        if value is None or isinstance(value, bool | int | float | str):
+            return {"value": value}
+        raise TypeError(f"{name}: a {type(value).__name__} cannot go into a checkpoint")
+
+    return tensors, visit(tree, prefix)
+
+
+def unflatten(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
+    """The inverse of `flatten`; `tensors` may hold more than is asked for."""
+    kind, value = next(iter(skeleton.items()))
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {key: unflatten(tensors, item) for key, item in value}
+    if kind in ("list", "tuple"):
+        items = [unflatten(tensors, item) for item in value]
+        return items if kind == "list" else tuple(items)
+    return value
+
+
+_AGAIN = "delete it, or run the suite again: a stage with a broken output is redone"
+
+
+def _key(key: Any) -> str | int:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise TypeError(f"{key!r}: a checkpoint's dicts have str or int keys")
+    return key
+
+
+def _to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None) -> bytes:
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().to("cpu").contiguous()
+        # safetensors refuses two names for one memory (tied weights, views): each gets its own.
+        memory = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    # One entry only: several come out of safetensors in an order that differs from process to process.
+    return safetensors.torch.save(plain, None if meta is None else {_META: json.dumps(dict(meta), sort_keys=True)})
+
+
+def _meta_of(data: bytes) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    meta: dict[str, Any] = json.loads(header["__metadata__"][_META])
+    return meta
+
+
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _found(folders: Sequence[Path]) -> list[Path]:
+    """Checkpoints, best first."""
+    found = []
+    for order, folder in enumerate(folders):
+        for path in folder.glob("checkpoint-*.safetensors"):
+            step = path.name.removeprefix("checkpoint-").removesuffix(".safetensors")
+            if step.isdigit():
+                found.append((int(step), order, path))
+    return [path for _, _, path in sorted(found, reverse=True)]

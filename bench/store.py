@@ -1,0 +1,343 @@
+"""The store: one folder a key, the only truth about what has been done. Jobs, planner and reports meet here.
+
+    <root>/<key>/stage.json              what it computes
+                 lease.<n>               who works on it (bench/lease.py)
+                 attempts/<n>/           events.jsonl, checkpoints, failed.json, outputs.tmp -> outputs
+                 done                    names the winning attempt and the digests of its outputs
+    <root>/roots/<name>.json             which suite needs which keys
+
+`done` is made last and by one attempt alone. Whatever is half-written or does not add up is treated as not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.disk import (
+    create_exclusive,
+    disk_errors,
+    make_folder,
+    read_json,
+    sweep_temporaries,
+    sync_files,
+    sync_folder,
+    write_atomic,
+    write_json,
+)
+from bench.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, parse_done, size_of
+from bench.errors import UserError
+from bench.events import Events
+from bench.key import digest
+from bench.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire
+from bench.stage import Stage
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a stage. Write results below `outputs` (outputs.tmp until `finish`), anything else below `folder`."""
+
+    key: str
+    number: int
+    folder: Path
+    lease: Lease
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder / "outputs.tmp"
+
+    @cached_property
+    def events(self) -> Events:
+        return Events(self.folder / "events.jsonl")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed, and when (ISO time, UTC)."""
+
+    attempt: int
+    error: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Root:
+    """A suite that needs stages of this store."""
+
+    name: str
+    suite: str
+    keys: tuple[str, ...]
+
+
+class Store:
+    """The folder where stages live.
+
+    Args:
+        root: the folder; made when first written to.
+        clock: monotonic seconds, to watch leases of other hosts with.
+        beat: seconds between two heartbeats of our own leases.
+
+    Raises:
+        UserError: `root` is not a folder. Every method that writes raises it for a full or read-only disk.
+    """
+
+    def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic, beat: float = BEAT_SECONDS) -> None:
+        self.root = Path(root)
+        self._beat = beat
+        self._observer = Observer(clock)
+        self._cache: dict[str, tuple[tuple[int, int, int], Done | None]] = {}
+        with disk_errors(self.root):
+            there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not there.is_dir():
+            raise UserError("the store must be a folder, but this is a file", where=str(there))
+
+    def check_writable(self) -> None:
+        """Refuse early: raise the UserError that the first write would raise."""
+        make_folder(self.root)
+        probe = self.root / f"probe.{os.getpid()}"
+        write_atomic(probe, b"x" * 4096)
+        probe.unlink(missing_ok=True)
+
+    # -- what stages there are
+
+    def folder(self, key: str) -> Path:
+        """The folder of a key, there or not."""
+        if not re.fullmatch(r"[0-9A-Za-z_-]+", key) or key == "roots":
+            raise UserError(f"'{key}' is not the key of a stage", where=str(self.root))
+        return self.root / key
+
+    def add(self, stage: Stage) -> None:
+        """Write down what a key computes. Idempotent; `aside` (paths, threads) is brought up to date."""
+        path = self.folder(stage.key) / "stage.json"
+        value = stage.to_json()
+        if read_json(path) != value:
+            make_folder(path.parent)
+            write_json(path, value)
+
+    def load(self, key: str) -> dict[str, Any]:
+        """`Stage.to_json()` of a key.
+
+        Raises:
+            UserError: missing or corrupt.
+        """
+        path = self.folder(key) / "stage.json"
+        value = read_json(path)
+        if not isinstance(value, dict) or value.get("key") != key:
+            what = "stage.json is corrupt" if path.exists() else f"no stage {key[:12]} in this store"
+            raise UserError(what, where=str(path), hint="run the suite again: it writes its stages anew")
+        return value
+
+    def keys(self) -> list[str]:
+        """All keys that were added, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
+
+    def register_root(self, name: str, suite_path: Path | str, keys: Iterable[str]) -> None:
+        """Note that a suite needs these keys. Two suite files of one name are kept apart."""
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"'{name}' cannot name a suite", allowed="letters, digits, '_', '-' and '.'")
+        path = self.root / "roots" / f"{name}.json"
+        known = read_json(path)
+        if isinstance(known, dict) and known.get("suite") != str(suite_path):
+            path = path.with_name(f"{name}-{digest(str(suite_path))[:8]}.json")
+        make_folder(path.parent)
+        write_json(path, asdict(Root(name, str(suite_path), tuple(keys))))
+
+    def roots(self) -> list[Root]:
+        """All suites that were registered."""
+        found = [read_json(path) for path in sorted((self.root / "roots").glob("*.json"))]
+        return [Root(r["name"], r["suite"], tuple(r["keys"])) for r in found if isinstance(r, dict)]
+
+    # -- what is done
+
+    def done(self, key: str) -> Done | None:
+        """What is known of a finished stage, or None. Cheap: reads `done` once a change, and looks at sizes only.
+
+        A corrupt `done`, or an output that is missing or of another size, is not done.
+        """
+        folder = self.folder(key)
+        try:
+            with disk_errors(folder):
+                stat = os.stat(folder / "done")
+        except FileNotFoundError:
+            return None
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if key not in self._cache or self._cache[key][0] != stamp:
+            self._cache[key] = (stamp, parse_done(read_json(folder / "done")))
+        done = self._cache[key][1]
+        return done if done is not None and holds(folder, done) else None
+
+    def verify(self, key: str) -> bool:
+        """Whether the stage is done and every output still has its digest. Reads all of it."""
+        done = self.done(key)
+        return done is not None and digests_of(outputs_of(self.folder(key), done.attempt)) == done.digests
+
+    def output(self, key: str) -> Path:
+        """The folder of a finished stage's outputs.
+
+        Raises:
+            UserError: not done.
+        """
+        done = self.done(key)
+        if done is None:
+            hint = "run the suite that needs it"
+            raise UserError(f"stage {key[:12]} is not done", where=str(self.folder(key)), hint=hint)
+        return outputs_of(self.folder(key), done.attempt)
+
+    def failure(self, key: str) -> Failure | None:
+        """The latest failure since the stage was last done; None for a stage that is done."""
+        if self.done(key) is not None:
+            return None
+        for folder in reversed(self.attempts(key)):
+            if (folder / "discarded").exists():
+                return None
+            found = read_json(folder / "failed.json")
+            if isinstance(found, dict):
+                return Failure(int(folder.name), str(found.get("error")), str(found.get("time")))
+        return None
+
+    def attempts(self, key: str) -> list[Path]:
+        """Folders of all attempts, newest last."""
+        found = (self.folder(key) / "attempts").glob("*")
+        return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
+
+    # -- work
+
+    def running(self, key: str) -> LeaseInfo | None:
+        """The live owner of a stage, or None."""
+        return self._observer.live(self.folder(key))
+
+    def acquire(self, key: str) -> Lease | None:
+        """Take the lease without waiting; None where a live owner holds it. Ask `done` again once you hold it."""
+        return acquire(self.folder(key), self._observer, self._beat)
+
+    def begin(self, key: str, lease: Lease) -> Attempt:
+        """Open a new attempt under a lease."""
+        folder = self.folder(key)
+        assert lease.folder == folder, f"lease of {lease.folder} used for {folder}"
+        make_folder(folder / "attempts")
+        number = max((int(path.name) for path in self.attempts(key)), default=0) + 1
+        with disk_errors(folder):
+            while True:
+                try:
+                    (folder / "attempts" / str(number)).mkdir()
+                    break
+                except FileExistsError:  # by somebody who is about to find that his lease is lost
+                    number += 1
+            attempt = Attempt(key, number, folder / "attempts" / str(number), lease)
+            attempt.outputs.mkdir()
+        for stale in (folder, *self.attempts(key)):
+            sweep_temporaries(stale)
+        return attempt
+
+    def finish(
+        self,
+        attempt: Attempt,
+        *,
+        inputs: Mapping[str, str],
+        seconds: float,
+        environment: Mapping[str, Any],
+        extra: Mapping[str, Any],
+    ) -> bool:
+        """Make the attempt's outputs the stage's: sync, rename, hash, and `done` last.
+
+        Returns:
+            True if this attempt won; False if another one had won (its outputs count, ours are removed).
+
+        Raises:
+            UserError: the disk refuses it; the stage stays not done.
+        """
+        folder = self.folder(attempt.key)
+        outputs = outputs_of(folder, attempt.number)
+        with disk_errors(attempt.folder):
+            try:
+                sync_files(attempt.outputs)
+                attempt.outputs.rename(outputs)
+            except FileNotFoundError:
+                if self.done(attempt.key) is not None:  # the winner has tidied up after us
+                    return False
+                raise
+            sync_folder(attempt.folder)
+            done = Done(
+                attempt=attempt.number,
+                digests=digests_of(outputs),
+                inputs=dict(inputs),
+                seconds=seconds,
+                finished=now(),
+                environment=dict(environment),
+                extra=dict(extra),
+                sizes={name: size_of(outputs / name) or 0 for name in names_of(outputs)},
+            )
+            while not create_exclusive(folder / "done", format_done(done)):
+                if self.done(attempt.key) is not None:
+                    shutil.rmtree(outputs, ignore_errors=True)
+                    return False
+                self._put_aside_broken_done(attempt.key)
+        self._tidy(attempt.key, attempt.number)
+        return True
+
+    def fail(self, attempt: Attempt, error: str) -> None:
+        """Write down why an attempt failed. Does not release the lease."""
+        write_json(attempt.folder / "failed.json", {"error": error, "time": now()})
+
+    def discard(self, key: str, stale: Done | None = None, lease: Lease | None = None) -> bool:
+        """Make a stage not done (it is corrupt, or its inputs changed); what there was is kept as outputs.discarded.
+
+        Args:
+            key: the stage.
+            stale: discard only if the stage is still done by this attempt (somebody may have redone it meanwhile).
+            lease: the caller's own lease on the stage; without one it is taken, and released, here.
+
+        Returns:
+            False where a live owner works on it, or `stale` has been replaced: nothing was changed.
+        """
+        if lease is not None:
+            return lease.held and self._discard(key, stale)
+        lease = self.acquire(key)
+        if lease is None:
+            return False
+        with lease:
+            return self._discard(key, stale)
+
+    def _discard(self, key: str, stale: Done | None) -> bool:
+        done = self.done(key)
+        if stale is not None and done is not None and done.attempt != stale.attempt:
+            return False
+        if done is None:
+            return True
+        with disk_errors(self.folder(key)):
+            attempt = self.folder(key) / "attempts" / str(done.attempt)
+            os.replace(self.folder(key) / "done", attempt / "discarded")
+            (attempt / "outputs").rename(attempt / "outputs.discarded")
+            sync_folder(self.folder(key))
+        return True
+
+    def _put_aside_broken_done(self, key: str) -> None:
+        path = self.folder(key) / "done"
+        if not path.exists() or self.done(key) is not None:
+            return
+        aside = path.with_name(f"done.broken-{time.time_ns()}")
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            os.replace(path, aside)
+            # Two may do this at once: what the slower one moved can be the good file of the faster one.
+            moved = parse_done(read_json(aside))
+            if moved is not None and holds(path.parent, moved):
+                os.link(aside, path)
+
+    def _tidy(self, key: str, winner: int) -> None:
+        """A done stage needs no checkpoints, no half outputs and no temporary files."""
+        for folder in self.attempts(key):
+            for path in folder.glob("checkpoint-*"):
+                path.unlink(missing_ok=True)
+            if int(folder.name) != winner:
+                shutil.rmtree(folder / "outputs.tmp", ignore_errors=True)
+                shutil.rmtree(folder / "outputs.discarded", ignore_errors=True)
+                shutil.rmtree(folder / "outputs", ignore_errors=True)
+        sweep_temporaries(self.folder(key))

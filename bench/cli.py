@@ -39,14 +39,23 @@ app.add_typer(data_app, name="data")
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
-Preset = Annotated[str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")]
-DataPath = Annotated[str | None, typer.Option("--data", help="Folder of LVIS-format data: images/, annotations/train.json, val.json.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Override one value, e.g. schedule.steps=300 or rows.BAGS.beta=4.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")
+]
+DataPath = Annotated[
+    str | None, typer.Option("--data", help="Folder of LVIS-format data: images/, annotations/train.json, val.json.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one value, e.g. schedule.steps=300 or rows.BAGS.beta=4.")
+]
 Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS.")]
 Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one a core, or one a GPU).")]
 Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
-Tracking = Annotated[str | None, typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: sqlite in the store.")]
+Tracking = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: sqlite in the store."),
+]
 
 DEFAULT_STORE = Path("store")
 

@@ -32,7 +32,6 @@ from bench.store import Store
 from bench.suite import Suite
 
 
-
 def open_suite(
     path: Path,
     *,
@@ -53,7 +52,9 @@ def open_suite(
             raise UserError(f"'{text}' is not a seed", where="--seeds", allowed="non-negative integers, e.g. 1,2,3")
         numbers.append(int(text))
     source = suites.Source(_fingerprint, lambda name: facts(name).version)
-    suite = suites.load(path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers)
+    suite = suites.load(
+        path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers
+    )
     check(suite.sections.detector)
     return suite
 
@@ -163,10 +164,14 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
 
     plan, store = planning.make(suite), Store(store_path)
     stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
-    count = track.sync(store.root, tracking_uri, suite.name, stages, [track.TrackedRow(r.record) for r in load(store, plan)])
+    results = load(store, plan)
+    rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
+    count = track.sync(store.root, tracking_uri, suite.name, stages, rows)
     if count.notice:
         if strict:
-            raise UserError(count.notice, where=tracking_uri or str(store.root), hint="then: python -m bench sync SUITE")
+            raise UserError(
+                count.notice, where=tracking_uri or str(store.root), hint="then: python -m bench sync SUITE"
+            )
         console.print(f"MLflow: {count.notice}", highlight=False, markup=False, soft_wrap=True)
     elif strict:
         console.print(f"MLflow: {count.runs} new runs, {count.values} new values", highlight=False)
@@ -195,7 +200,11 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
         raise UserError(f"'{form}' is no format", where="--format", allowed="lvis, coco")
     findings = check_data(str(path), train, val, images, "lvis" if form == "lvis" else "coco")
     for f in findings:
-        console.print(f"[{'bold red' if f.severity == 'error' else 'yellow'}]{f.severity}[/] {escape(f.where)}: {escape(f.kind)} ({f.count})", highlight=False, soft_wrap=True)
+        console.print(
+            f"[{'bold red' if f.severity == 'error' else 'yellow'}]{f.severity}[/] {escape(f.where)}: {escape(f.kind)} ({f.count})",
+            highlight=False,
+            soft_wrap=True,
+        )
         for example in f.examples:
             console.print(f"    {escape(str(example))}", highlight=False, soft_wrap=True)
         console.print(f"    {escape(f.advice)}", style="dim", highlight=False, soft_wrap=True)
@@ -237,11 +246,29 @@ def _describe_method(method: type[Method], console: Console) -> None:
     console.print(escape(inspect.getdoc(method) or "-"), highlight=False, soft_wrap=True)
     console.print(f"needs of an engine: {', '.join(sorted(method.needs))}", highlight=False)
     console.print("settings:" if method.model_fields else "settings: none", highlight=False)
+    schema = method.model_json_schema()
     for name, field in method.model_fields.items():
-        kind = str(field.annotation).replace("typing.", "") if hasattr(field.annotation, "__args__") else getattr(field.annotation, "__name__", "-")
-        console.print(f"  {name} = {field.default!r}    {escape(kind)}", highlight=False, soft_wrap=True)
+        form = _form(schema["properties"][name], schema.get("$defs", {}))
+        console.print(f"  {name} = {field.default!r}    {escape(form)}", highlight=False, soft_wrap=True)
     for deviation in method.deviations():
         console.print(f"DEVIATION: {escape(deviation)}", highlight=False, soft_wrap=True)
+
+
+def _form(schema: dict[str, Any], defined: dict[str, Any]) -> str:
+    """What a setting takes, in words, from its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(_form(option, defined) for option in schema["anyOf"])
+    if "$ref" in schema:
+        inner = defined[schema["$ref"].rsplit("/", 1)[-1]]["properties"]
+        return "{" + ", ".join(f"{name}: {_form(value, defined)}" for name, value in inner.items()) + "}"
+    if "enum" in schema or "const" in schema:
+        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    if schema.get("type") == "array":
+        items = schema.get("prefixItems") or [schema.get("items", {})]
+        return "[" + ", ".join(_form(item, defined) for item in items) + "]"
+    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[word]:g}" for word, sign in limits.items() if word in schema]
+    return " ".join([str(schema.get("type", "any")), *bounds])
 
 
 def _first_sentence(method: type[Method]) -> str:

@@ -25,7 +25,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.allowed:
-            text += f". Legal: {self.allowed}"
+            text += f"{'' if text.endswith('?') else '.'} Legal: {self.allowed}"
         if self.hint:
             text += f"\n  {self.hint}"
         return text
@@ -53,5 +53,6 @@ def did_you_mean(word: str, legal: Iterable[str]) -> str:
 def unknown(kind: str, word: str, legal: Iterable[str], *, where: str = "", hint: str = "") -> UserError:
     """The error for a word that is not among the legal ones, with a suggestion and the whole list."""
     legal = sorted(legal)
-    what = f"no {kind} '{word}'{did_you_mean(word, legal)}".rstrip("?") + ("?" if legal and did_you_mean(word, legal) else "")
-    return UserError(what, where=where, allowed=", ".join(legal) or "(none)", hint=hint)
+    return UserError(
+        f"no {kind} '{word}'{did_you_mean(word, legal)}", where=where, allowed=", ".join(legal) or "(none)", hint=hint
+    )

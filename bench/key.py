@@ -123,7 +123,7 @@ def signature_of(ref: str) -> Signature:
     return _read(path, path.stat().st_mtime_ns, name, ref)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text, filename=str(path))
@@ -146,14 +146,20 @@ def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     inside = path.is_relative_to(TREE)
     version = (_version(node) or _version(tree)) if inside else hashlib.sha256(text.encode()).hexdigest()[:16]
     if version is None:
-        raise UserError(f"part '{ref}' has no VERSION", where=str(path), hint="write `VERSION = 1` in its class or file")
+        raise UserError(
+            f"part '{ref}' has no VERSION", where=str(path), hint="write `VERSION = 1` in its class or file"
+        )
     return Signature(version, tuple(names), defaults, (ast.get_docstring(node) or "").split("\n")[0])
 
 
 def _version(node: ast.ClassDef | ast.FunctionDef | ast.Module) -> str | None:
     for statement in node.body:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        if isinstance(target, ast.Name) and target.id == "VERSION" and isinstance(statement, ast.Assign | ast.AnnAssign):
+        if (
+            isinstance(target, ast.Name)
+            and target.id == "VERSION"
+            and isinstance(statement, ast.Assign | ast.AnnAssign)
+        ):
             return str(ast.literal_eval(statement.value)) if statement.value else None
     return None
 

@@ -76,7 +76,9 @@ class Slots:
         if self.machine.device != "cpu":
             self.gpus = visible_gpus()
         if self.machine.device == "cuda" and not self.gpus:
-            raise UserError("no GPU on this machine", where="machine.device", allowed="auto, cpu", hint="--set machine.device=cpu")
+            raise UserError(
+                "no GPU on this machine", where="machine.device", allowed="auto, cpu", hint="--set machine.device=cpu"
+            )
 
     @property
     def count(self) -> int:
@@ -96,7 +98,9 @@ def visible_gpus() -> list[int]:
     return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
 
 
-def run(plan: Plan, store: Store, slots: Slots, *, fuse: bool, keep_going: bool, show: Callable[[Progress], None]) -> Ended:
+def run(
+    plan: Plan, store: Store, slots: Slots, *, fuse: bool, keep_going: bool, show: Callable[[Progress], None]
+) -> Ended:
     """Bring the store to the plan's state.
 
     Args:
@@ -175,7 +179,9 @@ class _Loop:
         for key in running.job.keys:
             outcome = outcomes.get(key)
             if outcome is None:
-                if not planning.fresh(self.plan.stages[key], self.store) and not _waits(self.plan, key, outcomes, running.job):
+                if not planning.fresh(self.plan.stages[key], self.store) and not _waits(
+                    self.plan, key, outcomes, running.job
+                ):
                     hint = f"run the same command again: it continues; log: {running.handle.paths.stderr}"
                     self.progress.failed[key] = Outcome("failed", f"{text}\n  {hint}", 1)
             elif outcome.state == "failed":
@@ -185,7 +191,10 @@ class _Loop:
 def _waits(plan: Plan, key: str, outcomes: dict[str, Outcome], job: JobPlan) -> bool:
     """Whether a stage of a killed job was still waiting for another stage of it: only the first one is to be named."""
     own = set(job.keys)
-    return any(i.key in own and outcomes.get(i.key, Outcome("waiting")).state != "done" for i in plan.stages[key].inputs.values())
+    return any(
+        i.key in own and outcomes.get(i.key, Outcome("waiting")).state != "done"
+        for i in plan.stages[key].inputs.values()
+    )
 
 
 def _ask_to_stop(store: Store, keys: set[str]) -> None:
@@ -202,7 +211,9 @@ def _job_folder() -> Path:
     try:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:
-        raise UserError(f"cannot be made: {error.strerror}", where=str(folder), hint="set XDG_CACHE_HOME to a folder of yours") from None
+        raise UserError(
+            f"cannot be made: {error.strerror}", where=str(folder), hint="set XDG_CACHE_HOME to a folder of yours"
+        ) from None
     base.chmod(0o700)
     return folder
 

@@ -98,7 +98,9 @@ class Builder:
             UserError: `init` without `keep_classifier`, or the other way round.
         """
         if (init is None) != (keep_classifier is None):
-            raise UserError("init= and keep_classifier= go together", hint="say whether the classifier is kept or made anew")
+            raise UserError(
+                "init= and keep_classifier= go together", hint="say whether the classifier is kept or made anew"
+            )
         if classifier is None:
             kept = init.spec.get("classifier") if init is not None and keep_classifier else None
             classifier = kept if isinstance(kept, Part) else part(SOFTMAX)
@@ -160,7 +162,12 @@ def method_named(name: str, known: Mapping[str, type[Method]], where: str) -> ty
 
 def _collect(module: Any, found: dict[str, type[Method]]) -> None:
     for value in vars(module).values():
-        if inspect.isclass(value) and issubclass(value, Method) and value is not Method and value.__module__ == module.__name__:
+        if (
+            inspect.isclass(value)
+            and issubclass(value, Method)
+            and value is not Method
+            and value.__module__ == module.__name__
+        ):
             if found.get(value.name, value) is not value:
                 raise UserError(f"two methods are called '{value.name}'", where=str(inspect.getsourcefile(value)))
             found[value.name] = value

@@ -22,7 +22,13 @@ from bench.progress import Ticks, clock, name_of, summary_estimate
 from bench.stage import Stage
 from bench.store import Store
 
-STYLE: Mapping[str, str] = {"done": "green", "running": "cyan", "failed": "bold red", "partial": "yellow", "missing": "dim"}
+STYLE: Mapping[str, str] = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "partial": "yellow",
+    "missing": "dim",
+}
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,16 @@ class Overview:
         for key, stage in self.plan.stages.items():
             state = self.states[key]
             table.add_row(
-                stage.kind, key[:6], escape(planning.describe(self.plan, [key])), f"[{STYLE[state]}]{state}[/]", self._seconds(stage)
+                stage.kind,
+                key[:6],
+                escape(planning.describe(self.plan, [key])),
+                f"[{STYLE[state]}]{state}[/]",
+                self._seconds(stage),
             )
         console.print(table)
-        console.print("start it: python -m bench run", escape(str(self.plan.suite.path)), highlight=False, soft_wrap=True)
+        console.print(
+            "start it: python -m bench run", escape(str(self.plan.suite.path)), highlight=False, soft_wrap=True
+        )
 
     def print_status(self, console: Console) -> None:
         """`status`: state, progress, host, the last error."""
@@ -149,12 +161,20 @@ def find(plan: Plan, word: str) -> Stage:
             hits = [row.evaluate.inputs["predict"].inputs["model"]]
     if len(hits) == 1:
         return hits[0]
-    what = f"{len(hits)} stages begin with '{word}'" if hits else f"no stage begins with '{word}' and no row is called so"
-    raise UserError(what, where=str(plan.suite.path), allowed="a key's first digits, or a row's label", hint="see: python -m bench plan")
+    what = (
+        f"{len(hits)} stages begin with '{word}'" if hits else f"no stage begins with '{word}' and no row is called so"
+    )
+    raise UserError(
+        what,
+        where=str(plan.suite.path),
+        allowed="a key's first digits, or a row's label",
+        hint="see: python -m bench plan",
+    )
 
 
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
     """`why`: spec, inputs, who needs it, and what differs from the nearest stage of its kind that is done."""
+
     def say(text: str) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True)
 
@@ -170,7 +190,9 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
     if state == "done":
         done = store.done(stage.key)
         assert done is not None
-        say(f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt}) on {done.environment.get('host', '-')}")
+        say(
+            f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt}) on {done.environment.get('host', '-')}"
+        )
         say(f"  outputs: {store.output(stage.key)}")
         return
     near = nearest(store, stage)

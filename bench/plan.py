@@ -198,7 +198,9 @@ def critical_path(plan: Plan, missing: Collection[str], estimate: Estimate) -> f
     return max(finish.values(), default=0.0)
 
 
-def wall_seconds(plan: Plan, missing: Collection[str], estimate: Estimate, slots: int, *, fuse: bool = True) -> float | None:
+def wall_seconds(
+    plan: Plan, missing: Collection[str], estimate: Estimate, slots: int, *, fuse: bool = True
+) -> float | None:
     """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there."""
     if any(estimate(plan.stages[key]) is None for key in missing):
         return None

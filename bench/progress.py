@@ -94,7 +94,9 @@ class Display:
 
     def _active(self, key: str, progress: Progress) -> bool:
         claimed = any(key in running.job.keys for running in progress.running)
-        return key not in progress.done and (claimed or key in progress.elsewhere) and self._store.running(key) is not None
+        return (
+            key not in progress.done and (claimed or key in progress.elsewhere) and self._store.running(key) is not None
+        )
 
     def _finished(self, progress: Progress) -> None:
         if self._done is None:
@@ -155,7 +157,11 @@ def _label(plan: Plan, stage: Stage) -> str:
     """The row that names a stage: the first that needs it; the split for data; the seed where there are several."""
     text = str(stage.spec["split"]) if stage.kind == "data" else plan.needed_by[stage.key][0]
     several = len(plan.suite.sections.seeds) > 1
-    seeds = {row.seed for row in plan.rows if row.evaluate is not None and _needs(row.evaluate, stage.key)} if several else set()
+    seeds = (
+        {row.seed for row in plan.rows if row.evaluate is not None and _needs(row.evaluate, stage.key)}
+        if several
+        else set()
+    )
     return f"{text} s{min(seeds)}" if seeds else text
 
 

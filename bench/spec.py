@@ -108,7 +108,9 @@ class Detector(Section):
     widths: tuple[Positive, ...] = (24, 48, 96, 128)  # of trunk "small": strides 2, 4, 8, 16
     fpn_channels: Positive = 256
     norm: Literal["batch", "frozen", "group"] = "frozen"  # frozen: FrozenBatchNorm2d with eps 1e-5 on every rebuild
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2  # stem conv + residual stages that stay fixed (2: stem, layer1)
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = (
+        2  # stem conv + residual stages that stay fixed (2: stem, layer1)
+    )
     weights: str | None = None  # file with an ImageNet backbone or a whole torchvision detector
     classifier_std: Rate = 0.01  # W ~ N(0, std^2), b = 0
     rpn: Rpn = Rpn()

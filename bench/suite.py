@@ -128,7 +128,11 @@ class Suite:
         val = self.data_stage("val", seed)
         predict = Stage(
             "predict",
-            {"test": s.test.model_dump(exclude={"bins"}), "input": s.input.model_dump(include=keep), "precision": s.machine.precision},
+            {
+                "test": s.test.model_dump(exclude={"bins"}),
+                "input": s.input.model_dump(include=keep),
+                "precision": s.machine.precision,
+            },
             {"model": model, "val": val},
         )
         protocol = {"max_detections": s.test.max_detections, "bins": list(s.test.bins)}
@@ -201,7 +205,9 @@ def load(
     sections = check_sections(tree, document)
     extra = [path.parent / p for p in ([methods_path] if isinstance(methods_path, str) else methods_path)]
     known = discover(extra)
-    checked = tuple(check_row(label, value, known, sections, document) for label, value in _rows(rows, document).items())
+    checked = tuple(
+        check_row(label, value, known, sections, document) for label, value in _rows(rows, document).items()
+    )
     kept_rows = _only(checked, only, document)
     return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra))
 
@@ -221,8 +227,15 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        other = key == "data" and isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("name") not in (None, old.get("name"))
-        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not other else value
+        other = (
+            key == "data"
+            and isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("name") not in (None, old.get("name"))
+        )
+        result[key] = (
+            merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not other else value
+        )
     return result
 
 
@@ -230,7 +243,9 @@ def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> N
     """Apply one `--set a.b.c=value` in place."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"'{text}' is not key=value", where="--set", allowed="e.g. schedule.steps=300 or rows.BAGS.beta=4")
+        raise UserError(
+            f"'{text}' is not key=value", where="--set", allowed="e.g. schedule.steps=300 or rows.BAGS.beta=4"
+        )
     names = key.strip().split(".")
     node: Any = tree
     for i, name in enumerate(names[:-1]):
@@ -252,9 +267,15 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
     for name in ("second", "classifier_only"):
         _merged_schedule(sections.schedule, getattr(sections.stages, name), {}, document.where("stages", name))
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
-        raise UserError("seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]")
+        raise UserError(
+            "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"
+        )
     if (sections.schedule.steps is None) == (sections.schedule.epochs is None):
-        raise UserError("give either steps or epochs", where=document.where("schedule"), allowed="schedule: {steps: 900} or {epochs: 12}")
+        raise UserError(
+            "give either steps or epochs",
+            where=document.where("schedule"),
+            allowed="schedule: {steps: 900} or {epochs: 12}",
+        )
     return sections
 
 
@@ -264,7 +285,12 @@ def check_row(
     """One typed row."""
     where = f"{document.where('rows', label)} rows.{label}"
     if not isinstance(value, Mapping) or "method" not in value:
-        raise UserError("a row needs a method", where=where, allowed="{method: NAME, setting: value, ...}", hint="see: python -m bench methods")
+        raise UserError(
+            "a row needs a method",
+            where=where,
+            allowed="{method: NAME, setting: value, ...}",
+            hint="see: python -m bench methods",
+        )
     kind = method_named(str(value["method"]), known, where)
     settings = {k: v for k, v in value.items() if k not in ROW_KEYS}
     for name in settings:
@@ -286,7 +312,9 @@ def check_row(
     return Row(label, method, method.model_dump(), schedule)
 
 
-def blame(error: ValidationError, document: yamlfile.Document, at: tuple[str, ...], model: type[BaseModel], hint: str = "") -> UserError:
+def blame(
+    error: ValidationError, document: yamlfile.Document, at: tuple[str, ...], model: type[BaseModel], hint: str = ""
+) -> UserError:
     """One pydantic error as one UserError: file:line, the path, what is legal."""
     first = error.errors()[0]
     tags = {"GlyphsData", "FolderData", "ImageThreshold", "function-after", "constrained-float", "float", "int"}
@@ -337,7 +365,9 @@ def _merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[s
 
 def _rows(rows: Any, document: yamlfile.Document) -> dict[str, Any]:
     if not isinstance(rows, Mapping) or not rows:
-        raise UserError("a suite needs rows", where=document.where("rows"), allowed="rows: {label: {method: NAME, ...}}")
+        raise UserError(
+            "a suite needs rows", where=document.where("rows"), allowed="rows: {label: {method: NAME, ...}}"
+        )
     return dict(rows)
 
 

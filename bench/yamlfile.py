@@ -39,11 +39,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), list("-+0123456789")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+.0123456789"),
 )
 
@@ -98,7 +104,9 @@ def _build(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: Path) ->
             where = f"{file}:{key_node.start_mark.line + 1}"
             if key in result:
                 first = lines.get((*path, key), 0)
-                raise UserError(f"duplicate key '{key}' (first on line {first})", where=where, hint="remove one of the two")
+                raise UserError(
+                    f"duplicate key '{key}' (first on line {first})", where=where, hint="remove one of the two"
+                )
             lines[(*path, key)] = key_node.start_mark.line + 1
             result[key] = _build(value_node, (*path, key), lines, file)
         return result
@@ -119,4 +127,6 @@ def _scalar(node: yaml.Node, file: Path) -> Any:
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
     if tag == "str":
         return text
-    raise UserError(f"the tag '{node.tag}' is not allowed", where=f"{file}:{node.start_mark.line + 1}", allowed="plain YAML")
+    raise UserError(
+        f"the tag '{node.tag}' is not allowed", where=f"{file}:{node.start_mark.line + 1}", allowed="plain YAML"
+    )

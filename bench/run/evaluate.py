@@ -31,7 +31,9 @@ def run(work: Work) -> None:
     """Evaluate the detections of one predict stage."""
     edges = tuple(int(b) for b in work.spec["bins"])
     split = open_split(work.input("val"), None)
-    ap = evaluate_boxes(split.lvis_json(), detected(split, work.input("predict") / DETECTIONS), edges, int(work.spec["max_detections"]))
+    ap = evaluate_boxes(
+        split.lvis_json(), detected(split, work.input("predict") / DETECTIONS), edges, int(work.spec["max_detections"])
+    )
     acc = proposal_accuracy(split, work.input("predict") / PROPOSALS, edges)
     model = work.store.load(work.input_key("predict"))["inputs"]["model"]
     metrics = points({**ap.metrics(), **acc.metrics()})
@@ -47,7 +49,9 @@ def detected(split: Split, path: Path) -> DetectedBoxes:
     rows = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
     image_ids = np.array([image.id for image in split.images], np.int64)
     category_ids = np.array([category.id for category in split.categories], np.int64)
-    return DetectedBoxes.from_xyxy(image_ids[rows["image"]], category_ids[rows["labels"]], rows["boxes"], rows["scores"])
+    return DetectedBoxes.from_xyxy(
+        image_ids[rows["image"]], category_ids[rows["labels"]], rows["boxes"], rows["scores"]
+    )
 
 
 def proposal_accuracy(split: Split, path: Path, edges: tuple[int, ...]) -> Accuracy:
@@ -55,7 +59,12 @@ def proposal_accuracy(split: Split, path: Path, edges: tuple[int, ...]) -> Accur
     rows = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
     cuts = np.searchsorted(rows["image"], np.arange(len(split.images) + 1))
     assigned = [
-        assign(rows["boxes"][start:stop], split.boxes[i][~split.ignore[i]], split.labels[i][~split.ignore[i]], split.num_classes)
+        assign(
+            rows["boxes"][start:stop],
+            split.boxes[i][~split.ignore[i]],
+            split.labels[i][~split.ignore[i]],
+            split.num_classes,
+        )
         for i, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))
     ]
     counts = [category.instance_count for category in split.categories]

@@ -61,7 +61,14 @@ def predict_batch(detector: Detector, batch: Batch, test: specs.Test) -> tuple[D
     out = detector.predict_forward(batch)
     p_NC, p_bg_N = detector.classifier.scores(detector.classifier(out.taps).float())
     detections = postprocess(
-        p_NC, out.boxes, out.image_N, len(batch.sizes), batch.sizes, test, scale=batch.scale, image_index=batch.image_index
+        p_NC,
+        out.boxes,
+        out.image_N,
+        len(batch.sizes),
+        batch.sizes,
+        test,
+        scale=batch.scale,
+        image_index=batch.image_index,
     )
     return detections, _decisions(out, p_NC, p_bg_N, batch)
 

@@ -94,7 +94,13 @@ def loader_steps(loader: Loader, schedule: specs.Schedule) -> int:
 
 
 def _loop(
-    lead: Work, detector: Detector, learners: list[Learner], loader: Loader, schedule: specs.Schedule, total: int, device: str
+    lead: Work,
+    detector: Detector,
+    learners: list[Learner],
+    loader: Loader,
+    schedule: specs.Schedule,
+    total: int,
+    device: str,
 ) -> None:
     spec = lead.spec
     frozen = tuple(spec["trainable"]) == ("classifier",)
@@ -127,7 +133,9 @@ def _loop(
             return
 
 
-def _update(learner: Learner, losses: Mapping[str, Tensor], schedule: specs.Schedule, step: int, total: int) -> dict[str, float]:
+def _update(
+    learner: Learner, losses: Mapping[str, Tensor], schedule: specs.Schedule, step: int, total: int
+) -> dict[str, float]:
     loss = torch.stack([value.float() for value in losses.values()]).sum()
     values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
     if not math.isfinite(values["loss"]) or values["loss"] > DIVERGED:
@@ -170,7 +178,11 @@ def _prepare(works: Sequence[Work], schedule: specs.Schedule, device: str) -> tu
             saved = {n: t for n, t in state.items() if not trainable or detector.group_of(n) in trainable}
         parameters = [t for t in saved.values() if isinstance(t, nn.Parameter) and t.requires_grad]
         sgd = torch.optim.SGD(
-            parameters, lr=schedule.lr, momentum=schedule.momentum, nesterov=schedule.nesterov, weight_decay=schedule.weight_decay
+            parameters,
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+            nesterov=schedule.nesterov,
+            weight_decay=schedule.weight_decay,
         )
         learners.append(Learner(work, classifier, saved, parameters, sgd, trunk_fresh + fresh))
     return detector, learners
@@ -181,7 +193,9 @@ def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
     seed = int(work.spec["seed"])
     classifier = make_classifier(work.spec["classifier"], head, seed)
     if not work.spec["keep_classifier"]:
-        return classifier, [f"classifier.{name}" for name in classifier.state_dict()] if "init" in work.stage["inputs"] else []
+        return classifier, [f"classifier.{name}" for name in classifier.state_dict()] if "init" in work.stage[
+            "inputs"
+        ] else []
     init = work.store.load(work.input_key("init"))
     other = make_classifier(init["spec"]["classifier"], head, seed)
     prefix = "classifier."

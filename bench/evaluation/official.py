@@ -5,9 +5,11 @@ time of faster-coco-eval) and imported nowhere else; it is the judge of `ap.py`,
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections:
         raise UserError("the official LVIS evaluator knows no crowd regions", hint="use the default evaluator")
     with _quiet():
         try:
+            _without_drawing()
             from lvis import LVIS, LVISEval, LVISResults
         except ImportError as error:
             raise UserError(
@@ -63,6 +66,14 @@ def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections:
         evaluation.evaluate()
         evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"], dtype=np.float64)
+
+
+def _without_drawing() -> None:
+    """lvis imports its drawing module first of all, and with it OpenCV, which wants libGL; no number needs either."""
+    if "lvis" not in sys.modules:
+        drawing = ModuleType("lvis.vis")
+        drawing.__dict__["LVISVis"] = None
+        sys.modules["lvis.vis"] = drawing
 
 
 def _results(gt: Mapping[str, Any], detections: DetectedBoxes) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,20 @@ def test_official_package_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lvis", None)
     with pytest.raises(UserError, match="official"):
         official.evaluate_boxes(one_picture(), boxes_of([]))
+
+
+def test_official_package_needs_no_opencv() -> None:
+    """A machine without libGL cannot import OpenCV; the evaluator must not care."""
+    script = """
+import sys
+sys.modules["cv2"] = None
+from bench.evaluation import ap, official
+gt = {"images": [{"id": 1, "neg_category_ids": [], "not_exhaustive_category_ids": []}],
+      "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
+      "categories": [{"id": 1, "name": "a", "frequency": "f", "image_count": 1, "instance_count": 1}]}
+import numpy as np
+found = ap.DetectedBoxes(np.array([1]), np.array([1]), np.array([[0.0, 0.0, 9.0, 9.0]]), np.array([0.5]))
+print(round(official.evaluate_boxes(gt, found).ap, 9))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "1.0"), ended.stderr

@@ -287,7 +287,8 @@ def _means(group: Sequence[TrackedRow]) -> dict[str, float]:
 
 def _summary(mirror: Mirror, top: Any, groups: Mapping[str, Sequence[TrackedRow]]) -> None:
     """The suite's run shows its table as a note and every row's mean AP and AP1 as metrics."""
-    lines, metrics = ["| row | seeds | AP | AP1 |", "|---|---|---|---|"], {}
+    lines = ["| row | seeds | AP | AP1 |", "|---|---|---|---|"]
+    metrics: dict[str, float] = {}
     for group in groups.values():
         means, label = _means(group), group[0].record.row
         shown = [f"{means[name]:.1f}" if name in means else "-" for name in ("AP", "AP1")]

@@ -14,6 +14,10 @@ DIGEST = 12  # characters of a sha256 that are shown
 SHOWN = 5  # rows named beside a value, or values of a list, before the rest is counted
 RECIPE = ("steps", "batch", "initialisation", "reinitialised")  # fields of the protocol that a method sets
 DIGESTS = ("train_digest", "val_digest", "train_images", "val_images")  # follow the seed where the data do
+IN_FIGURES = (
+    "data", "classes", "train_images", "val_images", "engine", "trunk", "initialisation", "steps", "evaluator",
+    "max_detections", "score_threshold",
+)  # fmt: skip
 RAN_WITH = (
     "python", "packages.torch", "packages.torchvision", "packages.faster-coco-eval", "cpu", "threads", "gpus", "commit",
 )  # fmt: skip
@@ -47,9 +51,11 @@ def paper_caption(paper: Published, rows: Sequence[RowResult]) -> str:
     return f"paper: {paper.title}. Measured under another protocol, not to be subtracted from ours: {theirs}.{here}"
 
 
-def figure_caption(rows: Sequence[RowResult], suite: str) -> str:
-    """One line for a figure: suite, what was run, seeds."""
-    return "; ".join([f"suite {suite}", *(note.removeprefix("protocol: ") for note in footnotes(rows)[:2])])
+def figure_caption(rows: Sequence[RowResult], suite: str, shows: str) -> str:
+    """What was run and what the marks show, for below a figure; the whole protocol stands under the table."""
+    common, _ = _compare(_protocols(rows))
+    ran = [f"{_spoken(name)} {_text(common[name])}" for name in IN_FIGURES if name in common]
+    return "; ".join([f"suite {suite}", *ran]) + f". {shows}"
 
 
 def _protocols(rows: Sequence[RowResult]) -> list[tuple[str, int, dict[str, Any]]]:

@@ -65,16 +65,16 @@ def ap_by_bin(
 
 
 def _bars(axes: Axes, cells: Sequence[Cell], offset: float, bar: float, colour: Any, index: int, label: str) -> None:
-    present = [(x, cell) for x, cell in enumerate(cells) if cell.mean is not None]
+    present = [(x + offset, cell.mean, cell.sd) for x, cell in enumerate(cells) if cell.mean is not None]
     hatch = ("", "////", "....")[index // len(_palette()) % 3]  # beyond ten rows colours repeat, hatched
     axes.bar(
-        [x + offset for x, _ in present], [cell.mean or 0.0 for _, cell in present], bar * 0.92,
+        [x for x, _, _ in present], [mean for _, mean, _ in present], bar * 0.92,
         color=colour, label=label, hatch=hatch, edgecolor="white" if hatch else "none", linewidth=0,
     )  # fmt: skip
-    spread = [(x, cell) for x, cell in present if cell.sd is not None]
+    spread = [(x, mean, sd) for x, mean, sd in present if sd is not None]
     if spread:
         axes.errorbar(
-            [x + offset for x, _ in spread], [cell.mean for _, cell in spread], [cell.sd for _, cell in spread],
+            [x for x, _, _ in spread], [mean for _, mean, _ in spread], [sd for _, _, sd in spread],
             fmt="none", ecolor="0.15", elinewidth=0.9, capsize=1.5,
         )  # fmt: skip
     for x, cell in enumerate(cells):
@@ -83,16 +83,17 @@ def _bars(axes: Axes, cells: Sequence[Cell], offset: float, bar: float, colour: 
 
 
 def norm_table(rows: Sequence[RowResult], labels: Sequence[str]) -> list[tuple[str, int, str, int | None, float]]:
-    """(row, rank, class index, N_j, ||W_j||): rank 0 is the background, then classes by descending instances.
+    """(row, rank, class name, N_j, ||W_j||): rank 0 is the background, then classes by descending instances.
 
-    The first seed of each row is taken: classes of two seeds are not the same classes where the data follow the seed.
+    The first seed is taken: classes of two seeds are not the same classes where the data follow the seed.
     """
     lines: list[tuple[str, int, str, int | None, float]] = []
     for label, result in _with_norms(rows, labels).items():
         norms = result.weight_norms or []
         lines.append((label, 0, "background", None, norms[-1]))
         for rank, j in enumerate(_by_count(result.instance_counts), start=1):
-            lines.append((label, rank, str(j), result.instance_counts[j], norms[j]))
+            name = classes.names[j] if (classes := result.record.per_class) else str(j)
+            lines.append((label, rank, name, result.instance_counts[j], norms[j]))
     return lines
 
 
@@ -154,7 +155,8 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "svg")) ->
 
 
 def _with_norms(rows: Sequence[RowResult], labels: Sequence[str]) -> dict[str, RowResult]:
-    groups = by_row([row for row in rows if row.weight_norms], labels)
+    first = min((row.record.seed for row in rows), default=0)
+    groups = by_row([row for row in rows if row.weight_norms and row.record.seed == first], labels)
     return {label: groups[label][0] for label in labels if label in groups}
 
 

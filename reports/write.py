@@ -68,9 +68,12 @@ def _figures(
 ) -> list[Path]:
     if not rows:
         return []
-    caption = figure_caption(rows, suite)
+    several = len({result.record.seed for result in rows}) > 1
+    shows = "Bars: mean over seeds, with one sample standard deviation." if several else "One run a row."
+    caption = figure_caption(rows, suite, shows)
     written = plots.save(plots.ap_by_bin(rows, order=order, edges=edges, caption=caption), out / "ap_by_bin")
     labels = list(norm_rows) or plots.norm_rows(rows)
+    caption = figure_caption(rows, suite, f"Seed {min(result.record.seed for result in rows)} of each row.")
     norms = plots.weight_norms(rows, labels=labels, edges=edges, caption=caption)
     if norms is not None:
         written += plots.save(norms, out / "weight_norms")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from bench.data.lvis import candidates, leaves_root, sections
+from bench.data.folder import candidates, leaves_root, sections
 from bench.data.split import Document, listing, read_json, write_json
 from bench.errors import UserError
 

@@ -1,12 +1,8 @@
-"""Reads a folder of photographs with LVIS or COCO annotations. Separate from split.py, which knows the stored form.
+"""What folders of photographs have in common, in either format. Separate from lvis.py and coco.py: what each promises.
 
 Nothing is taken on trust that can be counted: number of classes, instances and images of a class come from the
 TRAINING annotations, crowds left out. Pictures without annotations are kept (they count in LVIS's repeat factors).
-LVIS v0.5 names a picture by `file_name`, v1 by `coco_url`; both may lie in folders like train2017 or side by side.
-
-COCO is read by the same code, since only a promise differs: COCO is annotated exhaustively, so every class without
-a box in a picture is a negative of it (stored once as `info.exhaustive`) and no class is "not exhaustive"; lists of
-either kind in a COCO file are not believed. The class of a crowd box is not a negative.
+A picture is named by `file_name` or (LVIS v1) by `coco_url`; both may lie in folders like train2017 or side by side.
 """
 
 from __future__ import annotations
@@ -18,12 +14,12 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from bench.data.split import ANNOTATIONS, Document, listing, read_json, write_json
+from bench.data.split import Document, listing, read_json
 from bench.errors import UserError
 from bench.frequency import lvis_frequency
 from bench.spec import FolderData
@@ -31,9 +27,9 @@ from bench.spec import FolderData
 VERSION = 1
 
 SplitName = Literal["train", "val"]
-EXHAUSTIVE = {"lvis": False, "coco": True}
+Lists = Callable[[Mapping[str, Any], set[int], Path], Document]
 SECTIONS = ("images", "annotations", "categories")
-_CHECK = "`bench data check` lists all such entries"
+CHECK = "`bench data check` lists all such entries"
 _COCO_NAME = 16  # "000000266409.jpg": LVIS v0.5 writes COCO_val2014_000000266409.jpg for a picture of train2017
 
 
@@ -47,10 +43,14 @@ def annotation_file(spec: FolderData, split: SplitName) -> Path:
     return Path(spec.path) / (spec.train if split == "train" else spec.val)
 
 
-def read_folder(spec: FolderData, split: SplitName) -> Document:
+def read(spec: FolderData, split: SplitName, lists: Lists, promise: Document) -> Document:
     """One split in stored form: LVIS, `file_name` relative to the image root, categories with TRAINING counts.
 
     Polygons are left out (the harness evaluates boxes); run-length masks are kept.
+
+    Args:
+        lists: what the format says of classes without a box in a picture, as keys of the stored image entry.
+        promise: keys of the stored `info`.
 
     Raises:
         UserError: a file or folder is missing, JSON is damaged, ids do not match, a name leaves the image root.
@@ -63,22 +63,13 @@ def read_folder(spec: FolderData, split: SplitName) -> Document:
     document = train if split == "train" else sections(read_json(file), file)
     categories = _categories(train, train_file)
     known = {c["id"] for c in categories}
-    images = [_image(entry, spec, root, known, file) for entry in document["images"]]
+    images = [{**_image(entry, root, file), **lists(entry, known, file)} for entry in document["images"]]
     _unique((i["id"] for i in images), "image", file)
     pictures = {i["id"] for i in images}
     annotations = [_annotation(a, pictures, known, file) for a in document["annotations"]]
     _unique((a["id"] for a in annotations), "annotation", file)
-    info: Document = {"description": f"{spec.name} {split}", **({"exhaustive": True} if EXHAUSTIVE[spec.name] else {})}
+    info = {"description": f"{spec.name} {split}", **promise}
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
-
-
-def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
-    """Write `annotations.json` of a split into the folder `out`; the pictures stay where they are.
-
-    Raises:
-        UserError: as `read_folder`.
-    """
-    write_json(out / ANNOTATIONS, read_folder(spec, split))
 
 
 def fingerprint(spec: FolderData, split: SplitName) -> str:
@@ -132,21 +123,12 @@ def leaves_root(name: str) -> bool:
     return clean.startswith(("/", "../")) or clean == ".." or os.path.isabs(name)
 
 
-def _image(entry: Any, spec: FolderData, root: Path, known: set[int], file: Path) -> Document:
+def _image(entry: Any, root: Path, file: Path) -> Document:
     _require(entry, ("id", "width", "height"), "image", file)
     name, _ = _found(root, candidates(entry), file)
     image: Document = {"id": entry["id"], "file_name": name, "width": entry["width"], "height": entry["height"]}
     if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
         raise UserError(f"image {image['id']} has no size: {image['width']} x {image['height']}", where=str(file))
-    if EXHAUSTIVE[spec.name]:
-        return image
-    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-        ids = entry.get(key) or []
-        for category in ids:
-            if category not in known:
-                what = f"{key} of image {image['id']} names category {category}, which the training file lacks"
-                raise UserError(what, where=str(file), hint=_CHECK)
-        image[key] = sorted(ids)
     return image
 
 
@@ -154,7 +136,7 @@ def _found(root: Path, names: tuple[str, ...], file: Path) -> tuple[str, int]:
     """The first name that is a file below the root, and its bytes."""
     for name in names:
         if leaves_root(name):
-            raise UserError(f"picture name '{name}' leaves the image root", where=str(file), hint=_CHECK)
+            raise UserError(f"picture name '{name}' leaves the image root", where=str(file), hint=CHECK)
     for name in names:
         try:
             found = (root / name).stat()
@@ -163,7 +145,7 @@ def _found(root: Path, names: tuple[str, ...], file: Path) -> tuple[str, int]:
         if stat.S_ISREG(found.st_mode):
             return name, found.st_size
     shown = " or ".join(names) or "an image entry has neither file_name nor coco_url"
-    raise UserError(f"no such picture: {shown}", where=str(root), allowed=listing(root), hint=_CHECK)
+    raise UserError(f"no such picture: {shown}", where=str(root), allowed=listing(root), hint=CHECK)
 
 
 def _annotation(entry: Any, pictures: set[int], known: set[int], file: Path) -> Document:
@@ -171,10 +153,10 @@ def _annotation(entry: Any, pictures: set[int], known: set[int], file: Path) -> 
     for key, legal, kind in (("image_id", pictures, "image"), ("category_id", known, "category")):
         if entry[key] not in legal:
             what = f"annotation {entry['id']} names {kind} {entry[key]}, which is not there"
-            raise UserError(what, where=str(file), hint=_CHECK)
+            raise UserError(what, where=str(file), hint=CHECK)
     box = entry["bbox"]
     if not _is_box(box):
-        raise UserError(f"annotation {entry['id']} has no box of four numbers: {box}", where=str(file), hint=_CHECK)
+        raise UserError(f"annotation {entry['id']} has no box of four numbers: {box}", where=str(file), hint=CHECK)
     area = entry.get("area", box[2] * box[3])
     annotation = {k: entry[k] for k in ("id", "image_id", "category_id", "bbox")}
     annotation |= {"area": area, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
@@ -221,7 +203,7 @@ def _unique(ids: Iterable[int], kind: str, file: Path) -> None:
     twice = [i for i, n in Counter(ids).items() if n > 1]
     if twice:
         what = f"{len(twice)} {kind} ids occur more than once, e.g. {twice[0]}"
-        raise UserError(what, where=str(file), hint=_CHECK)
+        raise UserError(what, where=str(file), hint=CHECK)
 
 
 @functools.lru_cache(maxsize=8)

@@ -157,7 +157,8 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
                 yield from found
         except BrokenProcessPool:
             what = "a drawing process died, perhaps for lack of memory"
-            raise UserError(what, where=str(job.pixels.parent), hint="use fewer processes") from None
+            hint = "use fewer processes; a script of yours needs `if __name__ == '__main__':` around the call"
+            raise UserError(what, where=str(job.pixels.parent), hint=hint) from None
 
 
 class _Worker:

@@ -82,6 +82,18 @@ class FilePixels:
         return read_picture(self.root / self.names[row])
 
 
+@dataclass(frozen=True)
+class NoPixels:
+    """Annotations without pictures: enough for an evaluation."""
+
+    folder: Path
+
+    def read(self, row: int) -> Bytes:
+        raise UserError(
+            f"picture {row} was asked for, but there is no {PIXELS} and no image root", where=str(self.folder)
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split in memory; a data part makes another one with `subset` or `dataclasses.replace`.
@@ -189,8 +201,10 @@ class Split:
 def open_split(folder: Path, image_root: Path | None) -> Split:
     """Open what a `data` stage wrote: `annotations.json` and `pixels.npy`, or picture files below `image_root`.
 
+    With neither, all but `pixels` works.
+
     Raises:
-        UserError: a file is missing or damaged, or neither pixels nor an image root are given.
+        UserError: a file is missing or damaged.
     """
     document = read_json(folder / ANNOTATIONS)
     if (folder / PIXELS).is_file():
@@ -198,7 +212,7 @@ def open_split(folder: Path, image_root: Path | None) -> Split:
         # A plain view: indexing np.memmap itself makes a memmap object for every picture.
         source: PixelSource = ArrayPixels(np.asarray(stored))
     elif image_root is None:
-        raise UserError(f"no {PIXELS} and no image root", where=str(folder))
+        source = NoPixels(folder)
     else:
         source = FilePixels(image_root, tuple(str(i["file_name"]) for i in document["images"]))
     return from_document(document, source)

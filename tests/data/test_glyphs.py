@@ -198,6 +198,23 @@ def test_a_picture_too_full_to_show_every_symbol_is_refused() -> None:
         renderer.draw([k % 12 for k in range(60)], generator(0, "test"))
 
 
+def test_a_drawing_process_that_dies_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # without the __main__ guard its spawned processes cannot start
+    settings = SMALL.model_dump_json()
+    script.write_text(
+        "import pathlib; from bench.data.glyphs import *\n"
+        f"spec = GlyphsData.model_validate_json({settings!r})\n"
+        f"make_split(spec, 0, 'train', pathlib.Path({str(tmp_path)!r}), processes=2)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": root}
+    )
+    assert done.returncode == 1
+    assert "UserError" in done.stderr
+    assert "a drawing process died" in done.stderr
+
+
 def test_data_modules_need_no_torch() -> None:
     code = (
         "import sys, bench.frequency, bench.data.glyphs, bench.data.split, bench.data.lvis, bench.data.check\n"

@@ -15,8 +15,9 @@ from photographs import PHOTOGRAPHS, make_folder
 
 from bench.data import augment
 from bench.data.augment import Draw
+from bench.data.folder import image_root
 from bench.data.loader import Loader, eval_batch, eval_batches
-from bench.data.lvis import image_root, write_split
+from bench.data.lvis import write_split
 from bench.data.split import ArrayPixels, Category, Image, Split, open_split
 from bench.detection.contract import Batch
 from bench.errors import UserError

@@ -6,19 +6,29 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from photographs import PHOTOGRAPHS, TRAIN, Document, make_folder, picture
 
-from bench.data.lvis import candidates, fingerprint, image_root, leaves_root, read_folder, write_split
+from bench.data import coco, lvis
+from bench.data.folder import candidates, fingerprint, image_root, leaves_root
 from bench.data.split import open_split
 from bench.errors import UserError
 from bench.frequency import repeat_factors
 from bench.spec import FolderData
 
 STYLES = {"v0.5": "lvis", "v1": "lvis", "coco": "coco"}
+SplitName = Literal["train", "val"]
+
+
+def read_folder(spec: FolderData, split: SplitName) -> Document:
+    return (coco if spec.name == "coco" else lvis).read_folder(spec, split)
+
+
+def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
+    (coco if spec.name == "coco" else lvis).write_split(spec, split, out)
 
 
 def spec_of(root: Path, style: str = "v0.5") -> FolderData:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from photographs import make_folder, picture
 
-from bench.data.lvis import image_root, write_split
+from bench.data.folder import image_root
+from bench.data.lvis import write_split
 from bench.data.split import Split, listing, open_split, read_json, write_json
 from bench.errors import UserError
 from bench.spec import FolderData
@@ -106,9 +107,11 @@ def test_a_truncated_picture_is_named(train: Split, tmp_path: Path) -> None:
         train.pixels(1)
 
 
-def test_photographs_need_an_image_root(train: Split, tmp_path: Path) -> None:
+def test_without_an_image_root_there_is_ground_truth_but_no_picture(train: Split, tmp_path: Path) -> None:
+    split = open_split(tmp_path, None)
+    assert split.lvis_json() == train.lvis_json()
     with pytest.raises(UserError, match="no image root"):
-        open_split(tmp_path, None)
+        split.pixels(0)
 
 
 def test_json_errors_name_file_and_position(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""COCO folders. Separate from lvis.py because COCO is annotated exhaustively and has no lists.
+
+A class without a box in a picture is absent from it: all such classes are negatives (stored once as `info.exhaustive`,
+written out by `Split.lvis_json`) and no class is "not exhaustive". Lists in a COCO file are not believed. A crowd box
+(`iscrowd`) is no instance: training leaves it out, it is in no count, and its class is not a negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.data import folder
+from bench.data.folder import SplitName, fingerprint
+from bench.data.split import ANNOTATIONS, Document, write_json
+from bench.spec import FolderData
+
+__all__ = ["fingerprint", "read_folder", "write_split"]
+
+
+def read_folder(spec: FolderData, split: SplitName) -> Document:
+    """One split in stored form. Raises UserError as `folder.read`."""
+    return folder.read(spec, split, _no_lists, {"exhaustive": True})
+
+
+def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
+    """Write `annotations.json` of a split into the folder `out`; the pictures stay where they are."""
+    write_json(out / ANNOTATIONS, read_folder(spec, split))
+
+
+def _no_lists(_entry: Mapping[str, Any], _known: set[int], _file: Path) -> Document:
+    return {}

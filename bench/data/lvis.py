@@ -1,0 +1,42 @@
+"""LVIS folders, v0.5 and v1. Separate from coco.py because LVIS is annotated in part and says so for every picture.
+
+A class without a box in a picture is absent only if `neg_category_ids` names it; `not_exhaustive_category_ids` names
+classes of which not every instance has a box (Gupta et al., LVIS, CVPR 2019, section 3). Missing lists are empty ones;
+`check.py` warns where no picture has negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.data import folder
+from bench.data.folder import CHECK, SplitName, fingerprint
+from bench.data.split import ANNOTATIONS, Document, write_json
+from bench.errors import UserError
+from bench.spec import FolderData
+
+__all__ = ["fingerprint", "read_folder", "write_split"]
+
+
+def read_folder(spec: FolderData, split: SplitName) -> Document:
+    """One split in stored form. Raises UserError as `folder.read`, and for a list that names an unknown class."""
+    return folder.read(spec, split, _lists, {})
+
+
+def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
+    """Write `annotations.json` of a split into the folder `out`; the pictures stay where they are."""
+    write_json(out / ANNOTATIONS, read_folder(spec, split))
+
+
+def _lists(entry: Mapping[str, Any], known: set[int], file: Path) -> Document:
+    found: Document = {}
+    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+        ids = entry.get(key) or []
+        for category in ids:
+            if category not in known:
+                what = f"{key} of image {entry['id']} names category {category}, which the training file lacks"
+                raise UserError(what, where=str(file), hint=CHECK)
+        found[key] = sorted(ids)
+    return found

@@ -109,13 +109,14 @@ def experiment_id(client: Any, store_root: Path, uri: str | None, name: str) -> 
 
 
 def tracker_errors() -> tuple[type[Exception], ...]:
-    """What a tracker that fails may raise; MLflow lets SQLAlchemy's own errors through while it opens a database."""
+    """What a tracker that fails may raise; MLflow lets its database libraries' errors through while it opens one."""
     try:
+        from alembic.util.exc import CommandError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         return (OSError,)
-    return (MlflowException, SQLAlchemyError, OSError)
+    return (MlflowException, SQLAlchemyError, CommandError, OSError)
 
 
 def notice(error: Exception) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -246,6 +248,16 @@ def test_a_broken_tracker_is_a_notice(tmp_path: Path) -> None:
     assert notice is not None
     assert "MLflow was not updated" in notice
     assert track.sync(tmp_path, None, EXPERIMENT, [], []).notice is not None
+
+
+def test_a_database_of_a_newer_mlflow_is_a_notice(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("create table alembic_version (version_num varchar(32) not null)")
+        database.execute("insert into alembic_version values ('from_the_future')")
+        database.commit()
+    notice = track.prepare(tmp_path, None, EXPERIMENT)
+    assert notice is not None
+    assert "from_the_future" in notice
 
 
 def test_without_mlflow_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,17 @@ Tracking = Annotated[
     str | None,
     typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: sqlite in the store."),
 ]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: reports/<suite> in the store).")]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")
+]
+MethodsPath = Annotated[
+    list[Path] | None,
+    typer.Option("--methods-path", help="File or folder with more methods (this runs its code)."),
+]
 
 DEFAULT_STORE = Path("store")
 
@@ -73,11 +84,11 @@ def main() -> None:
 
 @app.command()
 def run(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
-    only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
-    keep_going: Annotated[bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")] = True,
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
+    keep_going: KeepGoing = True,
     tracking_uri: Tracking = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report (default: reports/<suite> in the store).")] = None,
+    out: Out = None,
 ) -> None:  # fmt: skip
     """Bring the store to what the suite asks for, then print its table.
 
@@ -95,10 +106,10 @@ def run(
 
 @app.command()
 def plan(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
-    only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    show_config: Annotated[bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")] = False,
+    show_config: ShowConfig = False,
 ) -> None:  # fmt: skip
     """Show the unique stages, who shares them, what is done and what the rest will cost. Starts nothing."""
     from bench import commands
@@ -116,8 +127,8 @@ def plan(
 
 @app.command()
 def status(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
-    only: Only = None, seeds: Seeds = None,
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:  # fmt: skip
     """One line a stage: state, step, host, the last error."""
@@ -133,10 +144,10 @@ def status(
 
 @app.command()
 def report(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
-    only: Only = None, seeds: Seeds = None,
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to (default: reports/<suite> in the store).")] = None,
+    out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
     from bench import commands
@@ -151,7 +162,7 @@ def report(
 @app.command()
 def why(
     suite: SuitePath,
-    stage: Annotated[str, typer.Argument(help="First digits of a stage's key (see plan), or a row's label.", show_default=False)],
+    stage: Annotated[str, typer.Argument(help="First digits of a stage's key, or a row's label.", show_default=False)],
     store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
     seeds: Seeds = None,
 ) -> None:  # fmt: skip
@@ -165,7 +176,7 @@ def why(
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="A method; without one: the list.", show_default=False)] = None,
-    path: Annotated[list[Path] | None, typer.Option("--methods-path", help="File or folder with more methods (this runs its code).")] = None,
+    path: MethodsPath = None,
 ) -> None:  # fmt: skip
     """The methods there are; with a name: what it does, its source, settings, and where it departs from the paper."""
     from bench import commands
@@ -175,8 +186,8 @@ def methods(
 
 @app.command()
 def sync(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
-    only: Only = None, seeds: Seeds = None, tracking_uri: Tracking = None,
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None, tracking_uri: Tracking = None,
 ) -> None:  # fmt: skip
     """Bring the events of a suite's stages into MLflow (again): idempotent, with true final status."""
     from bench import commands
@@ -204,7 +215,7 @@ def data_check(
     images: Annotated[str, typer.Option(help="Folder of the pictures, below PATH.")] = "images",
     form: Annotated[str, typer.Option("--format", help="lvis or coco.")] = "lvis",
 ) -> None:
-    """Find what would hurt later: missing pictures, unknown ids, bad boxes, absent negative lists, classes never trained."""
+    """Find what would hurt later: missing pictures, unknown ids, bad boxes, no negative lists, untrained classes."""
     from bench import commands
 
     raise typer.Exit(commands.data_check(path, train, val, images, form, Console()))

@@ -117,7 +117,8 @@ def config_text(suite: Suite) -> str:
     for row in suite.rows:
         if row.schedule is not None:
             rows[row.label]["schedule"] = dict(row.schedule)
-    return yaml.safe_dump({**sections, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.safe_dump({**sections, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def report(suite: Suite, store_path: Path, console: Console, out: Path | None, *, failed: Ended | None = None) -> None:
@@ -200,8 +201,9 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
         raise UserError(f"'{form}' is no format", where="--format", allowed="lvis, coco")
     findings = check_data(str(path), train, val, images, "lvis" if form == "lvis" else "coco")
     for f in findings:
+        colour = "bold red" if f.severity == "error" else "yellow"
         console.print(
-            f"[{'bold red' if f.severity == 'error' else 'yellow'}]{f.severity}[/] {escape(f.where)}: {escape(f.kind)} ({f.count})",
+            f"[{colour}]{f.severity}[/] {escape(f.where)}: {escape(f.kind)} ({f.count})",
             highlight=False,
             soft_wrap=True,
         )

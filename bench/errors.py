@@ -44,6 +44,14 @@ def _rebuild(kind: type[UserError], what: str, where: str, allowed: str, hint: s
     return kind(what, where=where, allowed=allowed, hint=hint)
 
 
+def show(message: str) -> None:
+    """Print a user's mistake on stderr, as every command does."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+
+
 def did_you_mean(word: str, legal: Iterable[str]) -> str:
     """`" Did you mean 'beta'?"` for the nearest legal word, else an empty string."""
     near = difflib.get_close_matches(str(word), list(legal), n=1, cutoff=0.5)

@@ -1,8 +1,8 @@
 """Start jobs on this machine and watch them. Separate because it is the only file that speaks to submitit.
 
-submitit's local executor has neither a queue nor GPU slots (it starts 500 processes at once, all on GPU 0); the queue here
-respects the cores and GPUs there are. The driver holds nothing that matters: kill it, and the jobs go on; start it again,
-and it finds them by their leases.
+submitit's local executor has neither a queue nor GPU slots (it starts 500 processes at once, all on GPU 0); the queue
+here respects the cores and GPUs there are. The driver holds nothing that matters: kill it, and the jobs go on; start it
+again, and it finds them by their leases.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The recipe language: Method, Builder, discovery. Separate because a method author needs this file and no other.
 
-A method is a pure recipe: from its settings and a Builder it returns the stage whose model is to be evaluated. It sees no
-torch, no disk, no cluster and no engine.
+A method is a pure recipe: from its settings and a Builder it returns the stage whose model is to be evaluated. It sees
+no torch, no disk, no cluster and no engine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHUFFLE = "samplers:Shuffle"
 
 
 class Method(BaseModel):
-    """A recipe. Subclass it in a file of methods/; the fields are the settings allowed in YAML, with the paper's values."""
+    """A recipe. Subclass it in a file of methods/; its fields are the settings a suite may write."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -134,7 +134,7 @@ class Builder:
 
 
 def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:
-    """All methods by name: methods/*.py, the entry points "longtail_bench.methods", and files of a suite's methods_path.
+    """All methods by name: methods/*.py, entry points "longtail_bench.methods", and files of a suite's methods_path.
 
     Raises:
         UserError: a file that cannot be imported, or two methods of one name.

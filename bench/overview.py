@@ -52,7 +52,8 @@ class Overview:
         rows = len({row.label for row in p.rows})
         seeds = len(p.suite.sections.seeds)
         done = len(p.stages) - len(missing)
-        head = f"{p.suite.name}: {rows} rows x {seeds} seed{'s' * (seeds > 1)} -> {len(p.stages)} stages ({p.unshared} unshared), {done} done"
+        stages = f"{len(p.stages)} stages ({p.unshared} unshared), {done} done"
+        head = f"{p.suite.name}: {rows} rows x {seeds} seed{'s' * (seeds > 1)} -> {stages}"
         if missing:
             wall, path = summary_estimate(p, missing, self.estimate, self.slots, self.fuse)
             head += f"; {wall} on {self.slots} process{'es' * (self.slots > 1)}, critical path {path}"
@@ -96,11 +97,12 @@ class Overview:
         console.print(escape(self.headline()[0]), highlight=False, soft_wrap=True)
         ticks = Ticks(self.store)
         for key, state in self.states.items():
-            line = f"[{STYLE[state]}]{state:<8}[/] {escape(name_of(self.plan, key))}  {escape(self._detail(key, state, ticks))}"
+            text = escape(f"{name_of(self.plan, key)}  {self._detail(key, state, ticks)}")
+            line = f"[{STYLE[state]}]{state:<8}[/] {text}"
             console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
     def to_json(self) -> dict[str, Any]:
-        """{"stages": [{key, kind, rows, state, seconds}], ...}; seconds are measured where done, else estimated, or None."""
+        """{"stages": [{key, kind, rows, state, seconds}], ...}; seconds: measured, else estimated, or None."""
         stages = [
             {
                 "key": key, "kind": stage.kind, "rows": list(self.plan.needed_by[key]), "state": self.states[key],
@@ -191,7 +193,8 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
         done = store.done(stage.key)
         assert done is not None
         say(
-            f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt}) on {done.environment.get('host', '-')}"
+            f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt})"
+            f" on {done.environment.get('host', '-')}"
         )
         say(f"  outputs: {store.output(stage.key)}")
         return
@@ -209,7 +212,7 @@ def nearest(store: Store, stage: Stage) -> tuple[str, dict[str, tuple[Any, Any]]
     """The done stage of the same kind with the fewest differing settings, and those settings."""
     own = flat({"spec": canonical(stage.spec), "inputs": {n: s.key[:12] for n, s in stage.inputs.items()}})
     best: tuple[str, dict[str, tuple[Any, Any]]] | None = None
-    for key in store.keys():
+    for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
         if key == stage.key or store.done(key) is None:
             continue
         other = store.load(key)

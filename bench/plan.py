@@ -182,9 +182,10 @@ def jobs(plan: Plan, missing: Collection[str], estimate: Estimate, *, fuse: bool
 
 
 def ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
-    """Whether all inputs from outside the job are done."""
+    """Whether all that the job reads from outside is done: its inputs, and theirs (a model is put together along its
+    lineage, so that a finished classifier is of no use while the trunk below it is being made again)."""
     own = set(job.keys)
-    return all(i.key in own or i.key in done for key in job.keys for i in plan.stages[key].inputs.values())
+    return all(s.key in own or s.key in done for key in job.keys for s in walk(*plan.stages[key].inputs.values()))
 
 
 def critical_path(plan: Plan, missing: Collection[str], estimate: Estimate) -> float | None:

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal. Separate from launch.py, which decides; this only reads event files and draws."""
+"""What a run looks like in a terminal. Separate from launch.py, which decides; this reads event files and draws."""
 
 from __future__ import annotations
 

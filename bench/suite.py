@@ -1,7 +1,7 @@
-"""YAML -> Suite. Separate from spec.py (the typed sections) because reading, layering and blaming a line is its own work.
+"""YAML -> Suite. Separate from spec.py (the typed sections): reading, layering and blaming a line is its own work.
 
-Layers, later wins: preset, the suite file, a preset given on the command line (its sections replace the file's), --data,
---set. Rows and seeds always come from the file (or --only, --seeds).
+Layers, later wins: preset, the suite file, a preset given on the command line (its sections replace the file's),
+--data, --set. Rows and seeds always come from the file (or --only, --seeds).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Source:
-    """What a fingerprint needs of folder data; the data floor provides it (`fingerprint`), so that this one stays low."""
+    """What the floors above provide, so that this one stays low: fingerprints of folder data, engine versions."""
 
     fingerprint: Callable[[FolderData, str], str]
     engine_version: Callable[[str], int]
@@ -151,8 +151,8 @@ class Suite:
             return None
         file = Path(path)
         if not file.is_file():
-            raise UserError("no such weights file", where=f"{self.document.where('detector', 'weights')} detector.weights: {path}",
-                            hint="give a path, or detector.weights=null to train from scratch")  # fmt: skip
+            where = f"{self.document.where('detector', 'weights')} detector.weights {path}"
+            raise UserError("no such weights file", where=where, hint="give a path, or null to train from scratch")
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -16,6 +16,7 @@ import yaml
 from bench.errors import UserError
 
 Path_ = tuple[str | int, ...]
+TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,16 @@ def read(path: Path) -> Document:
         raise UserError("no such file", where=str(path), allowed=", ".join(near), hint="name a suite file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
+    lines: dict[Path_, int] = {(): 1}
     try:
         node = yaml.compose(text, Loader=_Loader)
+        value = _build(node, (), lines, path) if node is not None else {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"broken YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from None
-    lines: dict[Path_, int] = {(): 1}
-    value = _build(node, (), lines, path) if node is not None else {}
+    except RecursionError:
+        raise UserError("nested too deeply, or an anchor that holds itself", where=str(path)) from None
     if not isinstance(value, dict):
         raise UserError("the top level must be a mapping", where=f"{path}:1", allowed="key: value lines")
     return Document(path, value, lines)
@@ -95,6 +98,9 @@ def scalar(text: str) -> Any:
 
 def _build(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: Path) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
+    if node.tag not in TAGS:
+        where = f"{file}:{node.start_mark.line + 1}"
+        raise UserError(f"the tag '{node.tag}' is not allowed", where=where, allowed="plain YAML")
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -121,12 +127,11 @@ def _scalar(node: yaml.Node, file: Path) -> Any:
         return None
     if tag == "bool":
         return text.lower() == "true"
-    if tag == "int":
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if tag == "float":
-        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan"))
     if tag == "str":
         return text
-    raise UserError(
-        f"the tag '{node.tag}' is not allowed", where=f"{file}:{node.start_mark.line + 1}", allowed="plain YAML"
-    )
+    try:
+        if tag == "int":
+            return int(text, 0 if text.lstrip("+-")[:2] in ("0o", "0x") else 10)
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError as error:  # an explicit tag on other text, or thousands of digits
+        raise UserError(f"{text[:40]!r} is not a number: {error}", where=f"{file}:{node.start_mark.line + 1}") from None

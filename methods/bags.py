@@ -11,8 +11,8 @@ from bench.stage import Stage
 
 
 class Bags(Method):
-    """Classes are grouped by training instances; each group has its own softmax with an "others" entry, the background a
-    group of its own. A group's loss takes all RoIs of its classes and `beta` times as many others. Only the classifier,
+    """Classes are grouped by training instances; each group has a softmax of its own with an "others" entry, and so has
+    the background. A group's loss takes all RoIs of its classes and `beta` times as many others. Only the classifier,
     made anew, is trained.
 
     Source: Li et al. 2020 (BAGS), sections 4.1 to 4.3, Table 1 row 14.

@@ -15,8 +15,6 @@ from PIL import Image
 
 from bench.spec import Input
 
-VERSION = 1
-
 Bytes = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 IDENTITY = (0, 1, 2)

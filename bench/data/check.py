@@ -60,7 +60,7 @@ _ADVICE: dict[str, tuple[Literal["error", "warning"], str]] = {
     "no_negatives": (
         "warning",
         "neg_category_ids is empty: the LVIS evaluator ignores false positives of every class that a picture does not "
-        "show, so AP comes out far too high. Where the annotation is exhaustive, fill the lists: bench data fill-negatives",
+        "show, so AP comes out far too high. Where the annotation is exhaustive, fill them: bench data fill-negatives",
     ),
     "class_without_training_image": ("warning", "the class cannot be learned; its AP is 0 if val shows it"),
     "in_train_and_val": ("error", "the same picture in both splits: AP is measured on what was trained on"),

@@ -1,6 +1,6 @@
 """The seam between methods and engines. Separate because it is the only thing the two sides share.
 
-A method touches a detector in one place: features -> logits -> loss and scores. Each engine is adapted to this seam once.
+A method touches a detector in one place: features -> logits -> loss and scores. Each engine is adapted to it once.
 
 Shape legend: B images, N RoIs of the whole batch, D box-head features, K raw outputs of a classifier, C foreground
 classes. Background is LAST (index C) everywhere outside the engine files.
@@ -162,8 +162,8 @@ class Batch:
             return [v.to(device, non_blocking=True) for v in values]
 
         return Batch(
-            self.images.to(device, non_blocking=True), self.sizes, move(self.boxes), move(self.labels), move(self.ignore),
-            move(self.negative), self.image_index, self.scale, self.original_sizes,
+            self.images.to(device, non_blocking=True), self.sizes, move(self.boxes), move(self.labels),
+            move(self.ignore), move(self.negative), self.image_index, self.scale, self.original_sizes,
         )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ class Detector(Protocol):
         ...
 
     def set_mode(self, trainable: Sequence[str]) -> None:
-        """requires_grad for the named groups only (empty: all that the config does not freeze); the rest in eval mode."""
+        """requires_grad for the named groups (empty: all that the config does not freeze); the rest in eval mode."""
         ...
 
     def to_foreign(self) -> Mapping[str, Tensor]:

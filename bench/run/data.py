@@ -31,7 +31,7 @@ def image_root_of(aside: dict[str, object]) -> Path | None:
     source = aside.get("source")
     if not isinstance(source, dict):
         return None
-    return Path(source["path"]) / source["images"]
+    return Path(str(source["path"])) / str(source["images"])
 
 
 def write_counts(split: Split, path: Path) -> None:

@@ -6,6 +6,7 @@ Separate from bench/evaluation, which computes: this reads stages and writes `re
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def proposal_accuracy(split: Split, path: Path, edges: tuple[int, ...]) -> Accur
             split.labels[i][~split.ignore[i]],
             split.num_classes,
         )
-        for i, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))
+        for i, (start, stop) in enumerate(itertools.pairwise(cuts))
     ]
     counts = [category.instance_count for category in split.categories]
     truth = np.concatenate(assigned) if assigned else np.zeros(0, np.int64)
@@ -91,7 +92,8 @@ def _protocol(work: Work, split: Split) -> Protocol:
     chain = lineage(store, predict["inputs"]["model"])
     first = chain[0][1]
     train, val = store.done(work.input_key("train")), store.done(work.input_key("val"))
-    assert train is not None and val is not None, "the job checked its inputs"
+    assert train is not None, "the job checked its inputs"
+    assert val is not None, "the job checked its inputs"
     trained = [(key, stage) for key, stage in chain if stage["kind"] == "train"]
     info = {key: read_json(store.output(key) / "train.json") for key, _ in trained}
     names = {key: f"{i}:{_stage_name(stage)}" for i, (key, stage) in enumerate(trained, start=1)}

@@ -1,7 +1,7 @@
 """What is handed to submitit: a picklable callable with keys in it. Separate from the stages it runs.
 
-It finds everything else in the store when it runs, so an old pickle is never stale. It imports neither MLflow nor Optuna
-nor pandas; progress and curves go to the attempt's event file.
+It finds everything else in the store when it runs, so an old pickle is never stale. It imports neither MLflow nor
+Optuna nor pandas; progress and curves go to the attempt's event file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 from bench.environment import capture
 from bench.errors import UserError
+from bench.lease import Lease
 from bench.run.work import StopFlag, Stopped, Work, quiet_threads
 from bench.spec import Machine
-from bench.store import Attempt, Lease, Store
+from bench.store import Attempt, Store
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,23 @@ class Job:
             leases.enter_context(lease)
             if store.done(key) is not None:  # made by somebody between our look and our lease
                 return Outcome("done")
-            missing = [name for name, source in stage["inputs"].items() if store.done(source) is None]
-            if missing:
-                return Outcome("waiting", f"its input {missing[0]} is not there")
-            for name, source in stage["inputs"].items():
-                if not store.verify(source):
+            for source, direct in sources(store, stage).items():
+                if store.done(source) is None:
+                    return Outcome("waiting", f"{source[:6]} that it is made from is not there")
+                # Pictures further down are not read; weights and settings along a model's lineage are.
+                if (direct or store.load(source)["kind"] != "data") and not store.verify(source):
                     store.discard(source)
-                    return Outcome("waiting", f"its input {name} was corrupt and will be made again")
+                    return Outcome("waiting", f"{source[:6]} that it is made from was corrupt and will be made again")
             return self._work(store, key, lease, stop)
         except UserError as error:
             return Outcome("failed", str(error), error.exit_code)
 
     def _work(self, store: Store, key: str, lease: Lease, stop: StopFlag) -> Work:
         attempt = store.begin(key, lease)
-        work = Work(store, key, attempt, self.machine, stop, self.processes)
+        work = Work(store, key, attempt, self.machine, stop, processes=self.processes)
+        # Noted before anything is read: should an input be made anew meanwhile, this stage is seen to be stale.
+        held = {name: store.done(source) for name, source in work.stage["inputs"].items()}
+        work.inputs = {name: done.digest for name, done in held.items() if done is not None}
         attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number)
         return work
 
@@ -122,9 +126,20 @@ class Job:
             return {work.key: _failed(store, work.attempt, error) for work in works}
         seconds = (time.monotonic() - begun) / len(works)
         outcomes = {}
-        for work, error in zip(works, errors, strict=True):
-            outcomes[work.key] = _failed(store, work.attempt, error) if error else _finish(store, work, seconds)
+        for work, failed in zip(works, errors, strict=True):
+            outcomes[work.key] = _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds)
         return outcomes
+
+
+def sources(store: Store, stage: dict[str, Any]) -> dict[str, bool]:
+    """Keys of all that a stage is made from, nearest first; True for its own inputs."""
+    found = dict.fromkeys(stage["inputs"].values(), True)
+    queue = list(found)
+    for key in queue:
+        below = [source for source in store.load(key)["inputs"].values() if source not in found]
+        found |= dict.fromkeys(below, False)
+        queue += below
+    return found
 
 
 def is_fresh(store: Store, stage: dict[str, Any]) -> bool:
@@ -132,16 +147,14 @@ def is_fresh(store: Store, stage: dict[str, Any]) -> bool:
     done = store.done(stage["key"])
     if done is None:
         return False
-    sources = ((name, store.done(key)) for name, key in stage["inputs"].items())
-    return all(source is None or done.inputs.get(name) == source.digest for name, source in sources)
+    held = ((name, store.done(key)) for name, key in stage["inputs"].items())
+    return all(source is None or done.inputs.get(name) == source.digest for name, source in held)
 
 
 def _finish(store: Store, work: Work, seconds: float) -> Outcome:
-    inputs = {name: store.done(key) for name, key in work.stage["inputs"].items()}
-    digests = {name: done.digest for name, done in inputs.items() if done is not None}
     try:
         environment = {**capture(), "threads": work.machine.threads}
-        store.finish(work.attempt, inputs=digests, seconds=seconds, environment=environment, extra={})
+        store.finish(work.attempt, inputs=work.inputs, seconds=seconds, environment=environment, extra={})
     except UserError as error:
         return _failed(store, work.attempt, error)
     work.attempt.events.write("end", status="FINISHED", seconds=seconds)

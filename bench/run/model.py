@@ -1,4 +1,4 @@
-"""From a train or patch stage to a detector with its weights. Separate because training, patching and prediction need it.
+"""From a train or patch stage to a detector with weights. Separate because training, patching and prediction need it.
 
 A stage stores only what it trained: a classifier-only stage a classifier, a patch a classifier; the rest comes from the
 stage it started from, whose checkpoint stays where it is.

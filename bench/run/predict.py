@@ -1,7 +1,7 @@
 """The `predict` stage: detections and proposal decisions of one model on the val split.
 
-Every picture is padded by its own size bucket, in fixed batches cut by index, so that a picture's result does not depend
-on what else is predicted.
+Every picture is padded by its own size bucket, in fixed batches cut by index, so that a picture's result does not
+depend on what else is predicted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run(work: Work) -> None:
 
 
 def predict_batch(detector: Detector, batch: Batch, test: specs.Test) -> tuple[Detections, dict[str, Tensor]]:
-    """Detections of a batch, and for each proposal its box (original pixels) and argmax class (C: background, -1: no p_bg)."""
+    """Detections of a batch; for each proposal its box (original pixels) and class (C: background, -1: no p_bg)."""
     out = detector.predict_forward(batch)
     p_NC, p_bg_N = detector.classifier.scores(detector.classifier(out.taps).float())
     detections = postprocess(

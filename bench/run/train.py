@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +146,7 @@ def _update(
         )  # fmt: skip
         return values
     learner.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     if schedule.clip is not None:
         nn.utils.clip_grad_norm_(learner.parameters, schedule.clip)
     for group in learner.optimiser.param_groups:
@@ -174,7 +174,7 @@ def _prepare(works: Sequence[Work], schedule: specs.Schedule, device: str) -> tu
         classifier.train()
         saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
         if trainable != ("classifier",):
-            state = detector.state_dict(keep_vars=True)
+            state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
             saved = {n: t for n, t in state.items() if not trainable or detector.group_of(n) in trainable}
         parameters = [t for t in saved.values() if isinstance(t, nn.Parameter) and t.requires_grad]
         sgd = torch.optim.SGD(
@@ -205,7 +205,7 @@ def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
 
 
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
-    """Everything below the classifier from init; returns the names that a weights file (read by the engine) left new."""
+    """Everything below the classifier from init; returns the names that a weights file left new."""
     if "init" in work.stage["inputs"]:
         state = state_of(work.store, work.input_key("init"))
         own = detector.state_dict()

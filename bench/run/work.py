@@ -33,6 +33,7 @@ class StopFlag:
         """Handle the stop signals in this process (main thread only)."""
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: self._event.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the driver starts us with Ctrl-C held back
 
     def __bool__(self) -> bool:
         return self._event.is_set()
@@ -53,6 +54,7 @@ class Work:
         attempt: where this attempt writes (`attempt.outputs`) and logs (`attempt.events`).
         machine: threads, device, precision of this job.
         stop: the stop flag of the process.
+        inputs: input name -> digest of what it held when this attempt began; what it is made from.
         processes: how many processes the stage may use for itself (glyphs).
     """
 
@@ -61,6 +63,7 @@ class Work:
     attempt: Attempt
     machine: Machine
     stop: StopFlag
+    inputs: Mapping[str, str] = field(default_factory=dict)
     processes: int = 1
     _stage: dict[str, Any] = field(default_factory=dict)
     _last: float = 0.0

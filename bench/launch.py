@@ -47,6 +47,7 @@ class Progress:
     running: list[Running]
     failed: dict[str, Outcome]
     elsewhere: set[str]
+    slots: int
     stopping: bool = False
 
 
@@ -132,7 +133,7 @@ class _Loop:
     def __init__(self, plan: Plan, store: Store, slots: Slots, fuse: bool, keep_going: bool) -> None:
         self.plan, self.store, self.slots, self.fuse, self.keep_going = plan, store, slots, fuse, keep_going
         self.estimate = planning.learned(plan, store)
-        self.progress = Progress(plan, set(), [], {}, set())
+        self.progress = Progress(plan, set(), [], {}, set(), slots.count)
         self.folder = _job_folder()
 
     def turn(self, *, stopping: bool) -> bool:

@@ -66,6 +66,8 @@ class Overview:
         notes = [f"shared: {', '.join(parts)}"] if parts else []
         notes += [f"fused: {'; '.join(fused)}"] if fused else []
         lines += [f"  {'; '.join(notes)}"] if notes else []
+        pulled = planning.pulled_in(p)
+        lines += [f"  --only pulls in the training of: {', '.join(pulled)}"] if pulled else []
         lines += [f"  note: {note}" for note in p.suite.notes]
         skipped = {row.label: row.skipped for row in p.rows if row.skipped}
         lines += [f"  skipped: {label}: {reason}" for label, reason in skipped.items()]

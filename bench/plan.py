@@ -224,6 +224,14 @@ def wall_seconds(
     return max(done.values(), default=0.0)
 
 
+def pulled_in(plan: Plan) -> list[str]:
+    """Rows that --only left out but whose model is made all the same, because a row that was kept starts from it."""
+    suite, seed = plan.suite, plan.suite.sections.seeds[0]
+    models = {row.evaluate.inputs["predict"].inputs["model"].key for row in plan.rows if row.evaluate is not None}
+    made = set(plan.stages) - models
+    return [r.label for r in suite.set_aside if r.method.plan(Builder(suite, seed, r.schedule)).key in made]
+
+
 def fused_groups(plan: Plan, keys: Iterable[str]) -> list[tuple[str, ...]]:
     """The groups of at least two of these train stages that differ in the classifier alone."""
     groups: dict[str, list[str]] = defaultdict(list)

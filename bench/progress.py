@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,8 +104,9 @@ class Display:
             if key in progress.done and key not in self._done:
                 done = self._store.done(key)
                 seconds = f"{done.seconds:.0f} s" if done else ""
-                self._console.print(Text(f"done   {name_of(self._plan, key)}  {seconds}", style="green"))
                 self._done.add(key)
+                count = f"[{len(self._done)}/{len(self._plan.stages)}]"
+                self._console.print(Text(f"done   {name_of(self._plan, key)}  {seconds}  {count}", style="green"))
         for key, outcome in progress.failed.items():
             if key not in self._told or self._told[key] >= 0:
                 self._console.print(Text(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red"))
@@ -129,14 +129,11 @@ class Display:
     def _footer(self, progress: Progress) -> Text:
         missing = [key for key in self._plan.stages if key not in progress.done]
         total = len(self._plan.stages)
-        left = self._left(missing)
+        left = planning.wall_seconds(self._plan, set(missing), self._estimate, progress.slots)
         about = f", about {clock(left)} left" if left else ""
         stop = "  stopping: saving" if progress.stopping else ""
         elapsed = clock(time.monotonic() - self._begun)
         return Text(f"{total - len(missing)}/{total} stages  {elapsed}{about}{stop}", style="dim")
-
-    def _left(self, missing: Iterable[str]) -> float | None:
-        return planning.wall_seconds(self._plan, set(missing), self._estimate, slots=2)
 
     def _plain(self, active: list[str], progress: Progress) -> None:
         now = time.monotonic()

@@ -6,13 +6,23 @@ default filled in, so that omitting a default and writing it are the same experi
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0)]
+
+
+def _ascending(edges: tuple[int, ...]) -> tuple[int, ...]:
+    if any(a >= b for a, b in pairwise(edges)):
+        raise ValueError("must ascend, e.g. [10, 100, 1000]")
+    return edges
+
+
+Edges = Annotated[tuple[Positive, ...], AfterValidator(_ascending)]  # between bins of instance counts
 
 
 class Section(BaseModel):
@@ -46,7 +56,14 @@ class FolderData(Section):
     images: str = "images"  # folder of the pictures, below path
 
 
-Data = GlyphsData | FolderData
+def _data_kind(value: Any) -> str:
+    name = value.get("name", "glyphs") if isinstance(value, dict) else getattr(value, "name", "glyphs")
+    return "folder" if name in ("lvis", "coco") else "glyphs"
+
+
+Data = Annotated[
+    Annotated[GlyphsData, Tag("glyphs")] | Annotated[FolderData, Tag("folder")], Discriminator(_data_kind)
+]
 
 
 class Input(Section):
@@ -124,7 +141,7 @@ class Test(Section):
     nms: Fraction = 0.5  # per class
     max_detections: Positive = 300  # per picture
     batch: Positive = 16  # pictures a forward pass, cut by index
-    bins: tuple[Positive, ...] = (10, 100, 1000)  # edges on training instances
+    bins: Edges = (10, 100, 1000)  # edges on training instances
 
 
 class Schedule(Section):

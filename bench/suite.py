@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,8 @@ class Suite:
     document: yamlfile.Document
     source: Source
     notes: tuple[str, ...] = ()
-    methods_path: tuple[Path, ...] = field(default=())
+    methods_path: tuple[Path, ...] = ()
+    set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
 
     def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
         """The base schedule with the changes of a later stage and of a row."""
@@ -209,7 +210,8 @@ def load(
         check_row(label, value, known, sections, document) for label, value in _rows(rows, document).items()
     )
     kept_rows = _only(checked, only, document)
-    return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra))
+    others = tuple(row for row in checked if row not in kept_rows)
+    return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others)
 
 
 def preset_named(name: str, document: yamlfile.Document) -> dict[str, Any]:

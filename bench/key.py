@@ -116,6 +116,15 @@ def resolve(spec: Part | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     return getattr(loaded, name), dict(plain(canonical(settings)))
 
 
+@functools.lru_cache(maxsize=None)
+def module_version(module: str) -> int:
+    """VERSION of one of our modules, read from its syntax tree: part of the keys that its code enters."""
+    path = TREE / (module.replace(".", "/") + ".py")
+    version = _version(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+    assert version is not None, f"{path} has no VERSION"
+    return int(version)
+
+
 def signature_of(ref: str) -> Signature:
     """Version, settings and defaults of a part, read from the syntax tree of its file."""
     module, _, name = ref.partition(":")

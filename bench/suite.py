@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bench import yamlfile
 from bench.errors import UserError, did_you_mean, unknown
+from bench.key import module_version
 from bench.method import Method, discover, method_named
 from bench.spec import Data, Detector, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
 
 PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
 ROW_KEYS = ("method", "schedule")  # what a row may say beside its method's settings
+KINDS: Mapping[str, type[Section]] = {"glyphs": GlyphsData, "folder": FolderData}  # tags of spec.Data
 
 
 class Stages(Section):
@@ -57,7 +59,7 @@ class Sections(BaseModel):
     stages: Stages = Stages()
     machine: Machine = Machine()
     cost: Cost = Cost()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     compare_with: str | None = None  # a file of reports/published, without .csv
     title: str | None = None
 
@@ -105,8 +107,14 @@ class Suite:
         if isinstance(data, GlyphsData):
             exact = seed if data.seed == "follow" else data.seed
             drop = {"seed"} | ({"val_instances"} if split == "train" else set())
-            return Stage("data", {"data": data.model_dump(exclude=drop), "split": split, "seed": exact})
-        spec = {"data": {"name": data.name}, "split": split, "fingerprint": self._fingerprints[split]}
+            made = {"data": data.model_dump(exclude=drop), "split": split, "seed": exact, "reader": self._reader}
+            return Stage("data", made)
+        spec = {
+            "data": {"name": data.name},
+            "split": split,
+            "fingerprint": self._fingerprints[split],
+            "reader": self._reader,
+        }
         return Stage("data", spec, aside={"source": data.model_dump()})
 
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -117,6 +125,7 @@ class Suite:
             "detector": s.detector.model_dump(exclude={"weights", "engine"}),
             "weights": self._weights_digest,
             "input": s.input.model_dump(exclude={"workers"}),
+            "augment": module_version("bench.data.augment"),
             "precision": s.machine.precision,
             "bins": list(s.test.bins),
         }
@@ -133,11 +142,22 @@ class Suite:
                 "test": s.test.model_dump(exclude={"bins"}),
                 "input": s.input.model_dump(include=keep),
                 "precision": s.machine.precision,
+                "augment": module_version("bench.data.augment"),
+                "postprocess": module_version("bench.detection.postprocess"),
             },
             {"model": model, "val": val},
         )
-        protocol = {"max_detections": s.test.max_detections, "bins": list(s.test.bins)}
+        protocol = {
+            "max_detections": s.test.max_detections,
+            "bins": list(s.test.bins),
+            "evaluator": module_version("bench.evaluation.ap"),
+        }
         return Stage("evaluate", protocol, {"predict": predict, "val": val, "train": self.data_stage("train", seed)})
+
+    @cached_property
+    def _reader(self) -> int:
+        """VERSION of the code that reads or makes the data."""
+        return module_version("bench.data.glyphs" if self.sections.data.name == "glyphs" else "bench.data.folder")
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
@@ -187,7 +207,7 @@ def load(
     named = preset or tree.get("preset")
     tree.pop("preset", None)
     methods_path = tree.pop("methods_path", [])
-    base = preset_named(named, document) if named else {}
+    base = preset_named(named, "--preset" if preset else document.where("preset")) if named else {}
     notes = []
     if preset:
         aside = sorted(set(base) & set(tree))
@@ -196,7 +216,10 @@ def load(
     tree = merge(base, tree)
     tree["rows"] = rows if rows is not None else {}
     if data:
-        kept = {k: v for k, v in tree.get("data", {}).items() if k in ("train", "val", "images")}
+        section = tree.get("data")
+        kept = (
+            {k: section[k] for k in ("train", "val", "images") if k in section} if isinstance(section, Mapping) else {}
+        )
         tree["data"] = {"name": "lvis", **kept, "path": data}
     for text in sets:
         apply_set(tree, text, document)
@@ -204,7 +227,7 @@ def load(
         tree["seeds"] = list(seeds)
     rows = tree.pop("rows")
     sections = check_sections(tree, document)
-    extra = [path.parent / p for p in ([methods_path] if isinstance(methods_path, str) else methods_path)]
+    extra = _methods_path(methods_path, document)
     known = discover(extra)
     checked = tuple(
         check_row(label, value, known, sections, document) for label, value in _rows(rows, document).items()
@@ -214,19 +237,20 @@ def load(
     return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others)
 
 
-def preset_named(name: str, document: yamlfile.Document) -> dict[str, Any]:
+def preset_named(name: str, where: str) -> dict[str, Any]:
     """The mapping of suites/_presets/NAME.yaml, on top of what its own `preset:` names."""
-    file = PRESETS / f"{name}.yaml"
-    if not file.is_file():
-        raise unknown("preset", name, [p.stem for p in PRESETS.glob("*.yaml")], where=document.where("preset"))
+    known = {file.stem: file for file in PRESETS.glob("*.yaml")}
+    if not isinstance(name, str) or name not in known:
+        raise unknown("preset", str(name), known, where=where)
+    file = known[name]
     value = dict(yamlfile.read(file).value)
     below = value.pop("preset", None)
-    return merge(preset_named(below, document), value) if below else value
+    return merge(preset_named(below, str(file)), value) if below else value
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep merge of mappings; a `data` section of another name replaces the one below."""
-    result = dict(below)
+    """Deep merge of mappings; a `data` section of another name replaces the one below, as epochs do steps."""
+    result = {k: v for k, v in below.items() if LENGTHS.get(k) not in above or k in above}
     for key, value in above.items():
         old = result.get(key)
         other = (
@@ -257,6 +281,8 @@ def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> N
         node = node[name]
         if not isinstance(node, dict):
             raise UserError(f"'{'.'.join(names[: i + 1])}' is a value, not a section", where=f"--set {text}")
+    if LENGTHS.get(names[-1]) not in names:
+        node.pop(LENGTHS.get(names[-1], ""), None)
     node[names[-1]] = yamlfile.scalar(value)
 
 
@@ -271,12 +297,6 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
         raise UserError(
             "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"
-        )
-    if (sections.schedule.steps is None) == (sections.schedule.epochs is None):
-        raise UserError(
-            "give either steps or epochs",
-            where=document.where("schedule"),
-            allowed="schedule: {steps: 900} or {epochs: 12}",
         )
     return sections
 

@@ -24,7 +24,7 @@ from bench.errors import UserError
 from bench.frequency import lvis_frequency
 from bench.spec import FolderData
 
-VERSION = 1
+VERSION = 1  # in the key of the data stage; raise it when what is read may change
 
 SplitName = Literal["train", "val"]
 Lists = Callable[[Mapping[str, Any], set[int], Path], Document]

@@ -31,7 +31,7 @@ from bench.frequency import ClassStatistics, lvis_frequency
 from bench.seeds import generator
 from bench.spec import GlyphsData
 
-VERSION = 1  # of the pictures; raise it together with KIND_VERSIONS["data"] in bench/stage.py
+VERSION = 1  # of the pictures, in the key of their data stage; raise it when a picture may change
 
 SplitName = Literal["train", "val"]
 Progress = Callable[[int, int], None]

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from bench.errors import UserError
 from bench.frequency import instance_bin
 
+VERSION = 1  # in the keys of the stages that this code enters; raise it when a number may change
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -61,9 +61,7 @@ def _data_kind(value: Any) -> str:
     return "folder" if name in ("lvis", "coco") else "glyphs"
 
 
-Data = Annotated[
-    Annotated[GlyphsData, Tag("glyphs")] | Annotated[FolderData, Tag("folder")], Discriminator(_data_kind)
-]
+Data = Annotated[Annotated[GlyphsData, Tag("glyphs")] | Annotated[FolderData, Tag("folder")], Discriminator(_data_kind)]
 
 
 class Input(Section):
@@ -160,6 +158,18 @@ class Schedule(Section):
     drops: tuple[Fraction, ...] = (8 / 12, 11 / 12)  # "steps": lr x 0.1 after these fractions of the schedule
     clip: Annotated[float, Field(gt=0)] | None = 35.0  # global gradient norm
     checkpoint_every: Positive = 100  # steps; not in the key
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_take_the_place_of_default_steps(cls, value: Any) -> Any:
+        lone = isinstance(value, dict) and value.get("epochs") and "steps" not in value
+        return {**value, "steps": None} if lone else value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Schedule:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
 
 
 class Machine(Section):

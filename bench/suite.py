@@ -7,24 +7,24 @@ Layers, later wins: preset, the suite file, a preset given on the command line (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import yamlfile
+from bench.blame import blame, message
 from bench.errors import UserError, did_you_mean, unknown
-from bench.key import module_version
 from bench.method import Method, discover, method_named
 from bench.spec import Data, Detector, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
 
 PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
 ROW_KEYS = ("method", "schedule")  # what a row may say beside its method's settings
-KINDS: Mapping[str, type[Section]] = {"glyphs": GlyphsData, "folder": FolderData}  # tags of spec.Data
+LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
 
 
 class Stages(Section):
@@ -80,6 +80,7 @@ class Source:
 
     fingerprint: Callable[[FolderData, str], str]
     engine_version: Callable[[str], int]
+    code_version: Callable[[str], int]  # of a reader ("glyphs", "lvis", "coco"), "augment" or "postprocess"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Suite:
             "detector": s.detector.model_dump(exclude={"weights", "engine"}),
             "weights": self._weights_digest,
             "input": s.input.model_dump(exclude={"workers"}),
-            "augment": module_version("bench.data.augment"),
+            "augment": self.source.code_version("augment"),
             "precision": s.machine.precision,
             "bins": list(s.test.bins),
         }
@@ -142,22 +143,16 @@ class Suite:
                 "test": s.test.model_dump(exclude={"bins"}),
                 "input": s.input.model_dump(include=keep),
                 "precision": s.machine.precision,
-                "augment": module_version("bench.data.augment"),
-                "postprocess": module_version("bench.detection.postprocess"),
             },
             {"model": model, "val": val},
         )
-        protocol = {
-            "max_detections": s.test.max_detections,
-            "bins": list(s.test.bins),
-            "evaluator": module_version("bench.evaluation.ap"),
-        }
+        protocol = {"max_detections": s.test.max_detections, "bins": list(s.test.bins)}
         return Stage("evaluate", protocol, {"predict": predict, "val": val, "train": self.data_stage("train", seed)})
 
     @cached_property
     def _reader(self) -> int:
         """VERSION of the code that reads or makes the data."""
-        return module_version("bench.data.glyphs" if self.sections.data.name == "glyphs" else "bench.data.folder")
+        return self.source.code_version(self.sections.data.name)
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
@@ -281,8 +276,7 @@ def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> N
         node = node[name]
         if not isinstance(node, dict):
             raise UserError(f"'{'.'.join(names[: i + 1])}' is a value, not a section", where=f"--set {text}")
-    if LENGTHS.get(names[-1]) not in names:
-        node.pop(LENGTHS.get(names[-1], ""), None)
+    node.pop(LENGTHS.get(names[-1], ""), None)
     node[names[-1]] = yamlfile.scalar(value)
 
 
@@ -334,55 +328,30 @@ def check_row(
     return Row(label, method, method.model_dump(), schedule)
 
 
-def blame(
-    error: ValidationError, document: yamlfile.Document, at: tuple[str, ...], model: type[BaseModel], hint: str = ""
-) -> UserError:
-    """One pydantic error as one UserError: file:line, the path, what is legal."""
-    first = error.errors()[0]
-    tags = {"GlyphsData", "FolderData", "ImageThreshold", "function-after", "constrained-float", "float", "int"}
-    path = tuple(p for p in first["loc"] if p not in tags)
-    full = (*at, *(p for p in path))
-    where = f"{document.where(*full)} {'.'.join(map(str, full))}"
-    if first["type"] == "extra_forbidden":
-        owner = _model_at(model, path[:-1])
-        legal = list(owner.model_fields) if owner else []
-        return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
-    if first["type"] == "missing":
-        return UserError(f"'{path[-1]}' is missing", where=where, hint=hint)
-    got = first.get("input")
-    shown = f", got {got!r}" if isinstance(got, str | int | float | bool | list | None) else ""
-    legal = sorted({str(e["ctx"].get("expected", "")) for e in error.errors() if e.get("ctx")} - {""})
-    message = first["msg"][:1].lower() + first["msg"][1:]
-    return UserError(f"{message}{shown}", where=where, allowed=" or ".join(legal), hint=hint)
-
-
-def _model_at(model: type[BaseModel], path: Iterable[str | int]) -> type[BaseModel] | None:
-    current: Any = model
-    for name in path:
-        found = current.model_fields.get(str(name)) if hasattr(current, "model_fields") else None
-        if found is None:
-            return None
-        options = getattr(found.annotation, "__args__", (found.annotation,))
-        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-    return current if isinstance(current, type) else None
-
-
 def _merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[str, Any], where: str) -> Schedule:
     merged = base.model_dump()
     for layer in (changes, more):
-        if "steps" in layer:
-            merged["epochs"] = None
-        if "epochs" in layer:
-            merged["steps"] = None
-        merged |= layer
+        merged = {k: v for k, v in merged.items() if LENGTHS.get(k) not in layer} | dict(layer)
     try:
-        return TypeAdapter(Schedule).validate_python(merged)
+        return Schedule.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "schedule"
         if first["type"] == "extra_forbidden":
             raise unknown("schedule setting", name, Schedule.model_fields, where=where) from None
-        raise UserError(f"{name}: {first['msg']}, got {first.get('input')!r}", where=where) from None
+        got = f", got {first['input']!r}" if first["loc"] else ""
+        raise UserError(f"{name}: {message(first)}{got}", where=where) from None
+
+
+def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:
+    """Files and folders with more methods, relative to the suite."""
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(p, str) for p in paths):
+        allowed = "a .py file or a folder of them, or a list of these; relative to the suite"
+        raise UserError(
+            f"not a path: {value!r}", where=f"{document.where('methods_path')} methods_path", allowed=allowed
+        )
+    return tuple(document.path.parent / p for p in paths)
 
 
 def _rows(rows: Any, document: yamlfile.Document) -> dict[str, Any]:

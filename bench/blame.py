@@ -1,0 +1,72 @@
+"""A pydantic error as the one message a user sees. Separate from suite.py because it knows pydantic's ways of saying
+where something is wrong, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bench.errors import UserError, unknown
+from bench.spec import FolderData, GlyphsData, Section
+from bench.yamlfile import Document
+
+Models = tuple[type[BaseModel], ...]
+
+KINDS: Mapping[str, type[Section]] = {"glyphs": GlyphsData, "folder": FolderData}  # tags of spec.Data
+
+
+def blame(
+    error: ValidationError, document: Document, at: tuple[str, ...], model: type[BaseModel], hint: str = ""
+) -> UserError:
+    """One pydantic error as one UserError: file:line, the path, what is legal."""
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    extra = first["type"] == "extra_forbidden"
+    sections, path = _located(model, first["loc"][:-1] if extra else first["loc"])
+    path += first["loc"][-1:] if extra else ()
+    full = (*at, *path)
+    where = f"{document.where(*full)} {'.'.join(map(str, full))}"
+    if extra:
+        legal = [name for section in sections for name in section.model_fields]
+        return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
+    if first["type"] == "missing":
+        last = path[-1]
+        what = f"value number {last + 1} is missing" if isinstance(last, int) else f"'{last}' is missing"
+        return UserError(what, where=where, hint=hint)
+    same = [e for e in errors if _located(model, e["loc"])[1] == path]
+    choices = dict.fromkeys(str(e["ctx"]["expected"]) for e in same if "expected" in e.get("ctx", {}))
+    allowed = "" if len(choices) < 2 and len(same) < 2 else " or ".join(choices)
+    return UserError(f"{message(first)}, got {first.get('input')!r}", where=where, allowed=allowed, hint=hint)
+
+
+def message(error: ErrorDetails) -> str:
+    """pydantic's words, for somebody who writes YAML."""
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "must be a mapping"
+    return (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
+
+
+def _located(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[Models, tuple[str | int, ...]]:
+    """(sections that may stand at a pydantic location, the location as in YAML: without names of alternatives)."""
+    options: Models = (model,)
+    path: list[str | int] = []
+    for name in loc:
+        field = next((m.model_fields[str(name)] for m in options if name in m.model_fields), None)
+        if field is not None:
+            options = _models(field.annotation)
+        if field is not None or isinstance(name, int):
+            path.append(name)
+        else:
+            options = (KINDS[name],) if name in KINDS else tuple(m for m in options if m.__name__ == name) or options
+    return options, tuple(path)
+
+
+def _models(annotation: Any) -> Models:
+    inner = get_args(annotation)
+    if not inner:
+        return (annotation,) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ()
+    return tuple(model for part in inner for model in _models(part))

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 from bench import plan as planning
 from bench.errors import UserError
+from bench.lease import machine
 from bench.plan import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import quiet_threads
@@ -145,12 +147,12 @@ class _Loop:
         p.done = {key for key, stage in self.plan.stages.items() if planning.fresh(stage, self.store)}
         claimed = {key for running in p.running for key in running.job.keys}
         missing = {key for key in self.plan.stages if key not in p.done and key not in claimed}
+        p.failed = {key: outcome for key, outcome in p.failed.items() if key not in p.done}
         p.elsewhere = {key for key in missing if self.store.running(key) is not None}
         stopping = stopping or bool(p.failed and not self.keep_going)
         if stopping:
-            if not p.stopping:
-                _ask_to_stop(self.store, claimed)
             p.stopping = True
+            _ask_to_stop(self.store, claimed)  # every turn: a job that is still importing holds no lease yet
             return bool(p.running)
         waiting = planning.jobs(self.plan, missing - p.elsewhere - set(p.failed), self.estimate, fuse=self.fuse)
         for job in waiting:
@@ -167,7 +169,7 @@ class _Loop:
         executor.update_parameters(timeout_min=A_YEAR_MIN, **gpus)
         cores = len(os.sched_getaffinity(0))
         call = Job(str(self.store.root.resolve()), job.units, self.slots.machine, processes=cores)
-        with _inherited_ignore():
+        with _interrupts_held_back():
             return Running(job, executor.submit(call), slot)
 
     def _gather(self, running: Running) -> None:
@@ -199,8 +201,12 @@ def _waits(plan: Plan, key: str, outcomes: dict[str, Outcome], job: JobPlan) -> 
 
 
 def _ask_to_stop(store: Store, keys: set[str]) -> None:
-    """SIGTERM to the processes that hold our stages; they save and end."""
-    for pid in {info.pid for key in keys if (info := store.running(key)) is not None}:
+    """SIGTERM to our own processes that hold our stages; they save and end. Other runs' and hosts' go on."""
+    import psutil
+
+    ours = {process.pid for process in psutil.Process().children(recursive=True)}
+    owners = {info.pid for key in keys if (info := store.running(key)) is not None and info.machine == machine()}
+    for pid in owners & ours:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
 
@@ -208,26 +214,26 @@ def _ask_to_stop(store: Store, keys: set[str]) -> None:
 def _job_folder() -> Path:
     """Where submitit's pickles lie: the user's own folder, never the shared store (a pickle runs code)."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail-bench" / "jobs"
-    folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, mode=0o700)
+        base.mkdir(parents=True, mode=0o700, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-", dir=base))
     except OSError as error:
         raise UserError(
-            f"cannot be made: {error.strerror}", where=str(folder), hint="set XDG_CACHE_HOME to a folder of yours"
+            f"cannot be made: {error.strerror}", where=str(base), hint="set XDG_CACHE_HOME to a folder of yours"
         ) from None
     base.chmod(0o700)
     return folder
 
 
 @contextlib.contextmanager
-def _inherited_ignore() -> Iterator[None]:
-    """Start children deaf to Ctrl-C: submitit's controller would kill the job before it has saved. The job itself
-    listens again (`StopFlag.install`)."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held_back() -> Iterator[None]:
+    """Start children deaf to Ctrl-C (they inherit the signal mask): submitit's controller would kill the job before it
+    has saved. The job itself listens again (`StopFlag.install`); what comes meanwhile reaches us afterwards."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ equally well in every bin.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -152,13 +153,21 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(chunks))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
+        # The processes start here, deaf to Ctrl-C (they inherit the mask): who called us decides what becomes of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for found in pool.map(_draw_chunk, chunks):
+            drawn = pool.map(_draw_chunk, chunks)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            for found in drawn:
                 yield from found
         except BrokenProcessPool:
             what = "a drawing process died, perhaps for lack of memory"
             hint = "use fewer processes; a script of yours needs `if __name__ == '__main__':` around the call"
             raise UserError(what, where=str(job.pixels.parent), hint=hint) from None
+        finally:
+            pool.shutdown(cancel_futures=True)  # asked to stop: the rest need not be drawn
 
 
 class _Worker:

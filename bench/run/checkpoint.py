@@ -51,13 +51,16 @@ def save(folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str
 
 
 def newest(
-    folders: Sequence[Path], warn: Callable[[str], None] = lambda text: None
+    folders: Sequence[Path],
+    warn: Callable[[str], None] = lambda text: None,
+    accept: Callable[[Mapping[str, Any]], bool] = lambda meta: True,
 ) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
     """The checkpoint of the highest step whose checksum is right, over all attempts.
 
     Args:
         folders: `store.attempts(key)`; of equal steps that of the later folder is taken.
         warn: called with one line for each checkpoint that was passed over.
+        accept: whether a checkpoint with this meta may be taken.
 
     Returns:
         (step, tensors on the CPU, meta), or None where there is no sound checkpoint.
@@ -73,6 +76,9 @@ def newest(
             warn(f"{path}: checksum is wrong (cut or rotten), passed over")
             continue
         meta = _meta_of(data)
+        if not accept(meta):
+            warn(f"{path}: made from other inputs, passed over")
+            continue
         return int(meta.pop("step")), safetensors.torch.load(data), meta
     return None
 

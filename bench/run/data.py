@@ -15,9 +15,14 @@ from bench.run.work import Work
 def run(work: Work) -> None:
     """Write annotations.json, counts.json and, for glyphs, the pixels."""
     split, out = work.spec["split"], work.out
+
+    def told(step: int, total: int) -> None:
+        work.stop.check()
+        work.progress(step, total)
+
     if work.spec["data"]["name"] == "glyphs":
         data = specs.GlyphsData.model_validate(work.spec["data"])
-        glyphs.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=work.progress)
+        glyphs.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=told)
     else:
         folder = specs.FolderData.model_validate(work.stage["aside"]["source"])
         reader = importlib.import_module(f"bench.data.{folder.name}")

@@ -7,6 +7,7 @@ their address alone, so a resumed stage equals an undisturbed one, and a fused s
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
     device = device_of(works[0].machine)
     split = open_split(works[0].input("train"), image_root_of(_input_aside(works[0])))
     loader = _loader(works[0], split, schedule)
-    detector, learners = _prepare(works, schedule, device)
+    detector, learners, errors = _prepare(works, schedule, device)
     total = schedule.steps or loader_steps(loader, schedule)
     for learner in learners:
         learner.step = _resume(learner)
@@ -70,12 +71,14 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
     for learner in learners:
         if learner.error is None:
             _write(learner, total)
-    return [learner.error for learner in learners]
+        errors[learner.work.key] = learner.error
+    return [errors[work.key] for work in works]
 
 
 def rate(schedule: specs.Schedule, step: int, total: int) -> float:
-    """Learning rate of an optimiser step: linear warm-up times decay (methods.md 0.3)."""
+    """Learning rate of optimiser step `step` (from 0): linear warm-up times decay (methods.md 0.3)."""
     warm = 1.0
+    # DEVIATION: detectron2 counts the warm-up from 0, we from 1: a warm-up from 0.0 would waste its first step.
     if schedule.warmup:
         warm = min(1.0, schedule.warmup_from + (1 - schedule.warmup_from) * (step + 1) / schedule.warmup)
     if schedule.decay == "cosine":
@@ -117,11 +120,14 @@ def _loop(
             with trunk:
                 out = detector.train_forward(batch, Draws(seed, phase, step), trunk_losses=not frozen, taps=taps)
             for learner in active:
-                draws = Draws(seed, phase, step).generator("classifier")
-                context = Context(step, step / total, draws)
-                losses = out.losses | learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
-                values = _update(learner, losses, schedule, step, total)
-                if learner.error is None and (step + 1) % curve == 0:
+                context = Context(step, step / total, Draws(seed, phase, step).generator("classifier"))
+                try:
+                    losses = out.losses | learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
+                    values = _update(learner, losses, schedule, step, total)
+                except Exception as error:  # whatever it is, the other heads over this trunk go on
+                    learner.error = error
+                    continue
+                if (step + 1) % curve == 0:
                     learner.work.metrics(step + 1, lr=rate(schedule, step, total), **values)
                 learner.step = step + 1
                 learner.work.progress(step + 1, total, loss=values["loss"])
@@ -140,11 +146,10 @@ def _update(
     values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
     if not math.isfinite(values["loss"]) or values["loss"] > DIVERGED:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        learner.error = StageError(
+        raise StageError(
             f"the loss diverged at step {step + 1} of {total}: {shown}", where=f"stage {learner.work.key[:6]}",
             hint=f"lower schedule.lr (now {schedule.lr:g}), lengthen schedule.warmup or clip harder (schedule.clip)",
         )  # fmt: skip
-        return values
     learner.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if schedule.clip is not None:
@@ -155,13 +160,27 @@ def _update(
     return values
 
 
-def _prepare(works: Sequence[Work], schedule: specs.Schedule, device: str) -> tuple[Detector, list[Learner]]:
-    """One trunk, one learner a stage, weights from init or weights file."""
+def _prepare(
+    works: Sequence[Work], schedule: specs.Schedule, device: str
+) -> tuple[Detector, list[Learner], dict[str, Exception | None]]:
+    """One trunk, one learner a stage, weights from init or weights file; and what went wrong with a classifier, by key.
+
+    Raises:
+        Exception: of the first stage, where no stage has a classifier.
+    """
     lead = works[0]
     head = head_spec(lead.stage, lead.input("train"))
-    classifiers = [_classifier(work, head) for work in works]
+    classifiers: list[tuple[Work, Classifier, list[str]]] = []
+    errors: dict[str, Exception | None] = {}
+    for work in works:
+        try:
+            classifiers.append((work, *_classifier(work, head)))
+        except Exception as error:  # a setting that does not fit this data, say: the other heads go on
+            errors[work.key] = error
+    if not classifiers:
+        raise next(error for error in errors.values() if error is not None)
     weights = lead.stage["aside"].get("weights_path") if lead.spec["weights"] is not None else None
-    detector = new_detector(lead.stage, head, classifiers[0][0], weights=weights)
+    detector = new_detector(lead.stage, head, classifiers[0][1], weights=weights)
     trunk_fresh = _load_trunk(lead, detector)
     trainable = tuple(lead.spec["trainable"])
     detector.set_mode(trainable)
@@ -169,9 +188,9 @@ def _prepare(works: Sequence[Work], schedule: specs.Schedule, device: str) -> tu
         detector.to(memory_format=torch.channels_last)
     detector.to(device)
     learners = []
-    for work, (classifier, fresh) in zip(works, classifiers, strict=True):
+    for work, classifier, fresh in classifiers:
         classifier.to(device)
-        classifier.train()
+        classifier.train(not trainable or "classifier" in trainable)
         saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
         if trainable != ("classifier",):
             state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
@@ -185,23 +204,24 @@ def _prepare(works: Sequence[Work], schedule: specs.Schedule, device: str) -> tu
             weight_decay=schedule.weight_decay,
         )
         learners.append(Learner(work, classifier, saved, parameters, sgd, trunk_fresh + fresh))
-    return detector, learners
+    return detector, learners, errors
 
 
 def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
-    """The stage's classifier and the names that are new in it, with those of `init` where it is kept."""
+    """The stage's classifier, with the weights of `init` where it is kept, and the names of parameters made anew."""
     seed = int(work.spec["seed"])
     classifier = make_classifier(work.spec["classifier"], head, seed)
+    names = [name for name, _ in classifier.named_parameters()]  # buffers hold the layout of a head, nothing learned
+    if "init" not in work.stage["inputs"]:
+        return classifier, []
     if not work.spec["keep_classifier"]:
-        return classifier, [f"classifier.{name}" for name in classifier.state_dict()] if "init" in work.stage[
-            "inputs"
-        ] else []
+        return classifier, [f"classifier.{name}" for name in names]
     init = work.store.load(work.input_key("init"))
     other = make_classifier(init["spec"]["classifier"], head, seed)
     prefix = "classifier."
     state = state_of(work.store, work.input_key("init"))
     other.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-    return classifier, [prefix + name for name in classifier.load_from(other)]
+    return classifier, [prefix + name for name in classifier.load_from(other) if name in names]
 
 
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
@@ -240,12 +260,17 @@ def _save(learner: Learner) -> None:
     for parameter, state in learner.optimiser.state.items():
         if state.get("momentum_buffer") is not None:
             tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"].detach().cpu()
-    checkpoint.save(learner.work.attempt.folder, learner.step, tensors, {"key": learner.work.key})
+    checkpoint.save(learner.work.attempt.folder, learner.step, tensors, _made_from(learner))
 
 
 def _resume(learner: Learner) -> int:
-    """Continue from the newest whole checkpoint of any attempt; the step to go on with."""
-    found = checkpoint.newest(learner.work.store.attempts(learner.work.key))
+    """Continue from the newest whole checkpoint of any attempt over the same inputs; the step to go on with."""
+    same = _made_from(learner)
+    found = checkpoint.newest(
+        learner.work.store.attempts(learner.work.key),
+        warn=lambda text: print(text, file=sys.stderr),
+        accept=lambda meta: {name: meta.get(name) for name in same} == same,
+    )
     if found is None:
         return 0
     step, tensors, _ = found
@@ -255,10 +280,24 @@ def _resume(learner: Learner) -> int:
     for parameter in learner.parameters:
         name = next(n for n, t in learner.saved.items() if t is parameter)
         if f"momentum/{name}" in tensors:
-            learner.optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum/{name}"].to(parameter.device)
+            # In the parameter's own memory format, as the undisturbed run has it.
+            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
+            learner.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
     return int(step)
 
 
+def _made_from(learner: Learner) -> dict[str, Any]:
+    """What a checkpoint belongs to: a trunk that was made anew with other weights must not go on under old heads."""
+    return {"key": learner.work.key, "inputs": dict(learner.work.inputs)}
+
+
 def _write(learner: Learner, total: int) -> None:
+    broken = [name for name, t in learner.saved.items() if not torch.isfinite(t).all()]
+    if broken:  # the last step's gradient is in no loss that could have shown it
+        learner.error = StageError(
+            f"weights are not finite after the last step: {broken[0]}", where=f"stage {learner.work.key[:6]}",
+            hint="lower schedule.lr, lengthen schedule.warmup or clip harder (schedule.clip)",
+        )  # fmt: skip
+        return
     checkpoint.write_tensors(learner.work.out / WEIGHTS, {n: t.detach().cpu() for n, t in learner.saved.items()})
     write_json(learner.work.out / "train.json", {"steps": total, "reinitialised": sorted(learner.fresh)})

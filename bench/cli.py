@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from bench.errors import UserError
+from bench.errors import UserError, show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,7 +78,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+        show(str(error))
         sys.exit(error.exit_code)
 
 
@@ -99,8 +99,9 @@ def run(
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     code = commands.run(
-        loaded, store, Console(), jobs=jobs, fuse=fuse, keep_going=keep_going, tracking_uri=tracking_uri, out=out
-    )
+        loaded, store, Console(), jobs=jobs, fuse=fuse, keep_going=keep_going, tracking_uri=tracking_uri, out=out,
+        again=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+    )  # fmt: skip
     raise typer.Exit(code)
 
 

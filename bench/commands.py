@@ -5,9 +5,10 @@ Imports of torch, mlflow and matplotlib are inside the functions that need them.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from bench import overview as overviews
 from bench import plan as planning
 from bench import suite as suites
 from bench.engines.facts import check, facts
-from bench.errors import UserError
-from bench.key import canonical
+from bench.errors import UserError, show
+from bench.key import canonical, plain
 from bench.launch import Ended, Slots
 from bench.method import Method, discover, method_named
 from bench.overview import Overview
 from bench.plan import Plan
 from bench.spec import FolderData
-from bench.stage import walk
+from bench.stage import Stage, walk
 from bench.store import Store
 from bench.suite import Suite
 
@@ -44,8 +45,10 @@ def open_suite(
     """Load a suite with the options of the command line.
 
     Raises:
-        UserError: anything wrong with file or options.
+        UserError: anything wrong with file or options, or what can be seen to be missing without starting anything.
     """
+    from reports import paper
+
     numbers: list[int] = []
     for text in _words(seeds):
         if not text.isdigit():
@@ -55,7 +58,10 @@ def open_suite(
     suite = suites.load(
         path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers
     )
-    check(suite.sections.detector)
+    with _blamed_on(suite):
+        check(suite.sections.detector)
+        if suite.sections.compare_with is not None:
+            paper.published(suite.sections.compare_with)
     return suite
 
 
@@ -69,38 +75,44 @@ def run(
     keep_going: bool = True,
     tracking_uri: str | None = None,
     out: Path | None = None,
+    again: str | None = None,
 ) -> int:
-    """`bench run`; returns the exit code."""
+    """`bench run`; returns the exit code. `again`: the command that continues, shown after an interruption."""
     from bench import launch
     from bench.progress import Display
 
     plan = planning.make(suite)
     store = Store(store_path)
-    slots = Slots(suite.sections.machine, jobs)
+    with _blamed_on(suite):
+        slots = Slots(suite.sections.machine, jobs)
     view = overviews.compare(plan, store, slots.count, fuse=fuse)
     for line in view.headline():
         console.print(escape(line), highlight=False, soft_wrap=True)
     ended = Ended({}, False)
     if view.missing:
-        _check_weights_early(suite)
+        _check_weights_early(suite, [plan.stages[key] for key in view.missing])
         store.check_writable()
         store.register_root(suite.name, suite.path.resolve(), list(plan.stages))
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
             ended = launch.run(plan, store, slots, fuse=fuse, keep_going=keep_going, show=display.show)
-    if view.missing or not (out or overviews.default_report_folder(store, plan)).joinpath("table.txt").exists():
-        report(suite, store_path, console, out, failed=ended)
+    if view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
         sync(suite, store_path, console, tracking_uri)
+        report(suite, store_path, console, out, failed=ended)  # last: a table that is up to date tells of both
     else:
         print_table(plan, store, console)
     if ended.interrupted:
-        console.print(f"saved. Continue: python -m bench run {suite.path}", highlight=False, soft_wrap=True)
+        command = again or f"python -m bench run {suite.path}"
+        console.print(f"saved. Continue: {command}", highlight=False, markup=False, soft_wrap=True)
+    for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
+        show(mistake)
     return ended.code
 
 
 def overview(suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True) -> Overview:
     """What `plan` and `status` show."""
-    slots = Slots(suite.sections.machine, jobs).count
+    with _blamed_on(suite):
+        slots = Slots(suite.sections.machine, jobs).count
     return overviews.compare(planning.make(suite), Store(store_path), slots, fuse=fuse)
 
 
@@ -113,11 +125,13 @@ def why(suite: Suite, store_path: Path, word: str, console: Console) -> None:
 def config_text(suite: Suite) -> str:
     """The whole configuration, defaults filled in, as YAML that can be run again."""
     sections = suite.sections.model_dump(mode="json")
-    rows = {row.label: {"method": row.method.name, **canonical(row.settings)} for row in suite.rows}
+    rows = {row.label: {"method": row.method.name, **plain(canonical(row.settings))} for row in suite.rows}
     for row in suite.rows:
         if row.schedule is not None:
             rows[row.label]["schedule"] = dict(row.schedule)
-    text: str = yaml.safe_dump({**sections, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
+    paths = [str(path.resolve()) for path in suite.methods_path]
+    more = {"methods_path": paths} if paths else {}
+    text: str = yaml.safe_dump({**sections, **more, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
@@ -215,6 +229,13 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
     return 1 if errors else 0
 
 
+def _reported(plan: Plan, store: Store, folder: Path) -> bool:
+    """Whether the report is younger than every stage; it is not after a driver was killed while its jobs went on."""
+    table = folder / "table.txt"
+    newest = max((store.folder(key) / "done").stat().st_mtime for key in plan.stages)
+    return table.exists() and table.stat().st_mtime >= newest
+
+
 def _absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:
     """Why a row has no number: skipped, failed (with the error), or not run."""
     reasons: dict[str, str] = {}
@@ -238,9 +259,22 @@ def _prepare_tracking(store: Store, suite: Suite, uri: str | None, console: Cons
         console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_weights_early(suite: Suite) -> None:
+def _check_weights_early(suite: Suite, missing: Sequence[Stage]) -> None:
     """A weights file that cannot be read is refused before anything starts."""
-    suite.train_spec()
+    path = suite.sections.detector.weights
+    if path is not None and any(stage.spec.get("weights") for stage in missing):
+        with _blamed_on(suite):
+            importlib.import_module(facts(suite.sections.detector.engine).module).read_weights(path)
+
+
+@contextlib.contextmanager
+def _blamed_on(suite: Suite) -> Iterator[None]:
+    """Give an error whose `where` is a setting, `detector.trunk`, the suite's file and line as well."""
+    try:
+        yield
+    except UserError as error:
+        where = f"{suite.document.where(*error.where.split('.'))} {error.where}"
+        raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
 
 
 def _describe_method(method: type[Method], console: Console) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from bench.method import Builder, Method, part
+from bench.spec import Edges
 from bench.stage import Stage
 
 
@@ -20,7 +21,7 @@ class Bags(Method):
 
     name: ClassVar[str] = "bags"
     beta: Annotated[float, Field(ge=0)] = 8.0  # .inf: all others of the groups that are active
-    edges: tuple[Annotated[int, Field(ge=1)], ...] | None = None  # group edges on instances; None: the suite's bins
+    edges: Edges | None = None  # group edges on instances; None: the suite's bins
     # DEVIATION: group 0 is a 2-way softmax as in the released code; the paper writes a sigmoid (equal in value).
 
     def plan(self, b: Builder) -> Stage:

@@ -24,7 +24,7 @@ class EngineFacts:
     Attributes:
         name: as written in a suite.
         version: part of every key that the engine's numbers enter; bumped when they may change.
-        module: dotted module with `build` and `head_widths`.
+        module: dotted module with `build`, `head_widths` and `read_weights`.
         provides: capability words a method may need.
         trunks: name of each trunk -> the feature maps it yields, finest first.
         groups: parameter groups a stage may train.

@@ -6,7 +6,6 @@ Ours: groups first, background last, no background slot in the box regressor. to
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,21 +82,30 @@ def load_foreign(model: TwoStageDetector, state: Mapping[str, Tensor]) -> list[s
 
 
 def load_file(model: TwoStageDetector, path: str) -> list[str]:
-    """Load a .pth of torchvision (tensors only, weights_only=True); the names left as initialised.
+    """Load a .pth of torchvision; the names left as initialised.
 
     Raises:
         UserError: no such file, not a state dict, or nothing in it fits.
+    """
+    return load_foreign(model, read_file(path))
+
+
+def read_file(path: str) -> Mapping[str, Tensor]:
+    """The tensors of a .pth (weights_only=True: no code of it runs).
+
+    Raises:
+        UserError: no such file, or not a state dict.
     """
     if not Path(path).is_file():
         raise UserError(f"no file '{path}'", where="detector.weights", hint="a path is read from where you are")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # what a damaged pickle raises is not bounded: KeyError, IndexError, UnicodeDecodeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read '{path}': {reason}", where="detector.weights", allowed="a state dict") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
-    return load_foreign(model, state)
+    return state
 
 
 def _rename(name: str) -> str:

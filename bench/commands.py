@@ -232,7 +232,7 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
 def _reported(plan: Plan, store: Store, folder: Path) -> bool:
     """Whether the report is younger than every stage; it is not after a driver was killed while its jobs went on."""
     table = folder / "table.txt"
-    newest = max((store.folder(key) / "done").stat().st_mtime for key in plan.stages)
+    newest = max(((store.folder(key) / "done").stat().st_mtime for key in plan.stages), default=0.0)
     return table.exists() and table.stat().st_mtime >= newest
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench import yamlfile
 from bench.blame import blame, message
 from bench.errors import UserError, did_you_mean, unknown
+from bench.key import module_version
 from bench.method import Method, discover, method_named
 from bench.spec import Data, Detector, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
@@ -80,7 +81,6 @@ class Source:
 
     fingerprint: Callable[[FolderData, str], str]
     engine_version: Callable[[str], int]
-    code_version: Callable[[str], int]  # of a reader ("glyphs", "lvis", "coco"), "augment" or "postprocess"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Suite:
             "detector": s.detector.model_dump(exclude={"weights", "engine"}),
             "weights": self._weights_digest,
             "input": s.input.model_dump(exclude={"workers"}),
-            "augment": self.source.code_version("augment"),
+            "augment": module_version("bench.data.augment"),
             "precision": s.machine.precision,
             "bins": list(s.test.bins),
         }
@@ -143,16 +143,22 @@ class Suite:
                 "test": s.test.model_dump(exclude={"bins"}),
                 "input": s.input.model_dump(include=keep),
                 "precision": s.machine.precision,
+                "augment": module_version("bench.data.augment"),
+                "postprocess": module_version("bench.detection.postprocess"),
             },
             {"model": model, "val": val},
         )
-        protocol = {"max_detections": s.test.max_detections, "bins": list(s.test.bins)}
+        protocol = {
+            "max_detections": s.test.max_detections,
+            "bins": list(s.test.bins),
+            "evaluator": module_version("bench.evaluation.ap"),
+        }
         return Stage("evaluate", protocol, {"predict": predict, "val": val, "train": self.data_stage("train", seed)})
 
     @cached_property
     def _reader(self) -> int:
         """VERSION of the code that reads or makes the data."""
-        return self.source.code_version(self.sections.data.name)
+        return module_version("bench.data.glyphs" if self.sections.data.name == "glyphs" else "bench.data.folder")
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:

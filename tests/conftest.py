@@ -1,0 +1,106 @@
+"""What several test files need: a tiny suite, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Two rows that share a baseline; three steps each. Line numbers matter to the tests of messages: see `line_of`.
+TINY = """\
+preset: cpu
+data: {classes: 4, size: 64, objects: 4, object_px: [10, 24], max_instances: 24, val_instances: 2}
+input: {min_size: 64, max_size: 64}
+schedule: {steps: 3, batch: 4, lr: 0.01, warmup: 1, checkpoint_every: 1}
+stages:
+  classifier_only: {steps: 2, lr: 0.01}
+test: {bins: [5, 10, 20]}
+seeds: [0]
+rows:
+  baseline: {method: baseline}
+  BAGS: {method: bags, beta: 8}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+Bench = Callable[..., Ran]
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No store, tracking server or cache of the person who runs the tests."""
+    for name in ("BENCH_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("COLUMNS", "250")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """`write(text, name="tiny.yaml")`: a suite file in the test's folder."""
+
+    def make(text: str = TINY, name: str = "tiny.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """The command line in a process of its own, with `tmp_path` as working folder."""
+
+    def run(*words: str | Path, timeout: float = 120) -> Ran:
+        command = [sys.executable, "-m", "bench", *map(str, words)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=timeout, check=False
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Bench:
+    """The command line in this process: quicker, for commands that start nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return Ran(int(str(code or 0)), said.out, said.err)
+
+    return run
+
+
+def line_of(text: str, word: str) -> int:
+    """The number of the line that holds a word, once."""
+    found = [n for n, line in enumerate(text.splitlines(), start=1) if word in line]
+    assert len(found) == 1, f"{word!r} is on lines {found}"
+    return found[0]

@@ -15,7 +15,7 @@ from bench.yamlfile import Document
 
 Models = tuple[type[BaseModel], ...]
 
-KINDS: Mapping[str, type[Section]] = {"glyphs": GlyphsData, "folder": FolderData}  # tags of spec.Data
+KINDS: Mapping[str, type[Section]] = {"glyphs": GlyphsData, "lvis": FolderData, "coco": FolderData}  # tags of spec.Data
 
 
 def blame(
@@ -32,6 +32,8 @@ def blame(
     if extra:
         legal = [name for section in sections for name in section.model_fields]
         return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
+    if first["type"] == "union_tag_invalid":
+        return unknown("data set", str(first["ctx"]["tag"]), KINDS, where=f"{document.where(*full, 'name')} data.name")
     if first["type"] == "missing":
         last = path[-1]
         what = f"value number {last + 1} is missing" if isinstance(last, int) else f"'{last}' is missing"
@@ -39,15 +41,16 @@ def blame(
     same = [e for e in errors if _located(model, e["loc"])[1] == path]
     choices = dict.fromkeys(str(e["ctx"]["expected"]) for e in same if "expected" in e.get("ctx", {}))
     allowed = "" if len(choices) < 2 and len(same) < 2 else " or ".join(choices)
-    return UserError(f"{message(first)}, got {first.get('input')!r}", where=where, allowed=allowed, hint=hint)
+    return UserError(message(first), where=where, allowed=allowed, hint=hint)
 
 
 def message(error: ErrorDetails) -> str:
     """pydantic's words, for somebody who writes YAML."""
     text = error["msg"].removeprefix("Value error, ")
+    text = (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return "must be a mapping"
-    return (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
+        text = "must be a mapping"
+    return text if isinstance(error["input"], Mapping) else f"{text}, got {error['input']!r}"
 
 
 def _located(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[Models, tuple[str | int, ...]]:

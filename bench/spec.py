@@ -57,11 +57,13 @@ class FolderData(Section):
 
 
 def _data_kind(value: Any) -> str:
-    name = value.get("name", "glyphs") if isinstance(value, dict) else getattr(value, "name", "glyphs")
-    return "folder" if name in ("lvis", "coco") else "glyphs"
+    return str(value.get("name", "glyphs") if isinstance(value, dict) else getattr(value, "name", "glyphs"))
 
 
-Data = Annotated[Annotated[GlyphsData, Tag("glyphs")] | Annotated[FolderData, Tag("folder")], Discriminator(_data_kind)]
+Data = Annotated[
+    Annotated[GlyphsData, Tag("glyphs")] | Annotated[FolderData, Tag("lvis")] | Annotated[FolderData, Tag("coco")],
+    Discriminator(_data_kind),
+]
 
 
 class Input(Section):

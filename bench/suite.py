@@ -100,7 +100,8 @@ class Suite:
     def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
         """The base schedule with the changes of a later stage and of a row."""
         changes = {} if name == "base" else getattr(self.sections.stages, name)
-        return _merged_schedule(self.sections.schedule, changes, override or {}, self.document.where("stages", name))
+        where = f"{self.document.where('stages', name)} stages.{name}"
+        return _merged_schedule(self.sections.schedule, changes, override or {}, where)
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         """The data stage of a split; a glyph split's key holds only what it depends on."""
@@ -293,7 +294,8 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
     except ValidationError as error:
         raise blame(error, document, (), Sections) from None
     for name in ("second", "classifier_only"):
-        _merged_schedule(sections.schedule, getattr(sections.stages, name), {}, document.where("stages", name))
+        where = f"{document.where('stages', name)} stages.{name}"
+        _merged_schedule(sections.schedule, getattr(sections.stages, name), {}, where)
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
         raise UserError(
             "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"
@@ -345,8 +347,7 @@ def _merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[s
         name = str(first["loc"][0]) if first["loc"] else "schedule"
         if first["type"] == "extra_forbidden":
             raise unknown("schedule setting", name, Schedule.model_fields, where=where) from None
-        got = f", got {first['input']!r}" if first["loc"] else ""
-        raise UserError(f"{name}: {message(first)}{got}", where=where) from None
+        raise UserError(f"{name}: {message(first)}", where=where) from None
 
 
 def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:

@@ -235,9 +235,9 @@ def pulled_in(plan: Plan) -> list[str]:
 def fused_groups(plan: Plan, keys: Iterable[str]) -> list[tuple[str, ...]]:
     """The groups of at least two of these train stages that differ in the classifier alone."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for key in keys:
-        stage = plan.stages[key]
-        if stage.kind == "train" and stage.spec["trainable"] == ["classifier"]:
+    wanted = set(keys)
+    for key, stage in plan.stages.items():
+        if key in wanted and stage.kind == "train" and stage.spec["trainable"] == ["classifier"]:
             groups[_trunk(stage)].append(key)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 

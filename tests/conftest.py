@@ -45,10 +45,15 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No store, tracking server or cache of the person who runs the tests."""
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the store and tracking server of the person who runs the tests."""
     for name in ("BENCH_STORE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One thread, a wide terminal, and job files in the test's folder."""
     monkeypatch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -67,7 +72,7 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, surroundings: None) -> Bench:
     """The command line in a process of its own, with `tmp_path` as working folder."""
 
     def run(*words: str | Path, timeout: float = 120) -> Ran:
@@ -82,7 +87,9 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Bench:
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, surroundings: None
+) -> Bench:
     """The command line in this process: quicker, for commands that start nothing."""
     monkeypatch.chdir(tmp_path)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bench.seeds import address, generator
 
+Address = tuple[int, str, int, int, int]
 ADDRESSES = st.tuples(st.integers(0, 99), st.sampled_from(["order", "augment"]), *[st.integers(0, 99)] * 3)
 
 
@@ -21,9 +22,7 @@ def test_golden_numbers() -> None:
 
 
 @given(ADDRESSES, ADDRESSES)
-def test_different_addresses_are_different_draws(
-    a: tuple[int, str, int, int, int], b: tuple[int, str, int, int, int]
-) -> None:
+def test_different_addresses_are_different_draws(a: Address, b: Address) -> None:
     assert (address(*a) == address(*b)) == (a == b)
     assert 0 <= address(*a) < 2**63
 

@@ -1,0 +1,299 @@
+"""Suites: layers, overrides, and messages that blame a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import commands
+from bench import plan as planning
+from bench.errors import UserError
+from bench.stage import walk
+from bench.suite import Suite, merge
+from tests.conftest import ROOT, TINY, Write, line_of
+
+PRESET_LR = 0.06  # of suites/_presets/cpu.yaml
+
+
+def keys(suite: Suite) -> dict[str, str]:
+    """Row label -> key of the stage that gives its numbers."""
+    return {row.label: row.evaluate.key for row in planning.make(suite).rows if row.evaluate is not None}
+
+
+def test_the_file_overrides_its_preset_value_by_value(write: Write) -> None:
+    suite = commands.open_suite(write())
+    assert suite.sections.schedule.steps == 3
+    assert suite.sections.schedule.nesterov is True  # of the preset, not the default
+    assert suite.sections.detector.trunk == "small"
+    assert [row.label for row in suite.rows] == ["baseline", "BAGS"]
+    assert suite.name == "tiny"
+
+
+def test_a_preset_of_the_command_line_replaces_the_sections_that_it_defines(write: Write) -> None:
+    suite = commands.open_suite(write(), preset="cpu")
+    assert (suite.sections.schedule.steps, suite.sections.schedule.lr) == (900, PRESET_LR)
+    assert suite.sections.data.model_dump()["classes"] == 80
+    assert [row.label for row in suite.rows] == ["baseline", "BAGS"]
+    assert len(suite.notes) == 1
+    for section in ("data", "input", "schedule", "stages", "test"):
+        assert section in suite.notes[0]
+
+
+def test_set_comes_last(write: Write) -> None:
+    sets = ["schedule.lr=1e-3", "rows.BAGS.beta=4", "test.bins=[2, 4]", "machine={threads: 2}", "seeds=[5, 6]"]
+    suite = commands.open_suite(write(), preset="cpu", sets=sets)
+    assert suite.sections.schedule.lr == 1e-3
+    assert suite.rows[1].settings["beta"] == 4
+    assert suite.sections.test.bins == (2, 4)
+    assert suite.sections.machine.threads == 2
+    assert suite.sections.seeds == (5, 6)
+
+
+def test_set_can_add_a_section_and_fill_an_empty_one(write: Write) -> None:
+    text = TINY.replace("{method: baseline}", "{method: baseline, schedule: }")
+    suite = commands.open_suite(write(text), sets=["rows.baseline.schedule.steps=7", "cost.predict=2"])
+    assert suite.rows[0].schedule == {"steps": 7}
+    assert suite.sections.cost.predict == 2
+
+
+def test_data_of_the_command_line_keeps_the_names_below_the_folder(write: Write, tmp_path: Path) -> None:
+    text = TINY.replace("{classes: 4, size: 64, objects: 4, object_px: [10, 24], max_instances: 24, val_instances: 2}",
+                        "{name: coco, path: old, val: val.json}")  # fmt: skip
+    assert text != TINY
+    suite = commands.open_suite(write(text), data=str(tmp_path), sets=["data.train=other.json"])
+    expected = {"name": "lvis", "path": str(tmp_path), "val": "val.json", "train": "other.json", "images": "images"}
+    assert suite.sections.data.model_dump() == expected
+
+
+def test_data_of_another_name_replaces_the_preset_s(write: Write) -> None:
+    assert merge({"data": {"name": "glyphs", "classes": 9}}, {"data": {"name": "lvis", "path": "x"}}) == {
+        "data": {"name": "lvis", "path": "x"}
+    }
+    assert merge({"data": {"name": "glyphs", "classes": 9}}, {"data": {"size": 64}}) == {
+        "data": {"name": "glyphs", "classes": 9, "size": 64}
+    }
+
+
+def test_only_keeps_the_file_s_order_and_pulls_in_what_rows_need(write: Write) -> None:
+    suite = commands.open_suite(write(), only="BAGS")
+    assert [row.label for row in suite.rows] == ["BAGS"]
+    kinds = [stage.kind for stage in planning.make(suite).stages.values()]
+    assert kinds.count("train") == 2  # the baseline it starts from, too
+    assert [r.label for r in commands.open_suite(write(), only="BAGS, baseline").rows] == ["baseline", "BAGS"]
+
+
+def test_seeds_of_the_command_line(write: Write) -> None:
+    assert commands.open_suite(write(), seeds="3, 1,2").sections.seeds == (3, 1, 2)
+
+
+def test_a_row_s_schedule_changes_its_last_training_alone(write: Write) -> None:
+    plain_rows = TINY + "  longer: {method: bags, schedule: {steps: 5, lr: 0.5}}\n"
+    plan = planning.make(commands.open_suite(write(plain_rows)))
+    rows = {row.label: row.evaluate for row in plan.rows}
+    assert rows["longer"] is not None
+    trained = [stage for stage in walk(rows["longer"]) if stage.kind == "train"]
+    assert [(s.spec["schedule"]["steps"], s.spec["schedule"]["lr"]) for s in trained] == [(3, 0.01), (5, 0.5)]
+    base = [stage for stage in walk(rows["baseline"]) if stage.kind == "train"] if rows["baseline"] else []
+    assert trained[0] == base[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sets", "length"),
+    [
+        ("steps: 3", "epochs: 2", [], (None, 2)),  # in place of the preset's steps
+        ("steps: 3", "steps: 3", ["schedule.epochs=2"], (None, 2)),
+        ("steps: 3", "epochs: 2", ["schedule.steps=7"], (7, None)),
+        ("preset: cpu\n", "", ["schedule.epochs=2"], (None, 2)),  # in place of the default's steps
+    ],
+)
+def test_epochs_and_steps_take_each_other_s_place(
+    write: Write, old: str, new: str, sets: list[str], length: tuple[int | None, int | None]
+) -> None:
+    schedule = commands.open_suite(write(TINY.replace(old, new)), sets=sets).sections.schedule
+    assert (schedule.steps, schedule.epochs) == length
+
+
+def test_epochs_of_a_later_stage(write: Write) -> None:
+    suite = commands.open_suite(write(TINY.replace("{steps: 2, lr: 0.01}", "{epochs: 1}")))
+    chosen = suite.schedule_named("classifier_only", None)
+    assert (chosen.steps, chosen.epochs) == (None, 1)
+    assert suite.schedule_named("classifier_only", {"steps": 9}).epochs is None
+
+
+# -- keys
+
+
+SAME: list[tuple[str, str]] = [
+    ("lr: 0.01, warmup", "lr: 1e-2, warmup"),
+    ("beta: 8", "beta: 8.0"),
+    (", beta: 8", ""),  # the default
+    ("steps: 3, batch: 4", "batch: 4, steps: 3"),
+    ("checkpoint_every: 1", "checkpoint_every: 2"),
+    ("seeds: [0]", "seeds: [0]\nmachine: {threads: 2}\ntitle: another\ncost: {train_step: 3}"),
+    ("preset: cpu", "preset: cpu\ndetector: {roi: {beta: 1}}"),  # by hand what the preset says
+    ("input: {", "input: {workers: 2, "),
+]
+OTHER: list[tuple[str, str]] = [
+    ("lr: 0.01, warmup", "lr: 0.02, warmup"),
+    ("batch: 4", "batch: 5"),
+    ("seeds: [0]", "seeds: [1]"),
+    ("seeds: [0]", "seeds: [0]\nmachine: {precision: bfloat16}"),
+    ("objects: 4", "objects: 5"),
+    ("min_size: 64", "min_size: 48"),
+    ("preset: cpu", "preset: cpu\ndetector: {roi: {width: 64}}"),
+    ("[5, 10, 20]", "[5, 10]"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), SAME)
+def test_the_same_experiment_in_other_words_has_the_same_keys(write: Write, old: str, new: str) -> None:
+    assert TINY.count(old) == 1
+    changed = commands.open_suite(write(TINY.replace(old, new)))
+    assert keys(changed) == keys(commands.open_suite(write(TINY, "plain.yaml")))
+
+
+@pytest.mark.parametrize(("old", "new"), OTHER)
+def test_another_experiment_has_other_keys(write: Write, old: str, new: str) -> None:
+    assert TINY.count(old) == 1
+    changed = keys(commands.open_suite(write(TINY.replace(old, new))))
+    before = keys(commands.open_suite(write(TINY, "plain.yaml")))
+    assert all(changed[label] != before[label] for label in before)
+
+
+def test_a_preset_and_the_same_values_by_hand_have_the_same_keys(write: Write) -> None:
+    preset = (ROOT / "suites" / "_presets" / "cpu.yaml").read_text()
+    rows = "seeds: [0]\nrows:\n  baseline: {method: baseline}\n  BAGS: {method: bags}\n"
+    by_hand = commands.open_suite(write(preset + rows, "hand.yaml"))
+    assert keys(by_hand) == keys(commands.open_suite(write("preset: cpu\n" + rows)))
+
+
+def test_a_val_setting_leaves_training_alone(write: Write) -> None:
+    one = planning.make(commands.open_suite(write()))
+    two = planning.make(commands.open_suite(write(TINY.replace("val_instances: 2", "val_instances: 3"), "b.yaml")))
+    shared = [one.stages[key].kind for key in one.stages if key in two.stages]
+    assert shared == ["data", "train", "train"]
+
+
+CONFIGS = {
+    "tiny": TINY,
+    "inf": TINY.replace("beta: 8", "beta: .inf, edges: [3, 9], schedule: {epochs: 2}"),
+    "epochs": TINY.replace("steps: 3", "epochs: 2"),
+    "table1": (ROOT / "suites" / "table1.yaml").read_text(),
+    "smoke": (ROOT / "suites" / "smoke.yaml").read_text(),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_shown_configuration_can_be_run_again(write: Write, name: str) -> None:
+    suite = commands.open_suite(write(CONFIGS[name]))
+    again = commands.open_suite(write(commands.config_text(suite), "shown.yaml"))
+    assert keys(again) == keys(suite)
+    assert again.sections == suite.sections
+    assert commands.config_text(again) == commands.config_text(suite)
+
+
+# -- messages
+
+
+Case = tuple[str, str, str, str]  # what is replaced, by what, the word whose line is blamed, the message
+
+MESSAGES: list[Case] = [
+    ("method: bags", "method: bag", "BAGS:", r"rows\.BAGS: no method 'bag'\. Did you mean 'bags'\? Legal: .*baseline"),
+    ("beta: 8", "bta: 8", "BAGS:",
+     r"rows\.BAGS: no setting 'bta'\. Did you mean 'beta'\? Legal: beta, edges, schedule"),
+    ("beta: 8", "beta: many", "BAGS:", r"rows\.BAGS\.beta: .*valid number.*got 'many'"),
+    ("beta: 8", "beta: -1", "BAGS:", r"rows\.BAGS\.beta: .*greater than or equal to 0, got -1"),
+    ("beta: 8", "edges: [9, 3]", "BAGS:", r"rows\.BAGS\.edges: must ascend, e\.g\. \[10, 100, 1000\], got \[9, 3\]"),
+    ("method: bags, beta: 8", "method: rfs, rounding: floor", "BAGS:",
+     r"rows\.BAGS\.rounding: .*'stochastic', 'ceil' or 'bags', got 'floor'"),
+    ("method: bags, beta: 8", "method: rfs, t: {image: 3}", "BAGS:",
+     r"rows\.BAGS\.t\.image: no setting 'image'\. Did you mean 'images'\? Legal: images"),
+    ("method: bags, beta: 8", "method: reweight, clip: [1]", "BAGS:",
+     r"rows\.BAGS\.clip\.1: value number 2 is missing"),
+    ("method: bags, beta: 8", "beta: 8", "BAGS:", r"rows\.BAGS: a row needs a method. Legal: \{method: NAME"),
+    ("{method: baseline}", "3", "baseline:", r"rows\.baseline: a row needs a method"),
+    ("beta: 8", "schedule: {stps: 2}", "BAGS:", r"rows\.BAGS: no schedule setting 'stps'\. Did you mean 'steps'\?"),
+    ("beta: 8", "schedule: {lr: 0}", "BAGS:", r"rows\.BAGS: lr: input should be greater than 0, got 0"),
+    ("beta: 8", "schedule: 5", "BAGS:", r"rows\.BAGS: schedule must be a mapping"),
+    ("lr: 0.01, warmup", "learn: 0.01, warmup", "schedule:",
+     r"schedule\.learn: no setting 'learn'\. Did you mean 'lr'\?"),
+    ("steps: 3", "steps: three", "schedule:", r"schedule\.steps: .*valid integer.*got 'three'"),
+    ("steps: 3", "steps: 0", "schedule:", r"schedule\.steps: .*greater than or equal to 1, got 0"),
+    ("steps: 3", "steps: 3, epochs: 1", "schedule:", r"schedule: give either steps or epochs$"),
+    ("steps: 3", "decay: linear", "schedule:", r"schedule\.decay: .*'cosine', 'steps' or 'none', got 'linear'"),
+    ("{steps: 2, lr: 0.01}", "{stps: 2}", "classifier_only", r"stages\.classifier_only: no schedule setting 'stps'"),
+    ("{steps: 2, lr: 0.01}", "3", "classifier_only", r"stages\.classifier_only: must be a mapping, got 3"),
+    ("[5, 10, 20]", "[20, 5]", "test:", r"test\.bins: must ascend, e\.g\. \[10, 100, 1000\], got \[20, 5\]"),
+    ("[5, 10, 20]", "[0, 5]", "test:", r"test\.bins\.0: .*greater than or equal to 1, got 0"),
+    ("seeds: [0]", "seedz: [0]", "seedz", r"seedz: no setting 'seedz'\. Did you mean 'seeds'\? Legal: .*schedule"),
+    ("seeds: [0]", "seeds: 3", "seeds", r"seeds: input should be a list, got 3"),
+    ("seeds: [0]", "seeds: []", "seeds", r"seeds must be different integers, at least one"),
+    ("seeds: [0]", "seeds: [1, 1]", "seeds", r"seeds must be different integers"),
+    ("seeds: [0]", "seeds: [-1]", "seeds", r"seeds\.0: .*greater than or equal to 0, got -1"),
+    ("classes: 4", "clases: 4", "data:", r"data\.clases: no setting 'clases'\. Did you mean 'classes'\?.* objects"),
+    ("classes: 4", "name: glyph", "data:",
+     r"data\.name: no data set 'glyph'\. Did you mean 'glyphs'\? Legal: coco, glyphs"),
+    ("classes: 4", "seed: never", "data:", r"data\.seed: .*valid integer.*got 'never'\. Legal: 'follow'"),
+    ("{classes: 4", "{name: lvis, trian: x}\nx: {a: 1", "data:",
+     r"data\.trian: no setting 'trian'\. .* Legal: images, name"),
+    ("{min_size: 64, max_size: 64}", "5", "input:", r"input: must be a mapping, got 5"),
+    ("preset: cpu", "preset: cpo", "preset", r"no preset 'cpo'\. Did you mean 'cpu'\? Legal: .*cpu"),
+    ("preset: cpu", "preset: [cpu]", "preset", r"no preset '\['cpu'\]'"),
+    ("preset: cpu", "preset: cpu\ndetector: {engine: torchvison}", "detector",
+     r"detector\.engine: no engine 'torchvison'\. Did you mean 'torchvision'\?"),
+    ("preset: cpu", "preset: cpu\ndetector: {trunk: smal}", "detector",
+     r"detector\.trunk: no trunk 'smal'\. Did you mean 'small'\? Legal: .*resnet50_fpn"),
+    ("preset: cpu", "preset: cpu\ndetector: {rpn: {levels: ['7']}}", "detector",
+     r"detector\.rpn\.levels: no feature map"),
+    ("preset: cpu", "preset: cpu\ndetector: {weights: none.pth}", "detector",
+     r"detector\.weights none\.pth: no such weights"),
+    ("preset: cpu", "preset: cpu\nmethods_path: 3", "methods_path", r"methods_path: not a path: 3"),
+    ("seeds: [0]", "seeds: [0]\ncompare_with: bags_tabl1", "compare_with",
+     r"compare_with: no published table 'bags_tabl1'\. Did you mean 'bags_table1'\?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), MESSAGES, ids=[c[1] for c in MESSAGES])
+def test_an_error_names_the_line_and_what_is_legal(write: Write, old: str, new: str, line: str, message: str) -> None:
+    assert TINY.count(old) == 1
+    text = TINY.replace(old, new)
+    with pytest.raises(UserError, match=rf"tiny\.yaml:{line_of(text, line)}[ :].*{message}"):
+        planning.make(commands.open_suite(write(text)))
+
+
+@pytest.mark.parametrize("rows", ["", "rows: {}\n", "rows: [1]\n", "rows:\n"])
+def test_a_suite_needs_rows(write: Write, rows: str) -> None:
+    with pytest.raises(UserError, match=r"tiny\.yaml:\d+: a suite needs rows\. Legal: rows: \{label"):
+        commands.open_suite(write(TINY.split("rows:")[0] + rows))
+
+
+OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"preset": "cpo"}, r"--preset: no preset 'cpo'\. Did you mean 'cpu'\?"),
+    ({"only": "baseline,BAG"}, r"--only .*: no row 'BAG'\. Did you mean 'BAGS'\? Legal: BAGS, baseline"),
+    ({"seeds": "1,x"}, r"--seeds: 'x' is not a seed. Legal: non-negative integers"),
+    ({"seeds": "-1"}, r"--seeds: '-1' is not a seed"),
+    ({"sets": ["schedule.steps"]}, r"--set: 'schedule\.steps' is not key=value\. Legal: e\.g\."),
+    ({"sets": ["=3"]}, r"--set: '=3' is not key=value"),
+    ({"sets": ["schedule.steps=[3"]}, r"--set: '\[3' is not a YAML value"),
+    ({"sets": ["seeds.a=3"]}, r"--set seeds\.a=3: 'seeds' is a value, not a section"),
+    ({"sets": ["rows.BGS.beta=4"]}, r"--set rows\.BGS\.beta=4: no row 'BGS'\. Did you mean 'BAGS'\?"),
+    ({"sets": ["rows.BAGS.bta=4"]}, r"tiny\.yaml:\d+ rows\.BAGS: no setting 'bta'\. Did you mean 'beta'\?"),
+    ({"sets": ["rows=3"]}, r"tiny\.yaml:\d+: a suite needs rows"),
+    ({"sets": ["rows.BAGS=3"]}, r"tiny\.yaml:\d+ rows\.BAGS: a row needs a method"),
+    ({"sets": ["schedule..lr=3"]}, r"schedule\.: no setting ''"),
+    ({"sets": ["data=3"], "data": "nowhere"}, r"data: must be a mapping, got 3"),
+    ({"data": "nowhere"}, r"nowhere.*: no such annotation file"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), OPTIONS, ids=[str(next(iter(o[0].values()))) for o in OPTIONS])
+def test_an_error_in_an_option_names_the_option(write: Write, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        planning.make(commands.open_suite(write(), **options))
+
+
+def test_data_of_the_command_line_over_a_section_that_is_none(write: Write, tmp_path: Path) -> None:
+    suite = commands.open_suite(write("data:\nrows: {a: {method: baseline}}\n"), data=str(tmp_path))
+    assert suite.sections.data.model_dump()["path"] == str(tmp_path)

@@ -116,7 +116,7 @@ def resolve(spec: Part | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     return getattr(loaded, name), dict(plain(canonical(settings)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def module_version(module: str) -> int:
     """VERSION of one of our modules, read from its syntax tree: part of the keys that its code enters."""
     path = TREE / (module.replace(".", "/") + ".py")

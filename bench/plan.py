@@ -97,6 +97,8 @@ class Estimate:
 
     def _declared(self, stage: Stage) -> float | None:
         if stage.kind == "train":
+            if stage.spec["schedule"]["steps"] is None:
+                return None  # how many steps an epoch has, the sampler knows
             only = stage.spec["trainable"] == ["classifier"]
             return self.cost.classifier_step if only else self.cost.train_step
         if stage.kind == "patch":
@@ -271,7 +273,9 @@ def _shape(stage: Stage) -> str:
     """Stages of one shape cost the same per unit of length."""
     if stage.kind == "train":
         spec = stage.spec
-        what: Any = [spec["detector"], spec["input"], spec["schedule"]["batch"], spec["trainable"], spec["engine"]]
+        unit = "epoch" if spec["schedule"]["steps"] is None else "step"
+        batch = spec["schedule"]["batch"]
+        what: Any = [spec["detector"], spec["input"], batch, spec["trainable"], spec["engine"], unit]
     elif stage.kind == "data":
         what = {k: v for k, v in stage.spec.items() if k != "seed"}
     elif stage.kind == "patch":

@@ -162,15 +162,18 @@ def method_named(name: str, known: Mapping[str, type[Method]], where: str) -> ty
 
 def _collect(module: Any, found: dict[str, type[Method]]) -> None:
     for value in vars(module).values():
-        if (
-            inspect.isclass(value)
-            and issubclass(value, Method)
-            and value is not Method
-            and value.__module__ == module.__name__
-        ):
-            if found.get(value.name, value) is not value:
-                raise UserError(f"two methods are called '{value.name}'", where=str(inspect.getsourcefile(value)))
-            found[value.name] = value
+        if not (inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__):
+            continue
+        file = str(inspect.getsourcefile(value))
+        name = getattr(value, "name", None)
+        if inspect.isabstract(value) and name is None:
+            continue  # what several methods of a file share
+        if not isinstance(name, str) or inspect.isabstract(value):
+            lacking = "plan" if isinstance(name, str) else "name"
+            raise UserError(f"method class {value.__name__} has no {lacking}", where=file, hint="see: CONTRIBUTING.md")
+        if found.get(name, value) is not value:
+            raise UserError(f"two methods are called '{name}'", where=file)
+        found[name] = value
 
 
 def _import(file: Path) -> Any:

@@ -1,0 +1,124 @@
+"""From the command line to the table, MLflow and the report; and a second run that has nothing to do."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from typing import Any
+
+import pytest
+from tiny_suite import SETS, SMOKE, Undisturbed, attempts, drive
+from typer.testing import CliRunner
+
+from bench.cli import app
+
+LABELS = ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]
+
+
+def ask(smoke: Undisturbed, command: str) -> Any:
+    words = [word for text in SETS for word in ("--set", text)]
+    result = CliRunner().invoke(app, [command, str(SMOKE), "--store", str(smoke.root), *words, "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_every_row_has_a_number(smoke: Undisturbed) -> None:
+    rows = ask(smoke, "report")
+    assert [row["row"] for row in rows] == LABELS
+    for row in rows:
+        assert set(row) >= {"row", "seeds", "metrics", "protocol"}
+        assert row["seeds"] == [0]
+        ap = row["metrics"]["AP"]
+        assert set(ap) >= {"mean", "sd", "n"}
+        assert math.isfinite(ap["mean"])
+        assert 0.0 <= ap["mean"] <= 100.0
+        assert ap["n"] == 1
+        assert ap["sd"] is None  # of one run no spread is known
+        assert row["protocol"]["val_digest"] == rows[0]["protocol"]["val_digest"]
+
+
+def test_the_table_closes_the_output(smoke: Undisturbed) -> None:
+    lines = smoke.output.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("row ") and " AP " in line)
+    assert [line.split()[0] for line in lines[header + 2 : header + 2 + len(LABELS)]] == LABELS
+    assert "fused: cls-retrain + re-weight-cls + BAGS" in smoke.output  # the order of the table
+    assert "shared: baseline by 6 rows" in smoke.output
+    assert "report:" in lines[-1]
+
+
+def test_plan_knows_what_is_done_and_what_it_cost(smoke: Undisturbed) -> None:
+    plan = ask(smoke, "plan")
+    assert {stage["key"] for stage in plan["stages"]} == set(smoke.plan.stages)
+    for stage in plan["stages"]:
+        assert set(stage) >= {"key", "kind", "rows", "state", "seconds"}
+        assert stage["state"] == "done"
+        assert stage["seconds"] >= 0
+        assert set(stage["rows"]) <= set(LABELS)
+    shared = next(s for s in plan["stages"] if s["kind"] == "train" and len(s["rows"]) > 1)
+    assert shared["rows"] == [label for label in LABELS if label != "RFS"]
+    assert plan["unshared"] > len(plan["stages"])
+    assert plan["done"] == len(plan["stages"])
+
+
+def test_report_files(smoke: Undisturbed) -> None:
+    folder = smoke.root / "reports" / "smoke"
+    for name in ("table.txt", "table.md", "table.tex", "table.csv", "ap_by_bin.png", "weight_norms.png"):
+        assert (folder / name).stat().st_size > 100, name
+    assert all(label in (folder / "table.csv").read_text() for label in LABELS)
+
+
+def test_mlflow_holds_every_stage_and_row_as_finished(smoke: Undisturbed) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    client = tracking.MlflowClient(tracking_uri=f"sqlite:///{smoke.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("smoke")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    keys = {run.data.tags["bench.key"] for run in runs}
+    assert set(smoke.plan.stages) <= keys
+    assert len(keys) == len(runs)
+    names = {run.info.run_name for run in runs}
+    assert all(any(label in name for name in names) for label in LABELS)
+    baseline = next(r for r in runs if r.data.tags["bench.key"] == next(iter(_trained(smoke))))
+    curve = client.get_metric_history(baseline.info.run_id, "loss")
+    assert [point.step for point in curve] == sorted({point.step for point in curve})
+    assert all(math.isfinite(point.value) for point in curve)
+    assert len(curve) >= 10
+
+
+def _trained(smoke: Undisturbed) -> list[str]:
+    return [key for key, stage in smoke.plan.stages.items() if stage.kind == "train"]
+
+
+def test_each_stage_took_one_attempt(smoke: Undisturbed) -> None:
+    assert {len(found) for found in attempts(smoke.plan, smoke.root).values()} == {1}
+
+
+def test_second_run_trains_nothing_and_is_quick(smoke: Undisturbed) -> None:
+    before, held = attempts(smoke.plan, smoke.root), smoke.digests()
+    begun = time.monotonic()
+    ended = drive(smoke.root)
+    seconds = time.monotonic() - begun
+    assert ended.returncode == 0, ended.stderr
+    assert seconds < 10
+    assert attempts(smoke.plan, smoke.root) == before
+    assert smoke.digests() == held
+    assert f"{len(before)} done" in ended.stdout
+    assert all(f"\n{label} " in ended.stdout for label in LABELS)
+
+
+def test_a_report_older_than_a_stage_is_written_again(smoke: Undisturbed) -> None:
+    """A driver was killed while its jobs went on: nothing is left to do, but nobody has told."""
+    table = smoke.root / "reports" / "smoke" / "table.txt"
+    whole = table.read_text()
+    table.write_text("of an earlier run, with half the rows\n")
+    _age(table)
+    ended = drive(smoke.root)
+    assert ended.returncode == 0, ended.stderr
+    assert table.read_text() == whole
+
+
+def _age(path: Any) -> None:
+
+    os.utime(path, (1, 1))

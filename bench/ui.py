@@ -23,7 +23,7 @@ STOP_SECONDS = 5.0  # the server's workers get this long to end (measured: they 
 
 
 def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
-    """Serve until Ctrl-C; returns the server's exit code (0 after Ctrl-C).
+    """Serve until Ctrl-C or SIGTERM; returns the server's exit code (0 after those).
 
     Raises:
         UserError: see `ui_command`.
@@ -32,6 +32,8 @@ def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
     # Its job runner is for features we do not use and is seven more processes.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
+    # A server that outlives a killed `bench ui` would keep the port: SIGTERM ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return server.wait()
     except KeyboardInterrupt:

@@ -168,9 +168,8 @@ def test_only_commands_look_up_at_the_reports() -> None:
 
 
 def words_of(node: ast.AST) -> set[str]:
-    return {
-        n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)
-    }
+    names = [n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute)]
+    return {n.id if isinstance(n, ast.Name) else n.attr for n in names}
 
 
 def is_text(node: ast.AST) -> bool:
@@ -181,17 +180,14 @@ def cases(tree: ast.Module) -> Iterator[int]:
     """Lines where an engine or a method is compared with a text: `engine == "x"`, `row.method.name in ("x", "y")`."""
     watched = {"engine", "method", "engine_name", "method_name"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and all(
-            isinstance(o, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for o in node.ops
-        ):
-            sides = [node.left, *node.comparators]
-            if any(words_of(side) & watched for side in sides) and any(
-                is_text(side) and not words_of(side) for side in sides
-            ):
-                # `"method" not in value` asks for a key of a mapping: the text is on the left.
-                if not (isinstance(node.ops[0], ast.In | ast.NotIn) and is_text(node.left)):
-                    yield node.lineno
-        elif isinstance(node, ast.Match) and words_of(node.subject) & watched:
+        if isinstance(node, ast.Match) and words_of(node.subject) & watched:
+            yield node.lineno
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        if isinstance(node.ops[0], ast.In | ast.NotIn) and is_text(node.left):
+            sides = sides[1:]  # `"method" in value` asks for a key
+        if any(words_of(side) & watched for side in sides) and any(is_text(s) and not words_of(s) for s in sides):
             yield node.lineno
 
 
@@ -212,7 +208,8 @@ def test_cases_are_found(code: str, found: bool) -> None:
 
 
 def test_there_is_no_if_engine_and_no_if_method() -> None:
-    assert not [f"{m.path}:{line}" for m in product() for line in cases(m.tree)]
+    house = [module for module in product() if not below(module.name, "reports")]
+    assert not [f"{module.path}:{line}" for module in house for line in cases(module.tree)]
 
 
 # -- size

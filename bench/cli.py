@@ -148,12 +148,15 @@ def report(
     suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
     sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
+    official: Annotated[bool, typer.Option("--official", help="Check AP against the official lvis package.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
     from bench import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    if official:
+        raise typer.Exit(commands.official(loaded, store, Console()))
     if as_json:
         typer.echo(json.dumps(commands.report_json(loaded, store), indent=1))
     else:

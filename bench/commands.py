@@ -96,16 +96,18 @@ def run(
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
             ended = launch.run(plan, store, slots, fuse=fuse, keep_going=keep_going, show=display.show)
-    if view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
-        sync(suite, store_path, console, tracking_uri)
-        report(suite, store_path, console, out, failed=ended)  # last: a table that is up to date tells of both
-    else:
-        print_table(plan, store, console)
-    if ended.interrupted:
-        command = again or f"python -m bench run {suite.path}"
-        console.print(f"saved. Continue: {command}", highlight=False, markup=False, soft_wrap=True)
-    for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
-        show(mistake)
+    try:
+        if view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
+            sync(suite, store_path, console, tracking_uri)
+            report(suite, store_path, console, out, failed=ended)  # last: a table that is up to date tells of both
+        else:
+            print_table(plan, store, console)
+        if ended.interrupted:
+            command = again or f"python -m bench run {suite.path}"
+            console.print(f"saved. Continue: {command}", highlight=False, markup=False, soft_wrap=True)
+    finally:  # a disk that is full for a stage is so for its report
+        for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
+            show(mistake)
     return ended.code
 
 
@@ -170,6 +172,13 @@ def report_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
 
     plan, store = planning.make(suite), Store(store_path)
     return to_json(load(store, plan), order=[row.label for row in suite.rows], skipped=_absent(plan, store, None))
+
+
+def official(suite: Suite, store_path: Path, console: Console) -> int:
+    """`report --official`: 0 if the official evaluator gives the same numbers, 1 if not."""
+    from bench import crosscheck
+
+    return 0 if crosscheck.show(crosscheck.compare(planning.make(suite), Store(store_path)), console) else 1
 
 
 def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None, *, strict: bool = False) -> None:

@@ -43,8 +43,8 @@ def disk_errors(path: Path, need: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            about = f"; needs about {_megabytes(need)}" if need else ""
-            what = f"no space left on the disk: free space {_megabytes(free_bytes(path))}{about}"
+            about = f"; needs about {_size(need)}" if need else ""
+            what = f"no space left on the disk: free space {_size(free_bytes(path))}{about}"
             hint = "free some space, or move the store to a larger disk; what is finished stays valid"
             raise UserError(what, where=str(path), hint=hint) from error
         if error.errno in _REFUSED:
@@ -211,5 +211,5 @@ def sweep_temporaries(folder: Path) -> None:
                 path.unlink()
 
 
-def _megabytes(count: int | None) -> str:
-    return f"{(count or 0) / 1e6:.1f} MB"
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -91,7 +91,7 @@ def connect(store_root: Path, uri: str | None) -> Any:
     from mlflow.tracking import MlflowClient  # 0.9 s, so only where it is used
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a screen of "Running upgrade .." otherwise
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong reaches the user as a notice
     return MlflowClient(tracking_uri=uri or default_uri(store_root))
 
 

@@ -11,7 +11,9 @@ equally well in every bin.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from bench.data.glyph_render import Drawn, Renderer
 from bench.data.glyph_vocabulary import class_name, vocabulary
 from bench.data.split import ANNOTATIONS, PIXELS, write_json
+from bench.disk import disk_errors
 from bench.errors import UserError
 from bench.frequency import ClassStatistics, lvis_frequency
 from bench.seeds import generator
@@ -78,7 +81,7 @@ def make_split(
     else:
         dealt = deal(np.full(spec.classes, spec.val_instances), spec.objects, generator(seed, "glyphs/deal/val"))
     shape = (len(dealt), spec.size, spec.size, 3)
-    np.lib.format.open_memmap(out / PIXELS, mode="w+", dtype=np.uint8, shape=shape).flush()
+    _reserve(out / PIXELS, shape)
     job = _Job(spec, seed, split, out / PIXELS, tuple(dealt))
     images: list[Annotation] = []
     annotations: list[Annotation] = []
@@ -99,6 +102,15 @@ def make_split(
     write_json(
         out / ANNOTATIONS, {"info": info, "images": images, "annotations": annotations, "categories": categories}
     )
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """Make the file of pixels with all its bytes: a process that writes to a mapped file on a full disk is killed."""
+    need = math.prod(shape)
+    with disk_errors(path, need):
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def instance_counts(spec: GlyphsData, seed: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.disk import disk_errors
 from bench.environment import capture
 from bench.errors import UserError
 from bench.lease import Lease
@@ -123,7 +124,7 @@ class Job:
                 work.attempt.events.write("end", status="KILLED", error="stopped; it continues from its checkpoint")
             return {work.key: Outcome("stopped") for work in works}
         except Exception as error:
-            return {work.key: _failed(store, work.attempt, error) for work in works}
+            return {work.key: _failed(store, work.attempt, _told(error, work.attempt.folder)) for work in works}
         seconds = (time.monotonic() - begun) / len(works)
         outcomes = {}
         for work, failed in zip(works, errors, strict=True):
@@ -159,6 +160,15 @@ def _finish(store: Store, work: Work, seconds: float) -> Outcome:
         return _failed(store, work.attempt, error)
     work.attempt.events.write("end", status="FINISHED", seconds=seconds)
     return Outcome("done")
+
+
+def _told(error: Exception, folder: Path) -> Exception:
+    """What the disk refused, wherever in a stage's code that was, as the user's error; any other error as it is."""
+    try:
+        with disk_errors(folder):
+            raise error
+    except Exception as told:
+        return told
 
 
 def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:

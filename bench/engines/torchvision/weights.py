@@ -101,8 +101,8 @@ def read_file(path: str) -> Mapping[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is not bounded: KeyError, IndexError, UnicodeDecodeError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read '{path}': {reason}", where="detector.weights", allowed="a state dict") from error
+        what = f"cannot read '{path}': damaged, cut short, or not written by torch.save ({type(error).__name__})"
+        raise UserError(what, where="detector.weights", allowed="a state dict of tensors") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
     return state

@@ -125,7 +125,7 @@ class Job:
             return {work.key: Outcome("stopped") for work in works}
         except Exception as error:
             return {work.key: _failed(store, work.attempt, _told(error, work.attempt.folder)) for work in works}
-        seconds = (time.monotonic() - begun) / len(works)
+        seconds = time.monotonic() - begun  # of a fused stage: of the whole pass
         outcomes = {}
         for work, failed in zip(works, errors, strict=True):
             outcomes[work.key] = _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds)

@@ -210,20 +210,22 @@ def wall_seconds(
     waiting = jobs(plan, missing, estimate, fuse=fuse)
     done = {key: 0.0 for key in plan.stages if key not in missing}
     free = [0.0] * max(1, slots)
-    while waiting:
-        started = next((j for j in waiting if ready(j, plan, done)), None)
-        if started is None:
-            return None
-        waiting.remove(started)
-        own = set(started.keys)
-        begin = max((done[i.key] for k in own for i in plan.stages[k].inputs.values() if i.key not in own), default=0.0)
-        slot = min(range(len(free)), key=lambda s: free[s])
-        now = max(free[slot], begin) + estimate.cost.start
-        for unit in started.units:
-            now += max(estimate(plan.stages[key]) or 0.0 for key in unit)
-            done |= dict.fromkeys(unit, now)
-        free[slot] = now
+    while startable := [job for job in waiting if ready(job, plan, done)]:
+        now = {job: max(min(free), _inputs_at(job, plan, done)) for job in startable}
+        job = min(startable, key=now.__getitem__)  # the first of equals has the most that waits for it
+        waiting.remove(job)
+        end = now[job] + estimate.cost.start
+        for unit in job.units:
+            end += max(estimate(plan.stages[key]) or 0.0 for key in unit)
+            done |= dict.fromkeys(unit, end)
+        free[free.index(min(free))] = end
     return max(done.values(), default=0.0)
+
+
+def _inputs_at(job: JobPlan, plan: Plan, done: Mapping[str, float]) -> float:
+    """When the last input from outside the job is there."""
+    own = set(job.keys)
+    return max((done[i.key] for k in own for i in plan.stages[k].inputs.values() if i.key not in own), default=0.0)
 
 
 def pulled_in(plan: Plan) -> list[str]:

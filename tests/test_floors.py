@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data*",),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
-    ("launch", "mirror"),  # F6
+    ("launch", "mirror", "crosscheck"),  # F6
     ("track", "ui", "progress"),
     ("overview",),
     ("commands",),  # F7

@@ -190,7 +190,7 @@ def _prepare(
     learners = []
     for work, classifier, fresh in classifiers:
         classifier.to(device)
-        classifier.train(not trainable or "classifier" in trainable)
+        classifier.train(not trainable or any(group in classifier.groups() for group in trainable))
         saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
         if trainable != ("classifier",):
             state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)

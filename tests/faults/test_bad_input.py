@@ -1,0 +1,407 @@
+"""Bad input through the real command line: one message, exit code 2, no traceback, nothing started, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import commands
+from bench import plan as planning
+from bench.plan import Plan
+from bench.run.model import WEIGHTS
+from bench.run.predict import DETECTIONS
+from bench.store import Store
+from tests.conftest import TINY, Bench, Ran, Write, line_of
+from tests.tiny_suite import bring
+
+SIDE = 64  # pixels of a picture
+
+
+def refused(ran: Ran, *patterns: str) -> None:
+    """One message on stderr that says all this, exit code 2, no traceback."""
+    assert ran.code == 2, ran.out + ran.err
+    assert "Traceback" not in ran.err + ran.out
+    assert ran.err.startswith("error: "), ran.err
+    assert len(re.findall("^error: ", ran.err, re.M)) == 1, ran.err
+    assert len(ran.err.splitlines()) <= 3, ran.err
+    for pattern in patterns:
+        assert re.search(pattern, ran.err), f"{pattern!r} is not in {ran.err!r}"
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder below, with size and time of its last change."""
+    found = {p: p.stat() for p in folder.rglob("*")}
+    return {str(p.relative_to(folder)): (s.st_size, s.st_mtime_ns) for p, s in found.items() if not p.is_dir()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """A store that holds something; it is the same afterwards."""
+    folder = tmp_path / "store"
+    (folder / "0123abc").mkdir(parents=True)
+    (folder / "0123abc" / "stage.json").write_text("{}")
+    before = tree(folder)
+    yield folder
+    assert tree(folder) == before
+
+
+# -- the suite and the options
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change of the tiny suite, more words for the command, and what must be said."""
+
+    name: str
+    says: tuple[str, ...]
+    old: str = ""
+    new: str = ""
+    line: str = ""  # a word of the line that is blamed
+    words: tuple[str, ...] = ()
+
+
+def of_set(name: str, value: str, *says: str) -> Case:
+    return Case(name, says, words=("--set", value))
+
+
+CASES = [
+    Case("unknown method",
+         (r"no method 'bag'\. Did you mean 'bags'\?", "Legal: .*tau_norm", "see: python -m bench methods"),
+         "method: bags", "method: bag", "BAGS:"),
+    Case("unknown setting",
+         (r"no setting 'bta'\. Did you mean 'beta'\?", "Legal: beta, edges"), "beta: 8", "bta: 8", "BAGS:"),
+    Case("wrong type", (r"rows\.BAGS\.beta: .*number.*got 'many'",), "beta: 8", "beta: many", "BAGS:"),
+    Case("out of range", (r"rows\.BAGS\.beta: .*greater than or equal to 0, got -1",), "beta: 8", "beta: -1", "BAGS:"),
+    Case("unknown section", (r"no setting 'seedz'\. Did you mean 'seeds'\?",), "seeds: [0]", "seedz: [0]", "seedz"),
+    Case("a list for a section", (r"input: must be a mapping, got \[64\]",), "{min_size: 64, max_size: 64}", "[64]", "input"),
+    Case("bins that fall", (r"test\.bins: must ascend, .*got \[20, 5\]",), "[5, 10, 20]", "[20, 5]", "test:"),
+    Case("steps and epochs", ("give either steps or epochs",), "steps: 3", "steps: 3, epochs: 1", "schedule:"),
+    Case("a row without a method",
+         (r"rows\.BAGS: a row needs a method\. Legal:",), "method: bags, beta: 8", "", "BAGS:"),
+    Case("empty rows", ("a suite needs rows", r"Legal: rows: \{label"),
+         "rows:\n  baseline: {method: baseline}\n  BAGS: {method: bags, beta: 8}", "rows: {}", "rows:"),
+    Case("broken YAML", ("broken YAML: expected",), "seeds: [0]", "seeds: [0", "rows:"),
+    Case("a duplicate key", ("duplicate key 'method' \\(first on line \\d+\\)",), "beta: 8", "method: rfs", "BAGS:"),
+    Case("a YAML tag that runs code", ("the tag '.*os.system' is not allowed",),
+         "seeds: [0]", "seeds: !!python/object/apply:os.system [ls]", "seeds"),
+    Case("unknown preset", (r"no preset 'cpo'\. Did you mean 'cpu'\?",), "preset: cpu", "preset: cpo", "preset"),
+    Case("unknown comparison", (r"no published table 'bags_tabl1'\. Did you mean 'bags_table1'\?",),
+         "seeds: [0]", "seeds: [0]\ncompare_with: bags_tabl1", "compare_with"),
+    Case("missing method file",
+         (r"none\.py: no such method file",), "preset: cpu", "preset: cpu\nmethods_path: none.py"),
+    Case("unknown preset option", (r"--preset: no preset 'cpo'\. Did you mean 'cpu'\?",), words=("--preset", "cpo")),
+    Case("unknown row",
+         (r"--only .*no row 'BAG'\. Did you mean 'BAGS'\? Legal: BAGS, baseline",), words=("--only", "BAG")),
+    Case("a seed that is none",
+         ("--seeds: 'x' is not a seed. Legal: non-negative integers",), words=("--seeds", "1,x")),
+    Case("missing data folder", (r"nowhere.*: no such annotation file", "Legal: "), words=("--data", "nowhere")),
+    of_set("a set without value", "schedule.steps", r"--set: 'schedule\.steps' is not key=value\. Legal: e\.g\."),
+    of_set("a set of nothing known", "schedule.stps=3", r"schedule\.stps: no setting 'stps'\. Did you mean 'steps'\?"),
+    of_set("a set of no row", "rows.BGS.beta=3", r"--set rows\.BGS\.beta=3: no row 'BGS'\. Did you mean 'BAGS'\?"),
+    of_set("unknown engine",
+         "detector.engine=torchvison", r"detector\.engine: no engine 'torchvison'.*'torchvision'\?"),
+    of_set("unknown trunk",
+         "detector.trunk=smal", r"detector\.trunk: no trunk 'smal'.*'small'\? Legal: .*resnet50_fpn"),
+    of_set("anchors that do not fit",
+         "detector.rpn.anchor_sizes=[[3], [4]]", r"2 groups of anchor sizes for 1 levels\. Legal"),
+    of_set("missing weights file", "detector.weights=none.pth", r"detector\.weights none\.pth: no such weights file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_suite_or_an_option_that_is_wrong(bench: Bench, write: Write, store: Path, case: Case) -> None:
+    assert TINY.count(case.old) == 1 or not case.old
+    text = TINY.replace(case.old, case.new) if case.old else TINY
+    ran = bench("run", write(text), "--store", store, *case.words)
+    refused(ran, *case.says)
+    if case.line:
+        assert f"tiny.yaml:{line_of(text, case.line)}" in ran.err
+    assert ran.out == ""
+
+
+def test_missing_suite_file(bench: Bench, write: Write, store: Path) -> None:
+    write()
+    refused(bench("run", "tinny.yaml", "--store", store), r"tinny\.yaml: no such file\. Legal: tiny\.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["plan", "tiny.yaml", "--stroe", "x"], "No such option: --stroe"),
+        (["plan"], "Missing argument"),
+        (["run", "tiny.yaml", "--jobs", "0"], "--jobs"),
+        (["run", "tiny.yaml", "--jobs", "two"], "--jobs"),
+        (["ui", "--port", "99999"], "--port"),
+    ],
+)
+def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], says: str) -> None:
+    write()
+    ran = bench(*words)
+    assert ran.code == 2
+    assert says in ran.err
+    assert "Usage:" in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["methods", "bag"], r"no method 'bag'\. Did you mean 'bags'\?"),
+        (
+            ["why", "tiny.yaml", "zzz"],
+            r"no stage begins with 'zzz' and no row is called so\. Legal: ",
+        ),
+        (["why", "tiny.yaml", ""], r"no stage begins with ''"),
+        (["data", "check", ".", "--format", "voc"], r"--format: 'voc' is no format\. Legal: lvis, coco"),
+        (["data", "check", "nowhere"], r"nowhere.*: no such folder"),
+        (["data", "fill-negatives", "none.json", "out.json"], r"none\.json: "),
+        (["ui", "--store", "nowhere"], r"nowhere.*: nothing has been tracked in this store yet\n  run a suite first"),
+        (["plan", "tiny.yaml", "--store", "tiny.yaml"], r"tiny\.yaml: the store must be a folder, but this is a file"),
+        (["run", "tiny.yaml", "--store", "tiny.yaml/below"], r"tiny\.yaml: the store must be a folder"),
+    ],
+)
+def test_other_commands(bench: Bench, write: Write, words: list[str], says: str) -> None:
+    write()
+    refused(bench(*words), says)
+
+
+# -- the machine
+
+
+def test_no_gpu(bench: Bench, write: Write, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    ran = bench("run", write(), "--store", store, "--set", "machine.device=cuda")
+    refused(ran, r"machine\.device: no GPU on this machine\. Legal: auto, cpu", "--set machine.device=cpu")
+
+
+def test_an_occupied_port(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "mlflow.db").write_bytes(b"")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused(bench("ui", "--port", port), f"--port: port {port} is in use", r"a free one: --port \d+")
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`mounted("size=2m")`: a small disk of one's own; skips where that is not allowed."""
+    made: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"disk{len(made)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+            pytest.skip("only root can mount a small disk")
+        made.append(folder)
+        return folder
+
+    yield mount
+    for folder in made:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_read_only_store(bench: Bench, write: Write, mounted: Callable[[str], Path]) -> None:
+    disk = mounted("size=1m,ro")
+    refused(bench("run", write(), "--store", disk), f"{disk}.*: .*the file system is read-only", "choose a store")
+
+
+def test_a_disk_that_is_full_for_the_first_byte(bench: Bench, write: Write, mounted: Callable[[str], Path]) -> None:
+    disk = mounted("size=4k")
+    (disk / "filled").write_bytes(b"x" * 4096)
+    refused(
+        bench("run", write(), "--store", disk / "store"), r"no space left on the disk: free space 0\.0 kB; needs about"
+    )
+    assert [p.name for p in disk.iterdir()] in (["filled"], ["filled", "store"], ["store", "filled"])
+
+
+def test_a_disk_that_fills_up_in_training_says_what_it_needs(
+    bench: Bench, write: Write, mounted: Callable[[str], Path]
+) -> None:
+    disk = mounted("size=3m")  # the database, the pictures and 2 MB less than a checkpoint
+    ran = bench("run", write(), "--store", disk / "store", "--only", "baseline")
+    refused(ran, r"checkpoint-1.*: no space left on the disk: free space .*; needs about \d\.\d MB", "free some space")
+    assert {"data"} == {kind for kind, state in states(disk / "store").items() if state == "done"}
+
+
+def states(root: Path) -> dict[str, str]:
+    """Kind -> state of the stages of a store with one stage of a kind (or several of one state)."""
+    store = Store(root)
+    return {store.load(key)["kind"]: "done" if store.done(key) else "missing" for key in store.keys()}
+
+
+# -- pictures and annotations
+
+Document = dict[str, Any]
+PHOTOS = """\
+preset: cpu
+data: {name: lvis, path: photos}
+input: {min_size: 64, max_size: 64}
+schedule: {steps: 3, batch: 4, lr: 0.01, warmup: 1, checkpoint_every: 1}
+test: {bins: [2, 3]}
+rows:
+  baseline: {method: baseline}
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six pictures to train on and two to test on, two classes."""
+    folder = tmp_path / "photos"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    for split, ids in (("train", range(1, 7)), ("val", range(7, 9))):
+        images, boxes = [], []
+        for i in ids:
+            Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(folder / "images" / f"{i}.png")
+            images.append({"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE})
+            boxes.append({"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [5, 5, 30, 30], "area": 900})
+        categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "newt"}]
+        document = {"images": images, "annotations": boxes, "categories": categories}
+        (folder / "annotations" / f"{split}.json").write_text(json.dumps(document))
+    return folder
+
+
+def change(file: Path, edit: Callable[[Document], object]) -> None:
+    document = json.loads(file.read_text())
+    edit(document)
+    file.write_text(json.dumps(document))
+
+
+def test_missing_annotation_file(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+    (photos / "annotations" / "val.json").rename(photos / "annotations" / "test.json")
+    ran = bench("run", write(PHOTOS), "--store", store)
+    refused(ran, r"photos/annotations/val\.json: no such annotation file\. Legal: .*test\.json")
+
+
+def test_truncated_annotation_file(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+    file = photos / "annotations" / "train.json"
+    file.write_bytes(file.read_bytes()[:-200])
+    ran = bench("run", write(PHOTOS), "--store", store)
+    refused(ran, r"train\.json:1:\d+: not valid JSON at character \d+", "may be cut short")
+
+
+def test_missing_picture(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+    (photos / "images" / "3.png").unlink()
+    ran = bench("run", write(PHOTOS), "--store", store)
+    refused(ran, r"no such picture: 3\.png", "data check")
+
+
+def test_a_picture_name_that_leaves_the_root(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+    change(photos / "annotations" / "train.json", lambda d: d["images"][0].update(file_name="../../secret.png"))
+    ran = bench("run", write(PHOTOS), "--store", store)
+    refused(ran, r"train\.json: picture name '\.\./\.\./secret\.png' leaves the image root", "data check")
+
+
+def test_weights_that_are_none(bench: Bench, write: Write, photos: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(bytes(range(256)) * 20)
+    ran = bench("run", write(PHOTOS), "--store", store, "--set", "detector.weights=w.pth")
+    refused(ran, r"tiny\.yaml:\d+ detector\.weights: cannot read 'w\.pth': damaged, cut short, or not written by torch")
+
+
+def test_ids_that_do_not_exist(bench: Bench, write: Write, photos: Path, tmp_path: Path) -> None:
+    change(photos / "annotations" / "train.json", lambda d: d["annotations"][0].update(category_id=77))
+    ran = bench("run", write(PHOTOS))
+    refused(ran, r"train\.json: annotation 1 names category 77, which is not there", "data check")
+    assert states(tmp_path / "store")["train"] == "missing"
+    assert not list((tmp_path / "store").glob("*/attempts/*/checkpoint*"))
+
+
+def test_an_undecodable_picture_is_named_when_training_reaches_it(
+    bench: Bench, write: Write, photos: Path, tmp_path: Path
+) -> None:
+    for picture in (photos / "images").glob("[1-6].png"):
+        picture.write_bytes(picture.read_bytes()[:300])
+    ran = bench("run", write(PHOTOS))
+    refused(ran, r"photos/images/[1-6]\.png: cannot decode this picture")
+    assert states(tmp_path / "store") == {
+        "data": "done",
+        "train": "missing",
+        "predict": "missing",
+        "evaluate": "missing",
+    }
+    assert "baseline" in ran.out  # the table is there, with the reason in place of numbers
+    assert "cannot decode" in ran.out
+
+
+# -- a store that has suffered
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """The tiny suite, run to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY)
+    suite = commands.open_suite(folder / "tiny.yaml")
+    outcomes = bring(suite, folder / "store")
+    assert {outcome.state for outcome in outcomes.values()} == {"done"}
+    return planning.make(suite), folder
+
+
+def digests(plan: Plan, root: Path) -> dict[str, str]:
+    store = Store(root)
+    found = {key: store.done(key) for key in plan.stages}
+    return {key: done.digest for key, done in found.items() if done is not None}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_bad_input_leaves_a_finished_store_as_it_is(bench: Bench, finished: tuple[Plan, Path]) -> None:
+    _, folder = finished
+    before = tree(folder / "store")
+    for words in (["--set", "schedule.stps=3"], ["--only", "BAG"], ["--preset", "cpo"], ["--set", "test.bins=[3, 2]"]):
+        refused(bench("run", folder / "tiny.yaml", "--store", folder / "store", *words))
+    assert tree(folder / "store") == before
+
+
+def test_corrupt_files_of_a_store_are_redone_and_never_loaded(
+    bench: Bench, finished: tuple[Plan, Path], tmp_path: Path
+) -> None:
+    plan, folder = finished
+    root = tmp_path / "store"
+    shutil.copytree(folder / "store", root)
+    before = digests(plan, root)
+    assert set(before) == set(plan.stages)
+    store = Store(root)
+    evaluated = {row.label: row.evaluate for row in plan.rows if row.evaluate is not None}
+    predicted = {label: stage.inputs["predict"] for label, stage in evaluated.items()}
+    model = {label: stage.inputs["model"] for label, stage in predicted.items()}
+
+    cut(store.output(model["baseline"].key) / WEIGHTS)  # a weights file that is too short
+    detections = store.output(predicted["baseline"].key) / DETECTIONS
+    content = bytearray(detections.read_bytes())
+    content[-1] ^= 1
+    detections.write_bytes(content)  # a bit that turned: found when somebody reads it
+    cut(store.folder(evaluated["baseline"].key) / "done")
+    attempt = store.attempts(model["BAGS"].key)[-1]
+    (store.folder(model["BAGS"].key) / "done").unlink()
+    (attempt / "checkpoint-1.safetensors").write_bytes(b"not a checkpoint")
+    cut(store.folder(predicted["BAGS"].key) / "stage.json")
+    (store.folder(evaluated["BAGS"].key) / "done").write_bytes(b"")
+
+    ran = bench("run", folder / "tiny.yaml", "--store", root)
+    assert ran.code == 0, ran.out + ran.err
+    assert "Traceback" not in ran.out + ran.err
+    assert digests(plan, root) == before
+    for stage in (model["baseline"], predicted["baseline"], evaluated["baseline"], model["BAGS"], evaluated["BAGS"]):
+        assert len(Store(root).attempts(stage.key)) == 2, stage.kind
+        assert Store(root).verify(stage.key)
+    assert json.loads((store.folder(predicted["BAGS"].key) / "stage.json").read_text())["key"] == predicted["BAGS"].key

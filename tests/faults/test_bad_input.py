@@ -243,7 +243,8 @@ def test_a_disk_that_fills_up_in_training_says_what_it_needs(
 def states(root: Path) -> dict[str, str]:
     """Kind -> state of the stages of a store with one stage of a kind (or several of one state)."""
     store = Store(root)
-    return {store.load(key)["kind"]: "done" if store.done(key) else "missing" for key in store.keys()}
+    keys = store.keys()
+    return {store.load(key)["kind"]: "done" if store.done(key) else "missing" for key in keys}
 
 
 # -- pictures and annotations

@@ -270,10 +270,10 @@ def _prepare_tracking(store: Store, suite: Suite, uri: str | None, console: Cons
 
 def _check_weights_early(suite: Suite, missing: Sequence[Stage]) -> None:
     """A weights file that cannot be read is refused before anything starts."""
-    path = suite.sections.detector.weights
+    path = suite.weights_file
     if path is not None and any(stage.spec.get("weights") for stage in missing):
         with _blamed_on(suite):
-            importlib.import_module(facts(suite.sections.detector.engine).module).read_weights(path)
+            importlib.import_module(facts(suite.sections.detector.engine).module).read_weights(str(path))
 
 
 @contextlib.contextmanager

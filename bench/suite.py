@@ -7,6 +7,7 @@ Layers, later wins: preset, the suite file, a preset given on the command line (
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,7 +132,7 @@ class Suite:
             "precision": s.machine.precision,
             "bins": list(s.test.bins),
         }
-        return spec, {"weights_path": s.detector.weights}
+        return spec, {"weights_path": str(self.weights_file) if self.weights_file else None}
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
         """The evaluate stage of a model: predict on val, then AP and accuracy."""
@@ -168,15 +169,35 @@ class Suite:
         return {split: self.source.fingerprint(data, split) for split in ("train", "val")}
 
     @cached_property
-    def _weights_digest(self) -> str | None:
-        path = self.sections.detector.weights
-        if path is None:
+    def weights_file(self) -> Path | None:
+        """The file that `detector.weights` names. A bare file name is also looked for where such files tend to lie.
+
+        Raises:
+            UserError: it is nowhere.
+        """
+        name = self.sections.detector.weights
+        if name is None:
             return None
-        file = Path(path)
-        if not file.is_file():
-            where = f"{self.document.where('detector', 'weights')} detector.weights {path}"
-            raise UserError("no such weights file", where=where, hint="give a path, or null to train from scratch")
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        places = [Path(name), *(folder / name for folder in self._weights_folders() if Path(name).name == name)]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            where = f"{self.document.where('detector', 'weights')} detector.weights {name}"
+            looked = f"; looked in {', '.join(str(place.parent) for place in places)}" if len(places) > 1 else ""
+            hint = "give a path, set BENCH_WEIGHTS to its folder, or null to train from scratch"
+            raise UserError(f"no such weights file{looked}", where=where, hint=hint)
+        return found
+
+    def _weights_folders(self) -> list[Path]:
+        """$BENCH_WEIGHTS, a folder `weights` beside the data or one above, torch's own download cache."""
+        own = os.environ.get("BENCH_WEIGHTS")
+        data = self.sections.data
+        beside = list(Path(data.path).resolve().parents)[:2] if isinstance(data, FolderData) else []
+        home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+        return [*([Path(own)] if own else []), *(p / "weights" for p in beside), home / "hub" / "checkpoints"]
+
+    @cached_property
+    def _weights_digest(self) -> str | None:
+        return None if self.weights_file is None else hashlib.sha256(self.weights_file.read_bytes()).hexdigest()
 
 
 def load(
@@ -229,6 +250,8 @@ def load(
         tree["seeds"] = list(seeds)
     rows = tree.pop("rows")
     sections = check_sections(tree, document)
+    if sections.detector.norm == "frozen" and sections.detector.weights is None:
+        notes.append("detector.norm is frozen but there are no weights: nothing will have set its statistics")
     extra = _methods_path(methods_path, document)
     known = discover(extra)
     checked = tuple(

@@ -11,7 +11,7 @@ from bench import commands
 from bench import plan as planning
 from bench.errors import UserError
 from bench.stage import walk
-from bench.suite import Suite, merge
+from bench.suite import Source, Suite, load, merge
 from tests.conftest import ROOT, TINY, Write, line_of
 
 PRESET_LR = 0.06  # of suites/_presets/cpu.yaml
@@ -297,3 +297,40 @@ def test_an_error_in_an_option_names_the_option(write: Write, options: dict[str,
 def test_data_of_the_command_line_over_a_section_that_is_none(write: Write, tmp_path: Path) -> None:
     suite = commands.open_suite(write("data:\nrows: {a: {method: baseline}}\n"), data=str(tmp_path))
     assert suite.sections.data.model_dump()["path"] == str(tmp_path)
+
+
+def test_a_bare_weights_name_is_found_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In $BENCH_WEIGHTS, then in `weights` beside the data or one above; the key holds the content, not the place."""
+    monkeypatch.delenv("BENCH_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-cache"))
+    suite = tmp_path / "s.yaml"
+    suite.write_text(
+        "detector: {weights: w.pth, trunk: mobilenet_v2_fpn}\n"
+        f"data: {{name: lvis, path: {tmp_path / 'sets' / 'birds'}}}\n"
+        "rows: {a: {method: baseline}}\n"
+    )
+
+    def opened() -> Suite:
+        return load(suite, source=Source(lambda data, split: "0", lambda name: 1))
+
+    with pytest.raises(
+        UserError, match=r"s\.yaml:1 detector\.weights w\.pth: no such weights file; looked in"
+    ):
+        opened().train_spec()
+    digests = []
+    for folder in (tmp_path / "weights", tmp_path / "sets" / "weights", tmp_path / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "w.pth").write_bytes(b"the same")
+        if folder.name == "mine":
+            monkeypatch.setenv("BENCH_WEIGHTS", str(folder))
+        spec, aside = opened().train_spec()
+        digests.append(spec["weights"])
+        assert aside["weights_path"] == str(folder / "w.pth"), "the nearer place wins"
+    assert len(set(digests)) == 1
+
+
+def test_frozen_norm_without_weights_is_noted(tmp_path: Path) -> None:
+    suite = tmp_path / "s.yaml"
+    suite.write_text("detector: {trunk: resnet18_fpn}\nrows: {a: {method: baseline}}\n")
+    notes = load(suite, source=Source(lambda data, split: "0", lambda name: 1)).notes
+    assert any("detector.norm is frozen" in note for note in notes)

@@ -23,7 +23,9 @@ KEEP = 2  # the newest, and the one before it should the newest turn out to be b
 _META = "meta"
 
 
-def save(folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any], older: Sequence[Path] = ()
+) -> Path:
     """Write checkpoint-<step>.safetensors and its checksum; older ones but one are removed.
 
     Args:
@@ -31,6 +33,7 @@ def save(folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str
         step: optimiser steps done.
         state: tensors by name, any device.
         meta: JSON-like; comes back from `newest` as it went in (NaN and infinity too).
+        older: folders of earlier attempts, whose checkpoints go once this one has enough of its own.
 
     Raises:
         UserError: the disk refuses it (full, read-only); no partial file is left and the older ones stay.
@@ -44,7 +47,8 @@ def save(folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str
         write_atomic(path, data)
         write_atomic(_checksum_of(path), hashlib.sha256(data).hexdigest().encode())
         trusted = [old for old in _found([folder]) if _checksum_of(old).exists()]
-        for old in trusted[KEEP:]:
+        passed = _found([path for path in older if path != folder]) if len(trusted) >= KEEP else []
+        for old in [*trusted[KEEP:], *passed]:
             _checksum_of(old).unlink(missing_ok=True)
             old.unlink(missing_ok=True)
     return path

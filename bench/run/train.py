@@ -260,7 +260,8 @@ def _save(learner: Learner) -> None:
     for parameter, state in learner.optimiser.state.items():
         if state.get("momentum_buffer") is not None:
             tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"].detach().cpu()
-    checkpoint.save(learner.work.attempt.folder, learner.step, tensors, _made_from(learner))
+    older = learner.work.store.attempts(learner.work.key)
+    checkpoint.save(learner.work.attempt.folder, learner.step, tensors, _made_from(learner), older)
 
 
 def _resume(learner: Learner) -> int:

@@ -105,6 +105,21 @@ def test_stopped_again_and_again(smoke: Undisturbed, tmp_path: Path) -> None:
     check_equal(smoke.plan, root, smoke.root, key)
 
 
+def test_a_job_that_is_often_preempted_does_not_fill_the_disk(smoke: Undisturbed, tmp_path: Path) -> None:
+    """Two checkpoints of the newest attempt are enough; a single one is not (it may turn out to be broken)."""
+    key = key_of(smoke.plan, "baseline")
+    root = store_without(smoke, tmp_path / "store", key)
+    left = []
+    for steps in (6, 1, 8):
+        stopped_at(steps, root, smoke.suite, (key,))
+        left.append([path.parent.name + "/" + path.stem for path in sorted(root.rglob("checkpoint-*.safetensors"))])
+    assert left[0] == ["1/checkpoint-5", "1/checkpoint-6"]
+    assert left[1] == [*left[0], "2/checkpoint-7"]
+    assert left[2] == ["3/checkpoint-10", "3/checkpoint-15"]
+    finish(root, smoke.suite, key)
+    check_equal(smoke.plan, root, smoke.root, key)
+
+
 @pytest.mark.parametrize("harm", ["cut", "rotten", "unsigned"])
 def test_a_broken_newest_checkpoint_is_passed_over(smoke: Undisturbed, tmp_path: Path, harm: str) -> None:
     key = key_of(smoke.plan, "baseline")

@@ -59,7 +59,7 @@ Tracking = Annotated[
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: reports/<suite> in the store).")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: below reports/ in the store).")]
 ShowConfig = Annotated[
     bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")
 ]

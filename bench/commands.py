@@ -92,7 +92,7 @@ def run(
     if view.missing:
         _check_weights_early(suite, [plan.stages[key] for key in view.missing])
         store.check_writable()
-        store.register_root(suite.name, suite.path.resolve(), list(plan.stages))
+        store.register_root(overviews.label(plan), suite.path.resolve(), list(plan.stages))
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
             ended = launch.run(plan, store, slots, fuse=fuse, keep_going=keep_going, show=display.show)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -126,6 +127,8 @@ def run(
             show(loop.progress)
             time.sleep(POLL_SECONDS)
         show(loop.progress)
+    if not loop.progress.failed:  # the logs of jobs that went well are of no use to anybody
+        shutil.rmtree(loop.folder, ignore_errors=True)
     return Ended(loop.progress.failed, bool(interrupted))
 
 

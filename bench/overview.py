@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import plan as planning
 from bench.errors import UserError
-from bench.key import canonical
+from bench.key import canonical, digest
 from bench.plan import Estimate, Plan, State
 from bench.progress import Ticks, clock, name_of, summary_estimate
 from bench.stage import Stage
@@ -235,6 +235,13 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): value}
 
 
+def label(plan: Plan) -> str:
+    """The name of what is asked for: the suite's, and six digits where options make it another table."""
+    if not plan.suite.changed:
+        return plan.suite.name
+    return f"{plan.suite.name}-{digest([row.evaluate.key if row.evaluate else row.skipped for row in plan.rows])[:6]}"
+
+
 def default_report_folder(store: Store, plan: Plan) -> Path:
-    """Where a suite's report goes unless told otherwise."""
-    return store.root / "reports" / plan.suite.name
+    """Where a report goes unless told otherwise."""
+    return store.root / "reports" / label(plan)

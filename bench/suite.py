@@ -97,6 +97,7 @@ class Suite:
     notes: tuple[str, ...] = ()
     methods_path: tuple[Path, ...] = ()
     set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
+    changed: bool = False  # options of the command line make it another table than the file's
 
     def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
         """The base schedule with the changes of a later stage and of a row."""
@@ -259,7 +260,8 @@ def load(
     )
     kept_rows = _only(checked, only, document)
     others = tuple(row for row in checked if row not in kept_rows)
-    return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others)
+    changed = any([preset, data, sets, only, seeds])
+    return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, changed)
 
 
 def preset_named(name: str, where: str) -> dict[str, Any]:

@@ -154,7 +154,11 @@ def is_fresh(store: Store, stage: dict[str, Any]) -> bool:
 
 def _finish(store: Store, work: Work, seconds: float) -> Outcome:
     try:
-        environment = {**capture(), "threads": work.machine.threads}
+        environment = {
+            **capture(),
+            "threads": work.machine.threads,
+            "channels_last": work.machine.channels_last,
+        }
         store.finish(work.attempt, inputs=work.inputs, seconds=seconds, environment=environment, extra={})
     except UserError as error:
         return _failed(store, work.attempt, error)

@@ -16,7 +16,7 @@ from bench.key import plain
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 
 
 class Stopped(Exception):
@@ -32,6 +32,8 @@ class StopFlag:
     def install(self) -> None:
         """Handle the stop signals in this process (main thread only)."""
         for number in STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: the closed terminal is meant not to matter
             signal.signal(number, lambda *_: self._event.set())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the driver starts us with Ctrl-C held back
 

@@ -12,7 +12,11 @@ import pytest
 from tiny_suite import SETS, SMOKE, Undisturbed, attempts, drive
 from typer.testing import CliRunner
 
+from bench import commands
+from bench import plan as planning
 from bench.cli import app
+from bench.overview import default_report_folder
+from bench.store import Store
 
 LABELS = ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]
 
@@ -63,7 +67,7 @@ def test_plan_knows_what_is_done_and_what_it_cost(smoke: Undisturbed) -> None:
 
 
 def test_report_files(smoke: Undisturbed) -> None:
-    folder = smoke.root / "reports" / "smoke"
+    folder = default_report_folder(Store(smoke.root), smoke.plan)
     for name in ("table.txt", "table.md", "table.tex", "table.csv", "ap_by_bin.png", "weight_norms.png"):
         assert (folder / name).stat().st_size > 100, name
     assert all(label in (folder / "table.csv").read_text() for label in LABELS)
@@ -110,7 +114,7 @@ def test_second_run_trains_nothing_and_is_quick(smoke: Undisturbed) -> None:
 
 def test_a_report_older_than_a_stage_is_written_again(smoke: Undisturbed) -> None:
     """A driver was killed while its jobs went on: nothing is left to do, but nobody has told."""
-    table = smoke.root / "reports" / "smoke" / "table.txt"
+    table = default_report_folder(Store(smoke.root), smoke.plan) / "table.txt"
     whole = table.read_text()
     table.write_text("of an earlier run, with half the rows\n")
     _age(table)
@@ -122,3 +126,12 @@ def test_a_report_older_than_a_stage_is_written_again(smoke: Undisturbed) -> Non
 def _age(path: Any) -> None:
 
     os.utime(path, (1, 1))
+
+
+def test_options_do_not_overwrite_the_report_of_the_file(smoke: Undisturbed) -> None:
+    store = Store(smoke.root)
+    plain = planning.make(commands.open_suite(SMOKE))
+    assert default_report_folder(store, plain) == smoke.root / "reports" / "smoke"
+    folder = default_report_folder(store, smoke.plan)
+    assert folder.parent == smoke.root / "reports"
+    assert folder.name.startswith("smoke-")

@@ -90,7 +90,7 @@ def check(path: str, train: str, val: str, images: str, format: Literal["lvis", 
         names[split] = _check_pictures(document, root, faults)
         _check_ids(document, known, faults)
         _check_boxes(document, faults)
-        if format == "lvis":
+        if split == "val" and format == "lvis":  # in training nothing reads them
             _check_negatives(document, faults)
         if split == "train":
             _check_classes(document, faults)

@@ -313,9 +313,7 @@ def test_a_bare_weights_name_is_found_beside_the_data(tmp_path: Path, monkeypatc
     def opened() -> Suite:
         return load(suite, source=Source(lambda data, split: "0", lambda name: 1))
 
-    with pytest.raises(
-        UserError, match=r"s\.yaml:1 detector\.weights w\.pth: no such weights file; looked in"
-    ):
+    with pytest.raises(UserError, match=r"s\.yaml:1 detector\.weights w\.pth: no such weights file; looked in"):
         opened().train_spec()
     digests = []
     for folder in (tmp_path / "weights", tmp_path / "sets" / "weights", tmp_path / "mine"):

@@ -266,7 +266,9 @@ def test_prediction_before_training_shares_nothing_inferential() -> None:
     model, batch = model_of(small_spec()), batch_of()
     with torch.inference_mode():
         model.eval().predict_forward(batch)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     step(model.train(), batch, 0, torch.optim.SGD(model.parameters(), lr=0.01))
+    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_bfloat16_keeps_boxes_in_float32() -> None:

@@ -119,12 +119,6 @@ class TwoStageDetector(nn.Module):
             boxes = clip(decode(deltas_NC4, proposals_N4[:, None], roi.box_weights), sizes_N2)
         return PredictOutput(tap_values, proposals_N4, boxes, image_N)
 
-    def roi_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> tuple[Taps, Tensor]:
-        """(taps, picture of each row) for boxes given per picture, e.g. the true ones or a teacher's proposals."""
-        maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
-        image_N = _image_of(boxes)
-        return self._taps(maps, boxes, image_N, taps), image_N
-
     def group_of(self, name: str) -> str:
         """The group of a parameter or buffer of the state dict; a classifier may divide its own."""
         first, _, rest = name.partition(".")

@@ -24,7 +24,7 @@ from bench.key import Part, part
 from bench.spec import Schedule
 from bench.stage import Stage
 
-__all__ = ["Builder", "Method", "Plannable", "discover", "part"]
+__all__ = ["Builder", "Method", "Plannable", "discover", "part", "planned"]
 
 SOFTMAX = "softmax:Softmax"
 SHUFFLE = "samplers:Shuffle"
@@ -69,10 +69,13 @@ class Plannable(Protocol):
 class Builder:
     """Makes stages for one row and one seed; `b.train()` with no argument is the baseline that rows share."""
 
-    def __init__(self, suite: Plannable, seed: int, schedule: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, suite: Plannable, seed: int, own: Mapping[str, Any] | None = None, last: str | None = None
+    ) -> None:
         self._suite = suite
         self._seed = seed
-        self._schedule = schedule  # the row's own schedule: for the last training of the recipe
+        self._own = own  # the row's own schedule, for the training whose key would be `last` without it
+        self._last = last
 
     def train(
         self,
@@ -108,9 +111,7 @@ class Builder:
             only = tuple(trainable) == ("classifier",)
             schedule = "base" if init is None else "classifier_only" if only else "second"
         spec, aside = self._suite.train_spec()
-        chosen = self._suite.schedule_named(schedule, self._schedule if init is not None else None)
         spec |= {
-            "schedule": chosen.model_dump(exclude={"checkpoint_every"}),
             "classifier": classifier,
             "sampler": sampler or part(SHUFFLE),
             "trainable": list(trainable),
@@ -121,7 +122,14 @@ class Builder:
         if init is not None:
             spec["weights"] = None  # the weights file made the init stage, not this one
         inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
-        return Stage("train", spec, inputs, aside | {"checkpoint_every": chosen.checkpoint_every})
+
+        def stage(own: Mapping[str, Any] | None) -> Stage:
+            chosen = self._suite.schedule_named(schedule, own)
+            lengths = {"schedule": chosen.model_dump(exclude={"checkpoint_every"})}
+            return Stage("train", spec | lengths, inputs, aside | {"checkpoint_every": chosen.checkpoint_every})
+
+        common = stage(None)
+        return stage(self._own) if common.key == self._last else common
 
     def patch(self, model: Stage, edit: Part) -> Stage:
         """Edit the classifier of a trained model without training (tau-norm)."""
@@ -131,6 +139,18 @@ class Builder:
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""
         return self._suite.data_stage(split, self._seed)
+
+
+def planned(method: Method, suite: Plannable, seed: int, own: Mapping[str, Any] | None = None) -> Stage:
+    """The stage that a recipe ends in. `own`, a row's own schedule, changes its last training and no other, so that a
+    row starts from the baseline that all share; of a row that is one training (or its patch), it changes that one."""
+    stage = method.plan(Builder(suite, seed))
+    if own is None:
+        return stage
+    last = stage
+    while last.kind == "patch":
+        last = last.inputs["model"]
+    return method.plan(Builder(suite, seed, own, last.key))
 
 
 def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:

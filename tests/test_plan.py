@@ -11,7 +11,7 @@ import pytest
 from bench import commands
 from bench import plan as planning
 from bench.plan import Estimate, JobPlan, Plan
-from bench.stage import Stage
+from bench.stage import Stage, walk
 from bench.suite import Cost
 from tests.conftest import ROOT, Write
 
@@ -287,3 +287,20 @@ def test_nothing_missing_costs_nothing(plan: Plan) -> None:
 def test_describe_lists_rows_in_the_table_s_order(plan: Plan) -> None:
     keys = [model(plan, "BAGS").key, model(plan, "RFS").key]
     assert planning.describe(plan, keys) == "RFS, BAGS"
+
+
+@pytest.mark.parametrize(
+    ("label", "shared"), [("baseline", False), ("RFS", False), ("tau-norm", False), ("x2", True), ("BAGS", True)]
+)
+def test_a_rows_own_schedule_changes_its_last_training_and_no_other(label: str, shared: bool) -> None:
+    """Also of a row that is one training, or a patch of one: a setting is never ignored in silence."""
+    sets = [f"rows.{label}.schedule.steps=7"]
+    row = next(
+        r
+        for r in planning.make(commands.open_suite(ROOT / "suites" / "table1.yaml", sets=sets)).rows
+        if r.label == label
+    )
+    assert row.evaluate is not None
+    trainings = [stage for stage in walk(row.evaluate) if stage.kind == "train"]
+    assert trainings[-1].spec["schedule"]["steps"] == 7
+    assert [stage.spec["schedule"]["steps"] for stage in trainings[:-1]] == ([900] if shared else [])

@@ -47,6 +47,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A setting that is the result of a stage: the name of the input of the stage that uses the part."""
+
+    name: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"input": self.name}
+
+
+@dataclass(frozen=True)
 class Signature:
     """What the syntax tree says of a part: its version, legal settings, defaults, first docstring line."""
 
@@ -68,7 +78,7 @@ def canonical(value: Any) -> Any:
         if not math.isfinite(value):
             return {"float": str(value)}
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if isinstance(value, Part):
+    if isinstance(value, Part | Input):
         return value.to_json()
     if isinstance(value, Mapping):
         return {str(k): canonical(value[k]) for k in sorted(value, key=str)}
@@ -105,15 +115,29 @@ def part(ref: str, **settings: Any) -> Part:
     return Part(ref, signature.version, {**signature.defaults, **settings})
 
 
-def resolve(spec: Part | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Import what a part names (a Part, or its JSON form) and return it with its settings."""
-    ref, settings = (spec.ref, spec.settings) if isinstance(spec, Part) else (spec["part"], spec["settings"])
+def resolve(spec: Part | Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """Import what a part names (a Part, or its JSON form) and return it with its settings.
+
+    Args:
+        spec: the part.
+        inputs: what stands for the settings that are results of stages, by input name; parts inside get theirs too.
+    """
+    spec = canonical(spec) if isinstance(spec, Part) else spec
+    ref, settings = spec["part"], spec["settings"]
     module, _, name = ref.partition(":")
     if module.endswith(".py"):
         loaded = _import_file(Path(module))
     else:
         loaded = importlib.import_module(module if "." in module else f"{PARTS_PACKAGE}.{module}")
-    return getattr(loaded, name), dict(plain(canonical(settings)))
+    return getattr(loaded, name), dict(_filled(plain(settings), inputs or {}))
+
+
+def _filled(value: Any, inputs: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"input"} and value["input"] in inputs:
+            return inputs[value["input"]]
+        return {name: _filled(inner, inputs) for name, inner in value.items()}
+    return [_filled(inner, inputs) for inner in value] if isinstance(value, list) else value
 
 
 @functools.cache

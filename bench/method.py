@@ -19,8 +19,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.engines.facts import only_classifier
 from bench.errors import UserError, unknown
-from bench.key import Part, part
+from bench.key import Input, Part, part
 from bench.spec import Schedule
 from bench.stage import Stage
 
@@ -65,9 +66,14 @@ class Plannable(Protocol):
 
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
 
+    def test_spec(self) -> dict[str, Any]: ...
+
 
 class Builder:
-    """Makes stages for one row and one seed; `b.train()` with no argument is the baseline that rows share."""
+    """Makes stages for one row and one seed; `b.train()` with no argument is the baseline that rows share.
+
+    `train` trains, `fit` measures, `patch` edits a classifier, `wrap` puts another one around it.
+    """
 
     def __init__(
         self, suite: Plannable, seed: int, own: Mapping[str, Any] | None = None, last: str | None = None
@@ -84,8 +90,9 @@ class Builder:
         keep_classifier: bool | None = None,
         classifier: Part | None = None,
         sampler: Part | None = None,
+        data: Part | None = None,
         trainable: Sequence[str] = (),
-        schedule: Literal["auto", "base", "second", "classifier_only"] = "auto",
+        schedule: Literal["auto", "base", "second", "classifier_only", "tune"] = "auto",
     ) -> Stage:
         """Train a detector.
 
@@ -94,8 +101,12 @@ class Builder:
             keep_classifier: demanded with `init`: start from its classifier too, or from new weights.
             classifier: the classifier part; default softmax, or that of `init` where it is kept.
             sampler: the sampler part; default every image once an epoch.
+            data: a part that maps the training split's annotations to others: fewer images or boxes, boxes to ignore.
             trainable: parameter groups that learn; () is all that the detector's settings do not freeze.
-            schedule: "auto" is base without init, classifier_only for trainable=("classifier",), else second.
+            schedule: "auto" is base without init, classifier_only where nothing below the classifier learns, else
+                second; "tune" is for good in the recipe that asks for it.
+
+        A part's setting may be a fit stage: it becomes an input, and the part receives the stage's tensors by name.
 
         Raises:
             UserError: `init` without `keep_classifier`, or the other way round.
@@ -108,12 +119,13 @@ class Builder:
             kept = init.spec.get("classifier") if init is not None and keep_classifier else None
             classifier = kept if isinstance(kept, Part) else part(SOFTMAX)
         if schedule == "auto":
-            only = tuple(trainable) == ("classifier",)
-            schedule = "base" if init is None else "classifier_only" if only else "second"
+            schedule = "base" if init is None else "classifier_only" if only_classifier(trainable) else "second"
+        inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
         spec, aside = self._suite.train_spec()
         spec |= {
-            "classifier": classifier,
-            "sampler": sampler or part(SHUFFLE),
+            "classifier": _bound(classifier, inputs, init),
+            "sampler": _bound(sampler or part(SHUFFLE), inputs),
+            "annotations": None if data is None else _bound(data, inputs),
             "trainable": list(trainable),
             "keep_classifier": keep_classifier,
             "seed": self._seed,
@@ -121,7 +133,6 @@ class Builder:
         }
         if init is not None:
             spec["weights"] = None  # the weights file made the init stage, not this one
-        inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
 
         def stage(own: Mapping[str, Any] | None) -> Stage:
             chosen = self._suite.schedule_named(schedule, own)
@@ -131,14 +142,63 @@ class Builder:
         common = stage(None)
         return stage(self._own) if common.key == self._last else common
 
+    def fit(self, what: Part, *, model: Stage, split: Literal["train", "val"] = "train") -> Stage:
+        """Stream a trained model over a split, without augmentation, and keep what the part makes of it.
+
+        The stage may be a setting of another part: `part("ncm:NearestMean", means=b.fit(...))`.
+        """
+        inputs = {"model": model, "data": self.data(split)}
+        shown = self._suite.test_spec()
+        spec = {name: shown[name] for name in ("input", "precision", "augment")} | {"batch": shown["test"]["batch"]}
+        return Stage("fit", {"fit": _bound(what, inputs), **spec}, inputs)
+
     def patch(self, model: Stage, edit: Part) -> Stage:
         """Edit the classifier of a trained model without training (tau-norm)."""
-        spec = {"patch": edit, "classifier": model.spec["classifier"], "phase": model.spec.get("phase", 0)}
-        return Stage("patch", spec, {"model": model, "train": self.data("train")})
+        inputs = {"model": model, "train": self.data("train")}
+        bound = _bound(edit, inputs)
+        return self._patched(model, inputs, bound, _bound(model.spec["classifier"], inputs, model))
+
+    def wrap(self, model: Stage, classifier: Part) -> Stage:
+        """Put another classifier around the model's own, which it gets as its setting `inner` (NCM, NorCal)."""
+        inputs = {"model": model, "train": self.data("train")}
+        inner = _bound(model.spec["classifier"], inputs, model)
+        bound = _bound(classifier, inputs)
+        return self._patched(model, inputs, None, Part(bound.ref, bound.version, {**bound.settings, "inner": inner}))
+
+    def _patched(self, model: Stage, inputs: dict[str, Stage], edit: Part | None, classifier: Part) -> Stage:
+        spec = {"patch": edit, "classifier": classifier, "phase": model.spec.get("phase", 0)}
+        return Stage("patch", spec, inputs)
 
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""
         return self._suite.data_stage(split, self._seed)
+
+
+def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) -> Part:
+    """The part with every setting that is a stage replaced by the name of an input, which is added to `inputs`.
+
+    `before`: the stage whose classifier this may be, and whose inputs an `Input` in its settings names.
+    """
+
+    def place(stage: Stage, name: str) -> Input:
+        free = (f"{name}{i or ''}" for i in range(len(inputs) + 1))
+        chosen = next(n for n in free if n not in inputs or inputs[n] == stage)
+        inputs[chosen] = stage
+        return Input(chosen)
+
+    def bind(value: Any, name: str) -> Any:
+        if isinstance(value, Stage):
+            return place(value, name)
+        if isinstance(value, Input):
+            assert before is not None, f"{what} speaks of an input '{value.name}' of no stage"
+            return place(before.inputs[value.name], value.name)
+        if isinstance(value, Part):
+            return Part(value.ref, value.version, {k: bind(v, k) for k, v in value.settings.items()})
+        return value
+
+    bound = bind(what, "")
+    assert isinstance(bound, Part)
+    return bound
 
 
 def planned(method: Method, suite: Plannable, seed: int, own: Mapping[str, Any] | None = None) -> Stage:

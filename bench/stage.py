@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from bench.key import canonical, digest
 
-Kind = Literal["data", "train", "patch", "predict", "evaluate"]
+Kind = Literal["data", "train", "fit", "patch", "features", "predict", "evaluate"]
 
 # Bumped when the code of a stage kind changes what it computes; part of every key of that kind.
-KIND_VERSIONS: Mapping[str, int] = {"data": 1, "train": 1, "patch": 1, "predict": 1, "evaluate": 1}
+KIND_VERSIONS: Mapping[str, int] = {
+    "data": 1, "train": 1, "fit": 1, "patch": 1, "features": 1, "predict": 1, "evaluate": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

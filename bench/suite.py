@@ -32,8 +32,9 @@ LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes
 class Stages(Section):
     """What later stages change of the schedule."""
 
-    second: dict[str, Any] = Field(default_factory=dict)
-    classifier_only: dict[str, Any] = Field(default_factory=dict)
+    second: dict[str, Any] = Field(default_factory=dict)  # everything learns again, from a trained model
+    classifier_only: dict[str, Any] = Field(default_factory=dict)  # over a frozen trunk
+    tune: dict[str, Any] = Field(default_factory=dict)  # gently on: BAGS' lr 1e-4 for 10 epochs, x 0.1 after 7
 
 
 class Cost(Section):
@@ -138,25 +139,25 @@ class Suite:
     def evaluated(self, model: Stage, seed: int) -> Stage:
         """The evaluate stage of a model: predict on val, then AP and accuracy."""
         s = self.sections
-        keep = {"min_size", "max_size", "pad_multiple", "mean", "std"}
         val = self.data_stage("val", seed)
-        predict = Stage(
-            "predict",
-            {
-                "test": s.test.model_dump(exclude={"bins"}),
-                "input": s.input.model_dump(include=keep),
-                "precision": s.machine.precision,
-                "augment": module_version("bench.data.augment"),
-                "postprocess": module_version("bench.detection.postprocess"),
-            },
-            {"model": model, "val": val},
-        )
+        spec = self.test_spec() | {"postprocess": module_version("bench.detection.postprocess")}
+        predict = Stage("predict", spec, {"model": model, "val": val})
         protocol = {
             "max_detections": s.test.max_detections,
             "bins": list(s.test.bins),
             "evaluator": module_version("bench.evaluation.ap"),
         }
         return Stage("evaluate", protocol, {"predict": predict, "val": val, "train": self.data_stage("train", seed)})
+
+    def test_spec(self) -> dict[str, Any]:
+        """How pictures are shown to a finished model: what predict and fit stages have in their keys."""
+        s = self.sections
+        return {
+            "test": s.test.model_dump(exclude={"bins"}),
+            "input": s.input.model_dump(include={"min_size", "max_size", "pad_multiple", "mean", "std"}),
+            "precision": s.machine.precision,
+            "augment": module_version("bench.data.augment"),
+        }
 
     @cached_property
     def _reader(self) -> int:
@@ -318,7 +319,7 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
         sections = Sections.model_validate(tree)
     except ValidationError as error:
         raise blame(error, document, (), Sections) from None
-    for name in ("second", "classifier_only"):
+    for name in Stages.model_fields:
         where = f"{document.where('stages', name)} stages.{name}"
         _merged_schedule(sections.schedule, getattr(sections.stages, name), {}, where)
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:

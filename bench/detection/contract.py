@@ -11,10 +11,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from bench.key import resolve
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,14 @@ class Context:
 
 
 class Classifier(nn.Module):
-    """Features to class scores, with its own loss. Subclasses live in methods/parts/."""
+    """Features to class scores, with its own loss. Subclasses live in methods/parts/.
 
-    inputs: ClassVar[tuple[str, ...]] = ("box_features",)
+    `inputs` names the taps it reads. A wrapper, a classifier that holds another as `self.inner`, takes a keyword-only
+    setting `inner` (a part), builds it with `build_classifier`, and takes over from a classifier that is not of its own
+    kind by giving all of it to `inner`.
+    """
+
+    inputs: tuple[str, ...] = ("box_features",)
 
     def __init__(self, head: HeadSpec) -> None:
         super().__init__()
@@ -120,6 +127,9 @@ class Classifier(nn.Module):
 
     def load_from(self, other: Classifier) -> list[str]:
         """Copy what fits from the classifier of an init stage; return the names that were re-initialised."""
+        inner = getattr(self, "inner", None)
+        if isinstance(inner, Classifier) and type(other) is not type(self):
+            return [f"inner.{name}" for name in inner.load_from(other)]
         theirs = other.state_dict()
         fresh = []
         with torch.no_grad():
@@ -129,6 +139,58 @@ class Classifier(nn.Module):
                 else:
                     fresh.append(name)
         return fresh
+
+
+def build_classifier(part: Mapping[str, Any], head: HeadSpec, inputs: Mapping[str, Any] | None = None) -> Classifier:
+    """The classifier that a part's JSON form names; `inputs`: what stands for its settings that are stages' results.
+
+    New weights come from torch's default generator, which the caller seeds.
+    """
+    kind, settings = resolve(part, inputs)
+    classifier = kind(head, **settings)
+    assert isinstance(classifier, Classifier)
+    return classifier
+
+
+@dataclass
+class Seen:
+    """What a fit part is shown of one batch: N RoIs of a trained model, without augmentation.
+
+    Attributes:
+        taps: of the RoIs; those that `FitPart.inputs` names are there.
+        labels_N: int64, class of each RoI, 0..C-1.
+        image_N: int64, position of its picture in the split.
+        box_N: int64, row of its true box among the annotations of that picture.
+        classifier: the model's, in eval mode.
+    """
+
+    taps: Taps
+    labels_N: Tensor
+    image_N: Tensor
+    box_N: Tensor
+    classifier: Classifier
+
+
+class FitPart(Protocol):
+    """What streams over a split and keeps only its result (class means, statistics of logits, scores of exemplars).
+
+    Made as `kind(head, **settings)`.
+
+    Attributes:
+        inputs: names of the taps it reads.
+        rois: "gt": the true boxes; "proposals": the test proposals that match a true box at IoU >= 0.5.
+    """
+
+    inputs: tuple[str, ...]
+    rois: str
+
+    def update(self, seen: Seen) -> None:
+        """Take one batch in; batches come in a fixed order."""
+        ...
+
+    def result(self) -> dict[str, Tensor]:
+        """What is stored, by name."""
+        ...
 
 
 @dataclass
@@ -239,6 +301,10 @@ class Detector(Protocol):
 
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
         """All test proposals with their taps and refined boxes. Classifier not called."""
+        ...
+
+    def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
+        """Taps at given boxes (per image n x 4, pixels of the resized picture), in their order. No gradient."""
         ...
 
     def group_of(self, name: str) -> str:

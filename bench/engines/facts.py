@@ -6,7 +6,7 @@ detector section that cannot be built before anything is started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import spec
@@ -46,7 +46,7 @@ ENGINES: Mapping[str, EngineFacts] = {
         provides=frozenset(
             {
                 "classifier", "proposals", "rpn", "box_features", "box_features_pre_relu", "roi_map", "fpn", "ignore",
-                "box_regressor", "class_weights",
+                "box_regressor", "class_weights", "box_taps",
             }
         ),
         trunks={
@@ -57,6 +57,11 @@ ENGINES: Mapping[str, EngineFacts] = {
         },
     ),
 }  # fmt: skip
+
+
+def only_classifier(trainable: Sequence[str]) -> bool:
+    """Whether a stage that trains these groups (none named: all) leaves everything below the classifier as it is."""
+    return bool(trainable) and not set(trainable) & (set(GROUPS) - {"classifier"})
 
 
 def facts(name: str) -> EngineFacts:

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.detection.contract import Classifier, Detector, HeadSpec
+from bench.detection.contract import Classifier, Detector, HeadSpec, build_classifier
 from bench.engines.facts import facts
-from bench.key import plain, resolve
+from bench.key import plain
 from bench.run.checkpoint import read_tensors
+from bench.seeds import address
 from bench.store import Store
 
 WEIGHTS = "model.safetensors"
+FIT = "fit.safetensors"
+TRAIN_INFO = "train.json"
 
 
 def training_stage(store: Store, key: str) -> tuple[str, dict[str, Any]]:
@@ -47,16 +50,20 @@ def state_of(store: Store, key: str) -> dict[str, Tensor]:
     return below | own
 
 
-def head_spec(stage: Mapping[str, Any], train: Path) -> HeadSpec:
-    """What classifiers may know: widths from the detector's settings, counts from the train split's folder."""
+def head_spec(stage: Mapping[str, Any], train: Path, own: Mapping[str, Any] | None = None) -> HeadSpec:
+    """What classifiers may know: widths from the detector's settings, counts from the train split's folder.
+
+    `own`: {"instances": [...], "images": [...]} of what the stage trains on, where a data part made that another list.
+    """
     counts = json.loads((train / "counts.json").read_text())
     spec = stage["spec"]
     detector = detector_spec(stage)
     engine = importlib.import_module(facts(detector.engine).module)
     features, roi_shape = engine.head_widths(detector)
     instances, images = tuple(counts["instances"]), tuple(counts["images"])
+    stage_counts = (instances, images) if own is None else (tuple(own["instances"]), tuple(own["images"]))
     return HeadSpec(
-        len(instances), features, roi_shape, instances, images, int(counts["num_images"]), instances, images,
+        len(instances), features, roi_shape, instances, images, int(counts["num_images"]), *stage_counts,
         tuple(spec["bins"]), detector.classifier_std,
     )  # fmt: skip
 
@@ -67,16 +74,20 @@ def detector_spec(stage: Mapping[str, Any]) -> specs.Detector:
     return specs.Detector.model_validate({**spec["detector"], "engine": spec["engine"]["name"], "weights": None})
 
 
-def make_classifier(part: Mapping[str, Any], head: HeadSpec, seed: int) -> Classifier:
-    """A classifier with initial weights that depend on its seed alone."""
-    from bench.seeds import address
-
-    kind, settings = resolve(part)
+def make_classifier(store: Store, stage: Mapping[str, Any], head: HeadSpec, seed: int) -> Classifier:
+    """The classifier of a train or patch stage with initial weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "classifier_init"))
-        classifier = kind(head, **settings)
-    assert isinstance(classifier, Classifier)
-    return classifier
+        return build_classifier(stage["spec"]["classifier"], head, fitted(store, stage))
+
+
+def fitted(store: Store, stage: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The results that a stage's parts get in place of settings: tensors of its inputs of kind fit, by input name."""
+    return {
+        name: read_tensors(store.output(key) / FIT)
+        for name, key in stage["inputs"].items()
+        if store.load(key)["kind"] == "fit"
+    }
 
 
 def new_detector(
@@ -91,10 +102,10 @@ def new_detector(
 
 def load_model(store: Store, key: str) -> Detector:
     """The detector of a finished train or patch stage."""
-    _, stage = training_stage(store, key)
-    model = plain(store.load(key))
-    head = head_spec(stage, store.output(stage["inputs"]["train"]))
-    classifier = make_classifier(model["spec"]["classifier"], head, int(stage["spec"]["seed"]))
+    trained, stage = training_stage(store, key)
+    own = json.loads((store.output(trained) / TRAIN_INFO).read_text()).get("counts")
+    head = head_spec(stage, store.output(stage["inputs"]["train"]), own)
+    classifier = make_classifier(store, plain(store.load(key)), head, int(stage["spec"]["seed"]))
     detector = new_detector(stage, head, classifier)
     detector.load_state_dict(state_of(store, key))
     return detector

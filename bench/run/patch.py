@@ -1,17 +1,22 @@
-"""The `patch` stage: a finished classifier, edited without training."""
+"""The `patch` stage: a finished classifier, edited or put inside another one, without training."""
 
 from __future__ import annotations
 
 from bench.key import resolve
 from bench.run import checkpoint
-from bench.run.model import WEIGHTS, load_model
+from bench.run.model import WEIGHTS, fitted, load_model, make_classifier, training_stage
 from bench.run.work import Work
 
 
 def run(work: Work) -> None:
-    """Load the model, edit its classifier, store the classifier alone."""
-    detector = load_model(work.store, work.input_key("model"))
-    edit, settings = resolve(work.spec["patch"])
-    classifier = edit(detector.classifier, **settings)
+    """Load the model, change its classifier, store the classifier alone."""
+    old = load_model(work.store, work.input_key("model")).classifier
+    if work.spec["patch"] is not None:
+        edit, settings = resolve(work.spec["patch"], fitted(work.store, work.stage))
+        classifier = edit(old, **settings)
+    else:
+        _, trained = training_stage(work.store, work.input_key("model"))
+        classifier = make_classifier(work.store, work.stage, old.head, int(trained["spec"]["seed"]))
+        classifier.load_from(old)
     tensors = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
     checkpoint.write_tensors(work.out / WEIGHTS, tensors)

@@ -21,11 +21,21 @@ from bench.data.loader import Loader
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec
 from bench.disk import write_json
-from bench.errors import StageError
+from bench.engines.facts import GROUPS, only_classifier
+from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
 from bench.run import checkpoint
 from bench.run.data import image_root_of
-from bench.run.model import WEIGHTS, head_spec, make_classifier, new_detector, state_of
+from bench.run.model import (
+    TRAIN_INFO,
+    WEIGHTS,
+    fitted,
+    head_spec,
+    load_model,
+    make_classifier,
+    new_detector,
+    state_of,
+)
 from bench.run.work import Stopped, Work, device_of
 
 DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this nothing is learned
@@ -34,9 +44,11 @@ CURVE_POINTS = 90  # points of a training curve
 
 @dataclass
 class Learner:
-    """What one stage trains: its classifier, its parameters, its own optimiser, clipping and rate."""
+    """What one stage trains: its classifier, its parameters, its own optimiser, clipping, rate and length."""
 
     work: Work
+    schedule: specs.Schedule
+    total: int  # steps
     classifier: Classifier
     saved: dict[str, Tensor]  # state-dict name -> tensor that this stage stores
     parameters: list[nn.Parameter]
@@ -52,17 +64,15 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
     Raises:
         Stopped: asked to stop; checkpoints are saved.
     """
-    first = works[0].stage
-    schedule = specs.Schedule.model_validate({**first["spec"]["schedule"], **_checkpoint_every(first)})
     device = device_of(works[0].machine)
-    split = open_split(works[0].input("train"), image_root_of(_input_aside(works[0])))
-    loader = _loader(works[0], split, schedule)
-    detector, learners, errors = _prepare(works, schedule, device)
-    total = schedule.steps or loader_steps(loader, schedule)
+    split = _split(works[0])
+    loader = _loader(works[0], split)
+    counts = _counts(split) if works[0].spec["annotations"] is not None else None
+    detector, learners, errors = _prepare(works, loader, counts, device)
     for learner in learners:
         learner.step = _resume(learner)
     try:
-        _loop(works[0], detector, learners, loader, schedule, total, device)
+        _loop(works[0], detector, learners, loader, device)
     except Stopped:
         for learner in learners:
             if learner.error is None:
@@ -70,7 +80,7 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
         raise
     for learner in learners:
         if learner.error is None:
-            _write(learner, total)
+            _write(learner, counts)
         errors[learner.work.key] = learner.error
     return [errors[work.key] for work in works]
 
@@ -101,47 +111,46 @@ def _loop(
     detector: Detector,
     learners: list[Learner],
     loader: Loader,
-    schedule: specs.Schedule,
-    total: int,
     device: str,
 ) -> None:
     spec = lead.spec
-    frozen = tuple(spec["trainable"]) == ("classifier",)
+    frozen = only_classifier(spec["trainable"])
     assert frozen or len(learners) == 1, "only classifiers over a frozen trunk are trained together"
     seed, phase = int(spec["seed"]), int(spec["phase"])
-    curve = max(1, total // CURVE_POINTS)
     taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
     trunk: AbstractContextManager[object] = torch.no_grad() if frozen else nullcontext()
-    for step in range(min(learner.step for learner in learners), total):
+    for step in range(min(learner.step for learner in learners), max(learner.total for learner in learners)):
         lead.stop.check()
         batch = loader.batch(step).to(device)
-        active = [learner for learner in learners if learner.error is None and learner.step <= step]
+        active = [one for one in learners if one.error is None and one.step <= step < one.total]
+        if not active:  # one has failed, or is done, while another goes on from a later checkpoint
+            continue
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
             with trunk:
                 out = detector.train_forward(batch, Draws(seed, phase, step), trunk_losses=not frozen, taps=taps)
             for learner in active:
+                total = learner.total
                 context = Context(step, step / total, Draws(seed, phase, step).generator("classifier"))
                 try:
                     losses = out.losses | learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
-                    values = _update(learner, losses, schedule, step, total)
+                    values = _update(learner, losses, step)
                 except Exception as error:  # whatever it is, the other heads over this trunk go on
                     learner.error = error
                     continue
-                if (step + 1) % curve == 0:
-                    learner.work.metrics(step + 1, lr=rate(schedule, step, total), **values)
+                if (step + 1) % max(1, total // CURVE_POINTS) == 0:
+                    learner.work.metrics(step + 1, lr=rate(learner.schedule, step, total), **values)
                 learner.step = step + 1
                 learner.work.progress(step + 1, total, loss=values["loss"])
-        if (step + 1) % schedule.checkpoint_every == 0 and step + 1 < total:
-            for learner in active:
-                if learner.error is None:
-                    _save(learner)
+        for learner in active:
+            due = (step + 1) % learner.schedule.checkpoint_every == 0 and step + 1 < learner.total
+            if due and learner.error is None:
+                _save(learner)
         if all(learner.error for learner in learners):
             return
 
 
-def _update(
-    learner: Learner, losses: Mapping[str, Tensor], schedule: specs.Schedule, step: int, total: int
-) -> dict[str, float]:
+def _update(learner: Learner, losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    schedule, total = learner.schedule, learner.total
     loss = torch.stack([value.float() for value in losses.values()]).sum()
     values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
     if not math.isfinite(values["loss"]) or values["loss"] > DIVERGED:
@@ -161,7 +170,7 @@ def _update(
 
 
 def _prepare(
-    works: Sequence[Work], schedule: specs.Schedule, device: str
+    works: Sequence[Work], loader: Loader, counts: Mapping[str, Any] | None, device: str
 ) -> tuple[Detector, list[Learner], dict[str, Exception | None]]:
     """One trunk, one learner a stage, weights from init or weights file; and what went wrong with a classifier, by key.
 
@@ -169,7 +178,7 @@ def _prepare(
         Exception: of the first stage, where no stage has a classifier.
     """
     lead = works[0]
-    head = head_spec(lead.stage, lead.input("train"))
+    head = head_spec(lead.stage, lead.input("train"), counts)
     classifiers: list[tuple[Work, Classifier, list[str]]] = []
     errors: dict[str, Exception | None] = {}
     for work in works:
@@ -182,46 +191,59 @@ def _prepare(
     weights = lead.stage["aside"].get("weights_path") if lead.spec["weights"] is not None else None
     detector = new_detector(lead.stage, head, classifiers[0][1], weights=weights)
     trunk_fresh = _load_trunk(lead, detector)
-    trainable = tuple(lead.spec["trainable"])
-    detector.set_mode(trainable)
+    detector.set_mode(tuple(lead.spec["trainable"]))
     if lead.machine.channels_last and isinstance(detector, nn.Module):
         detector.to(memory_format=torch.channels_last)
     detector.to(device)
-    learners = []
-    for work, classifier, fresh in classifiers:
-        classifier.to(device)
-        classifier.train(not trainable or any(group in classifier.groups() for group in trainable))
-        saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
-        if trainable != ("classifier",):
-            state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
-            saved = {n: t for n, t in state.items() if not trainable or detector.group_of(n) in trainable}
-        parameters = [t for t in saved.values() if isinstance(t, nn.Parameter) and t.requires_grad]
-        sgd = torch.optim.SGD(
-            parameters,
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            nesterov=schedule.nesterov,
-            weight_decay=schedule.weight_decay,
-        )
-        learners.append(Learner(work, classifier, saved, parameters, sgd, trunk_fresh + fresh))
+    learners = [
+        _learner(work, detector, classifier.to(device), trunk_fresh + fresh, loader)
+        for work, classifier, fresh in classifiers
+    ]
     return detector, learners, errors
+
+
+def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list[str], loader: Loader) -> Learner:
+    """One stage's classifier on the common detector: which of its parameters learn, and how fast."""
+    trainable = tuple(work.spec["trainable"])
+    own = {name: group for group, names in classifier.groups().items() for name in names}
+    legal = {*GROUPS, *classifier.groups()}
+    for group in trainable:
+        if group not in legal:
+            raise unknown("parameter group", group, legal, where=f"trainable of {type(classifier).__name__}")
+    learns = not trainable or bool({"classifier", *classifier.groups()} & set(trainable))
+    classifier.train(learns)
+    for name, parameter in classifier.named_parameters():
+        wanted = not trainable or "classifier" in trainable or own.get(name) in trainable
+        parameter.requires_grad_(wanted and parameter.requires_grad)
+    # A stage that trains any of its classifier stores all of it: a group's weights alone would be half a classifier.
+    saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()} if learns else {}
+    if not only_classifier(trainable):
+        state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
+        below = {n: t for n, t in state.items() if not n.startswith("classifier.")}
+        saved |= {n: t for n, t in below.items() if not trainable or detector.group_of(n) in trainable}
+    parameters = [t for t in saved.values() if isinstance(t, nn.Parameter) and t.requires_grad]
+    schedule = _schedule(work)
+    sgd = torch.optim.SGD(
+        parameters,
+        lr=schedule.lr,
+        momentum=schedule.momentum,
+        nesterov=schedule.nesterov,
+        weight_decay=schedule.weight_decay,
+    )
+    total = schedule.steps or loader_steps(loader, schedule)
+    return Learner(work, schedule, total, classifier, saved, parameters, sgd, fresh)
 
 
 def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
     """The stage's classifier, with the weights of `init` where it is kept, and the names of parameters made anew."""
-    seed = int(work.spec["seed"])
-    classifier = make_classifier(work.spec["classifier"], head, seed)
+    classifier = make_classifier(work.store, work.stage, head, int(work.spec["seed"]))
     names = [name for name, _ in classifier.named_parameters()]  # buffers hold the layout of a head, nothing learned
     if "init" not in work.stage["inputs"]:
         return classifier, []
     if not work.spec["keep_classifier"]:
         return classifier, [f"classifier.{name}" for name in names]
-    init = work.store.load(work.input_key("init"))
-    other = make_classifier(init["spec"]["classifier"], head, seed)
-    prefix = "classifier."
-    state = state_of(work.store, work.input_key("init"))
-    other.load_state_dict({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)})
-    return classifier, [prefix + name for name in classifier.load_from(other) if name in names]
+    other = load_model(work.store, work.input_key("init")).classifier
+    return classifier, [f"classifier.{name}" for name in classifier.load_from(other) if name in names]
 
 
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
@@ -236,21 +258,44 @@ def _load_trunk(work: Work, detector: Detector) -> list[str]:
     return list(detector.fresh) if work.spec["weights"] is not None else []
 
 
-def _loader(work: Work, split: Split, schedule: specs.Schedule) -> Loader:
-    kind, settings = resolve(work.spec["sampler"])
+def _split(work: Work) -> Split:
+    """The training split after the stage's data part.
+
+    Raises:
+        UserError: the data part leaves no picture.
+    """
+    aside = dict(work.store.load(work.input_key("train"))["aside"])
+    split = open_split(work.input("train"), image_root_of(aside))
+    if work.spec["annotations"] is None:
+        return split
+    change, settings = resolve(work.spec["annotations"], fitted(work.store, work.stage))
+    changed: Split = change(split, **settings)
+    if not len(changed):
+        raise UserError(
+            "the data part leaves no picture to train on", where=str(work.spec["annotations"]["part"]),
+            hint="look at its settings beside the counts of `python -m bench data check`",
+        )  # fmt: skip
+    return changed
+
+
+def _counts(split: Split) -> dict[str, Any]:
+    stats = split.statistics()
+    return {"instances": stats.instance_counts.tolist(), "images": stats.image_counts.tolist()}
+
+
+def _loader(work: Work, split: Split) -> Loader:
+    kind, settings = resolve(work.spec["sampler"], fitted(work.store, work.stage))
     sampler = kind(split.statistics(), **settings)
     section = specs.Input.model_validate(work.spec["input"])
     seed, phase = int(work.spec["seed"]), int(work.spec["phase"])
-    return Loader(split, section, sampler=sampler, batch=schedule.batch, seed=seed, phase=phase)
+    batch = int(work.spec["schedule"]["batch"])
+    return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase)
 
 
-def _checkpoint_every(stage: Mapping[str, Any]) -> dict[str, Any]:
-    every = stage["aside"].get("checkpoint_every")
-    return {} if every is None else {"checkpoint_every": every}
-
-
-def _input_aside(work: Work) -> dict[str, object]:
-    return dict(work.store.load(work.input_key("train"))["aside"])
+def _schedule(work: Work) -> specs.Schedule:
+    every = work.stage["aside"].get("checkpoint_every")
+    more = {} if every is None else {"checkpoint_every": every}
+    return specs.Schedule.model_validate({**work.spec["schedule"], **more})
 
 
 def _save(learner: Learner) -> None:
@@ -292,7 +337,7 @@ def _made_from(learner: Learner) -> dict[str, Any]:
     return {"key": learner.work.key, "inputs": dict(learner.work.inputs)}
 
 
-def _write(learner: Learner, total: int) -> None:
+def _write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
     broken = [name for name, t in learner.saved.items() if not torch.isfinite(t).all()]
     if broken:  # the last step's gradient is in no loss that could have shown it
         learner.error = StageError(
@@ -301,4 +346,5 @@ def _write(learner: Learner, total: int) -> None:
         )  # fmt: skip
         return
     checkpoint.write_tensors(learner.work.out / WEIGHTS, {n: t.detach().cpu() for n, t in learner.saved.items()})
-    write_json(learner.work.out / "train.json", {"steps": total, "reinitialised": sorted(learner.fresh)})
+    info = {"steps": learner.total, "reinitialised": sorted(learner.fresh)}
+    write_json(learner.work.out / TRAIN_INFO, info | ({} if counts is None else {"counts": dict(counts)}))

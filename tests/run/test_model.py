@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from bench import plan as planning
 from bench.detection.contract import HeadSpec
 from bench.disk import read_json
-from bench.key import part
 from bench.record import Result, loads
 from bench.run.checkpoint import newest, read_tensors, save
 from bench.run.model import load_model, make_classifier, new_detector, state_of
@@ -119,10 +118,9 @@ def test_initial_weights_have_an_address(smoke: Undisturbed) -> None:
     """They follow the seed and nothing else: not torch's global stream, and they do not move it."""
     stage = smoke.plan.stages[key_of(smoke.plan, "baseline")].to_json()
     head = HeadSpec(8, 128, (64, 7, 7), (3,) * 8, (2,) * 8, 12, (3,) * 8, (2,) * 8, (5, 15, 40), 0.01)
-    softmax = part("softmax:Softmax").to_json()
 
     def initial(seed: int) -> dict[str, Tensor]:
-        classifier = make_classifier(softmax, head, seed)
+        classifier = make_classifier(Store(smoke.root), stage, head, seed)
         model = new_detector({**stage, "spec": {**stage["spec"], "seed": seed}}, head, classifier)
         assert isinstance(model, nn.Module)
         return {name: t.detach().clone() for name, t in model.named_parameters()}

@@ -119,6 +119,12 @@ class TwoStageDetector(nn.Module):
             boxes = clip(decode(deltas_NC4, proposals_N4[:, None], roi.box_weights), sizes_N2)
         return PredictOutput(tap_values, proposals_N4, boxes, image_N)
 
+    @torch.no_grad()
+    def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
+        """Taps at given boxes (per image n x 4, pixels of the resized picture), in their order."""
+        maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
+        return self._taps(maps, boxes, _image_of(boxes), taps)
+
     def group_of(self, name: str) -> str:
         """The group of a parameter or buffer of the state dict; a classifier may divide its own."""
         first, _, rest = name.partition(".")

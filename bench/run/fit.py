@@ -1,0 +1,104 @@
+"""The `fit` stage: a trained model streamed over a split, of which only a part's result is kept.
+
+Pictures are shown as in predict: without augmentation, padded by their own size bucket, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import spec as specs
+from bench.data.loader import eval_batch, eval_batches
+from bench.data.split import Split, open_split
+from bench.detection.boxes import iou
+from bench.detection.contract import Batch, Detector, FitPart, Seen, Taps
+from bench.errors import unknown
+from bench.key import resolve
+from bench.run import checkpoint
+from bench.run.data import image_root_of
+from bench.run.model import FIT, fitted, load_model
+from bench.run.work import Work, device_of
+
+MATCH_IOU = 0.5  # a proposal shows the class of the true box that it overlaps this much (methods.md 0.4, as in ACC)
+ROIS = ("gt", "proposals")
+
+
+def run(work: Work) -> None:
+    """Write fit.safetensors: the tensors of the part's `result()`."""
+    device = device_of(work.machine)
+    detector = load_model(work.store, work.input_key("model"))
+    detector.to(device)
+    detector.eval()
+    kind, settings = resolve(work.spec["fit"], fitted(work.store, work.stage))
+    part: FitPart = kind(detector.classifier.head, **settings)
+    if part.rois not in ROIS:
+        raise unknown("kind of RoIs", part.rois, ROIS, where=type(part).__name__)
+    section = specs.Input.model_validate(work.spec["input"])
+    split = open_split(work.input("data"), image_root_of(dict(work.store.load(work.input_key("data"))["aside"])))
+    batches = eval_batches(split, section, int(work.spec["batch"]))
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=work.spec["precision"] == "bfloat16"):
+        for i, indices in enumerate(batches):
+            work.stop.check()
+            batch = eval_batch(split, section, indices).to(device)
+            part.update(seen(detector, split, batch, part))
+            work.progress(i + 1, len(batches))
+    checkpoint.write_tensors(work.out / FIT, {name: value.cpu() for name, value in part.result().items()})
+
+
+def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:
+    """The RoIs of a batch that the part wants, with their labels."""
+    taps = (*part.inputs, *detector.classifier.inputs)
+    truth = [_true_boxes(split, i, scale) for i, scale in zip(batch.image_index, batch.scale, strict=True)]
+    boxes = [box_G4.to(batch.images.device) for box_G4, _ in truth]
+    if part.rois == "gt":
+        rows = [row_G for _, row_G in truth]
+        read = detector.box_taps(batch, boxes, taps=taps)
+    else:
+        out = detector.predict_forward(batch, taps=taps)
+        kept, rows = _matched(out.proposals_N4, out.image_N, boxes, [row_G for _, row_G in truth])
+        read = _rows_of(out.taps, kept)
+    pictures = [torch.full((len(row_G),), i) for i, row_G in zip(batch.image_index, rows, strict=True)]
+    labels = [torch.from_numpy(split.labels[i])[row_G] for i, row_G in zip(batch.image_index, rows, strict=True)]
+    device = batch.images.device
+    return Seen(
+        read, torch.cat(labels).to(device), torch.cat(pictures).to(device), torch.cat(rows).to(device),
+        detector.classifier,
+    )  # fmt: skip
+
+
+def _true_boxes(split: Split, i: int, scale: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """(boxes G x 4 in pixels of the resized picture, their rows in the annotations): without those to ignore."""
+    boxes = split.boxes[i]
+    solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & ~split.ignore[i]
+    rows = np.flatnonzero(solid)
+    sy, sx = scale
+    return torch.from_numpy(boxes[rows] * np.array([sx, sy, sx, sy], np.float32)), torch.from_numpy(rows)
+
+
+def _matched(
+    proposals_N4: Tensor, image_N: Tensor, boxes: list[Tensor], rows: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """(positions of the proposals that match a true box, for each picture the annotation rows they match)."""
+    kept, matched = [], []
+    for picture, (box_G4, row_G) in enumerate(zip(boxes, rows, strict=True)):
+        at = (image_N == picture).nonzero()[:, 0]
+        if len(at) == 0 or len(box_G4) == 0:
+            matched.append(row_G[:0])
+            continue
+        best, index = iou(proposals_N4[at], box_G4).max(dim=1)
+        hit = best >= MATCH_IOU
+        kept.append(at[hit])
+        matched.append(row_G[index[hit].cpu()])
+    none = torch.zeros(0, dtype=torch.int64, device=proposals_N4.device)
+    return torch.cat([none, *kept]), matched
+
+
+def _rows_of(taps: Taps, rows_M: Tensor) -> Taps:
+    before, roi_map = taps.box_features_pre_relu, taps.roi_map
+    return Taps(
+        taps.box_features[rows_M],
+        None if before is None else before[rows_M],
+        None if roi_map is None else roi_map[rows_M],
+    )

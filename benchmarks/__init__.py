@@ -1,0 +1,1 @@
+"""Measurements: what the harness costs, against what it replaces. Separate from tests, which never judge a time."""

@@ -51,7 +51,7 @@ class ReweightedSoftmax(Softmax):
         background: float | Mapping[str, float] = 1.0,
     ) -> None:
         super().__init__(head)
-        weights_K = _with_background(head.stage_instance_counts, beta, clip, background)
+        weights_K = weights_with_background(head.stage_instance_counts, beta, clip, background)
         # Not persistent: it follows from settings and data, and a checkpoint of another loss must load all the same.
         self.register_buffer("weights_K", torch.tensor(weights_K, dtype=torch.float32), persistent=False)
 
@@ -71,14 +71,12 @@ def class_balanced_weights(counts: ArrayLike, beta: float, clip: Sequence[float]
     """
     n = np.asarray(counts, dtype=np.float64)
     if not 0.0 < beta <= 1.0:
-        raise UserError(
-            f"beta is {beta}", where="class-balanced weights", allowed="0 < beta <= 1 (1: inverse frequency)"
-        )
+        raise UserError(f"beta is {beta}", where="class weights", allowed="0 < beta <= 1 (1: inverse frequency)")
     if clip is not None and not (len(clip) == 2 and 0.0 <= clip[0] <= clip[1]):
-        raise UserError(f"clip is {clip}", where="class-balanced weights", allowed="[lowest, highest] >= 0, or null")
+        raise UserError(f"clip is {clip}", where="class weights", allowed="[lowest, highest] >= 0, or null")
     seen = n > 0
     if not seen.any():
-        raise UserError("no class has a training instance", where="class-balanced weights", hint="check the data part")
+        raise UserError("no class has a training instance", where="class weights", hint="check the data part")
     # expm1 because 1 - beta^n loses all digits for beta near 1 and few instances.
     alpha = 1.0 / n[seen] if beta == 1.0 else np.expm1(math.log(beta)) / np.expm1(n[seen] * math.log(beta))
     weights = np.empty_like(n)
@@ -89,17 +87,21 @@ def class_balanced_weights(counts: ArrayLike, beta: float, clip: Sequence[float]
     return weights
 
 
-def _with_background(
+def weights_with_background(
     counts: Sequence[int], beta: float, clip: Sequence[float] | None, background: float | Mapping[str, float]
 ) -> Floats:
-    """The C + 1 weights, background last."""
+    """The C + 1 weights, background last; float64. Settings as in `ReweightedSoftmax`.
+
+    Raises:
+        UserError: a setting out of range, or no training instance at all.
+    """
     if isinstance(background, Mapping):
         if set(background) != {"count_factor"}:
-            raise unknown("form of background", ", ".join(background), ["count_factor"], where="ReweightedSoftmax")
+            raise unknown("form of background", ", ".join(background), ["count_factor"], where="class weights")
         count = float(background["count_factor"]) * sum(counts)
         if not count > 0:
-            raise UserError(f"background is {dict(background)}", where="ReweightedSoftmax", allowed="count_factor > 0")
+            raise UserError(f"background is {dict(background)}", where="class weights", allowed="count_factor > 0")
         return class_balanced_weights([*counts, count], beta, clip)
     if not (math.isfinite(background) and background >= 0.0):
-        raise UserError(f"background is {background}", where="ReweightedSoftmax", allowed="a weight >= 0")
+        raise UserError(f"background is {background}", where="class weights", allowed="a weight >= 0")
     return np.append(class_balanced_weights(counts, beta, clip), background)

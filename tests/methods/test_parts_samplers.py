@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def counted(sampler: RepeatFactor, e: int = 0) -> list[int]:
 
 
 def test_repeat_factors() -> None:
+    assert STATS.image_counts.tolist() == TOY["rfs"]["n_img"]
     r_class, r_image = repeat_factors(STATS, T, 0.5)
     np.testing.assert_allclose(r_class, TOY["rfs"]["r_c"], atol=1e-6)
     np.testing.assert_allclose(r_image, TOY["rfs"]["r_I"], atol=1e-6)
@@ -60,13 +62,17 @@ def test_bags_keeps_the_original_beside_its_copies() -> None:
     assert counted(RepeatFactor(STATS, t=T, rounding="bags")) == [1] * 6 + [3, 3, 3, 3]
 
 
-def test_stochastic_length_is_within_three_sigma() -> None:
-    sampler = RepeatFactor(STATS, t=T)
-    frac = np.mod(TOY["rfs"]["r_I"], 1.0)
+@pytest.mark.parametrize(("t", "power"), [(T, 0.5), (0.9, 0.5), (T, 1.0), (0.07, 2.0)])
+def test_stochastic_length_is_within_three_sigma(t: float, power: float) -> None:
+    sampler = RepeatFactor(STATS, t=t, power=power)
+    r_image = repeat_factors(STATS, t, power)[1]
+    frac = np.mod(r_image, 1.0)
+    assert sampler.expected_length() == pytest.approx(r_image.sum())
     epochs = 1000
     lengths = [len(sampler.epoch(e, generator(1, "order", step=e))) for e in range(epochs)]
-    assert abs(np.mean(lengths) - sampler.expected_length()) < 3 * math.sqrt((frac * (1 - frac)).sum() / epochs)
-    assert len(set(lengths)) > 1  # drawn anew each epoch
+    sigma = math.sqrt((frac * (1 - frac)).sum() / epochs)
+    assert abs(np.mean(lengths) - r_image.sum()) <= 3 * sigma
+    assert (len(set(lengths)) > 1) == (sigma > 0)  # drawn anew each epoch
 
 
 def test_an_epoch_is_a_function_of_its_address() -> None:
@@ -110,6 +116,28 @@ def test_every_image_is_shown_and_more_with_a_larger_threshold(
     assert RepeatFactor(stats, t=2 * t, rounding=rounding).expected_length() >= sampler.expected_length()
     r_image = repeat_factors(stats, t, 0.5)[1]
     assert (abs(shown - r_image) <= (2 if rounding == "bags" else 1)).all()
+
+
+def detectron2_repeat_factors(images: list[list[int]], t: float) -> list[float]:
+    """detectron2's definition in its words: f(c) is the share of images that contain c; r(c) = max(1, sqrt(t / f(c)));
+    r(I) = max over the categories of I, and 1 for an image that has none."""
+    frequency: dict[int, int] = defaultdict(int)
+    for image in images:
+        for category in {*image}:
+            frequency[category] += 1
+    factor = {c: max(1.0, math.sqrt(t / (n / len(images)))) for c, n in frequency.items()}
+    return [max({factor[c] for c in {*image}}, default=1.0) for image in images]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=40), st.floats(1e-4, 1.0))
+def test_repeat_factors_are_those_of_detectron2(images: list[list[int]], t: float) -> None:
+    stats = ClassStatistics.from_labels(images, 10)
+    wanted = detectron2_repeat_factors(images, t)
+    np.testing.assert_allclose(repeat_factors(stats, t)[1], wanted, rtol=1e-12)
+    assert RepeatFactor(stats, t=t).expected_length() == pytest.approx(sum(wanted))
+    copies = np.bincount(RepeatFactor(stats, t=t).epoch(0, generator(0, "order")), minlength=len(images))
+    assert ((np.floor(wanted) <= copies) & (copies <= np.floor(wanted) + 1)).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""Data parts: from annotations to annotations. Separate because a train stage runs them before anything is drawn.
+
+A data part is a function `(split, *, settings) -> split`. It may leave pictures or boxes out, or mark boxes `ignore`:
+RPN and RoI sampling then stay away from them and no statistics count them. Nothing is evaluated on its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench.data.split import Split
+from bench.errors import UserError, unknown
+from bench.frequency import tail_classes
+
+VERSION = 1
+
+NONTAIL = ("drop", "ignore", "keep")
+
+
+def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split:
+    """The pictures that show a tail class: one with fewer than `below` instances in the split as it is given.
+
+    Source: BAGS (CVPR 2020), Table 1 row (3): "tail" are the bins of fewer than 100 instances. What becomes of the
+    other boxes in such pictures is not said there; ACC_bg of 99.85 and the fall of the head classes speak for "drop".
+
+    Args:
+        split: annotations; boxes already marked `ignore` count for nothing.
+        below: a class with fewer instances is a tail class.
+        nontail: "drop" (their boxes become background), "ignore" (nothing near them is sampled), "keep".
+
+    Raises:
+        UserError: a setting out of range, or no picture is left.
+    """
+    if nontail not in NONTAIL:
+        raise unknown("treatment of other boxes", nontail, NONTAIL, where="tail_only")
+    counts_C = split.statistics().instance_counts
+    tail_C = tail_classes(counts_C, below)
+    shown = [i for i, labels in enumerate(split.labels) if tail_C[labels[~split.ignore[i]]].any()]
+    if not shown:
+        seen = counts_C[counts_C > 0]
+        raise UserError(
+            f"no class has fewer than {below} training instances", where="tail_only",
+            hint=f"the rarest has {seen.min()}" if len(seen) else "the split has no boxes at all",
+        )  # fmt: skip
+    rest = split.subset(shown)
+    if nontail == "keep":
+        return rest
+    tail = [tail_C[labels] for labels in rest.labels]
+    if nontail == "ignore":
+        return replace(rest, ignore=[old | ~t for old, t in zip(rest.ignore, tail, strict=True)])
+    # A class whose boxes go is still in the picture: it must not become one that is known to be absent.
+    images = tuple(
+        image if t.all() else replace(image, negatives=tuple(rest.negative(i).tolist()))
+        for i, (image, t) in enumerate(zip(rest.images, tail, strict=True))
+    )
+    return replace(rest, images=images).keep_boxes(tail)

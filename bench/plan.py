@@ -123,7 +123,8 @@ def make(suite: Suite) -> Plan:
                 reason = f"engine '{suite.sections.detector.engine}' lacks {', '.join(lacking)}"
                 rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, reason))
                 continue
-            evaluate = suite.evaluated(planned(row.method, suite, seed, row.schedule), seed)
+            own = suite.of(row)
+            evaluate = own.evaluated(planned(row.method, own, seed, row.schedule), seed)
             rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate))
             roots.append(evaluate)
             for stage in walk(evaluate):
@@ -233,7 +234,7 @@ def pulled_in(plan: Plan) -> list[str]:
     suite, seed = plan.suite, plan.suite.sections.seeds[0]
     models = {row.evaluate.inputs["predict"].inputs["model"].key for row in plan.rows if row.evaluate is not None}
     made = set(plan.stages) - models
-    return [r.label for r in suite.set_aside if planned(r.method, suite, seed, r.schedule).key in made]
+    return [r.label for r in suite.set_aside if planned(r.method, suite.of(r), seed, r.schedule).key in made]
 
 
 def fused_groups(plan: Plan, keys: Iterable[str]) -> list[tuple[str, ...]]:

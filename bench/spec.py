@@ -42,6 +42,7 @@ class GlyphsData(Section):
     object_px: tuple[Positive, Positive] = (10, 34)  # shortest and longest long side of a symbol
     max_instances: Positive = 1600  # of the most frequent class
     val_instances: Positive = 20  # of every class (a flat val set estimates all bins equally well)
+    profile: Literal["long_tail", "flat"] = "long_tail"  # flat: as many instances in all, the same for every class
     similarity: Fraction = 0.93  # two classes' templates correlate at most this much
     masks: bool = True  # write RLE masks into the annotations
 
@@ -174,6 +175,27 @@ class Schedule(Section):
         return self
 
 
+class Figure(Section):
+    """A figure that a report draws beside the table.
+
+    bins: AP by instance bin; norms: ||W_j|| over classes sorted by instances; bars: one group a metric, one bar a row;
+    sweep: metrics over a setting of the rows.
+    """
+
+    kind: Literal["bins", "norms", "bars", "sweep"]
+    x: str | None = None  # sweep: the setting on the axis, e.g. beta or schedule.lr
+    by: str | None = None  # sweep: one line for each value of this setting, or of "method"
+    metrics: tuple[str, ...] = ("AP", "AP1", "AP2", "AP3", "AP4")
+    rows: tuple[str, ...] = ()  # labels; none named: all
+    title: str | None = None
+
+    @model_validator(mode="after")
+    def _a_sweep_is_over_a_setting(self) -> Figure:
+        if (self.kind == "sweep") != (self.x is not None):
+            raise ValueError("x is the setting that a sweep is over: give it with kind: sweep, and only there")
+        return self
+
+
 class Machine(Section):
     """How a job uses the machine. In the record, never in the key."""
 
@@ -181,3 +203,4 @@ class Machine(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
     channels_last: bool = False
+    features_mb: Annotated[int, Field(ge=0)] = 512  # most that one cache of val features may take on the disk

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,16 +17,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import yamlfile
-from bench.blame import blame, message
-from bench.errors import UserError, did_you_mean, unknown
+from bench.blame import blame
+from bench.errors import UserError, unknown
 from bench.key import module_version
-from bench.method import Method, discover, method_named
-from bench.spec import Data, Detector, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
+from bench.method import discover
+from bench.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
+from bench.spec import Data, Detector, Figure, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
 
 PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
-ROW_KEYS = ("method", "schedule")  # what a row may say beside its method's settings
-LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
 
 
 class Stages(Section):
@@ -64,17 +63,8 @@ class Sections(BaseModel):
     cost: Cost = Cost()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     compare_with: str | None = None  # a file of reports/published, without .csv
+    figures: tuple[Figure, ...] = ()  # what a report draws; none named: AP by bin, and weight norms
     title: str | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a label, a method with its settings, and its own schedule if any."""
-
-    label: str
-    method: Method
-    settings: Mapping[str, Any]
-    schedule: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,11 +90,17 @@ class Suite:
     set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
     changed: bool = False  # options of the command line make it another table than the file's
 
+    def of(self, row: Row) -> Suite:
+        """The suite as a row sees it: on the row's own data, where it brings some."""
+        if row.data is None:
+            return self
+        return replace(self, sections=self.sections.model_copy(update={"data": row.data}))
+
     def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
         """The base schedule with the changes of a later stage and of a row."""
         changes = {} if name == "base" else getattr(self.sections.stages, name)
         where = f"{self.document.where('stages', name)} stages.{name}"
-        return _merged_schedule(self.sections.schedule, changes, override or {}, where)
+        return merged_schedule(self.sections.schedule, changes, override or {}, where)
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         """The data stage of a split; a glyph split's key holds only what it depends on."""
@@ -256,9 +252,7 @@ def load(
         notes.append("detector.norm is frozen but there are no weights: nothing will have set its statistics")
     extra = _methods_path(methods_path, document)
     known = discover(extra)
-    checked = tuple(
-        check_row(label, value, known, sections, document) for label, value in _rows(rows, document).items()
-    )
+    checked = check_rows(rows, known, sections.schedule, sections.data, document)
     kept_rows = _only(checked, only, document)
     others = tuple(row for row in checked if row not in kept_rows)
     changed = any([preset, data, sets, only, seeds])
@@ -281,15 +275,9 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     result = {k: v for k, v in below.items() if LENGTHS.get(k) not in above or k in above}
     for key, value in above.items():
         old = result.get(key)
-        other = (
-            key == "data"
-            and isinstance(value, Mapping)
-            and isinstance(old, Mapping)
-            and value.get("name") not in (None, old.get("name"))
-        )
-        result[key] = (
-            merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not other else value
-        )
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merged_data(old, value) if key == "data" else merge(old, value)
+        result[key] = value
     return result
 
 
@@ -321,59 +309,12 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
         raise blame(error, document, (), Sections) from None
     for name in Stages.model_fields:
         where = f"{document.where('stages', name)} stages.{name}"
-        _merged_schedule(sections.schedule, getattr(sections.stages, name), {}, where)
+        merged_schedule(sections.schedule, getattr(sections.stages, name), {}, where)
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
         raise UserError(
             "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"
         )
     return sections
-
-
-def check_row(
-    label: str, value: Any, known: Mapping[str, type[Method]], sections: Sections, document: yamlfile.Document
-) -> Row:
-    """One typed row."""
-    where = f"{document.where('rows', label)} rows.{label}"
-    if not isinstance(value, Mapping) or "method" not in value:
-        raise UserError(
-            "a row needs a method",
-            where=where,
-            allowed="{method: NAME, setting: value, ...}",
-            hint="see: python -m bench methods",
-        )
-    kind = method_named(str(value["method"]), known, where)
-    settings = {k: v for k, v in value.items() if k not in ROW_KEYS}
-    for name in settings:
-        if name not in kind.model_fields:
-            legal = [*kind.model_fields, "schedule"]
-            raise UserError(
-                f"no setting '{name}'{did_you_mean(name, legal)}", where=where, allowed=", ".join(legal),
-                hint=f"see: python -m bench methods {kind.name}",
-            )  # fmt: skip
-    try:
-        method = kind.model_validate(settings)
-    except ValidationError as error:
-        raise blame(error, document, ("rows", label), kind, hint=f"see: python -m bench methods {kind.name}") from None
-    schedule = value.get("schedule")
-    if schedule is not None:
-        if not isinstance(schedule, Mapping):
-            raise UserError("schedule must be a mapping", where=where, allowed=", ".join(Schedule.model_fields))
-        _merged_schedule(sections.schedule, schedule, {}, where)
-    return Row(label, method, method.model_dump(), schedule)
-
-
-def _merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[str, Any], where: str) -> Schedule:
-    merged = base.model_dump()
-    for layer in (changes, more):
-        merged = {k: v for k, v in merged.items() if LENGTHS.get(k) not in layer} | dict(layer)
-    try:
-        return Schedule.model_validate(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "schedule"
-        if first["type"] == "extra_forbidden":
-            raise unknown("schedule setting", name, Schedule.model_fields, where=where) from None
-        raise UserError(f"{name}: {message(first)}", where=where) from None
 
 
 def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:
@@ -385,14 +326,6 @@ def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:
             f"not a path: {value!r}", where=f"{document.where('methods_path')} methods_path", allowed=allowed
         )
     return tuple(document.path.parent / p for p in paths)
-
-
-def _rows(rows: Any, document: yamlfile.Document) -> dict[str, Any]:
-    if not isinstance(rows, Mapping) or not rows:
-        raise UserError(
-            "a suite needs rows", where=document.where("rows"), allowed="rows: {label: {method: NAME, ...}}"
-        )
-    return dict(rows)
 
 
 def _only(rows: tuple[Row, ...], only: Sequence[str], document: yamlfile.Document) -> tuple[Row, ...]:

@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("key", "spec", "yamlfile"),
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
     ("method", "done", "events", "lease"),
+    ("rows",),
     ("suite", "store"),  # F2
     ("plan", "detection*", "evaluation*"),  # F3
     ("data*",),
@@ -43,6 +44,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "submitit": ("bench.launch",),
     "lvis": ("bench.evaluation.official",),
     "pandas": ("reports",),
+    "scipy": ("reports",),
     "seaborn": ("reports",),
     "matplotlib": ("reports", "bench.data.glyph_vocabulary"),  # the fonts that it ships are the glyphs
     "torch": ("bench.detection", "bench.data.loader", "bench.engines.torchvision", "bench.run", "methods.parts"),

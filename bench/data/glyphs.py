@@ -125,6 +125,8 @@ def instance_counts(spec: GlyphsData, seed: int) -> NDArray[np.int64]:
         edges = np.append(edges, top)
     place = (np.arange(spec.classes) + 0.5) / spec.classes
     counts = np.maximum(1, np.floor(np.exp(np.interp(place, _SHARES, edges)))).astype(np.int64)
+    if spec.profile == "flat":
+        return np.full(spec.classes, round(counts.mean()), np.int64)
     return generator(seed, "glyphs/counts").permutation(counts)
 
 

@@ -1,0 +1,184 @@
+"""The rows of a suite: a label, a method with its settings, and what the row brings of its own. Separate from suite.py
+(sections and layers) because a row is checked against its method, and one entry may stand for many rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.blame import blame, message
+from bench.errors import UserError, did_you_mean, unknown
+from bench.method import Method, method_named
+from bench.spec import Data, FolderData, GlyphsData, Schedule
+from bench.yamlfile import Document
+
+OWN = ("schedule", "data")  # what a row may say beside its method's settings
+LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
+DATA: TypeAdapter[GlyphsData | FolderData] = TypeAdapter(Data)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        label: its name.
+        method: the recipe with its settings.
+        settings: the method's settings with defaults filled in; `schedule` and `data` where the row brings them.
+        schedule: the row's own schedule, if any.
+        data: the row's own data section, if any.
+    """
+
+    label: str
+    method: Method
+    settings: Mapping[str, Any]
+    schedule: Mapping[str, Any] | None = None
+    data: GlyphsData | FolderData | None = None
+
+
+def check_rows(
+    rows: Any, known: Mapping[str, type[Method]], base: Schedule, data: GlyphsData | FolderData, document: Document
+) -> tuple[Row, ...]:
+    """All typed rows; an entry with `each` gives one for every combination of its values.
+
+    Raises:
+        UserError: no rows, two of one label, or anything wrong with one, with its line.
+    """
+    if not isinstance(rows, Mapping) or not rows:
+        raise UserError(
+            "a suite needs rows", where=document.where("rows"), allowed="rows: {label: {method: NAME, ...}}"
+        )
+    found: dict[str, Row] = {}
+    for entry, value in rows.items():
+        where = f"{document.where('rows', entry)} rows.{entry}"
+        for label, settings in _each(str(entry), value, where):
+            if label in found:
+                raise UserError(f"two rows are called '{label}'", where=where, hint="labels are made by `each`")
+            found[label] = _row(label, settings, known, base, data, document, entry)
+    return tuple(found.values())
+
+
+def merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[str, Any], where: str) -> Schedule:
+    """The base schedule with the changes of a later stage and of a row.
+
+    Raises:
+        UserError: a setting that no schedule has, or a value it cannot take.
+    """
+    merged = base.model_dump()
+    for layer in (changes, more):
+        merged = {k: v for k, v in merged.items() if LENGTHS.get(k) not in layer} | dict(layer)
+    try:
+        return Schedule.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "schedule"
+        if first["type"] == "extra_forbidden":
+            raise unknown("schedule setting", name, Schedule.model_fields, where=where) from None
+        raise UserError(f"{name}: {message(first)}", where=where) from None
+
+
+def merged_data(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A data section on another; one of another name takes its place."""
+    other = above.get("name") not in (None, below.get("name"))
+    return dict(above) if other else {**below, **above}
+
+
+def _each(entry: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """(label, settings) of every combination of `each`: {setting: [values]}, the label being a template."""
+    if not isinstance(value, Mapping) or "each" not in value:
+        yield entry, value
+        return
+    each = value["each"]
+    if not isinstance(each, Mapping) or not each or not all(isinstance(v, list) and v for v in each.values()):
+        raise UserError("each must map settings to lists of values", where=where, allowed="each: {beta: [1, 2, 4]}")
+    words = [str(name).rsplit(".", 1)[-1] for name in each]
+    for word in words:
+        if f"{{{word}}}" not in entry:
+            raise UserError(
+                f"the label does not name '{word}'", where=where, allowed=f"a label with {{{word}}} in it",
+                hint=f'e.g. "{entry} {{{word}}}"',
+            )  # fmt: skip
+    for values in itertools.product(*each.values()):
+        label, settings = entry, {k: v for k, v in value.items() if k != "each"}
+        for name, word, one in zip(each, words, values, strict=True):
+            label = label.replace(f"{{{word}}}", _shown(one))
+            _place(settings, str(name).split("."), one, where)
+        yield label, settings
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(_shown(one) for one in value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _place(settings: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
+    for name in path[:-1]:
+        inner = settings.get(name, {})
+        if not isinstance(inner, Mapping):
+            raise UserError(f"'{name}' is a value, not a section", where=where)
+        settings[name] = dict(inner)
+        settings = settings[name]
+    settings[path[-1]] = value
+
+
+def _row(
+    label: str,
+    value: Any,
+    known: Mapping[str, type[Method]],
+    base: Schedule,
+    data: GlyphsData | FolderData,
+    document: Document,
+    entry: str,
+) -> Row:
+    where = f"{document.where('rows', entry)} rows.{label}"
+    if not isinstance(value, Mapping) or "method" not in value:
+        raise UserError(
+            "a row needs a method",
+            where=where,
+            allowed="{method: NAME, setting: value, ...}",
+            hint="see: python -m bench methods",
+        )
+    kind = method_named(str(value["method"]), known, where)
+    settings = {k: v for k, v in value.items() if k not in ("method", *OWN)}
+    for name in settings:
+        if name not in kind.model_fields:
+            legal = [*kind.model_fields, *OWN, "each"]
+            raise UserError(
+                f"no setting '{name}'{did_you_mean(name, legal)}", where=where, allowed=", ".join(legal),
+                hint=f"see: python -m bench methods {kind.name}",
+            )  # fmt: skip
+    try:
+        method = kind.model_validate(settings)
+    except ValidationError as error:
+        raise blame(error, document, ("rows", entry), kind, hint=f"see: python -m bench methods {kind.name}") from None
+    own = {name: value[name] for name in OWN if value.get(name) is not None}
+    for name, section in own.items():
+        if not isinstance(section, Mapping):
+            fields = (Schedule if name == "schedule" else type(data)).model_fields
+            raise UserError(f"{name} must be a mapping", where=where, allowed=", ".join(fields))
+    if "schedule" in own:
+        merged_schedule(base, own["schedule"], {}, where)
+    return Row(
+        label, method, {**method.model_dump(), **own}, own.get("schedule"), _own_data(own, data, document, entry)
+    )
+
+
+def _own_data(
+    own: Mapping[str, Any], data: GlyphsData | FolderData, document: Document, entry: str
+) -> GlyphsData | FolderData | None:
+    if "data" not in own:
+        return None
+    try:
+        return DATA.validate_python(merged_data(data.model_dump(), own["data"]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{document.where('rows', entry)} rows.{entry}.data"
+        if first["type"] == "extra_forbidden":
+            raise unknown("setting", str(first["loc"][-1]), type(data).model_fields, where=where) from None
+        raise UserError(f"{first['loc'][-1]}: {message(first)}", where=where) from None

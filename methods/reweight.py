@@ -46,7 +46,8 @@ class Reweight(Method):
     def _focal_settings(self) -> Reweight:
         given = [name for name in ("gamma", "alpha") if getattr(self, name) is not None]
         if given and self.loss != "focal":
-            raise ValueError(f"{' and '.join(given)}: only loss: focal has this, and loss is {self.loss}")
+            names = " and ".join(given)
+            raise ValueError(f"loss: {self.loss} has no {names}; set loss: focal, or leave {names} out")
         return self
 
     def plan(self, b: Builder) -> Stage:

@@ -58,7 +58,8 @@ def measure(command: Sequence[str], *, env: Mapping[str, str] | None = None, log
             )  # fmt: skip
         found = Cost(**json.loads(cost.read_text()))
     if found.code:
-        raise RuntimeError(f"exit code {found.code}: {' '.join(command)}" + (f"; see {log}" if log else ""))
+        said = log.read_text(errors="replace")[-2000:] if log else ""
+        raise RuntimeError(f"exit code {found.code}: {' '.join(command)}\n{said}")
     return found
 
 

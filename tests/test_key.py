@@ -114,7 +114,7 @@ def test_naming_parts_imports_none_of_them() -> None:
 
 
 def test_an_unknown_setting_is_named_with_the_legal_ones() -> None:
-    with pytest.raises(UserError, match=r"group_softmax:GroupSoftmax: no setting 'bta'.*'beta'\? Legal: beta, edges"):
+    with pytest.raises(UserError, match=r"GroupSoftmax: no setting 'bta'.*'beta'\? Legal: background, beta, edges"):
         part("group_softmax:GroupSoftmax", bta=4)
 
 

@@ -51,10 +51,18 @@ class Method(BaseModel):
 
     @classmethod
     def deviations(cls) -> list[str]:
-        """The lines marked DEVIATION: in the method's file, without the mark."""
+        """The comments marked DEVIATION: in the method's file, without the mark, each on one line."""
         path = inspect.getsourcefile(cls)
-        lines = Path(path).read_text(encoding="utf-8").splitlines() if path else []
-        return [line.split("DEVIATION:", 1)[1].strip() for line in lines if "DEVIATION:" in line]
+        found: list[str] = []
+        open_ = False
+        for line in Path(path).read_text(encoding="utf-8").splitlines() if path else []:
+            comment = line.strip().startswith("#")
+            if "DEVIATION:" in line:
+                found.append(line.split("DEVIATION:", 1)[1].strip())
+            elif open_ and comment:
+                found[-1] += f" {line.strip().lstrip('# ')}"
+            open_ = comment and (open_ or "DEVIATION:" in line)
+        return found
 
 
 class Plannable(Protocol):

@@ -161,6 +161,7 @@ class Seen:
         labels_N: int64, class of each RoI, 0..C-1.
         image_N: int64, position of its picture in the split.
         box_N: int64, row of its true box among the annotations of that picture.
+        boxes_N4: the RoIs, x1 y1 x2 y2 as fractions of the picture's width and height.
         classifier: the model's, in eval mode.
     """
 
@@ -168,6 +169,7 @@ class Seen:
     labels_N: Tensor
     image_N: Tensor
     box_N: Tensor
+    boxes_N4: Tensor
     classifier: Classifier
 
 

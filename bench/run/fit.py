@@ -54,17 +54,18 @@ def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:
     boxes = [box_G4.to(batch.images.device) for box_G4, _ in truth]
     if part.rois == "gt":
         rows = [row_G for _, row_G in truth]
-        read = detector.box_taps(batch, boxes, taps=taps)
+        read, rois_N4 = detector.box_taps(batch, boxes, taps=taps), torch.cat(boxes)
     else:
         out = detector.predict_forward(batch, taps=taps)
         kept, rows = _matched(out.proposals_N4, out.image_N, boxes, [row_G for _, row_G in truth])
-        read = _rows_of(out.taps, kept)
+        read, rois_N4 = _rows_of(out.taps, kept), out.proposals_N4[kept]
     pictures = [torch.full((len(row_G),), i) for i, row_G in zip(batch.image_index, rows, strict=True)]
     labels = [torch.from_numpy(split.labels[i])[row_G] for i, row_G in zip(batch.image_index, rows, strict=True)]
+    whole = [torch.tensor([[w, h, w, h]]).expand(len(r), 4) for (h, w), r in zip(batch.sizes, rows, strict=True)]
     device = batch.images.device
     return Seen(
         read, torch.cat(labels).to(device), torch.cat(pictures).to(device), torch.cat(rows).to(device),
-        detector.classifier,
+        rois_N4 / torch.cat(whole).to(device), detector.classifier,
     )  # fmt: skip
 
 

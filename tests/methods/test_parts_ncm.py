@@ -40,7 +40,7 @@ class Silent(Classifier):
 def seen(labels: list[int], **taps: torch.Tensor) -> Seen:
     y = torch.tensor(labels)
     read = Taps(taps.pop("box_features", torch.empty(len(y), 0)), **taps)
-    return Seen(read, y, torch.zeros_like(y), torch.arange(len(y)), Softmax(head([5])))
+    return Seen(read, y, torch.zeros_like(y), torch.arange(len(y)), torch.zeros(len(y), 4), Softmax(head([5])))
 
 
 def means_of(rows: Any, counts: list[int] | None = None) -> dict[str, torch.Tensor]:

@@ -178,7 +178,7 @@ def test_precision(others: bool, background: bool) -> None:
 def measured(features: torch.Tensor, labels: torch.Tensor, classes: int) -> dict[str, torch.Tensor]:
     means = ClassMeans(head([5] * classes, features.shape[1]))
     taps, none = Taps(features, box_features_pre_relu=features), torch.zeros_like(labels)
-    means.update(Seen(taps, labels, none, none, Softmax(head([5] * classes))))
+    means.update(Seen(taps, labels, none, none, torch.zeros(len(none), 4), Softmax(head([5] * classes))))
     return means.result()
 
 

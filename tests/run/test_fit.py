@@ -74,11 +74,12 @@ class Counted:
         assert seen.taps.box_features.shape == (len(seen.labels_N), self.head.features)
         p, p_bg = seen.classifier.scores(seen.classifier(seen.taps))
         assert p.shape == (len(seen.labels_N), self.head.num_classes)
-        self.seen.append(torch.stack((seen.image_N, seen.box_N, seen.labels_N), 1))
+        self.seen.append(torch.cat((torch.stack((seen.image_N, seen.box_N, seen.labels_N), 1), seen.boxes_N4), 1))
 
     def result(self):
         rows = torch.cat(self.seen)
-        return {"rows_N3": rows, "count_C": rows[:, 2].bincount(minlength=self.head.num_classes)}
+        counts = rows[:, 2].long().bincount(minlength=self.head.num_classes)
+        return {"rows_N7": rows.double(), "count_C": counts}
 
 
 class NorCal(Classifier):
@@ -159,9 +160,12 @@ def test_a_fit_sees_every_true_box_once(made: tuple[Plan, Path]) -> None:
     plan, root = made
     (key,) = fits(plan, "flat")
     split = open_split(Store(root).output(plan.stages[key].inputs["data"].key), None)
-    rows = read_tensors(Store(root).output(key) / "fit.safetensors")["rows_N3"].tolist()
+    rows_N7 = read_tensors(Store(root).output(key) / "fit.safetensors")["rows_N7"]
     truth = [[i, row, label] for i, labels in enumerate(split.labels) for row, label in enumerate(labels.tolist())]
-    assert sorted(rows) == truth
+    assert sorted(rows_N7[:, :3].tolist()) == truth
+    for image, row, _, *box in rows_N7.tolist():  # glyph pictures are square
+        expected = split.boxes[int(image)][int(row)] / split.images[int(image)].width
+        np.testing.assert_allclose(box, expected, rtol=1e-5)
 
 
 def test_rows_that_need_the_same_fit_share_it(made: tuple[Plan, Path]) -> None:

@@ -82,7 +82,7 @@ def test_tau_norm_of_table1_edits_the_baseline(table1: Plan) -> None:
 
 def test_every_row_is_predicted_and_evaluated_alike(table1: Plan) -> None:
     rows = [row.evaluate for row in table1.rows]
-    assert len(rows) == 7
+    assert len(rows) == 15
     for evaluate in rows:
         assert evaluate is not None
         assert evaluate.kind == "evaluate"

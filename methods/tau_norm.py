@@ -39,9 +39,9 @@ class TauNormSelect(Method):
     name: ClassVar[str] = "tau_norm_select"
     needs: ClassVar[frozenset[str]] = frozenset({"classifier"})
     tau: Annotated[float, Field(ge=0, le=1)] = 1.0
-    # DEVIATION: the paper does not say whether this row's copy scales the background row; it does, as row 12.
+    # DEVIATION: select: the paper does not say whether the copy's background row is scaled; it is, as in row 12.
     background: Literal["scaled", "kept"] = "scaled"
-    # DEVIATION: paper and released code disagree on when the copy is taken; the paper's rule is the default.
+    # DEVIATION: select: the released code takes the copy for tail classes alone; the paper's rule is the default.
     rule: Literal["paper", "code"] = "paper"
     tail_below: Annotated[int, Field(ge=0)] = 100
 

@@ -144,25 +144,28 @@ def report(suite: Suite, store_path: Path, console: Console, out: Path | None, *
 
     plan, store = planning.make(suite), Store(store_path)
     folder = out or overviews.default_report_folder(store, plan)
-    files = write(
+    written = write(
         load(store, plan), folder, suite.name, suite.sections.compare_with,
         order=[row.label for row in suite.rows], skipped=_absent(plan, store, failed), edges=suite.sections.test.bins,
+        wanted=suite.sections.figures, planned=plan.rows,
     )  # fmt: skip
     print_table(plan, store, console, failed=failed)
-    console.print(f"report: {folder}  ({', '.join(f.name for f in files)})", highlight=False, soft_wrap=True)
+    for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(plan: Plan, store: Store, console: Console, *, failed: Ended | None = None) -> None:
     """The table on the terminal."""
     from reports.load import load
-    from reports.render import to_text
+    from reports.render import WIDTH, to_text
     from reports.tables import table
 
     content = table(
         load(store, plan), suite=plan.suite.name, compare_with=plan.suite.sections.compare_with,
         order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
     )  # fmt: skip
-    console.print(to_text(content), highlight=False, markup=False, soft_wrap=True)
+    width = console.width if console.is_terminal else WIDTH
+    console.print(to_text(content, width), highlight=False, markup=False, soft_wrap=True)
 
 
 def report_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
@@ -171,7 +174,10 @@ def report_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
     from reports.tables import to_json
 
     plan, store = planning.make(suite), Store(store_path)
-    return to_json(load(store, plan), order=[row.label for row in suite.rows], skipped=_absent(plan, store, None))
+    return to_json(
+        load(store, plan), compare_with=suite.sections.compare_with, order=[row.label for row in suite.rows],
+        skipped=_absent(plan, store, None),
+    )  # fmt: skip
 
 
 def official(suite: Suite, store_path: Path, console: Console) -> int:

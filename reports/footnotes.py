@@ -9,15 +9,17 @@ from typing import Any
 
 from reports.load import RowResult
 from reports.paper import Published
+from reports.stats import other_counts, other_val
 
 DIGEST = 12  # characters of a sha256 that are shown
 SHOWN = 5  # rows named beside a value, or values of a list, before the rest is counted
 RECIPE = ("steps", "batch", "initialisation", "reinitialised")  # fields of the protocol that a method sets
 DIGESTS = ("train_digest", "val_digest", "train_images", "val_images")  # follow the seed where the data do
 IN_FIGURES = (
-    "data", "classes", "train_images", "val_images", "engine", "trunk", "initialisation", "steps", "evaluator",
-    "max_detections", "score_threshold",
+    "data", "classes", "train_images", "val_images", "engine", "trunk", "initialisation", "evaluator", "max_detections",
+    "score_threshold",
 )  # fmt: skip
+MACHINE = ("cpu", "gpus", "threads")
 RAN_WITH = (
     "python", "packages.torch", "packages.torchvision", "packages.faster-coco-eval", "cpu", "threads", "gpus", "commit",
 )  # fmt: skip
@@ -32,13 +34,25 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     notes.append(_seeds(rows))
     # Rows are meant to differ in what they train; that is told, and is not a mixture.
     notes += [f"by row: {_spoken(name)} {where}" for name, where in mixed.items() if name in RECIPE]
-    notes += [f"by seed: {_spoken(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
+    by = {name: "seed" if _by_seed(rows, name) else "row" for name in DIGESTS}
+    notes += [f"by {by[name]}: {_spoken(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
     rest = {name: where for name, where in mixed.items() if name not in (*RECIPE, *DIGESTS)}
     notes += [f"not one protocol: {_spoken(name)} {where}" for name, where in rest.items()]
     same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
     ran = [f"{_spoken(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
     notes += ["ran with: " + ", ".join(ran)] if ran else []
     notes += [f"mixes machines or versions: {_spoken(name)} {where}" for name, where in differing.items()]
+    return tuple(notes)
+
+
+def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) -> tuple[str, ...]:
+    """Which rows were evaluated on other data than the baseline, or count its classes otherwise, and what it means."""
+    base = groups.get(baseline or "", [])
+    val = [label for label, group in groups.items() if other_val(group, base)]
+    train = [label for label, group in groups.items() if label not in val and other_counts(group, base)]
+    notes = [f"evaluated on other data than {baseline}, so without a difference from it: {_some(val)}"] if val else []
+    if train:
+        notes.append(f"trained on other class counts than {baseline}, so its bins hold other classes: {_some(train)}")
     return tuple(notes)
 
 
@@ -53,9 +67,24 @@ def paper_caption(paper: Published, rows: Sequence[RowResult]) -> str:
 
 def figure_caption(rows: Sequence[RowResult], suite: str, shows: str) -> str:
     """What was run and what the marks show, for below a figure; the whole protocol stands under the table."""
-    common, _ = _compare(_protocols(rows))
-    ran = [f"{_spoken(name)} {_text(common[name])}" for name in IN_FIGURES if name in common]
-    return "; ".join([f"suite {suite}", *ran]) + f". {shows}"
+    common, mixed = _compare(_protocols(rows))
+    ran = [f"suite {suite}"]
+    for name in IN_FIGURES:
+        if name in common:
+            ran.append(f"{_spoken(name)} {_text(common[name])}")
+        elif name in mixed and not (name in DIGESTS and _by_seed(rows, name)):
+            ran.append(f"{_spoken(name)} differ{'' if name.endswith('s') else 's'} between rows")
+    ran += [_steps(rows), f"seeds {', '.join(map(str, sorted({r.record.seed for r in rows})))}"]
+    same, _ = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
+    ran += [f"{_spoken(name)} {_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
+    return "; ".join(ran) + f". {shows}"
+
+
+def _steps(rows: Sequence[RowResult]) -> str:
+    """ "steps 900", or "steps 900, 900 + 300" where recipes train one after the other."""
+    lengths = dict.fromkeys(" + ".join(map(str, r.record.protocol.steps.values())) for r in rows)
+    texts = [text or "-" for text in lengths]
+    return f"steps {', '.join(texts)}" if len(texts) <= SHOWN else "steps by row, see the table"
 
 
 def _protocols(rows: Sequence[RowResult]) -> list[tuple[str, int, dict[str, Any]]]:
@@ -71,7 +100,10 @@ def _seeds(rows: Sequence[RowResult]) -> str:
         seeds = next(iter(sets))
         spread = "mean ± sample standard deviation over them" if len(seeds) > 1 else "one run a row, no spread known"
         return f"seeds {', '.join(map(str, seeds))}; {spread}"
-    named = [f"{row} {', '.join(map(str, sorted(seeds)))}" for row, seeds in per_row.items()]
+    having: dict[tuple[int, ...], list[str]] = {}
+    for row, own in per_row.items():
+        having.setdefault(tuple(sorted(own)), []).append(row)
+    named = [f"{_some(rows_of)} {', '.join(map(str, seeds))}" for seeds, rows_of in having.items()]
     return f"seeds differ between rows ({'; '.join(named)}); mean ± sample standard deviation over those a row has"
 
 
@@ -92,14 +124,25 @@ def _compare(values: Sequence[tuple[str, int, Mapping[str, Any]]]) -> tuple[dict
 
 
 def _who(members: Sequence[tuple[str, int]], groups: Mapping[str, Sequence[tuple[str, int]]]) -> str:
-    """ "seed 1" where the value goes with the seed, else the rows."""
-    seeds = {seed for _, seed in members}
-    others = {seed for group in groups.values() if group is not members for _, seed in group}
-    if not seeds & others:
+    """ "seed 1" where the value goes with the seed, else the rows, with the seed where only both together tell."""
+    others = [member for group in groups.values() if group is not members for member in group]
+    seeds, rows = {seed for _, seed in members}, list(dict.fromkeys(row for row, _ in members))
+    if not seeds & {seed for _, seed in others}:
         return f"seed {', '.join(map(str, sorted(seeds)))}"
-    rows = list(dict.fromkeys(row for row, _ in members))
-    more = f" and {len(rows) - SHOWN} more rows" if len(rows) > SHOWN else ""
-    return ", ".join(rows[:SHOWN]) + more
+    both = not set(rows).isdisjoint(row for row, _ in others)
+    return _some(rows) + (f" at seed {', '.join(map(str, sorted(seeds)))}" if both else "")
+
+
+def _by_seed(rows: Sequence[RowResult], name: str) -> bool:
+    """Whether all rows have the same value of a protocol field at the same seed."""
+    values: dict[int, set[str]] = {}
+    for result in rows:
+        values.setdefault(result.record.seed, set()).add(_text(getattr(result.record.protocol, name)))
+    return all(len(texts) == 1 for texts in values.values())
+
+
+def _some(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more rows" if len(rows) > SHOWN else "")
 
 
 def _comparable(name: str) -> bool:

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 
+from reports.agreement import sentences
 from reports.stats import Cell
 from reports.tables import WANTED, Line, Table
 
@@ -29,7 +30,7 @@ def to_text(table: Table, width: int = WIDTH) -> str:
 
     columns, left_out = _fitting(table, width)
     grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("row", no_wrap=True)
+    grid.add_column("row", overflow="fold", max_width=_label_width(table, width))
     for block, metric in columns:
         grid.add_column(_heading(block, metric, "\n"), justify="right", no_wrap=True)
     for line in table.lines:
@@ -108,18 +109,24 @@ def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
     everything += [("delta", "AP")] if table.baseline and len(table.lines) > 1 else []
     everything += _paper(table)
     full = [column for column in everything if any(line.cell(*column).n for line in table.lines)]
-    used = max(len(_label(line)) for line in table.lines) if table.lines else 3
+    used = _label_width(table, width)
     chosen: list[Column] = []
     for column in [c for c in WANTED if c in full] + [c for c in full if c not in WANTED]:
         needed = max(len(part) for part in _heading(*column, "\n").split("\n"))
         needed = 2 + max([needed, *(len(_value(line, column)) for line in table.lines)])
-        if used + needed > width:
+        if chosen and used + needed > width:
             break
         used += needed
         chosen.append(column)
     # Values that no row has (masks, accuracy without a background score) are not worth a line in a terminal.
     left_out = [_heading(*column, " ") for column in full if column not in chosen]
     return [column for column in everything if column in chosen], left_out
+
+
+def _label_width(table: Table, width: int) -> int:
+    """A long label of a sweep goes over two lines rather than push AP off the screen."""
+    longest = max((len(_label(line)) for line in table.lines), default=3)
+    return max(3, min(longest, max(20, width // 3)))
 
 
 def _heading(block: str, metric: str, gap: str) -> str:
@@ -167,7 +174,7 @@ def _skips(table: Table) -> list[str]:
 
 
 def _notes(table: Table) -> list[str]:
-    return ([table.caption] if table.caption else []) + list(table.footnotes)
+    return [*([table.caption] if table.caption else []), *map(sentences, table.agreements), *table.footnotes]
 
 
 def _sentence(text: str) -> str:

@@ -67,11 +67,42 @@ def baseline_of(groups: Mapping[str, Sequence[RowResult]]) -> str | None:
 
 
 def differences(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> dict[str, Cell]:
-    """Metric name -> Cell of (row - baseline), paired by seed: only seeds that both have, with both values."""
-    base = {result.record.seed: result.record.metrics for result in baseline}
-    pairs = [(result.record.metrics, base[result.record.seed]) for result in group if result.record.seed in base]
-    names = dict.fromkeys(name for ours, _ in pairs for name in ours)
-    return {name: summarise(_minus(ours.get(name), theirs.get(name)) for ours, theirs in pairs) for name in names}
+    """Metric name -> Cell of (row - baseline), paired by seed: only seeds that both have, with both values.
+
+    Two data sets are never subtracted: a seed counts only where both were evaluated on the same val, and for a metric
+    over a part of the classes (AP1, APr, ACC1) only where the classes' training counts agree as well.
+    """
+    seen: dict[str, list[float | None]] = {}
+    for ours, theirs in _pairs(group, baseline):
+        for name, value in ours.record.metrics.items() if _alike(ours, theirs) else ():
+            legal = ours.instance_counts == theirs.instance_counts or not _by_frequency(name)
+            seen.setdefault(name, []).append(_minus(value, theirs.record.metrics.get(name)) if legal else None)
+    return {name: summarise(values) for name, values in seen.items()}
+
+
+def other_val(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> bool:
+    """Whether a row was evaluated on another val than the baseline, at any seed that both have."""
+    return any(not _alike(ours, theirs) for ours, theirs in _pairs(group, baseline))
+
+
+def other_counts(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> bool:
+    """Whether the classes of a row have other training counts than the baseline's, so that its bins are others."""
+    return any(ours.instance_counts != theirs.instance_counts for ours, theirs in _pairs(group, baseline))
+
+
+def _pairs(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> list[tuple[RowResult, RowResult]]:
+    base = {result.record.seed: result for result in baseline}
+    return [(result, base[result.record.seed]) for result in group if result.record.seed in base]
+
+
+def _alike(ours: RowResult, theirs: RowResult) -> bool:
+    return ours.record.protocol.val_digest == theirs.record.protocol.val_digest
+
+
+def _by_frequency(metric: str) -> bool:
+    """AP1, ACC2, APr: means over the classes of one frequency. AP50, AP75 and ACCbg are over all of them."""
+    rest = metric.removeprefix("AP").removeprefix("ACC")
+    return rest in ("r", "c", "f") or (len(rest) == 1 and rest.isdigit())
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

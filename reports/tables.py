@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.record import metric_names
-from reports.footnotes import footnotes, paper_caption
+from reports.agreement import Agreement, agreements
+from reports.footnotes import footnotes, other_data, paper_caption
 from reports.load import RowResult
 from reports.paper import Published, published
 from reports.stats import MISSING, Cell, baseline_of, by_row, differences, metrics_of
@@ -70,6 +71,7 @@ class Table:
         paper_metrics: columns of the published block.
         lines: rows in suite order.
         caption: what the published column is and how its protocol differs; empty without one.
+        agreements: our order against the published one; empty without one.
         footnotes: protocol, seeds, and whatever differs between rows.
     """
 
@@ -79,6 +81,7 @@ class Table:
     paper_metrics: tuple[str, ...]
     lines: tuple[Line, ...]
     caption: str
+    agreements: tuple[Agreement, ...]
     footnotes: tuple[str, ...]
 
 
@@ -118,19 +121,31 @@ def table(
         paper_metrics=_paper_columns(paper),
         lines=tuple(lines),
         caption=paper_caption(paper, rows) if paper else "",
-        footnotes=footnotes(rows),
+        agreements=agreements(groups, paper) if paper else (),
+        footnotes=(*other_data(groups, baseline), *footnotes(rows)),
     )
 
 
 def to_json(
-    rows: Sequence[RowResult], *, order: Sequence[str] = (), skipped: Mapping[str, str] | None = None
+    rows: Sequence[RowResult],
+    *,
+    compare_with: str | None = None,
+    order: Sequence[str] = (),
+    skipped: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """[{row, seeds, metrics: {AP: {mean, sd, n}}, delta, protocol}]; None where a value is missing.
 
-    `protocol` is that of the first seed. A skipped row has "skipped": reason and no metrics.
+    `protocol` is that of the first seed. A skipped row has "skipped": reason and no metrics. Beside a published table
+    a row that it has too carries its figures, "paper": {AP: ...}, and "order": {AP: {here, paper, tau_b, p, rows,
+    per_seed}}, its two ranks and how far the two orders agree over all rows.
+
+    Raises:
+        UserError: no such published table.
     """
     groups = by_row(rows, order)
     base = groups.get(baseline_of(groups) or "", [])
+    paper = published(compare_with) if compare_with else None
+    orders = _orders(agreements(groups, paper)) if paper else {}
     found: list[dict[str, Any]] = []
     for label in dict.fromkeys([*order, *groups, *(skipped or {})]):
         group = groups.get(label, [])
@@ -138,10 +153,25 @@ def to_json(
         entry["metrics"] = {name: _plain(cell) for name, cell in metrics_of(group).items()}
         entry["delta"] = {name: _plain(cell) for name, cell in differences(group, base).items()}
         entry["protocol"] = group[0].record.protocol.model_dump(mode="json") if group else None
+        if paper and paper.of(label):
+            entry["paper"] = dict(paper.of(label))
+        if label in orders:
+            entry["order"] = orders[label]
         if skipped and label in skipped:
             entry["skipped"] = skipped[label]
         found.append(entry)
     return found
+
+
+def _orders(found: Sequence[Agreement]) -> dict[str, dict[str, Any]]:
+    """Row label -> metric -> its two ranks, with the agreement of the whole order beside them."""
+    orders: dict[str, dict[str, Any]] = {}
+    for one in found:
+        per_seed = {str(seed): tau for seed, tau in one.per_seed.items()}
+        whole = {"tau_b": one.tau, "p": one.p, "rows": len(one.places), "per_seed": per_seed}
+        for place in one.places:
+            orders.setdefault(place.row, {})[one.metric] = {"here": place.here, "paper": place.paper, **whole}
+    return orders
 
 
 def _line(

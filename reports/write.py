@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import UserError
-from reports import plots
-from reports.footnotes import figure_caption
+from bench.spec import Figure
+from reports import figures
+from reports.canvas import DEFAULT_EDGES
 from reports.load import RowResult
 from reports.render import to_csv, to_latex, to_markdown, to_text
 from reports.tables import table, to_json
+
+if TYPE_CHECKING:
+    from bench.plan import RowPlan
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write` left in the folder.
+
+    Attributes:
+        files: tables first, then the figures in the suite's order.
+        lacking: a sentence for each figure that the suite asks for and that cannot be drawn.
+    """
+
+    files: tuple[Path, ...]
+    lacking: tuple[str, ...]
+
+    def spoken(self) -> str:
+        """table.txt .md .csv, sweep_beta.png .svg .csv"""
+        suffixes: dict[str, list[str]] = {}
+        for file in self.files:
+            suffixes.setdefault(file.stem, []).append(file.suffix)
+        return ", ".join(f"{stem}{' '.join(of)}" for stem, of in suffixes.items())
 
 
 def write(
@@ -22,10 +48,11 @@ def write(
     *,
     order: Sequence[str] = (),
     skipped: Mapping[str, str] | None = None,
-    edges: Sequence[int] = plots.DEFAULT_EDGES,
-    norm_rows: Sequence[str] = (),
-) -> list[Path]:
-    """table.txt, .md, .tex, .csv, .json and the figures with their CSV; returns what was written.
+    edges: Sequence[int] = DEFAULT_EDGES,
+    wanted: Sequence[Figure] = (),
+    planned: Sequence[RowPlan] = (),
+) -> Written:
+    """table.txt, .md, .tex, .csv, .json and the figures, each as .png, .svg and .csv.
 
     Args:
         rows: one result a row and seed; with none, the tables are written and no figure.
@@ -35,47 +62,28 @@ def write(
         order: labels in suite order.
         skipped: label -> reason.
         edges: edges of the instance bins.
-        norm_rows: rows in the weight-norm figure; () takes those of the paper's Figure 3.
+        wanted: the suite's figures; () draws AP by bin and weight norms.
+        planned: the suite's rows with their settings, done or not.
 
     Raises:
         UserError: no such published table, or `out` cannot be written.
     """
     content = table(rows, suite=suite, compare_with=compare_with, order=order, skipped=skipped)
+    plain = to_json(rows, compare_with=compare_with, order=order, skipped=skipped)
     texts = {
         "table.txt": to_text(content),
         "table.md": to_markdown(content),
         "table.tex": to_latex(content),
         "table.csv": to_csv(content),
-        "table.json": json.dumps(to_json(rows, order=order, skipped=skipped), indent=1, allow_nan=False) + "\n",
+        "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8")
-        figures = _figures(rows, out, suite, order, edges, norm_rows)
+        drawn, lacking = figures.draw(
+            rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", where=str(out), hint="--out FOLDER") from error
-    return [out / name for name in texts] + figures
-
-
-def _figures(
-    rows: Sequence[RowResult],
-    out: Path,
-    suite: str,
-    order: Sequence[str],
-    edges: Sequence[int],
-    norm_rows: Sequence[str],
-) -> list[Path]:
-    if not rows:
-        return []
-    several = len({result.record.seed for result in rows}) > 1
-    shows = "Bars: mean over seeds, with one sample standard deviation." if several else "One run a row."
-    caption = figure_caption(rows, suite, shows)
-    written = plots.save(plots.ap_by_bin(rows, order=order, edges=edges, caption=caption), out / "ap_by_bin")
-    labels = list(norm_rows) or plots.norm_rows(rows)
-    caption = figure_caption(rows, suite, f"Seed {min(result.record.seed for result in rows)} of each row.")
-    norms = plots.weight_norms(rows, labels=labels, edges=edges, caption=caption)
-    if norms is not None:
-        written += plots.save(norms, out / "weight_norms")
-        written.append(plots.write_norms(rows, labels, out / "weight_norms.csv"))
-    return written
+    return Written((*(out / name for name in texts), *drawn), tuple(lacking))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import string
+from collections.abc import Sequence
 from typing import Any
 
+from bench.key import canonical
 from bench.record import PerClass, Protocol, Record
 from reports.load import RowResult
 
@@ -29,16 +32,18 @@ def made(
     method: str | None = None,
     protocol: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    counts: Sequence[int] = COUNTS,
     **metrics: float | None,
 ) -> RowResult:
-    """One row and seed with these metrics; `norms` has one value a class of COUNTS and the background last."""
+    """One row and seed with these metrics; `norms` has one value a class of `counts` and the background last."""
     chosen = made_protocol(**(protocol or {}))
     classes = PerClass(
-        category_ids=tuple(range(1, len(COUNTS) + 1)),
-        names=tuple("abcdef"),
-        instance_counts=COUNTS,
-        ap=(None,) * len(COUNTS),
-        ap50=(None,) * len(COUNTS),
+        category_ids=tuple(range(1, len(counts) + 1)),
+        names=tuple(string.ascii_letters[i % 52] for i in range(len(counts))),
+        instance_counts=tuple(counts),
+        ap=(None,) * len(counts),
+        ap50=(None,) * len(counts),
     )
     record = Record(
         evaluate_key="e" * 64,
@@ -51,7 +56,7 @@ def made(
         suite="table1",
         seed=seed,
         method=method or row,
-        settings={},
+        settings=canonical(settings or {}),
         environment=environment or {},
     )
     return RowResult.of(record, norms)

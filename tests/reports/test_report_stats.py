@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_records import made
 
-from reports.stats import MISSING, baseline_of, by_row, differences, metrics_of, summarise
+from reports.stats import MISSING, baseline_of, by_row, differences, metrics_of, other_counts, other_val, summarise
 
 POINTS = st.floats(0, 100, allow_nan=False)
 
@@ -56,3 +56,22 @@ def test_baseline_is_found_by_label_then_by_method() -> None:
     assert baseline_of(by_row([made("x"), made("baseline")])) == "baseline"
     assert baseline_of(by_row([made("x"), made("plain", method="baseline")])) == "plain"
     assert baseline_of(by_row([made("x")])) is None
+
+
+def test_two_data_sets_are_never_subtracted() -> None:
+    other = {"val_digest": "c" * 64}
+    base = [made("baseline", 0, AP=10.0), made("baseline", 1, AP=20.0)]
+    row = [made("x", 0, AP=11.0, protocol=other), made("x", 1, AP=25.0)]
+    assert differences(row, base)["AP"] == summarise([5.0])  # seed 1 alone
+    assert differences(row[:1], base) == {}
+    assert other_val(row, base)
+    assert not other_val(row[1:], base)
+
+
+def test_a_bin_of_other_classes_has_no_difference() -> None:
+    base = [made("baseline", AP=10.0, AP50=20.0, AP1=1.0, APr=2.0, ACC1=3.0, ACCbg=9.0)]
+    row = [made("x", AP=11.0, AP50=22.0, AP1=9.0, APr=9.0, ACC1=9.0, ACCbg=8.0, counts=(7,) * 6)]
+    found = differences(row, base)
+    assert {name: cell.mean for name, cell in found.items() if cell.n} == {"AP": 1.0, "AP50": 2.0, "ACCbg": -1.0}
+    assert other_counts(row, base)
+    assert not other_val(row, base)

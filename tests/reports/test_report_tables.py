@@ -180,3 +180,59 @@ def test_an_unknown_published_table_lists_what_exists() -> None:
     with pytest.raises(UserError, match="bags_table1") as caught:
         published("bags_tabel1")
     assert "Did you mean 'bags_table1'?" in str(caught.value)
+
+
+def test_the_order_against_the_papers_stands_in_every_form() -> None:
+    labels = ("baseline", "x2", "RFS", "BAGS", "focal", "own control")
+    ap = (20.0, 21.0, 22.0, 23.0, 24.0, 25.0)  # the paper has focal last and else this order
+    rows = [made(label, AP=value) for label, value in zip(labels, ap, strict=True)]
+    content = table(rows, suite="s", compare_with="bags_table1")
+    said = "Kendall tau-b +0.20"  # of 10 pairs 4 disagree
+    for form in (to_text(content, 400), to_markdown(content), to_latex(content)):
+        assert said in form
+        assert "over 5 rows" in form
+        assert "focal 1 here, 5 there" in form
+    entries = {entry["row"]: entry for entry in to_json(rows, compare_with="bags_table1")}
+    assert entries["focal"]["order"]["AP"]["tau_b"] == pytest.approx(0.2)
+    assert (entries["focal"]["order"]["AP"]["here"], entries["focal"]["order"]["AP"]["paper"]) == (1, 5)
+    assert entries["focal"]["paper"]["AP"] == 11.12
+    assert not {"order", "paper"} & set(entries["own control"])
+    assert "Kendall" not in to_text(table(rows, suite="s"))
+    assert "Kendall" not in to_text(table(rows[:2], suite="s", compare_with="bags_table1"))
+    assert all("order" not in entry for entry in to_json(rows))
+
+
+def test_a_row_on_other_data_has_no_difference_and_a_footnote() -> None:
+    flat = {"val_digest": "f" * 64}
+    rows = [made("baseline", 0, AP=10.0), made("flat", 0, AP=30.0, protocol=flat), made("x", 0, AP=12.0)]
+    content = table(rows, suite="s")
+    assert [cells(to_text(content), row)[2] for row in ("flat", "x")] == ["-", "+2.0"]
+    assert "evaluated on other data than baseline, so without a difference from it: flat" in content.footnotes
+    assert any(note.startswith("by row: val digest bbbbbbbbbbbb (baseline, x); ffff") for note in content.footnotes)
+
+
+def test_data_that_follow_seed_and_row_are_named_by_both() -> None:
+    rows = [
+        made(row, seed, AP=1.0, protocol={"val_digest": f"{seed}{place}" * 32})
+        for place, row in enumerate(("a", "b"))
+        for seed in (0, 1)
+    ]
+    notes = table(rows, suite="s").footnotes
+    assert any("000000000000 (a at seed 0); 101010101010 (a at seed 1)" in note for note in notes)
+
+
+def test_many_rows_on_a_narrow_terminal_keep_ap_and_whole_labels() -> None:
+    rows = [
+        made(f"head of a long name with lr=0.{i:02} and more", seed, AP=20.0 + i, AP1=float(i), AP4=50.0)
+        for i in range(24)
+        for seed in (0, 1)
+    ]
+    rows += [made("baseline", seed, AP=20.0, AP1=0.0, AP4=50.0) for seed in (0, 1)]
+    for width in (40, 60, 80, 110):
+        text = to_text(table(rows, suite="s"), width)
+        grid = text.splitlines()[: text.splitlines().index(next(t for t in text.splitlines() if "protocol" in t))]
+        assert "AP" in grid[1]
+        assert all(len(line) <= width for line in grid)
+        assert all(f"{20 + i:.1f} ± 0.0" in text for i in range(24))
+        assert len(re.findall("more", " ".join(grid))) == 24
+    assert "seeds 0, 1;" in text

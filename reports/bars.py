@@ -1,0 +1,169 @@
+"""Bars: metrics of rows side by side; the AP of every instance bin is one such figure. Separate from the other kinds of
+figures, which have an axis of numbers.
+
+Up to ten rows: one group a metric, one bar a row. More rows than the palette has colours: one panel a metric, one
+horizontal bar a row, since nobody finds the nineteenth hatching in a legend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
+from reports.load import RowResult
+from reports.stats import MISSING, Cell, baseline_of, by_row, metrics_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_GROUPED = 10  # rows: the colours of the palette
+MOST_PRINTED = 30  # bars in a grouped figure that have their value above them
+PANELS_A_LINE = 5
+
+Cells = Mapping[str, Mapping[str, Cell]]  # row -> metric -> Cell
+
+
+def ap_by_bin(
+    rows: Sequence[RowResult],
+    *,
+    order: Sequence[str] = (),
+    edges: Sequence[int] = DEFAULT_EDGES,
+    caption: str = "",
+    title: str | None = None,
+) -> Drawing:
+    """AP of each bin of training instances and of all classes."""
+    metrics = [*(f"AP{i + 1}" for i in range(len(edges) + 1)), "AP"]
+    return bars(rows, metrics, order=order, edges=edges, caption=caption, title=title)
+
+
+def bars(
+    rows: Sequence[RowResult],
+    metrics: Sequence[str],
+    *,
+    order: Sequence[str] = (),
+    edges: Sequence[int] = DEFAULT_EDGES,
+    caption: str = "",
+    title: str | None = None,
+) -> Drawing:
+    """Means over seeds as bars, with 1 sd. A missing metric leaves a gap with a '-' in it: it cannot be read as 0.
+
+    Args:
+        rows: one result a row and seed.
+        metrics: one group, or panel, for each.
+        order: labels in the order of the suite.
+        edges: of the instance bins, to say what AP1 is.
+        caption: for below the figure.
+        title: for above it.
+    """
+    groups = by_row(rows, order)
+    cells = {label: metrics_of(group) for label, group in groups.items()}
+    if len(cells) > MOST_GROUPED:
+        figure = _panels(cells, metrics, edges, baseline_of(groups))
+        legend: dict[str, Any] = {}
+        caption += f" Dashed: {start}." if (start := baseline_of(groups)) else ""
+    else:
+        figure = _grouped(cells, metrics, edges)
+        legend = handles(figure.axes[0])
+    lines = [(r, m, *numbers(of_row.get(m, MISSING))) for r, of_row in cells.items() for m in metrics]
+    return Drawing(finish(figure, legend, caption, title), ("row", "metric", "mean", "sd", "n"), tuple(lines))
+
+
+def _grouped(cells: Cells, metrics: Sequence[str], edges: Sequence[int]) -> Figure:
+    printed = len(cells) * len(metrics) <= MOST_PRINTED
+    inches = 0.3 if printed else 0.15  # a bar: a value needs 0.27 at 7 points, a bar's own error bar less
+    width_in = max(7.5, 1.2 + len(metrics) * (len(cells) + 1.5) * inches)
+    figure, (axes,) = blank(width_in, 3.6)
+    bar = 0.84 / max(1, len(cells))
+    for r, (label, of_row) in enumerate(cells.items()):
+        offset = (r - (len(cells) - 1) / 2) * bar
+        of_metrics = [of_row.get(metric, MISSING) for metric in metrics]
+        _row(axes, of_metrics, offset, bar, palette()[r], label)
+        if printed:
+            _values(axes, of_metrics, offset)
+    if len(metrics) > 1 and "AP" in (metrics[0], metrics[-1]):  # the mean over all classes stands apart from its parts
+        axes.axvline(len(metrics) - 1.5 if metrics[-1] == "AP" else 0.5, color="0.6", linewidth=0.8)
+    texts = [(metric, over(metric, edges)) for metric in metrics]
+    axes.set_xticks(range(len(metrics)), [_wrapped(*text) for text in texts])
+    axes.set_xlim(-0.5, len(metrics) - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(unit(metrics))
+    tidy(axes)
+    return figure
+
+
+def _row(axes: Axes, cells: Sequence[Cell], offset: float, bar: float, colour: Any, label: str) -> None:
+    present = [(x + offset, cell.mean) for x, cell in enumerate(cells) if cell.mean is not None]
+    axes.bar([x for x, _ in present], [mean for _, mean in present], bar * 0.92, color=colour, label=label, linewidth=0)
+    spread = [(x + offset, cell.mean, cell.sd) for x, cell in enumerate(cells) if cell.mean is not None and cell.sd]
+    if spread:
+        axes.errorbar(
+            [x for x, _, _ in spread], [mean for _, mean, _ in spread], [sd for _, _, sd in spread],
+            fmt="none", ecolor="0.15", elinewidth=0.9, capsize=1.5,
+        )  # fmt: skip
+    for x, cell in enumerate(cells):
+        if cell.mean is None:
+            axes.text(x + offset, 0, "-", ha="center", va="bottom", fontsize=8, color="0.3")
+
+
+def _values(axes: Axes, cells: Sequence[Cell], offset: float) -> None:
+    for x, cell in enumerate(cells):
+        if cell.mean is not None:
+            axes.annotate(
+                f"{cell.mean:.1f}", (x + offset, cell.mean + (cell.sd or 0.0)), xytext=(0, 2),
+                textcoords="offset points", ha="center", va="bottom", fontsize=7, color="0.3",
+            )  # fmt: skip
+
+
+def _panels(cells: Cells, metrics: Sequence[str], edges: Sequence[int], baseline: str | None) -> Figure:
+    columns = min(len(metrics), PANELS_A_LINE)
+    deep = -(-len(metrics) // columns)
+    label_in = 0.075 * max(map(len, cells))
+    figure, every = blank(max(6.0, label_in + 0.6 + 1.75 * columns), deep * (0.75 + 0.19 * len(cells)), deep, columns)
+    for spare in every[len(metrics) :]:
+        spare.remove()
+    for number, (metric, axes) in enumerate(zip(metrics, every, strict=False)):
+        of_rows = [of_row.get(metric, MISSING) for of_row in cells.values()]
+        _lying(axes, of_rows)
+        start = cells[baseline].get(metric, MISSING).mean if baseline else None
+        if start is not None:
+            axes.axvline(start, color="0.35", linestyle=(0, (3, 2)), linewidth=0.9)
+        axes.set_yticks(range(len(cells)), list(cells) if number % columns == 0 else [""] * len(cells), fontsize=8)
+        axes.set_ylim(len(cells) - 0.4, -0.6)
+        axes.set_title("\n".join(filter(None, (metric, over(metric, edges)))), fontsize=9)
+        axes.set_xlabel(unit([metric]).replace(" of the classifier", ""), fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.tick_params(axis="y", length=0)
+        tidy(axes, "x")
+    return figure
+
+
+def _lying(axes: Axes, cells: Sequence[Cell]) -> None:
+    """One horizontal bar a row, its value behind its end."""
+    present = [(y, cell.mean, cell.sd) for y, cell in enumerate(cells) if cell.mean is not None]
+    axes.barh([y for y, _, _ in present], [mean for _, mean, _ in present], 0.72, color=palette()[0], linewidth=0)
+    spread = [(y, mean, sd) for y, mean, sd in present if sd]
+    if spread:
+        axes.errorbar(
+            [mean for _, mean, _ in spread], [y for y, _, _ in spread], xerr=[sd for _, _, sd in spread],
+            fmt="none", ecolor="0.15", elinewidth=0.9, capsize=1.5,
+        )  # fmt: skip
+    ends = [mean + (sd or 0.0) for _, mean, sd in present]
+    axes.set_xlim(0, 1.3 * max([*ends, 1.0]))  # room for the longest bar's value
+    for (y, mean, _), end in zip(present, ends, strict=True):
+        axes.annotate(
+            f"{mean:.1f}", (end, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color="0.2",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )  # fmt: skip
+    for y, cell in enumerate(cells):
+        if cell.mean is None:
+            axes.text(0, y, " -", va="center", fontsize=8, color="0.3")
+
+
+def _wrapped(metric: str, classes: str) -> str:
+    """ "AP1: 1-9" over "training instances"; "AP: all classes"."""
+    name, _, rest = classes.partition(" ")
+    if rest == "training instances":
+        return f"{metric}: {name}\n{rest}"
+    return f"{metric}: {classes}" if classes else metric

@@ -1,0 +1,164 @@
+"""Paper, colours, legend, caption and files of a figure. Separate because every kind of figure needs the same ones.
+
+matplotlib takes a second to import and a table needs none of it, so it is imported inside the functions; it is used
+without pyplot, so that no display is needed and a notebook's backend stays as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.stats import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
+UNDATED: Mapping[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same rows, the same file
+DEFAULT_EDGES = (10, 100, 1000)
+LEGEND_POINTS, CAPTION_POINTS = 8.5, 8.0
+CHARACTER = 0.62  # mean width of a character of DejaVu Sans, in its size
+INCH = 72  # points
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and the numbers in it.
+
+    Attributes:
+        figure: what `save` writes as png and svg; tests and notebooks look at its Axes.
+        columns: header of the CSV.
+        lines: the numbers as drawn; None is a missing one.
+    """
+
+    figure: Figure
+    columns: tuple[str, ...]
+    lines: tuple[tuple[object, ...], ...]
+
+
+def save(drawing: Drawing, path: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write path.png (150 dpi), path.svg and path.csv; formats may name pdf as well."""
+    written = []
+    for suffix in formats:
+        target = path.with_name(f"{path.name}.{suffix}")
+        drawing.figure.savefig(target, dpi=DPI, metadata=UNDATED.get(suffix))
+        written.append(target)
+    target = path.with_name(f"{path.name}.csv")
+    with target.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(drawing.columns)
+        writer.writerows([[_cell(value) for value in line] for line in drawing.lines])
+    return [*written, target]
+
+
+def blank(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of rows x columns Axes, row by row."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str | None) -> Figure:
+    """Legend and title above the Axes, caption below. The figure grows by what they need, the Axes keep their size.
+
+    Args:
+        legend: label -> what matplotlib drew for it; empty: no legend.
+    """
+    width_in, height_in = figure.get_size_inches()
+    if legend:
+        columns = _legend_columns(list(legend), width_in)
+        # A title of the figure and a legend outside its Axes would be put on one another: it is the legend's.
+        figure.legend(
+            list(legend.values()), list(legend), loc="outside upper center", ncols=columns, frameon=False,
+            fontsize=LEGEND_POINTS, title=title, title_fontsize=11,
+        )  # fmt: skip
+        height_in += LEGEND_POINTS * 1.8 / INCH * (-(-len(legend) // columns) + (1.5 if title else 0))
+    elif title:
+        figure.suptitle(title, fontsize=11)
+        height_in += 0.3
+    if caption:
+        lines = textwrap.wrap(caption, int(width_in * INCH / (CAPTION_POINTS * 0.55)))
+        figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
+        height_in += len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
+    figure.set_size_inches(width_in, height_in)
+    return figure
+
+
+def handles(axes: Axes) -> dict[str, Any]:
+    """Label -> artist of everything labelled in these Axes, in order."""
+    found, labels = axes.get_legend_handles_labels()
+    return dict(zip(labels, found, strict=True))
+
+
+def tidy(axes: Axes, grid: str = "y") -> None:
+    """Faint lines at the ticks of the value axis, no frame above and at the right."""
+    axes.grid(axis="x" if grid == "x" else "y", color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def palette() -> list[Any]:
+    """Ten colours that the colour-blind can tell apart (seaborn's "colorblind", after Okabe and Ito)."""
+    import seaborn
+
+    return list(seaborn.color_palette("colorblind"))
+
+
+def bin_names(edges: Sequence[int] = DEFAULT_EDGES) -> list[str]:
+    """(10, 100, 1000) -> ["1-9", "10-99", "100-999", "1000+"] training instances."""
+    starts = [1, *edges]
+    names = [str(a) if a == b - 1 else f"{a}-{b - 1}" for a, b in zip(starts, edges, strict=False)]
+    return [*names, f"{starts[-1]}+"]
+
+
+def over(metric: str, edges: Sequence[int] = DEFAULT_EDGES) -> str:
+    """Over which classes a metric is a mean: "AP1" -> "1-9 training instances"; "" where its name says enough."""
+    number = metric.removeprefix("AP").removeprefix("ACC")
+    if number in ("", "bg"):
+        return "" if number else "all classes"
+    names = bin_names(edges)
+    if len(number) == 1 and number.isdigit() and int(number) <= len(names):
+        return f"{names[int(number) - 1]} training instances"
+    return {"r": "rare", "c": "common", "f": "frequent"}.get(number, "")
+
+
+def unit(metrics: Sequence[str]) -> str:
+    """Label of a value axis that these metrics share."""
+    kinds = {"ACC" if metric.startswith("ACC") else "AP" for metric in metrics}
+    if kinds == {"ACC"}:
+        return "accuracy of the classifier (points)"
+    return "box AP (points)" if kinds == {"AP"} else "box AP, accuracy (points)"
+
+
+def numbers(cell: Cell) -> tuple[float | None, float | None, int]:
+    """mean, sd, n for a line of a CSV."""
+    return cell.mean, cell.sd, cell.n
+
+
+def _legend_columns(labels: Sequence[str], width_in: float) -> int:
+    """The most columns, at most 8, whose entries fit side by side; they are filled from top to bottom."""
+    for columns in range(min(len(labels), 8), 1, -1):
+        deep = -(-len(labels) // columns)
+        widest = [max(map(len, labels[i : i + deep])) for i in range(0, len(labels), deep)]
+        # beside its text an entry has a handle, a gap and the space to the next: 2 + 0.8 + 2 of the font's size
+        points = sum((length * CHARACTER + 4.8) * LEGEND_POINTS for length in widest)
+        if points < width_in * INCH:
+            return -(-len(labels) // deep)  # 7 entries in 2 lines: 4 and 3, not 6 and 1
+    return 1
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,112 @@
+"""From what a suite asks for (`figures:`) to files with names. Separate from the drawing: which rows, which caption and
+which name is the same question for every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.spec import Figure
+from reports.bars import ap_by_bin, bars
+from reports.canvas import DEFAULT_EDGES, Drawing, save
+from reports.footnotes import figure_caption
+from reports.load import RowResult
+from reports.norms import weight_norms
+from reports.settings import ABSENT, setting
+from reports.sweep import sweep
+
+if TYPE_CHECKING:
+    from bench.plan import RowPlan
+
+DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
+NAMES = {"bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars"}
+OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
+
+
+def draw(
+    rows: Sequence[RowResult],
+    out: Path,
+    wanted: Sequence[Figure],
+    *,
+    suite: str,
+    order: Sequence[str] = (),
+    edges: Sequence[int] = DEFAULT_EDGES,
+    planned: Sequence[RowPlan] = (),
+) -> tuple[list[Path], list[str]]:
+    """Write each figure as png, svg and csv.
+
+    Args:
+        rows: one result a row and seed.
+        out: an existing folder.
+        wanted: () draws DEFAULT.
+        suite: for the captions.
+        order: labels in suite order.
+        edges: of the instance bins.
+        planned: the suite's rows with their settings, done or not.
+
+    Returns:
+        (the files, one sentence for each figure that was asked for and cannot be drawn).
+    """
+    written: list[Path] = []
+    lacking: list[str] = []
+    if not rows:
+        return written, lacking
+    for figure, name in zip(wanted or DEFAULT, names(wanted or DEFAULT), strict=True):
+        chosen = [result for result in rows if not figure.rows or result.record.row in figure.rows]
+        drawing = _drawing(figure, chosen, suite, order, edges, planned) if chosen else None
+        if drawing is not None:
+            written += save(drawing, out / name)
+        elif wanted:
+            lacking.append(f"no figure {name}: {_why(figure, bool(chosen))}")
+    return written, lacking
+
+
+def names(figures: Sequence[Figure]) -> list[str]:
+    """sweep_beta, bars, ap_by_bin, weight_norms; the second of one name is bars_2."""
+    found: list[str] = []
+    for figure in figures:
+        plain = NAMES.get(figure.kind) or f"sweep_{(figure.x or '').replace('.', '_')}"
+        numbered = (f"{plain}_{number}" for number in count(2))
+        found.append(plain if plain not in found else next(name for name in numbered if name not in found))
+    return found
+
+
+def _drawing(
+    figure: Figure,
+    rows: Sequence[RowResult],
+    suite: str,
+    order: Sequence[str],
+    edges: Sequence[int],
+    planned: Sequence[RowPlan],
+) -> Drawing | None:
+    several = len({result.record.seed for result in rows}) > 1
+    if figure.x is not None and not figure.rows:  # the caption is of what is drawn
+        rows = [result for result in rows if setting(result.record.settings, figure.x) is not ABSENT] or rows
+    caption = figure_caption(rows, suite, OVER_SEEDS if several else "One run a row.")
+    done = {result.record.row for result in rows}
+    absent = [label for label in (figure.rows or order) if label not in done]
+    if absent and figure.kind in ("bins", "bars"):
+        caption += f" Without a result: {', '.join(absent)}."
+    if figure.kind == "bins":
+        return ap_by_bin(rows, order=order, edges=edges, caption=caption, title=figure.title)
+    if figure.kind == "bars":
+        return bars(rows, figure.metrics, order=order, edges=edges, caption=caption, title=figure.title)
+    if figure.kind == "norms":
+        first = min(result.record.seed for result in rows)
+        shown = [result for result in rows if result.record.seed == first]
+        caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
+        return weight_norms(shown, labels=figure.rows, edges=edges, caption=caption, title=figure.title)
+    assert figure.x is not None
+    return sweep(
+        rows, figure.x, figure.metrics, by=figure.by, labels=figure.rows, planned=planned, order=order, edges=edges,
+        caption=caption, title=figure.title,
+    )  # fmt: skip
+
+
+def _why(figure: Figure, some: bool) -> str:
+    if not some:
+        return "none of its rows has a result"
+    return f"no row has the setting {figure.x}" if figure.kind == "sweep" else "no row has weights of one row a class"

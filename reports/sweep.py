@@ -1,0 +1,228 @@
+"""Metrics over a setting of the rows: beta of BAGS (Figure 4 of arXiv 2006.10408), tau, a learning rate. Separate from
+the other figures since it alone reads settings.
+
+One panel a metric. The value axes do not begin at 0: what a setting changes is often a point or two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy
+from reports.load import RowResult
+from reports.settings import ABSENT, Scale, scale, setting, text
+from reports.stats import MISSING, Cell, by_row, metrics_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from bench.plan import RowPlan
+
+PANELS_A_LINE = 3
+LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
+MARKERS = "os^DvPX"
+ASIDE = 2.5  # points between the marks of two lines at one x
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of the sweep: its place on the axis, its line, its numbers. `x` is ABSENT for a reference."""
+
+    row: str
+    method: str
+    x: Any
+    line: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a line is drawn: its number, whether its marks are joined, how far it is set aside on paper (points)."""
+
+    index: int
+    joined: bool
+    shift: float
+
+
+def sweep(
+    rows: Sequence[RowResult],
+    x: str,
+    metrics: Sequence[str],
+    *,
+    by: str | None = None,
+    labels: Sequence[str] = (),
+    planned: Sequence[RowPlan] = (),
+    order: Sequence[str] = (),
+    edges: Sequence[int] = DEFAULT_EDGES,
+    caption: str = "",
+    title: str | None = None,
+) -> Drawing | None:
+    """Means over seeds against a setting, with 1 sd; a missing one breaks the line and leaves a '-' at its place.
+
+    Args:
+        rows: one result a row and seed.
+        x: the setting, dotted where it is nested (schedule.lr).
+        metrics: one panel for each.
+        by: one line for each value of this setting, or of "method"; None: one line.
+        labels: rows to draw; of these, rows without the setting are dashed horizontal lines. () takes all that have it.
+        planned: the suite's rows, so that one without a result keeps its place.
+        order: labels in the order of the suite.
+        edges: of the instance bins, to say what AP1 is.
+        caption, title: for below and above.
+
+    Returns:
+        None where no row has the setting.
+    """
+    points = _points(rows, x, by, labels, planned, order)
+    swept = [point for point in points if point.x is not ABSENT]
+    if not swept:
+        return None
+    lines: dict[str, list[Point]] = {}
+    for point in swept:
+        lines.setdefault(point.line, []).append(point)
+    # Two rows at one place make a line that goes up and down over it and says nothing.
+    joined = all(len({text(p.x) for p in line}) == len(line) for line in lines.values())
+    note = "" if joined else f" Several rows have one {x}: marks are not joined."
+    note += f" Marks at one {x} are set apart." if len(lines) > 1 else ""
+    where = scale([point.x for point in swept])
+    columns = min(len(metrics), PANELS_A_LINE)
+    deep = -(-len(metrics) // columns)
+    panel = (6.6, 3.3) if columns == 1 else (3.7, 2.7)
+    figure, every = blank(max(6.6, panel[0] * columns), panel[1] * deep, deep, columns)
+    legend: dict[str, Any] = {}
+    for metric, axes in zip(metrics, every, strict=False):
+        for index, (name, line) in enumerate(lines.items()):
+            look = Look(index, joined, ASIDE * (index - (len(lines) - 1) / 2))
+            _line(axes, line, metric, where, name, look)
+        _references(axes, [point for point in points if point.x is ABSENT], metric)
+        _dress(axes, metric, edges, panel[0], where)
+        axes.set_xlabel(_axis_name(x, by, swept, where), fontsize=9)
+        legend |= handles(axes)
+    for spare in every[len(metrics) :]:
+        spare.remove()
+    drawn = [
+        (p.row, None if p.x is ABSENT else text(p.x), "reference" if p.x is ABSENT else p.line, metric,
+         *numbers(p.cells.get(metric, MISSING)))
+        for p in points for metric in metrics
+    ]  # fmt: skip
+    finish(figure, legend if len(legend) > 1 else {}, caption + note, title)
+    return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(drawn))
+
+
+def _points(
+    rows: Sequence[RowResult],
+    x: str,
+    by: str | None,
+    labels: Sequence[str],
+    planned: Sequence[RowPlan],
+    order: Sequence[str],
+) -> list[Point]:
+    groups = by_row(rows, order)
+    recipes: dict[str, tuple[str, Mapping[str, Any]]] = {row.label: (row.method, row.settings) for row in planned}
+    recipes |= {label: (group[0].record.method, group[0].record.settings) for label, group in groups.items()}
+    found = []
+    for label in [*(label for label in order if label in recipes), *(label for label in recipes if label not in order)]:
+        method, settings = recipes[label]
+        value = setting(settings, x)
+        if label in labels or (not labels and value is not ABSENT):
+            cells = metrics_of(groups.get(label, []))
+            found.append(Point(label, method, value, _line_name(method, settings, x, by), cells))
+    return found
+
+
+def _line_name(method: str, settings: Mapping[str, Any], x: str, by: str | None) -> str:
+    if by is None:
+        return x
+    if by == "method":
+        return method
+    value = setting(settings, by)
+    return f"no {by}" if value is ABSENT else f"{by} {text(value)}"
+
+
+def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, name: str, look: Look) -> None:
+    at = sorted(points, key=lambda point: where.positions[text(point.x)])
+    placed = [(where.positions[text(point.x)], point.cells.get(metric, MISSING)) for point in at]
+    colour = palette()[look.index % 10]
+    means = [math.nan if cell.mean is None else cell.mean for _, cell in placed]  # NaN: matplotlib breaks the line
+    drawn: list[Any] = axes.plot(
+        [x for x, _ in placed], means, marker=MARKERS[look.index % len(MARKERS)], markersize=5, linewidth=1.4,
+        color=colour, linestyle=("-", "--", "-.")[look.index % 3] if look.joined else "none", label=name,
+    )  # fmt: skip
+    spread = [(x, cell.mean, cell.sd) for x, cell in placed if cell.mean is not None and cell.sd]
+    if spread:
+        _, caps, bars = axes.errorbar(
+            [x for x, _, _ in spread], [mean for _, mean, _ in spread], [sd for _, _, sd in spread],
+            fmt="none", ecolor=colour, elinewidth=1.0, capsize=2.5,
+        )  # fmt: skip
+        drawn += [*caps, *bars]
+    for x, cell in placed:
+        if cell.mean is None:
+            axes.annotate(
+                "-", (x, 0.0), xycoords=("data", "axes fraction"), xytext=(2 * look.shift, 1), ha="center", va="bottom",
+                textcoords="offset points", fontsize=14, fontweight="bold", color=colour,
+            )  # fmt: skip
+    _move(drawn, look.shift)
+
+
+def _move(drawn: Sequence[Any], points: float) -> None:
+    """Set marks aside on paper, so that the error bars of two lines can be seen at one x; their data stay exact."""
+    from matplotlib.transforms import ScaledTranslation
+
+    for artist in drawn:
+        aside = ScaledTranslation(points / 72, 0, artist.get_figure().dpi_scale_trans)
+        artist.set_transform(artist.get_transform() + aside)
+
+
+def _references(axes: Axes, points: Sequence[Point], metric: str) -> None:
+    for index, point in enumerate(points):
+        mean = point.cells.get(metric, MISSING).mean
+        if mean is not None:
+            gaps = ((5, 2), (2, 2), (7, 2, 2, 2), (1, 1))[index % 4]
+            axes.axhline(mean, color=("0.25", "0.5")[index % 2], linestyle=(0, gaps), linewidth=1.2, label=point.row)
+
+
+def _dress(axes: Axes, metric: str, edges: Sequence[int], width_in: float, where: Scale) -> None:
+    if where.kind == "log":
+        axes.set_xscale("log")
+    elif where.kind == "symlog":
+        axes.set_xscale("symlog", linthresh=where.smallest, linscale=0.5)
+    _limits_and_ticks(axes, where, width_in)
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+    axes.set_ylabel(f"{'' if metric.startswith('ACC') else 'box '}{metric} (points)", fontsize=9)
+    axes.set_title(over(metric, edges), fontsize=9)
+    axes.tick_params(labelsize=8)
+    tidy(axes)
+
+
+def _limits_and_ticks(axes: Axes, where: Scale, width_in: float) -> None:
+    """All places of the axis, also of a value without a number; ticks at the values as far as their texts find room."""
+    from matplotlib.ticker import NullLocator
+
+    named = sorted((x, name) for name, x in where.positions.items())
+    on_paper = axes.xaxis.get_transform().transform([x for x, _ in named])
+    span = (on_paper[-1] - on_paper[0]) or 1.0
+    margins = [on_paper[0] - 0.05 * span, on_paper[-1] + 0.05 * span]
+    axes.set_xlim(*axes.xaxis.get_transform().inverted().transform(margins))
+    inch = (width_in - 0.9) / (1.1 * span)
+    shown: list[int] = []
+    for i, (_, name) in enumerate(named):
+        needed = 0.035 * (len(name) + len(named[shown[-1]][1])) + 0.05 if shown else 0.0  # half of each text, and a gap
+        if not shown or (on_paper[i] - on_paper[shown[-1]]) * inch >= needed or where.kind == "labels":
+            shown.append(i)
+    axes.set_xticks([named[i][0] for i in shown], [named[i][1] for i in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    widest = max(len(name) for _, name in named)
+    if where.kind == "labels" and len(named) * (0.08 * widest + 0.1) > width_in - 0.9:
+        for label in axes.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+
+
+def _axis_name(x: str, by: str | None, points: Sequence[Point], where: Scale) -> str:
+    methods = list(dict.fromkeys(point.method for point in points))
+    of = "" if by == "method" or len(methods) > 2 else f" of {', '.join(methods)}"  # a legend names them
+    return f"{x}{of}{', log axis' if where.kind in ('log', 'symlog') else ''}"

@@ -1,0 +1,89 @@
+"""The folder of a report: every table, and the figures that the suite asks for, by name."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_records import made
+
+from bench.errors import UserError
+from bench.spec import Figure
+from reports.figures import names
+from reports.load import RowResult
+from reports.write import write
+
+NORMS = [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0]
+TABLES = {"table.txt", "table.md", "table.tex", "table.csv", "table.json"}
+
+
+def results() -> list[RowResult]:
+    rows = [made("baseline", seed, norms=NORMS, AP=20.0 + seed, AP1=5.0) for seed in (0, 1)]
+    return rows + [made(f"BAGS {b}", settings={"beta": b}, method="bags", AP=21.0 + b) for b in (1, 8)]
+
+
+def files(stem: str) -> set[str]:
+    return {f"{stem}.{suffix}" for suffix in ("png", "svg", "csv")}
+
+
+def test_write_leaves_every_form(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "report"
+    written = write(results(), out, "table1", "bags_table1", order=["baseline"])
+    assert {path.name for path in written.files} == TABLES | files("ap_by_bin") | files("weight_norms")
+    assert not written.lacking
+    assert "ap_by_bin.png .svg .csv" in written.spoken()
+    assert all(path.stat().st_size > 100 for path in written.files)
+    assert (out / "ap_by_bin.png").read_bytes().startswith(b"\x89PNG")
+    again = write(results(), tmp_path / "again", "table1", "bags_table1", order=["baseline"])
+    text = {path.name: path.read_bytes() for path in again.files if path.suffix != ".svg"}
+    assert all((out / name).read_bytes() == content for name, content in text.items())
+
+
+def test_a_suite_says_which_figures(tmp_path: Path) -> None:
+    wanted = (
+        Figure(kind="sweep", x="beta", metrics=("AP",), rows=("baseline", "BAGS 1", "BAGS 8")),
+        Figure(kind="sweep", x="beta", metrics=("AP1",)),
+        Figure(kind="sweep", x="schedule.lr"),
+        Figure(kind="bars", metrics=("AP",), rows=("BAGS 8", "gone")),
+        Figure(kind="norms", rows=("BAGS 1",)),
+        Figure(kind="bins", rows=("gone",)),
+    )
+    written = write(results(), tmp_path, "s", wanted=wanted)
+    assert {path.name for path in written.files} - TABLES == files("sweep_beta") | files("sweep_beta_2") | files("bars")
+    assert written.lacking == (
+        "no figure sweep_schedule_lr: no row has the setting schedule.lr",
+        "no figure weight_norms: no row has weights of one row a class",
+        "no figure ap_by_bin: none of its rows has a result",
+    )
+    with (tmp_path / "sweep_beta.csv").open() as file:
+        lines = [(line["row"], line["beta"], line["mean"], line["n"]) for line in csv.DictReader(file)]
+    assert lines == [("baseline", "", "20.5", "2"), ("BAGS 1", "1", "22", "1"), ("BAGS 8", "8", "29", "1")]
+    with (tmp_path / "sweep_beta_2.csv").open() as file:
+        assert [(line["mean"], line["n"]) for line in csv.DictReader(file)] == [("", "0"), ("", "0")]
+
+
+def test_names_are_unique_and_the_first_keeps_its_name() -> None:
+    sweeps = [Figure(kind="sweep", x=x) for x in ("beta", "beta_2", "beta", "beta")]
+    assert names(sweeps) == ["sweep_beta", "sweep_beta_2", "sweep_beta_3", "sweep_beta_4"]
+    assert names([Figure(kind="bars"), Figure(kind="bins"), Figure(kind="bars")]) == ["bars", "ap_by_bin", "bars_2"]
+
+
+def test_write_without_any_result_gives_tables_and_reasons(tmp_path: Path) -> None:
+    written = write([], tmp_path, "table1", order=["baseline"], skipped={"baseline": "it failed"})
+    assert {path.name for path in written.files} == TABLES
+    assert "* baseline: it failed" in (tmp_path / "table.txt").read_text()
+
+
+def test_write_into_a_file_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write([], tmp_path / "taken", "table1")
+
+
+def test_tables_import_no_plotting() -> None:
+    heavy = ("matplotlib", "seaborn", "scipy", "torch", "rich")
+    script = f"import sys, reports.write; sys.exit(any(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

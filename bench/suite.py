@@ -99,6 +99,8 @@ class Suite:
     def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
         """The base schedule with the changes of a later stage and of a row."""
         changes = {} if name == "base" else getattr(self.sections.stages, name)
+        if name == "tune" and not changes:
+            changes = _tuned(self.sections.schedule)
         where = f"{self.document.where('stages', name)} stages.{name}"
         return merged_schedule(self.sections.schedule, changes, override or {}, where)
 
@@ -315,6 +317,14 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
             "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"
         )
     return sections
+
+
+def _tuned(base: Schedule) -> dict[str, Any]:
+    """What `tune` is unless the suite says: base rate / 100 for 10 / 12 of its length, x 0.1 after 7 of 10 epochs
+    (released configurations of BAGS: lr 1e-4 after a base of 0.01)."""
+    name = "steps" if base.steps is not None else "epochs"
+    length = base.steps or base.epochs or 1
+    return {name: max(1, round(length * 10 / 12)), "lr": base.lr / 100, "decay": "steps", "drops": [0.7]}
 
 
 def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:

@@ -332,3 +332,13 @@ def test_frozen_norm_without_weights_is_noted(tmp_path: Path) -> None:
     suite.write_text("detector: {trunk: resnet18_fpn}\nrows: {a: {method: baseline}}\n")
     notes = load(suite, source=Source(lambda data, split: "0", lambda name: 1)).notes
     assert any("detector.norm is frozen" in note for note in notes)
+
+
+def test_tune_is_a_hundredth_of_the_rate_unless_the_suite_says(write: Write) -> None:
+    """BAGS' released configurations: lr 0.01 for 12 epochs, then 1e-4 for 10, x 0.1 after 7."""
+    tail = TINY.replace("preset: cpu\n", "") + "  tail: {method: finetune_tail}\n"
+    suite = commands.open_suite(write(tail), sets=["schedule.epochs=12"])
+    tune = suite.schedule_named("tune", None)
+    assert (tune.epochs, tune.lr, tune.decay, tune.drops) == (10, 0.01 / 100, "steps", (0.7,))
+    said = commands.open_suite(write(tail), sets=["stages.tune={lr: 0.5}"]).schedule_named("tune", None)
+    assert (said.lr, said.steps) == (0.5, 3)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.key import resolve
 
 
@@ -95,8 +96,7 @@ class Classifier(nn.Module):
     """Features to class scores, with its own loss. Subclasses live in methods/parts/.
 
     `inputs` names the taps it reads. A wrapper, a classifier that holds another as `self.inner`, takes a keyword-only
-    setting `inner` (a part), builds it with `build_classifier`, and takes over from a classifier that is not of its own
-    kind by giving all of it to `inner`.
+    setting `inner` (a part) and builds it with `build_classifier`.
     """
 
     inputs: tuple[str, ...] = ("box_features",)
@@ -127,9 +127,6 @@ class Classifier(nn.Module):
 
     def load_from(self, other: Classifier) -> list[str]:
         """Copy what fits from the classifier of an init stage; return the names that were re-initialised."""
-        inner = getattr(self, "inner", None)
-        if isinstance(inner, Classifier) and type(other) is not type(self):
-            return [f"inner.{name}" for name in inner.load_from(other)]
         theirs = other.state_dict()
         fresh = []
         with torch.no_grad():
@@ -139,6 +136,16 @@ class Classifier(nn.Module):
                 else:
                     fresh.append(name)
         return fresh
+
+    def wrap(self, other: Classifier) -> None:
+        """Of a wrapper: take over the classifier of the model that it is put around, once, when it is put there."""
+        inner = getattr(self, "inner", None)
+        if not isinstance(inner, Classifier):
+            raise UserError(
+                f"{type(self).__name__} holds no other classifier", where="Builder.wrap",
+                allowed="a classifier that builds `self.inner` from its setting `inner`",
+            )  # fmt: skip
+        inner.load_state_dict(other.state_dict())
 
 
 def build_classifier(part: Mapping[str, Any], head: HeadSpec, inputs: Mapping[str, Any] | None = None) -> Classifier:

@@ -17,6 +17,6 @@ def run(work: Work) -> None:
     else:
         _, trained = training_stage(work.store, work.input_key("model"))
         classifier = make_classifier(work.store, work.stage, old.head, int(trained["spec"]["seed"]))
-        classifier.load_from(old)
+        classifier.wrap(old)
     tensors = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
     checkpoint.write_tensors(work.out / WEIGHTS, tensors)

@@ -63,14 +63,11 @@ class TauNormSelect(Classifier):
         tail_C = torch.from_numpy(tail_classes(head.instance_counts, tail_below))
         self.register_buffer("tail_L", torch.cat([tail_C, torch.zeros(1, dtype=torch.bool)]), persistent=False)
 
-    def load_from(self, other: Classifier) -> list[str]:
-        """Keep `other` and tau-normalise a copy of it; from one of its own kind, take over both."""
-        if isinstance(other, TauNormSelect):
-            return super().load_from(other)
-        fresh = [f"inner.{name}" for name in self.inner.load_from(other)]
+    def wrap(self, other: Classifier) -> None:
+        """Keep `other` and tau-normalise a copy of it."""
+        super().wrap(other)
         self.scaled.load_state_dict(self.inner.state_dict())
         tau_norm(self.scaled, tau=self.tau, background=self.background)
-        return fresh
 
     def forward(self, taps: Taps) -> Tensor:
         return torch.cat([self.inner(taps), self.scaled(taps)], dim=1)

@@ -101,7 +101,7 @@ def test_a_class_without_instances_takes_no_part() -> None:
 def test_it_wraps_a_trained_classifier() -> None:
     trained = Softmax(head([5] * 3, 2))
     classifier = NearestMean(head([5] * 3, 2), inner=SOFTMAX, means=means_of(TOY["ncm"]["centres"]))
-    assert classifier.load_from(trained) == []
+    classifier.wrap(trained)
     h = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
     before_relu = torch.randn(6, 2, generator=torch.Generator().manual_seed(2))
     p_bg, wanted = (c.scores(c(Taps(h, before_relu)))[1] for c in (classifier, trained))

@@ -43,7 +43,7 @@ def trained(counts: list[int], seed: int = 0, features: int = 4) -> Softmax:
 
 def wrapped(inner: Softmax, **options: Any) -> TauNormSelect:
     classifier = TauNormSelect(inner.head, inner=SOFTMAX, **options)
-    assert classifier.load_from(inner) == []
+    classifier.wrap(inner)
     return classifier
 
 
@@ -120,7 +120,7 @@ def test_what_it_refuses() -> None:
     grouped = GroupSoftmax(head([5, 500]))
     classifier = TauNormSelect(grouped.head, inner=canonical(part("group_softmax:GroupSoftmax")))
     with pytest.raises(UserError, match="GroupSoftmax has no weight row"):
-        classifier.load_from(grouped)
+        classifier.wrap(grouped)
     with pytest.raises(UserError, match="has no loss"):
         classifier.loss(torch.zeros(1, 6), targets([0]), context())
 

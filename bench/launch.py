@@ -157,7 +157,8 @@ class _Loop:
             p.stopping = True
             _ask_to_stop(self.store, claimed)  # every turn: a job that is still importing holds no lease yet
             return bool(p.running)
-        waiting = planning.jobs(self.plan, missing - p.elsewhere - set(p.failed), self.estimate, fuse=self.fuse)
+        todo = missing - p.elsewhere - set(p.failed)
+        waiting = planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done)
         for job in waiting:
             if len(p.running) < self.slots.count and planning.ready(job, self.plan, p.done):
                 p.running.append(self._submit(job))

@@ -5,8 +5,9 @@ An overview compares a plan with a store once; the texts and the JSON come from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench import forecast
 from bench import plan as planning
+from bench.cost import Estimate
 from bench.errors import UserError
 from bench.key import canonical, digest
-from bench.plan import Estimate, Plan, State
-from bench.progress import Ticks, clock, name_of, summary_estimate
+from bench.plan import Plan, State
+from bench.progress import Ticks, clock, name_of, span, summary_estimate
 from bench.stage import Stage
 from bench.store import Store
 
-STYLE: Mapping[str, str] = {
+STYLE: Mapping[State, str] = {
     "done": "green",
     "running": "cyan",
     "failed": "bold red",
     "partial": "yellow",
     "missing": "dim",
 }
+SHOWN = 6  # labels of a list that are spelt out
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Overview:
         return {key for key, state in self.states.items() if state != "done"}
 
     def headline(self) -> list[str]:
-        """The two or three lines that `run` and `plan` open with."""
+        """The few lines that `run` and `plan` open with."""
         p, missing = self.plan, self.missing
         rows = len({row.label for row in p.rows})
         seeds = len(p.suite.sections.seeds)
@@ -57,15 +61,19 @@ class Overview:
         if missing:
             wall, path = summary_estimate(p, missing, self.estimate, self.slots, self.fuse)
             head += f"; {wall} on {self.slots} process{'es' * (self.slots > 1)}, critical path {path}"
-        lines = [head]
+        lines = [head, f"  {self._trainings()}; {self._disk()}"]
         shared = [s for s in p.stages.values() if s.kind == "train" and len(p.needed_by[s.key]) > 1]
         parts = [f"{p.needed_by[s.key][0]} by {len(p.needed_by[s.key])} rows" for s in shared if s.spec["phase"] == 0]
         parts = list(dict.fromkeys(parts))
         groups = planning.fused_groups(p, missing) if self.fuse else []
-        fused = list(dict.fromkeys(" + ".join(p.needed_by[k][0] for k in group) for group in groups))
+        fused = list(dict.fromkeys(_shortened([p.needed_by[k][0] for k in group]) for group in groups))
         notes = [f"shared: {', '.join(parts)}"] if parts else []
         notes += [f"fused: {'; '.join(fused)}"] if fused else []
         lines += [f"  {'; '.join(notes)}"] if notes else []
+        lines += [f"  {text}" for text in (self._predictions(), self._features()) if text]
+        words = forecast.probe(p, missing, self.estimate)
+        lines += [f"  time: measure it first: {forecast.probe_text(words)}"] if words else []
+        lines += [f"  note: {note}" for note in p.notes]
         pulled = planning.pulled_in(p)
         lines += [f"  --only pulls in the training of: {', '.join(pulled)}"] if pulled else []
         lines += [f"  note: {note}" for note in p.suite.notes]
@@ -73,21 +81,57 @@ class Overview:
         lines += [f"  skipped: {label}: {reason}" for label, reason in skipped.items()]
         return lines
 
+    def _trainings(self) -> str:
+        """`trainings: 4 for about 11 min (rows run singly: 12 for about 34 min)`."""
+        found = forecast.passes(self.plan, self.estimate, fuse=self.fuse)
+        together, alone = (
+            f"{number}" if seconds is None else f"{number} in {span(seconds)}"
+            for number, seconds in ((found.passes, found.seconds), (found.singly, found.singly_seconds))
+        )
+        return f"trainings: {together} (rows run singly: {alone})"
+
+    def _disk(self) -> str:
+        found = forecast.disk(self.plan, self.missing, self.estimate, self.store)
+        least = "at least " if found.unknown else "about " if self.missing else ""
+        there = f" ({_mb(found.there)} there)" if self.missing and found.there else ""
+        return f"disk: {least}{_mb(found.there + found.to_come)}{there}"
+
+    def _predictions(self) -> str:
+        """How many passes over the pictures make the predictions that are missing."""
+        keys = [key for key in self.missing if self.plan.stages[key].kind == "predict"]
+        groups = planning.fused_groups(self.plan, self.missing, "predict") if self.fuse else []
+        passes = len(keys) - sum(len(group) - 1 for group in groups)
+        return f"predictions: {len(keys)} in {passes} passes over val" if groups else ""
+
+    def _features(self) -> str:
+        """What is kept for later post-hoc rows."""
+        kept = [stage for stage in self.plan.stages.values() if stage.kind == "features"]
+        if not kept:
+            return ""
+        sizes = [self._size(stage) for stage in kept]
+        total = "of unknown size" if None in sizes else _mb(sum(size or 0.0 for size in sizes))
+        rows = len({label for stage in kept for label in self.plan.needed_by[stage.key]})
+        return f"features of val kept for {rows} post-hoc rows, and rows to come: {total}"
+
+    def _size(self, stage: Stage) -> float | None:
+        done = self.store.done(stage.key)
+        return sum(done.sizes.values()) / 1e6 if done else self.estimate.megabytes(stage)
+
     def print(self, console: Console) -> None:
-        """`plan`: every unique stage."""
+        """`plan`: every unique stage; of several seeds, one line for what is the same stage in each."""
         for line in self.headline():
             console.print(escape(line), highlight=False, soft_wrap=True)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("stage", "key", "needed by", "state", "seconds"):
             table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
-        for key, stage in self.plan.stages.items():
-            state = self.states[key]
+        for keys in self._alike():
+            first = self.plan.stages[keys[0]]
             table.add_row(
-                stage.kind,
-                key[:6],
-                escape(planning.describe(self.plan, [key])),
-                f"[{STYLE[state]}]{state}[/]",
-                self._seconds(stage),
+                first.kind,
+                first.key[:6] if len(keys) == 1 else f"{first.key[:6]} +{len(keys) - 1}",
+                escape(_shortened(planning.labels(self.plan, keys), ", ")),
+                self._states(keys),
+                self._seconds(keys),
             )
         console.print(table)
         console.print(
@@ -98,21 +142,36 @@ class Overview:
         """`status`: state, progress, host, the last error."""
         console.print(escape(self.headline()[0]), highlight=False, soft_wrap=True)
         ticks = Ticks(self.store)
-        for key, state in self.states.items():
+        for keys in self._alike():
+            found = {self.states[key] for key in keys}
+            if len(keys) > 1 and found <= {"done", "missing"}:
+                text = escape(f"{name_of(self.plan, keys[0])} +{len(keys) - 1} seeds  {self._seconds(keys)} s")
+                console.print(f"{self._states(keys)}  {text}", highlight=False, soft_wrap=True)
+                continue
+            self._print_each(keys, ticks, console)
+
+    def _print_each(self, keys: Sequence[str], ticks: Ticks, console: Console) -> None:
+        for key in keys:
+            state = self.states[key]
             text = escape(f"{name_of(self.plan, key)}  {self._detail(key, state, ticks)}")
             line = f"[{STYLE[state]}]{state:<8}[/] {text}"
             console.print(line.rstrip(), highlight=False, soft_wrap=True)
 
     def to_json(self) -> dict[str, Any]:
-        """{"stages": [{key, kind, rows, state, seconds}], ...}; seconds: measured, else estimated, or None."""
+        """{"stages": [{key, kind, rows, state, seconds, mb}], ...}; seconds and MB: measured, else estimated, or None.
+
+        The seconds of a stage that was made in one pass with others are those of the pass; `pass_of` says of how many.
+        """
         stages = [
             {
                 "key": key, "kind": stage.kind, "rows": list(self.plan.needed_by[key]), "state": self.states[key],
-                "seconds": self._number(stage), "inputs": {n: s.key for n, s in stage.inputs.items()},
+                "seconds": self._number(stage), "pass_of": self._pass_of(stage), "mb": _rounded(self._size(stage)),
+                "inputs": {n: s.key for n, s in stage.inputs.items()},
             }
             for key, stage in self.plan.stages.items()
         ]  # fmt: skip
-        wall = planning.wall_seconds(self.plan, self.missing, self.estimate, self.slots, fuse=self.fuse)
+        wall = forecast.wall_seconds(self.plan, self.missing, self.estimate, self.slots, fuse=self.fuse)
+        size = forecast.disk(self.plan, self.missing, self.estimate, self.store)
         return {
             "suite": self.plan.suite.name,
             "stages": stages,
@@ -120,7 +179,12 @@ class Overview:
             "done": len(self.plan.stages) - len(self.missing),
             "fused": [list(group) for group in planning.fused_groups(self.plan, self.missing)] if self.fuse else [],
             "seconds": wall,
-            "critical_path_seconds": planning.critical_path(self.plan, self.missing, self.estimate),
+            "critical_path_seconds": forecast.critical_path(self.plan, self.missing, self.estimate),
+            "trainings": asdict(forecast.passes(self.plan, self.estimate, fuse=self.fuse)),
+            "predictions": asdict(forecast.passes(self.plan, self.estimate, "predict", fuse=self.fuse)),
+            "disk_mb": {name: round(value, 2) for name, value in asdict(size).items()},
+            "probe": forecast.probe(self.plan, self.missing, self.estimate),
+            "notes": list(self.plan.notes),
             "skipped": {row.label: row.skipped for row in self.plan.rows if row.skipped},
         }
 
@@ -129,11 +193,40 @@ class Overview:
         value = done.seconds if done else self.estimate(stage)
         return None if value is None else round(value, 2)
 
-    def _seconds(self, stage: Stage) -> str:
-        value = self._number(stage)
-        if value is None:
+    def _pass_of(self, stage: Stage) -> int:
+        done = self.store.done(stage.key) if self.states[stage.key] == "done" else None
+        return int(done.extra.get("fused", 1)) if done else 1
+
+    def _alike(self) -> list[list[str]]:
+        """Stages that differ in the seed alone, in the plan's order."""
+        seeds = len(self.plan.suite.sections.seeds)
+        groups: dict[Any, list[str]] = defaultdict(list)
+        for key, stage in self.plan.stages.items():
+            # Which of a row's trainings it is: the stages of two seeds answer to one place in the row's lineage.
+            place = (stage.kind, self.plan.needed_by[key], stage.spec.get("phase"), stage.spec.get("split"))
+            shape = digest(self._without_seed(stage)) if seeds > 1 else key
+            groups[place, shape].append(key)
+        return list(groups.values())
+
+    @staticmethod
+    def _without_seed(stage: Stage) -> dict[str, Any]:
+        return {name: value for name, value in stage.spec.items() if name != "seed"}
+
+    def _states(self, keys: Sequence[str]) -> str:
+        counted = Counter(self.states[key] for key in keys)
+        if len(keys) == 1:
+            return f"[{STYLE[self.states[keys[0]]]}]{self.states[keys[0]]:<8}[/]"
+        return ", ".join(f"[{STYLE[state]}]{counted[state]} {state}[/]" for state in STYLE if state in counted)
+
+    def _seconds(self, keys: Sequence[str]) -> str:
+        """`12`; `~12` where some of it is an estimate; `12/3` of a pass that made three stages."""
+        stages = [self.plan.stages[key] for key in keys]
+        values = [self._number(stage) for stage in stages]
+        if None in values:
             return "-"
-        return f"{value:.0f}" if self.states[stage.key] == "done" else f"~{value:.0f}"
+        about = "" if all(self.states[key] == "done" for key in keys) else "~"
+        several = max(self._pass_of(stage) for stage in stages)
+        return f"{about}{sum(value or 0.0 for value in values):.0f}" + (f"/{several}" if several > 1 else "")
 
     def _detail(self, key: str, state: State, ticks: Ticks) -> str:
         if state == "done":
@@ -146,6 +239,20 @@ class Overview:
             return f"{step}  {owner.host}:{owner.pid}" if owner else step
         failure = self.store.failure(key)
         return f"{step}  {failure.error.splitlines()[0]}" if failure else step
+
+
+def _shortened(labels: Sequence[str], joint: str = " + ") -> str:
+    """A list of labels, of which the first few are spelt out."""
+    more = len(labels) - SHOWN
+    return joint.join([*labels[:SHOWN], f"{more} more"] if more > 1 else labels)
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1000:.1f} GB" if size >= 10_000 else f"{size:.0f} MB" if size >= 10 else f"{size:.1f} MB"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def compare(plan: Plan, store: Store, slots: int, *, fuse: bool = True) -> Overview:

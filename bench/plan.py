@@ -1,35 +1,39 @@
-"""From a suite to unique stages, jobs and an estimate. Separate because planning must be free: no torch, no cluster.
+"""From a suite to unique stages and jobs. Separate because planning must be free: no torch, no cluster.
 
 The plan is a desired state. `states` compares it with the store; `jobs` says what to start next for what is missing:
-fused groups (classifiers over one frozen trunk), chains (short stages ride in their producer's job).
+units of stages that one pass makes (heads over one frozen trunk, predictions of one trunk) and chains (short stages
+ride in their producer's job).
 """
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bench.cost import Estimate, Finished
+from bench.cost import learned as learned_from
 from bench.engines.facts import facts
 from bench.key import digest
 from bench.method import planned
-from bench.stage import Stage, walk
-from bench.suite import Cost, Suite
+from bench.stage import Kind, Stage, walk
+from bench.suite import Suite
+from bench.trunk import (
+    N_POST_HOC,
+    features_stage,
+    prediction_group,
+    taps_named,
+    training_group,
+    trains_classifier_only,
+    trunk_of,
+)
 
 State = Literal["done", "running", "failed", "partial", "missing"]
-
-
-class Finished(Protocol):
-    """What the planner reads of a finished stage; bench.store.Done is one."""
-
-    @property
-    def digest(self) -> str: ...
-    @property
-    def inputs(self) -> Mapping[str, str]: ...
-    @property
-    def seconds(self) -> float: ...
+# Inside a job, of what could come next: what others wait for first, numbers last.
+ORDER: Mapping[Kind, int] = {"data": 0, "train": 1, "fit": 2, "patch": 3, "features": 4, "predict": 5, "evaluate": 6}
 
 
 class StoreView(Protocol):
@@ -39,6 +43,9 @@ class StoreView(Protocol):
     def running(self, key: str) -> object | None: ...
     def failure(self, key: str) -> object | None: ...
     def attempts(self, key: str) -> list[Path]: ...
+    def keys(self) -> list[str]: ...
+    def load(self, key: str) -> dict[str, Any]: ...
+    def output(self, key: str) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,19 @@ class Plan:
     stages: Mapping[str, Stage]
     needed_by: Mapping[str, tuple[str, ...]]  # key -> row labels
     unshared: int  # how many stages there would be without sharing
+    notes: tuple[str, ...] = ()  # what the planner decided and a reader may wonder about
 
     def consumers(self, key: str) -> list[Stage]:
-        return [s for s in self.stages.values() if any(i.key == key for i in s.inputs.values())]
+        """The stages that read a stage."""
+        return self._consumers.get(key, [])
+
+    @functools.cached_property
+    def _consumers(self) -> dict[str, list[Stage]]:
+        found: dict[str, list[Stage]] = defaultdict(list)
+        for stage in self.stages.values():
+            for key in dict.fromkeys(source.key for source in stage.inputs.values()):
+                found[key].append(stage)
+        return dict(found)
 
 
 @dataclass(frozen=True)
@@ -79,36 +96,6 @@ class JobPlan:
         return tuple(key for unit in self.units for key in unit)
 
 
-@dataclass
-class Estimate:
-    """Seconds of a stage, from measured stages of the plan, else from the preset's measured cost."""
-
-    cost: Cost
-    measured: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def learn(self, stage: Stage, seconds: float) -> None:
-        self.measured[_shape(stage)].append(seconds / _length(stage))
-
-    def __call__(self, stage: Stage) -> float | None:
-        """None where nothing is known: run the suite once on a small schedule as a probe."""
-        seen = self.measured.get(_shape(stage))
-        rate = sum(seen) / len(seen) if seen else self._declared(stage)
-        return None if rate is None else rate * _length(stage)
-
-    def _declared(self, stage: Stage) -> float | None:
-        if stage.kind == "train":
-            if stage.spec["schedule"]["steps"] is None:
-                return None  # how many steps an epoch has, the sampler knows
-            only = stage.spec["trainable"] == ["classifier"]
-            return self.cost.classifier_step if only else self.cost.train_step
-        if stage.kind == "patch":
-            return 0.1
-        if stage.kind == "data" and self.cost.data is not None:
-            return self.cost.data * (0.9 if stage.spec["split"] == "train" else 0.1)
-        value: float | None = getattr(self.cost, stage.kind)
-        return value
-
-
 def make(suite: Suite) -> Plan:
     """All stages of all rows and seeds; a row whose engine lacks what its method needs is skipped with the reason."""
     provided = facts(suite.sections.detector.engine).provides
@@ -118,12 +105,12 @@ def make(suite: Suite) -> Plan:
     unshared = 0
     for row in suite.rows:
         lacking = sorted(row.method.needs - provided)
+        own = suite.of(row)
         for seed in suite.sections.seeds:
             if lacking:
                 reason = f"engine '{suite.sections.detector.engine}' lacks {', '.join(lacking)}"
                 rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, reason))
                 continue
-            own = suite.of(row)
             evaluate = own.evaluated(planned(row.method, own, seed, row.schedule), seed)
             rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate))
             roots.append(evaluate)
@@ -132,7 +119,29 @@ def make(suite: Suite) -> Plan:
                 if row.label not in needed[stage.key]:
                     needed[stage.key].append(row.label)
     stages = {stage.key: stage for stage in walk(*roots)}
-    return Plan(suite, tuple(rows), stages, {k: tuple(v) for k, v in needed.items()}, unshared)
+    notes = _keep_features(suite, stages, needed)
+    return Plan(suite, tuple(rows), stages, {k: tuple(v) for k, v in needed.items()}, unshared, tuple(notes))
+
+
+def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, list[str]]) -> list[str]:
+    """Add a features stage for each trunk that so many post-hoc predictions share; what was too large, as notes."""
+    groups: dict[str, list[Stage]] = defaultdict(list)
+    for stage in stages.values():
+        if stage.kind == "predict" and stage.inputs["model"].kind == "patch":
+            groups[prediction_group(stage)].append(stage)
+    estimate, limit = Estimate(suite.sections.cost), suite.sections.machine.features_mb
+    notes = []
+    for group in groups.values():
+        if len(group) < N_POST_HOC:
+            continue
+        added = features_stage(group[0], sorted(set().union(*(taps_named(s.inputs["model"]) for s in group))))
+        size = estimate.megabytes(added)
+        if size is not None and size > limit:
+            notes.append(f"features of val are not kept: about {size:,.0f} MB, machine.features_mb is {limit}")
+            continue
+        stages[added.key] = added
+        needed[added.key] = list(dict.fromkeys(label for stage in group for label in needed[stage.key]))
+    return list(dict.fromkeys(notes))
 
 
 def fresh(stage: Stage, store: StoreView) -> bool:
@@ -162,26 +171,104 @@ def _state(stage: Stage, store: StoreView) -> State:
     return "partial" if store.attempts(stage.key) and store.done(stage.key) is None else "missing"
 
 
-def jobs(plan: Plan, missing: Collection[str], estimate: Estimate, *, fuse: bool = True) -> list[JobPlan]:
-    """The jobs that would make the missing stages, longest first."""
-    units: dict[str, list[tuple[str, ...]]] = {}  # job name -> units
+def jobs(
+    plan: Plan,
+    missing: Collection[str],
+    estimate: Estimate,
+    *,
+    fuse: bool = True,
+    done: Collection[str] | None = None,
+) -> list[JobPlan]:
+    """The jobs that would make the missing stages, longest first. Inside a job inputs come before consumers, and no two
+    jobs wait for each other.
+
+    Args:
+        plan: all stages.
+        missing: keys to be made.
+        estimate: for the order of the jobs.
+        fuse: make units of stages that one pass can make.
+        done: keys that are there; None: all that is not missing. What waits for a stage that is neither (it failed, or
+            another run makes it) is not put together with what could start.
+    """
+    chains = _chains(plan, missing, done, fuse)
+    found = []
+    for members in chains.values():
+        units = _units(members, fuse)
+        seconds = sum(estimate.unit([plan.stages[key] for key in unit]) or 0.0 for unit in units)
+        found.append(JobPlan(tuple(units), seconds))
+    return sorted(found, key=lambda job: -_priority(job, plan, estimate))
+
+
+@dataclass
+class _Chain:
+    """A job in the making: its stages, and the jobs that it waits for."""
+
+    needs: frozenset[str]
+    stages: list[Stage] = field(default_factory=list)
+
+
+def _chains(plan: Plan, missing: Collection[str], done: Collection[str] | None, fuse: bool) -> dict[str, list[Stage]]:
+    """The stages of each job, by a name for it.
+
+    All stages of a job wait for the same other jobs: one that waits for more, or less, goes into another job. So jobs
+    wait for earlier ones only, and nothing that rides in a job delays its start.
+    """
+    found: dict[str, _Chain] = {}
     job_of: dict[str, str] = {}
+    needs_of: dict[str, frozenset[str]] = {}  # all jobs that make something below a stage
     for key, stage in plan.stages.items():
+        below = [needs_of[source.key] for source in stage.inputs.values()]
+        direct = {job_of[source.key] for source in stage.inputs.values() if source.key in job_of}
+        needs_of[key] = needs = frozenset(direct).union(*below)
         if key not in missing:
+            if done is not None and key not in done:
+                needs_of[key] = needs | {f"elsewhere/{key}"}
             continue
         name = _job_name(stage, job_of, fuse)
+        inside = frozenset() if stage.kind == "train" else frozenset({name})  # a head may not wait for its own unit
+        if name in found and needs - inside != found[name].needs:
+            name = f"{name}/{digest(sorted(needs))[:12]}"
+        found.setdefault(name, _Chain(needs - {name})).stages.append(stage)
         job_of[key] = name
-        chain = units.setdefault(name, [])
-        if stage.kind == "train" and chain:
-            chain[0] = (*chain[0], key)
-        else:
-            chain.append((key,))
-    result = []
-    for chain in units.values():
-        longest = sum(max((estimate(plan.stages[k]) or 0.0) for k in unit) for unit in chain)
-        ordered = [tuple(sorted(chain[0])), *chain[1:]]
-        result.append(JobPlan(tuple(ordered), longest))
-    return sorted(result, key=lambda job: -_priority(job, plan, estimate))
+    return {name: chain.stages for name, chain in found.items()}
+
+
+def _job_name(stage: Stage, job_of: Mapping[str, str], fuse: bool) -> str:
+    if stage.kind == "data":
+        return f"data/{stage.spec.get('seed')}"
+    if stage.kind == "train":
+        return f"heads/{training_group(stage)}" if fuse and trains_classifier_only(stage) else stage.key
+    producer = stage.inputs["predict" if stage.kind == "evaluate" else "model"]
+    if producer.key in job_of:
+        return job_of[producer.key]
+    model = producer.inputs["model"] if producer.kind == "predict" else producer
+    return f"tail/{trunk_of(model).key}"  # what rides on finished models of one trunk shares one job
+
+
+def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
+    """The stages of a job as units in the order of work: inputs first, else by kind."""
+    groups: dict[str, list[Stage]] = defaultdict(list)
+    for stage in stages:
+        groups[_group(stage) if fuse else stage.key].append(stage)
+    unit_of = {stage.key: name for name, group in groups.items() for stage in group}
+    waits = {
+        name: {unit_of[i.key] for stage in group for i in stage.inputs.values() if i.key in unit_of}
+        for name, group in groups.items()
+    }
+    ordered: list[tuple[str, ...]] = []
+    left = sorted(groups, key=lambda name: ORDER[groups[name][0].kind])  # stable: the plan's order inside a kind
+    while left:
+        name = next(name for name in left if not waits[name].intersection(left))
+        left.remove(name)
+        ordered.append(tuple(sorted(stage.key for stage in groups[name])))
+    return ordered
+
+
+def _group(stage: Stage) -> str:
+    """Equal for stages that one pass makes."""
+    if stage.kind == "predict":
+        return prediction_group(stage)
+    return training_group(stage) if trains_classifier_only(stage) else stage.key
 
 
 def ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
@@ -189,44 +276,6 @@ def ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
     lineage, so that a finished classifier is of no use while the trunk below it is being made again)."""
     own = set(job.keys)
     return all(s.key in own or s.key in done for key in job.keys for s in walk(*plan.stages[key].inputs.values()))
-
-
-def critical_path(plan: Plan, missing: Collection[str], estimate: Estimate) -> float | None:
-    """Seconds of the longest chain of missing stages; None if one of them cannot be estimated."""
-    finish: dict[str, float] = {}
-    for key, stage in plan.stages.items():
-        own = estimate(stage) if key in missing else 0.0
-        if own is None:
-            return None
-        finish[key] = own + max((finish[i.key] for i in stage.inputs.values()), default=0.0)
-    return max(finish.values(), default=0.0)
-
-
-def wall_seconds(
-    plan: Plan, missing: Collection[str], estimate: Estimate, slots: int, *, fuse: bool = True
-) -> float | None:
-    """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there."""
-    if any(estimate(plan.stages[key]) is None for key in missing):
-        return None
-    waiting = jobs(plan, missing, estimate, fuse=fuse)
-    done = {key: 0.0 for key in plan.stages if key not in missing}
-    free = [0.0] * max(1, slots)
-    while startable := [job for job in waiting if ready(job, plan, done)]:
-        now = {job: max(min(free), _inputs_at(job, plan, done)) for job in startable}
-        job = min(startable, key=now.__getitem__)  # the first of equals has the most that waits for it
-        waiting.remove(job)
-        end = now[job] + estimate.cost.start
-        for unit in job.units:
-            end += max(estimate(plan.stages[key]) or 0.0 for key in unit)
-            done |= dict.fromkeys(unit, end)
-        free[free.index(min(free))] = end
-    return max(done.values(), default=0.0)
-
-
-def _inputs_at(job: JobPlan, plan: Plan, done: Mapping[str, float]) -> float:
-    """When the last input from outside the job is there."""
-    own = set(job.keys)
-    return max((done[i.key] for k in own for i in plan.stages[k].inputs.values() if i.key not in own), default=0.0)
 
 
 def pulled_in(plan: Plan) -> list[str]:
@@ -237,32 +286,13 @@ def pulled_in(plan: Plan) -> list[str]:
     return [r.label for r in suite.set_aside if planned(r.method, suite.of(r), seed, r.schedule).key in made]
 
 
-def fused_groups(plan: Plan, keys: Iterable[str]) -> list[tuple[str, ...]]:
-    """The groups of at least two of these train stages that differ in the classifier alone."""
-    groups: dict[str, list[str]] = defaultdict(list)
+def fused_groups(plan: Plan, keys: Iterable[str], kind: Kind = "train") -> list[tuple[str, ...]]:
+    """The groups of at least two of these train stages (or predict stages) that one pass makes."""
     wanted = set(keys)
-    for key, stage in plan.stages.items():
-        if key in wanted and stage.kind == "train" and stage.spec["trainable"] == ["classifier"]:
-            groups[_trunk(stage)].append(key)
-    return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def _job_name(stage: Stage, job_of: Mapping[str, str], fuse: bool) -> str:
-    if stage.kind == "data":
-        return f"data/{stage.spec.get('seed')}"
-    if stage.kind == "train":
-        return f"trunk/{_trunk(stage)}" if fuse and stage.spec["trainable"] == ["classifier"] else stage.key
-    producer = stage.inputs["predict" if stage.kind == "evaluate" else "model"]
-    if producer.key in job_of:
-        return job_of[producer.key]
-    while "model" in producer.inputs:  # what rides on a finished model shares one job
-        producer = producer.inputs["model"]
-    return f"tail/{producer.key}"
-
-
-def _trunk(stage: Stage) -> str:
-    spec = {k: v for k, v in stage.spec.items() if k not in ("classifier", "keep_classifier")}
-    return digest({"spec": spec, "inputs": {name: source.key for name, source in stage.inputs.items()}})
+    found = jobs(plan, wanted, Estimate(plan.suite.sections.cost))
+    units = [unit for job in found for unit in job.units if len(unit) > 1 and plan.stages[unit[0]].kind == kind]
+    order = {key: i for i, key in enumerate(plan.stages)}
+    return sorted((tuple(sorted(unit, key=order.__getitem__)) for unit in units), key=lambda unit: order[unit[0]])
 
 
 def _priority(job: JobPlan, plan: Plan, estimate: Estimate) -> float:
@@ -272,42 +302,17 @@ def _priority(job: JobPlan, plan: Plan, estimate: Estimate) -> float:
     return job.seconds + max(after, default=0.0)
 
 
-def _shape(stage: Stage) -> str:
-    """Stages of one shape cost the same per unit of length."""
-    if stage.kind == "train":
-        spec = stage.spec
-        unit = "epoch" if spec["schedule"]["steps"] is None else "step"
-        batch = spec["schedule"]["batch"]
-        what: Any = [spec["detector"], spec["input"], batch, spec["trainable"], spec["engine"], unit]
-    elif stage.kind == "data":
-        what = {k: v for k, v in stage.spec.items() if k != "seed"}
-    elif stage.kind == "patch":
-        what = None
-    else:
-        val = stage.inputs["val"].spec
-        what = {k: v for k, v in val.items() if k != "seed"}
-    return digest([stage.kind, what])
-
-
-def _length(stage: Stage) -> float:
-    if stage.kind != "train":
-        return 1.0
-    schedule = stage.spec["schedule"]
-    return float(schedule["steps"] or schedule["epochs"])
-
-
 def learned(plan: Plan, store: StoreView) -> Estimate:
-    """An estimate from the plan's finished stages and the suite's declared cost."""
-    estimate = Estimate(plan.suite.sections.cost)
-    for key, stage in plan.stages.items():
-        done = store.done(key)
-        if done is not None:
-            estimate.learn(stage, done.seconds)
-    return estimate
+    """An estimate for a plan from what the store has measured and the suite declares."""
+    return learned_from(plan.stages.values(), plan.suite.sections.cost, store)
+
+
+def labels(plan: Plan, keys: Sequence[str]) -> list[str]:
+    """The rows that need some stages, in the table's order."""
+    wanted = {label for key in keys for label in plan.needed_by.get(key, ())}
+    return list(dict.fromkeys(row.label for row in plan.rows if row.label in wanted))
 
 
 def describe(plan: Plan, keys: Sequence[str]) -> str:
-    """The rows that need some stages, in the table's order, shortened to one line."""
-    labels = [r.label for r in plan.rows]
-    wanted = {label for key in keys for label in plan.needed_by.get(key, ())}
-    return ", ".join(dict.fromkeys(label for label in labels if label in wanted))
+    """The rows that need some stages, as text."""
+    return ", ".join(labels(plan, keys))

@@ -11,10 +11,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from bench import forecast
 from bench import plan as planning
+from bench.cost import Estimate
 from bench.events import read_events
 from bench.launch import Progress
-from bench.plan import Estimate, Plan
+from bench.plan import Plan
 from bench.stage import Stage
 from bench.store import Store
 
@@ -84,9 +86,9 @@ class Display:
     def show(self, progress: Progress) -> None:
         """Draw what changed."""
         self._finished(progress)
-        active = [key for key in self._plan.stages if self._active(key, progress)]
+        active = self._passes([key for key in self._plan.stages if self._active(key, progress)], progress)
         if self._live:
-            lines = [self._line(key, key in progress.elsewhere) for key in active]
+            lines = [self._line(key, progress, others) for key, others in active]
             self._live.update(Group(*lines, self._footer(progress)), refresh=True)
         else:
             self._plain(active, progress)
@@ -112,9 +114,22 @@ class Display:
                 self._console.print(Text(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red"))
                 self._told[key] = -1.0
 
-    def _line(self, key: str, elsewhere: bool) -> Text:
+    def _passes(self, active: list[str], progress: Progress) -> list[tuple[str, int]]:
+        """(the stage that stands for a pass, how many others it makes): of 24 heads in one pass, one line."""
+        unit_of = {key: unit for running in progress.running for unit in running.job.units for key in unit}
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for key in active:
+            groups.setdefault((key,) if key in progress.elsewhere else unit_of[key], []).append(key)
+        return [(max(group, key=self._left), len(group) - 1) for group in groups.values()]
+
+    def _left(self, key: str) -> int:
+        """Steps that are left; of heads with schedules of their own, the longest says when the pass ends."""
         tick = self._ticks.of(key)
-        text = name_of(self._plan, key)
+        return tick.total - tick.step if tick else 0
+
+    def _line(self, key: str, progress: Progress, others: int) -> Text:
+        tick = self._ticks.of(key)
+        text = name_of(self._plan, key) + (f" +{others}" if others else "")
         if tick is None:
             return Text(f"{text}  starting")
         filled = round(BAR * tick.step / max(tick.total, 1))
@@ -123,24 +138,24 @@ class Display:
         parts += [f"loss {tick.loss:.2f}"] if tick.loss is not None else []
         parts += [f"{tick.rate:.1f} step/s"] if tick.rate else []
         parts += [f"{clock(tick.left)} left"] if tick.left is not None else []
-        parts += ["(another run does it)"] if elsewhere else []
+        parts += ["(another run does it)"] if key in progress.elsewhere else []
         return Text("  ".join(parts))
 
     def _footer(self, progress: Progress) -> Text:
         missing = [key for key in self._plan.stages if key not in progress.done]
         total = len(self._plan.stages)
-        left = planning.wall_seconds(self._plan, set(missing), self._estimate, progress.slots)
+        left = forecast.wall_seconds(self._plan, set(missing), self._estimate, progress.slots)
         about = f", about {clock(left)} left" if left else ""
         stop = "  stopping: saving" if progress.stopping else ""
         elapsed = clock(time.monotonic() - self._begun)
         return Text(f"{total - len(missing)}/{total} stages  {elapsed}{about}{stop}", style="dim")
 
-    def _plain(self, active: list[str], progress: Progress) -> None:
+    def _plain(self, active: list[tuple[str, int]], progress: Progress) -> None:
         now = time.monotonic()
-        for key in active:
+        for key, others in active:
             if now - self._told.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:
                 self._told[key] = now
-                self._console.print(self._line(key, key in progress.elsewhere), soft_wrap=True)
+                self._console.print(self._line(key, progress, others), soft_wrap=True)
         sys.stdout.flush()
 
 
@@ -174,14 +189,19 @@ def clock(seconds: float) -> str:
 
 
 def estimate_text(seconds: float | None) -> str:
-    """`about 9 min`, `about 40 s`, or how to find out."""
-    if seconds is None:
-        return "time unknown (nothing measured yet: run it with --set schedule.steps=20 as a probe)"
-    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
+    """`about 9 min`, `about 40 s`, or that nobody knows."""
+    return "time unknown" if seconds is None else f"about {span(seconds)}"
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `9 min`, `3.5 h`."""
+    if seconds >= 3 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def summary_estimate(plan: Plan, missing: set[str], estimate: Estimate, slots: int, fuse: bool) -> tuple[str, str]:
     """(estimate of the wall time, of the critical path) as text."""
-    wall = planning.wall_seconds(plan, missing, estimate, slots, fuse=fuse)
-    path = planning.critical_path(plan, missing, estimate)
+    wall = forecast.wall_seconds(plan, missing, estimate, slots, fuse=fuse)
+    path = forecast.critical_path(plan, missing, estimate)
     return estimate_text(wall), estimate_text(path).removeprefix("about ") if path is not None else "-"

@@ -23,12 +23,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
     ("method", "done", "events", "lease"),
     ("rows",),
-    ("suite", "store"),  # F2
+    ("suite", "store", "trunk"),  # F2
+    ("cost",),
     ("plan", "detection*", "evaluation*"),  # F3
-    ("data*",),
+    ("data*", "forecast"),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
-    ("launch", "mirror", "crosscheck"),  # F6
+    ("launch", "mirror", "crosscheck", "contract_check*"),  # F6
     ("track", "ui", "progress"),
     ("overview",),
     ("commands",),  # F7
@@ -47,7 +48,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "scipy": ("reports",),
     "seaborn": ("reports",),
     "matplotlib": ("reports", "bench.data.glyph_vocabulary"),  # the fonts that it ships are the glyphs
-    "torch": ("bench.detection", "bench.data.loader", "bench.engines.torchvision", "bench.run", "methods.parts"),
+    "torch": (
+        "bench.detection",
+        "bench.data.loader",
+        "bench.engines.torchvision",
+        "bench.run",
+        "bench.contract_check",
+        "methods.parts",
+    ),
     "typer": ("bench.cli",),
 }
 LINES_A_FILE, LINES_A_FUNCTION = 450, 80

@@ -124,7 +124,7 @@ def bring(
         done = {key for key, stage in plan.stages.items() if planning.fresh(stage, store)}
         over = {key for key, outcome in outcomes.items() if outcome.state in ("failed", "stopped")}
         missing = {key for key in plan.stages if key not in done | over and (only is None or only(key))}
-        todo = planning.jobs(plan, missing, planning.learned(plan, store), fuse=fuse)
+        todo = planning.jobs(plan, missing, planning.learned(plan, store), fuse=fuse, done=done)
         ready = [job for job in todo if planning.ready(job, plan, done)]
         if not ready:
             return outcomes

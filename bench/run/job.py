@@ -23,6 +23,8 @@ from bench.run.work import StopFlag, Stopped, Work, quiet_threads
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
+TOGETHER = ("train", "predict")  # kinds whose `run` takes several stages and gives one outcome each
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -35,7 +37,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """Stages to do in order; a unit of several keys is trained in one pass.
+    """Stages to do in order; a unit of several keys is made in one pass (trained, or predicted).
 
     Attributes:
         store: the store's folder.
@@ -66,10 +68,11 @@ class Job:
 
     def _unit(self, store: Store, keys: Sequence[str], stop: StopFlag) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
+        sound: dict[str, bool] = {}
         with contextlib.ExitStack() as leases:
             works = []
             for key in sorted(keys):  # in key order and without blocking: two fused jobs cannot deadlock
-                outcome = self._begin(store, key, stop, leases)
+                outcome = self._begin(store, key, stop, leases, sound)
                 if isinstance(outcome, Work):
                     works.append(outcome)
                 else:
@@ -78,7 +81,10 @@ class Job:
                 outcomes |= self._execute(store, works)
         return outcomes
 
-    def _begin(self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack) -> Work | Outcome:
+    def _begin(
+        self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack, sound: dict[str, bool]
+    ) -> Work | Outcome:
+        """Take the lease of a stage whose sources are sound; `sound` keeps what was read for the others of its unit."""
         try:
             stage = store.load(key)
             if is_fresh(store, stage):
@@ -96,7 +102,11 @@ class Job:
                 if store.done(source) is None:
                     return Outcome("waiting", f"{source[:6]} that it is made from is not there")
                 # Pictures further down are not read; weights and settings along a model's lineage are.
-                if (direct or store.load(source)["kind"] != "data") and not store.verify(source):
+                if not (direct or store.load(source)["kind"] != "data"):
+                    continue
+                if source not in sound:
+                    sound[source] = store.verify(source)
+                if not sound[source]:
                     store.discard(source)
                     return Outcome("waiting", f"{source[:6]} that it is made from was corrupt and will be made again")
             return self._work(store, key, lease, stop)
@@ -113,12 +123,13 @@ class Job:
         return work
 
     def _execute(self, store: Store, works: list[Work]) -> dict[str, Outcome]:
-        begun = time.monotonic()
         kind = works[0].stage["kind"]
+        begun = time.monotonic()
         try:
             module = importlib.import_module(f"bench.run.{kind}")
             _set_threads(kind, self.machine)
-            errors = module.run(works) if kind == "train" else [module.run(works[0])]
+            begun = time.monotonic()  # the imports belong to the job, whoever is first in it
+            errors = module.run(works) if kind in TOGETHER else [module.run(works[0])]
         except Stopped:
             for work in works:
                 work.attempt.events.write("end", status="KILLED", error="stopped; it continues from its checkpoint")
@@ -126,9 +137,12 @@ class Job:
         except Exception as error:
             return {work.key: _failed(store, work.attempt, _told(error, work.attempt.folder)) for work in works}
         seconds = time.monotonic() - begun  # of a fused stage: of the whole pass
+        shares = _shares(works, seconds) if kind in TOGETHER else [{} for _ in works]
         outcomes = {}
-        for work, failed in zip(works, errors, strict=True):
-            outcomes[work.key] = _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds)
+        for work, failed, share in zip(works, errors, shares, strict=True):
+            outcomes[work.key] = (
+                _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds, share)
+            )
         return outcomes
 
 
@@ -152,14 +166,33 @@ def is_fresh(store: Store, stage: dict[str, Any]) -> bool:
     return all(source is None or done.inputs.get(name) == source.digest for name, source in held)
 
 
-def _finish(store: Store, work: Work, seconds: float) -> Outcome:
+def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
+    """What one pass took, so that the cost of one of its stages can be told (bench.cost.Estimate.learn).
+
+    fused: stages of the pass; own_seconds: spent on this stage alone; shared_seconds: spent once, over as many steps as
+    this stage has; part: the share of the stage's steps that this attempt did (the rest was resumed).
+    """
+    shared = max(0.0, seconds - sum(work.own_seconds for work in works))
+    longest = max(work.total for work in works) - min(work.begun for work in works)
+    return [
+        {
+            "fused": len(works),
+            "own_seconds": work.own_seconds,
+            "shared_seconds": shared * (work.total - work.begun) / max(longest, 1),
+            "part": (work.total - work.begun) / max(work.total, 1),
+        }
+        for work in works
+    ]
+
+
+def _finish(store: Store, work: Work, seconds: float, extra: dict[str, float]) -> Outcome:
     try:
         environment = {
             **capture(),
             "threads": work.machine.threads,
             "channels_last": work.machine.channels_last,
         }
-        store.finish(work.attempt, inputs=work.inputs, seconds=seconds, environment=environment, extra={})
+        store.finish(work.attempt, inputs=work.inputs, seconds=seconds, environment=environment, extra=extra)
     except UserError as error:
         return _failed(store, work.attempt, error)
     work.attempt.events.write("end", status="FINISHED", seconds=seconds)
@@ -190,7 +223,7 @@ def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
 
 
 def _set_threads(kind: str, machine: Machine) -> None:
-    if kind in ("train", "patch", "predict"):
+    if kind not in ("data", "evaluate"):
         import torch
 
         torch.set_num_threads(machine.threads)

@@ -102,13 +102,32 @@ def new_detector(
 
 def load_model(store: Store, key: str) -> Detector:
     """The detector of a finished train or patch stage."""
+    _, stage = training_stage(store, key)
+    classifier = _empty_classifier(store, key)
+    detector = new_detector(stage, classifier.head, classifier)
+    detector.load_state_dict(state_of(store, key))
+    return detector
+
+
+def load_classifier(store: Store, key: str) -> Classifier:
+    """The classifier alone of a finished train or patch stage; the trunk below is not read."""
+    classifier = _empty_classifier(store, key)
+    prefix = "classifier."
+    maker: str | None = key
+    while maker is not None:
+        own = read_tensors(store.output(maker) / WEIGHTS)
+        if any(name.startswith(prefix) for name in own):
+            classifier.load_state_dict({n.removeprefix(prefix): t for n, t in own.items() if n.startswith(prefix)})
+            break
+        maker = _parent(store.load(maker))  # a stage that left the classifier as it was
+    return classifier
+
+
+def _empty_classifier(store: Store, key: str) -> Classifier:
     trained, stage = training_stage(store, key)
     own = json.loads((store.output(trained) / TRAIN_INFO).read_text()).get("counts")
     head = head_spec(stage, store.output(stage["inputs"]["train"]), own)
-    classifier = make_classifier(store, plain(store.load(key)), head, int(stage["spec"]["seed"]))
-    detector = new_detector(stage, head, classifier)
-    detector.load_state_dict(state_of(store, key))
-    return detector
+    return make_classifier(store, plain(store.load(key)), head, int(stage["spec"]["seed"]))
 
 
 def _parent(stage: Mapping[str, Any]) -> str | None:

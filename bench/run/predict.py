@@ -1,87 +1,145 @@
-"""The `predict` stage: detections and proposal decisions of one model on the val split.
+"""The `predict` stage: detections and proposal decisions of one model on the val split, or of several over one trunk.
 
 Every picture is padded by its own size bucket, in fixed batches cut by index, so that a picture's result does not
-depend on what else is predicted.
+depend on what else is predicted. Models over one trunk share the pass over the pictures; what each gives is what it
+gives alone.
 """
 
 from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.data.loader import eval_batch, eval_batches
-from bench.data.split import open_split
-from bench.detection.contract import Batch, Detections, Detector, PredictOutput
+from bench.detection.contract import Classifier, Detections, PredictOutput
 from bench.detection.postprocess import postprocess
 from bench.disk import write_json
 from bench.run import checkpoint
-from bench.run.data import image_root_of
-from bench.run.model import load_model
+from bench.run.features import Frame, Network, kept
+from bench.run.model import load_classifier
 from bench.run.work import Work, device_of
+from bench.trunk import read_stage, trunk_of
 
 DETECTIONS = "detections.safetensors"
 PROPOSALS = "proposals.safetensors"
 CLASSIFIER = "classifier.json"
 
 
-def run(work: Work) -> None:
-    """Write detections.safetensors, proposals.safetensors (for ACC) and classifier.json (weight norms)."""
-    device = device_of(work.machine)
-    detector = load_model(work.store, work.input_key("model"))
-    detector.to(device)
-    detector.eval()
-    test = specs.Test.model_validate(work.spec["test"])
-    section = specs.Input.model_validate(work.spec["input"])
-    split = open_split(work.input("val"), image_root_of(dict(work.store.load(work.input_key("val"))["aside"])))
-    batches = eval_batches(split, section, test.batch)
-    found: list[Detections] = []
-    decided: list[dict[str, Tensor]] = []
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=work.spec["precision"] == "bfloat16"):
-        for i, indices in enumerate(batches):
-            work.stop.check()
-            batch = eval_batch(split, section, indices).to(device)
-            detections, decisions = predict_batch(detector, batch, test)
-            found.append(detections)
-            decided.append(decisions)
-            work.progress(i + 1, len(batches))
-    checkpoint.write_tensors(work.out / DETECTIONS, _by_image(
-        {name: torch.cat([getattr(d, name) for d in found]).cpu() for name in ("image", "boxes", "scores", "labels")}
-    ))  # fmt: skip
-    checkpoint.write_tensors(work.out / PROPOSALS, _by_image(
-        {name: torch.cat([d[name] for d in decided]).cpu() for name in ("image", "boxes", "predicted")}
-    ))  # fmt: skip
-    weights = detector.classifier.class_weights()
-    norms = None if weights is None else [float(v) for v in weights.detach().float().norm(dim=1).cpu()]
-    write_json(work.out / CLASSIFIER, {"weight_norms": norms})
+@dataclass
+class Head:
+    """One stage's classifier and what it has found so far."""
+
+    work: Work
+    classifier: Classifier
+    found: list[Detections] = field(default_factory=list)
+    decided: list[dict[str, Tensor]] = field(default_factory=list)
+    error: Exception | None = None
 
 
-def predict_batch(detector: Detector, batch: Batch, test: specs.Test) -> tuple[Detections, dict[str, Tensor]]:
+def run(works: Sequence[Work]) -> list[Exception | None]:
+    """Write detections.safetensors, proposals.safetensors (for ACC) and classifier.json (weight norms) of each stage.
+
+    Args:
+        works: stages whose models have one trunk, and whose spec and val agree.
+
+    Returns:
+        One outcome each; None: its outputs are written. A classifier that fails fails alone.
+    """
+    lead = works[0]
+    device = device_of(lead.machine)
+    errors: dict[str, Exception | None] = {}
+    heads: list[Head] = []
+    for work in works:
+        try:
+            classifier = load_classifier(work.store, work.input_key("model"))
+            heads.append(Head(work, classifier.to(device).eval()))
+        except Exception as error:  # a part that is gone, say: the others go on
+            errors[work.key] = error
+    if heads:
+        _pass(lead, heads, device)
+    for head in heads:
+        if head.error is None:
+            try:
+                _write(head)
+            except Exception as error:
+                head.error = error
+        errors[head.work.key] = head.error
+    return [errors[work.key] for work in works]
+
+
+def _pass(lead: Work, heads: list[Head], device: str) -> None:
+    """Show every picture once; every head reads what the trunk says of it."""
+    test = specs.Test.model_validate(lead.spec["test"])
+    taps = sorted({tap for head in heads for tap in head.classifier.inputs})
+    known = kept(lead.store, lead.key, taps)
+    if known is not None:
+        total, batches = len(known), known.batches(device)
+    else:
+        trunk = trunk_of(read_stage(lead.store.load, lead.input_key("model"))).key
+        network = Network(lead, trunk, test.batch, taps, device)
+        total, batches = len(network), network.batches()
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=lead.spec["precision"] == "bfloat16"):
+        for i, (frame, out) in enumerate(batches):
+            lead.stop.check()
+            active = [head for head in heads if head.error is None]
+            for head in active:
+                begun = time.perf_counter()
+                try:
+                    detections, decisions = predict_batch(head.classifier, out, frame, test)
+                except Exception as error:  # whatever it is, the other heads over this trunk go on
+                    head.error = error
+                    continue
+                head.found.append(detections)
+                head.decided.append(decisions)
+                head.work.own_seconds += time.perf_counter() - begun
+                head.work.progress(i + 1, total)
+            if not active:
+                return
+
+
+def predict_batch(
+    classifier: Classifier, out: PredictOutput, frame: Frame, test: specs.Test
+) -> tuple[Detections, dict[str, Tensor]]:
     """Detections of a batch; for each proposal its box (original pixels) and class (C: background, -1: no p_bg)."""
-    out = detector.predict_forward(batch)
-    p_NC, p_bg_N = detector.classifier.scores(detector.classifier(out.taps).float())
+    p_NC, p_bg_N = classifier.scores(classifier(out.taps).float())
     detections = postprocess(
         p_NC,
         out.boxes,
         out.image_N,
-        len(batch.sizes),
-        batch.sizes,
+        len(frame.sizes),
+        frame.sizes,
         test,
-        scale=batch.scale,
-        image_index=batch.image_index,
+        scale=frame.scale,
+        image_index=frame.image_index,
     )
-    return detections, _decisions(out, p_NC, p_bg_N, batch)
+    return detections, _decisions(out, p_NC, p_bg_N, frame)
 
 
-def _decisions(out: PredictOutput, p_NC: Tensor, p_bg_N: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+def _decisions(out: PredictOutput, p_NC: Tensor, p_bg_N: Tensor | None, frame: Frame) -> dict[str, Tensor]:
     if p_bg_N is None:
         predicted = torch.full_like(out.image_N, -1)
     else:
         predicted = torch.cat([p_NC, p_bg_N[:, None]], dim=1).argmax(dim=1)
-    index = torch.tensor(batch.image_index, device=out.image_N.device)
-    scale = torch.tensor([(sx, sy, sx, sy) for sy, sx in batch.scale], device=out.image_N.device)
+    index = torch.tensor(frame.image_index, device=out.image_N.device)
+    scale = torch.tensor([(sx, sy, sx, sy) for sy, sx in frame.scale], device=out.image_N.device)
     boxes = out.proposals_N4.float() / scale[out.image_N]
     return {"image": index[out.image_N].int(), "boxes": boxes, "predicted": predicted.int()}
+
+
+def _write(head: Head) -> None:
+    out = head.work.out
+    names = ("image", "boxes", "scores", "labels")
+    found = {name: torch.cat([getattr(d, name) for d in head.found]).cpu() for name in names}
+    decided = {name: torch.cat([d[name] for d in head.decided]).cpu() for name in ("image", "boxes", "predicted")}
+    checkpoint.write_tensors(out / DETECTIONS, _by_image(found))
+    checkpoint.write_tensors(out / PROPOSALS, _by_image(decided))
+    weights = head.classifier.class_weights()
+    norms = None if weights is None else [float(v) for v in weights.detach().float().norm(dim=1).cpu()]
+    write_json(out / CLASSIFIER, {"weight_norms": norms})
 
 
 def _by_image(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

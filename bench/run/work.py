@@ -58,6 +58,8 @@ class Work:
         stop: the stop flag of the process.
         inputs: input name -> digest of what it held when this attempt began; what it is made from.
         processes: how many processes the stage may use for itself (glyphs).
+        own_seconds: of a pass that makes several stages: what it has spent on this one alone.
+        begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
     """
 
     store: Store
@@ -67,6 +69,9 @@ class Work:
     stop: StopFlag
     inputs: Mapping[str, str] = field(default_factory=dict)
     processes: int = 1
+    own_seconds: float = 0.0
+    begun: int = 0
+    total: int = 0
     _stage: dict[str, Any] = field(default_factory=dict)
     _last: float = 0.0
 
@@ -95,6 +100,8 @@ class Work:
 
     def progress(self, step: int, total: int, *, every: float = 1.0, **values: float) -> None:
         """Tell the driver how far this is; at most one line in `every` seconds."""
+        if not self.total:
+            self.begun, self.total = step - 1, total
         now = time.monotonic()
         if now - self._last >= every or step >= total:
             self._last = now

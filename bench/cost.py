@@ -1,0 +1,315 @@
+"""Seconds and bytes of a stage, before it is run. Separate from the plan because it is all measuring and guessing.
+
+What is measured comes first: stages of the plan that are done, then stages of the same shape anywhere in the store (a
+short probe run teaches a long one, since a shape leaves out the length), then what the suite's preset declares. A stage
+that was made in one pass with others has recorded what the pass cost all of them and what it cost for itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.disk import read_json
+from bench.key import digest
+from bench.stage import Kind, Stage
+from bench.suite import Cost
+from bench.trunk import TAPS, read_stage, trains_classifier_only, trunk_of
+
+MB = 1e6
+FLOAT = 4  # bytes
+PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
+# Trunk: parameters of its body, channels that its pyramid reads, levels. Counted on the built modules.
+_TRUNKS: Mapping[str, tuple[int, int, int]] = {
+    "small": (435_624, 224, 2),
+    "resnet18_fpn": (11_186_112, 960, 4),
+    "resnet50_fpn": (23_561_152, 3840, 4),
+    "mobilenet_v2_fpn": (2_257_984, 1344, 4),
+}
+# Training instances of a glyph set as a share of classes x max_instances: 23,179 of 80 x 1,600 on the CPU preset.
+_GLYPH_FILL = 0.18
+_BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
+_EVALUATE_BYTES = 60_000  # result.json at 80 classes
+_NO_CLASSES = 80  # of photographs that nobody has read yet
+
+
+class Finished(Protocol):
+    """What is read of a finished stage; bench.store.Done is one."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def inputs(self) -> Mapping[str, str]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def extra(self) -> Mapping[str, Any]: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+
+class Measured(Protocol):
+    """What is asked of a store to learn from all of it; bench.store.Store is one."""
+
+    def done(self, key: str) -> Finished | None: ...
+    def keys(self) -> list[str]: ...
+    def load(self, key: str) -> dict[str, Any]: ...
+    def output(self, key: str) -> Path: ...
+
+
+@dataclass
+class Sum:
+    """Measurements of one shape, added up, so that long runs weigh more than a probe."""
+
+    shared: float = 0.0  # seconds of what one pass does once
+    own: float = 0.0  # seconds of what it does for each stage
+    length: float = 0.0
+    bytes: float = 0.0
+    count: int = 0
+
+
+@dataclass
+class Estimate:
+    """Seconds and bytes of stages, from what was measured, else from what is declared.
+
+    Attributes:
+        cost: the suite's declared cost.
+        images: pictures of each data stage that is done, by key.
+        classes: their classes.
+    """
+
+    cost: Cost
+    images: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    times: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
+    sizes: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
+
+    def learn(self, stage: Stage, done: Finished) -> None:
+        """Note what a finished stage took, and how large it is."""
+        for shape, length in self.lengths(stage):
+            into = self.times[shape]
+            into.shared += float(done.extra.get("shared_seconds", done.seconds))
+            into.own += float(done.extra.get("own_seconds", 0.0))
+            into.length += length * float(done.extra.get("part", 1.0))
+            into.count += 1
+        into = self.sizes[_content(stage)]
+        into.bytes += sum(done.sizes.values())
+        into.count += 1
+
+    def knows(self, stage: Stage) -> bool:
+        """Whether a stage of this shape was measured."""
+        return any(self.times[shape].count for shape, _ in self.lengths(stage) if shape in self.times)
+
+    def __call__(self, stage: Stage) -> float | None:
+        """Seconds of a stage by itself; None where nothing is known."""
+        return self.unit([stage])
+
+    def unit(self, stages: Sequence[Stage]) -> float | None:
+        """Seconds of stages that one pass makes: the longest of what is done once, and what each adds."""
+        parts = [self._parts(stage) for stage in stages]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return max(shared for shared, _ in known) + sum(own for _, own in known)
+
+    def megabytes(self, stage: Stage) -> float | None:
+        """What a stage takes on the disk, in 10^6 bytes; None where nothing is known."""
+        seen = self.sizes.get(_content(stage))
+        if seen is not None:
+            return seen.bytes / seen.count / MB
+        value = self._bytes(stage)
+        return None if value is None else value / MB
+
+    def _parts(self, stage: Stage) -> tuple[float, float] | None:
+        """(seconds that a pass spends once, seconds for this stage)."""
+        # Nobody has kept features yet: it takes what a prediction of this trunk spends on its pictures.
+        instead = [(_shape(stage, kind="predict"), 1.0)] if stage.kind == "features" else []
+        for shape, length in [*self.lengths(stage), *instead]:
+            seen = self.times.get(shape)
+            if seen is not None and seen.length:
+                return seen.shared / seen.length * length, seen.own / seen.length * length
+        declared = self._declared(stage)
+        return None if declared is None else (declared, 0.0)
+
+    def shapes(self, stage: Stage) -> set[str]:
+        """What this stage could be learnt from. Once the pictures are counted a step tells what an epoch takes, so a
+        training in epochs has the shape of its steps too."""
+        found = {shape for shape, _ in self.lengths(stage)}
+        return found | {_shape(stage, "step")} if stage.kind == "train" else found
+
+    def lengths(self, stage: Stage) -> list[tuple[str, float]]:
+        """Shape and length under it. A training in epochs has two where its pictures are counted: a step has the price
+        of a step, though a sampler that repeats pictures has more of them."""
+        if stage.kind != "train":
+            return [(_shape(stage), 1.0)]
+        schedule = stage.spec["schedule"]
+        if schedule["steps"] is not None:
+            return [(_shape(stage, "step"), float(schedule["steps"]))]
+        found = [(_shape(stage, "epoch"), float(schedule["epochs"]))]
+        steps = self._steps(stage)
+        return found if steps is None else [*found, (_shape(stage, "step"), steps)]
+
+    def _steps(self, stage: Stage) -> float | None:
+        schedule, images = stage.spec["schedule"], self._images(stage.inputs["train"])
+        if schedule["steps"] is not None:
+            return float(schedule["steps"])
+        counted = stage.inputs["train"].key in self.images
+        return schedule["epochs"] * images / schedule["batch"] if counted and images is not None else None
+
+    def _declared(self, stage: Stage) -> float | None:
+        if stage.kind == "train":
+            rate = self.cost.classifier_step if trains_classifier_only(stage) else self.cost.train_step
+            steps = self._steps(stage)
+            return None if rate is None or steps is None else rate * steps
+        if stage.kind == "patch":
+            return PATCH_SECONDS
+        if stage.kind == "data" and self.cost.data is not None:
+            return self.cost.data * (0.9 if stage.spec["split"] == "train" else 0.1)
+        if stage.kind == "features":
+            return self.cost.predict
+        if stage.kind == "fit":
+            return self._declared_fit(stage)
+        value: float | None = getattr(self.cost, stage.kind, None)
+        return value
+
+    def _declared_fit(self, stage: Stage) -> float | None:
+        """Every picture once through the trunk, as in steps over a frozen one."""
+        images, rate = self._images(stage.inputs["data"]), self.cost.classifier_step
+        batch = trunk_of(stage.inputs["model"]).spec["schedule"]["batch"]
+        return None if images is None or rate is None else rate * images / batch
+
+    def _images(self, data: Stage) -> float | None:
+        """Pictures of a data stage: counted where it is done, else reckoned for glyphs."""
+        if data.key in self.images:
+            return float(self.images[data.key])
+        spec = data.spec["data"]
+        if spec["name"] != "glyphs":
+            return None
+        each = spec["val_instances"] if data.spec["split"] == "val" else _GLYPH_FILL * spec["max_instances"]
+        return float(max(1.0, each * spec["classes"] / spec["objects"]))
+
+    def _classes(self, data: Stage) -> int:
+        return self.classes.get(data.key) or int(data.spec["data"].get("classes", _NO_CLASSES))
+
+    def _bytes(self, stage: Stage) -> float | None:
+        if stage.kind == "data":
+            images = self._images(stage)
+            size = stage.spec["data"].get("size")
+            return None if images is None or size is None else images * 3 * size**2
+        if stage.kind in ("train", "patch"):
+            return self._weights(stage)
+        if stage.kind == "fit":
+            return self._weights(stage.inputs["model"], classifier=True)
+        if stage.kind == "evaluate":
+            return _EVALUATE_BYTES
+        images = self._images(stage.inputs["val"])
+        trunk = trunk_of(stage.inputs["model"])
+        if images is None:
+            return None
+        proposals = float(trunk.spec["detector"]["rpn"]["post_nms_test"])
+        if stage.kind == "features":
+            return images * proposals * self._row_bytes(stage, trunk)
+        kept = float(stage.spec["test"]["max_detections"])
+        return images * (kept * _BOX_BYTES + proposals * (4 * FLOAT + 4 + 4))
+
+    def _row_bytes(self, stage: Stage, trunk: Stage) -> float:
+        """Of one proposal in a features stage: its box, its refined boxes, its taps and its picture."""
+        roi = trunk.spec["detector"]["roi"]
+        boxes = 1 if roi["class_agnostic"] else self._classes(stage.inputs["val"])
+        map_size = trunk.spec["detector"]["fpn_channels"] * roi["pool"] ** 2
+        width = {name: map_size if name == "roi_map" else roi["width"] for name in TAPS}
+        return float(FLOAT * (4 + 4 * boxes + sum(width[name] for name in stage.spec["taps"])) + 8)
+
+    def _weights(self, stage: Stage, classifier: bool = False) -> float:
+        """Of what a stage stores: the classifier, and the trunk where it is trained."""
+        trunk = trunk_of(stage)
+        detector = trunk.spec["detector"]
+        classes, width = self._classes(trunk.inputs["train"]), detector["roi"]["width"]
+        last = (classes + 1) * (width + 1)
+        if classifier or stage is not trunk:
+            return float(FLOAT * last)
+        body, read, levels = _TRUNKS.get(detector["trunk"], _TRUNKS["resnet50_fpn"])
+        channels = detector["fpn_channels"]
+        pyramid = channels * read + 9 * channels**2 * (levels + 1)  # and the RPN's own 3 x 3 conv
+        head = channels * detector["roi"]["pool"] ** 2 * width + width**2
+        boxes = 4 * width * (1 if detector["roi"]["class_agnostic"] else classes)
+        return float(FLOAT * (body + pyramid + head + boxes + last))
+
+
+def learned(stages: Iterable[Stage], cost: Cost, store: Measured) -> Estimate:
+    """An estimate from the finished ones of these stages; of shapes that none of them shows, from all of the store."""
+    planned = list(stages)
+    estimate = Estimate(cost)
+    finished = {stage: done for stage in planned if (done := store.done(stage.key)) is not None}
+    for stage in finished:
+        if stage.kind == "data":
+            _count(stage.key, estimate, store)
+    for stage, done in finished.items():
+        estimate.learn(stage, done)
+    unknown = {
+        shape for s in planned if s not in finished and not estimate.knows(s) for shape, _ in estimate.lengths(s)
+    }
+    if unknown:
+        _learn_all(estimate, store, unknown, {stage.key for stage in finished})
+    return estimate
+
+
+def _count(key: str, estimate: Estimate, store: Measured) -> None:
+    counts = read_json(store.output(key) / "counts.json")
+    if isinstance(counts, dict):
+        estimate.images[key] = int(counts["num_images"])
+        estimate.classes[key] = len(counts["instances"])
+
+
+def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set[str]) -> None:
+    """Learn from stages of other suites and of probes that have a wanted shape."""
+    stages: dict[str, Stage] = {}
+    for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
+        done = store.done(key)
+        if done is None or key in known:
+            continue
+        stage = read_stage(store.load, key, stages)
+        if any(shape in wanted for shape, _ in estimate.lengths(stage)):
+            estimate.learn(stage, done)
+
+
+@functools.lru_cache(maxsize=65536)
+def _shape(stage: Stage, unit: str = "", kind: Kind | None = None) -> str:
+    """Stages of one shape take equally long for a unit of length. `kind`: as if the stage were of that kind."""
+    what: Any
+    spec = stage.spec
+    if stage.kind == "train":
+        trainable = ["classifier"] if trains_classifier_only(stage) else spec["trainable"]
+        what = [spec["detector"], spec["input"], spec["schedule"]["batch"], trainable, spec["engine"], unit]
+    elif stage.kind == "data":
+        what = {k: v for k, v in spec.items() if k != "seed"}
+    elif stage.kind == "patch":
+        what = None
+    else:
+        shown = {k: v for k, v in stage.inputs["data" if stage.kind == "fit" else "val"].spec.items() if k != "seed"}
+        what = [shown] if stage.kind == "evaluate" else [shown, _trunk_shape(stage)]
+    return digest([kind or stage.kind, what])
+
+
+def _trunk_shape(stage: Stage) -> Any:
+    """What the cost of showing a picture depends on."""
+    trunk = trunk_of(stage.inputs["model"]).spec
+    return [trunk["detector"], trunk["engine"], stage.spec["input"]]
+
+
+@functools.lru_cache(maxsize=65536)
+def _content(stage: Stage) -> str:
+    """Stages of one content are equally large."""
+    what: Any = None
+    if stage.kind == "train":
+        data = {k: v for k, v in stage.inputs["train"].spec.items() if k != "seed"}
+        what = [stage.spec["detector"], data, trains_classifier_only(stage), list(stage.spec["trainable"])]
+    elif stage.kind == "features":
+        what = stage.spec["taps"]
+    elif stage.kind == "fit":
+        what = stage.spec["fit"]
+    return digest([_shape(stage) if stage.kind not in ("train", "patch") else stage.kind, what])

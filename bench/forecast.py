@@ -1,0 +1,157 @@
+"""What a plan will take: time, trainings, disk, and how to find out where nobody knows. Separate from the plan, which
+says what is done in which order, and from cost.py, which knows single stages.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cost import Estimate, Finished
+from bench.plan import JobPlan, Plan, StoreView, jobs
+from bench.stage import Kind, walk
+
+PROBE_STEPS = 20  # of each training of a probe: enough that starting up does not show
+
+
+def critical_path(plan: Plan, missing: Collection[str], estimate: Estimate) -> float | None:
+    """Seconds of the longest chain of missing stages; None if one of them cannot be estimated."""
+    finish: dict[str, float] = {}
+    for key, stage in plan.stages.items():
+        own = estimate(stage) if key in missing else 0.0
+        if own is None:
+            return None
+        finish[key] = own + max((finish[i.key] for i in stage.inputs.values()), default=0.0)
+    return max(finish.values(), default=0.0)
+
+
+def wall_seconds(
+    plan: Plan, missing: Collection[str], estimate: Estimate, slots: int, *, fuse: bool = True
+) -> float | None:
+    """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there."""
+    if any(estimate(plan.stages[key]) is None for key in missing):
+        return None
+    waiting = jobs(plan, missing, estimate, fuse=fuse)
+    inputs = {job: _outside(job, plan) for job in waiting}
+    done = {key: 0.0 for key in plan.stages if key not in missing}
+    free = [0.0] * max(1, slots)
+    while startable := [job for job in waiting if inputs[job] <= done.keys()]:
+        now = {job: max(min(free), *(done[key] for key in inputs[job]), 0.0) for job in startable}
+        job = min(startable, key=now.__getitem__)  # the first of equals has the most that waits for it
+        waiting.remove(job)
+        end = now[job] + estimate.cost.start
+        for unit in job.units:
+            end += estimate.unit([plan.stages[key] for key in unit]) or 0.0
+            done |= dict.fromkeys(unit, end)
+        free[free.index(min(free))] = end
+    return max(done.values(), default=0.0)
+
+
+def _outside(job: JobPlan, plan: Plan) -> set[str]:
+    own = set(job.keys)
+    return {i.key for key in own for i in plan.stages[key].inputs.values() if i.key not in own}
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often something is done with sharing and fusing, and how often if each row were run with all below it alone;
+    seconds are None where they are not known."""
+
+    passes: int
+    seconds: float | None
+    singly: int
+    singly_seconds: float | None
+
+
+def passes(plan: Plan, estimate: Estimate, kind: Kind = "train", *, fuse: bool = True) -> Passes:
+    """Of the whole plan, whatever is done already."""
+    units = [unit for job in jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
+    together = [[plan.stages[key] for key in unit] for unit in units if plan.stages[unit[0]].kind == kind]
+    alone = [stage for row in plan.rows if row.evaluate for stage in walk(row.evaluate) if stage.kind == kind]
+    return Passes(
+        len(together), _sum(estimate.unit(unit) for unit in together),
+        len(alone), _sum(estimate(stage) for stage in alone),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Megabytes: what the finished stages take, what the missing ones will, and of how many that is not known."""
+
+    there: float
+    to_come: float
+    unknown: int
+
+
+def disk(plan: Plan, missing: Collection[str], estimate: Estimate, store: StoreView) -> Disk:
+    """What a plan takes in the store. Checkpoints, which go when a stage is done, and logs are left out."""
+    finished = [done for key in plan.stages if key not in missing and (done := store.done(key)) is not None]
+    sizes = [estimate.megabytes(plan.stages[key]) for key in missing]
+    known = [size for size in sizes if size is not None]
+    return Disk(sum(map(_megabytes, finished)), sum(known), len(sizes) - len(known))
+
+
+def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str] | None:
+    """The words of the command that measures what no estimate is known for; None where all is known.
+
+    One row, or a few, whose stages have the unknown shapes, with every training cut to a few steps: the store learns
+    from them what a step takes, whatever the length.
+    """
+    lacking = [stage for key in missing if estimate(stage := plan.stages[key]) is None and stage.kind != "features"]
+    unknown = {shape for stage in lacking for shape in estimate.shapes(stage)}
+    labels: list[str] = []
+    have = _taught(plan, estimate)
+    while best := max(have, key=lambda name: len(have[name] & unknown), default=None):
+        if not have[best] & unknown:
+            break
+        labels.append(best)
+        unknown -= have[best]
+    if not labels:
+        return None
+    sets = [name for path in _lengths(plan, labels) for name in ("--set", f"{path}.steps={PROBE_STEPS}")]
+    words = ["python", "-m", "bench", "run", str(plan.suite.path), "--only", ",".join(labels)]
+    return [*words, "--seeds", str(plan.suite.sections.seeds[0]), *sets]
+
+
+def _taught(plan: Plan, estimate: Estimate) -> dict[str, set[str]]:
+    """What a short run of each row would teach; rows that cannot be named and cut on a command line are left out."""
+    entries = plan.suite.document.value.get("rows", {})
+    own = {row.label for row in plan.suite.rows if _has_length(row.schedule or {})}
+    rows = {row.label: row.evaluate for row in plan.rows if row.evaluate is not None and "," not in row.label}
+    # The plain ones first: of equals the first is taken.
+    order = sorted(rows, key=lambda label: label in own)
+    return {
+        label: {shape for stage in walk(rows[label]) for shape in estimate.shapes(stage)}
+        for label in order
+        if label not in own or (label in entries and "." not in label)
+    }
+
+
+def probe_text(words: list[str]) -> str:
+    """As one types it."""
+    return shlex.join(words)
+
+
+def _lengths(plan: Plan, labels: Collection[str]) -> list[str]:
+    """Dotted names of the schedules that say how long a training of these rows is."""
+    found = ["schedule"]
+    for name, section in plan.suite.sections.stages.model_dump().items():
+        found += [f"stages.{name}"] if _has_length(section) else []
+    for row in plan.suite.rows:
+        found += [f"rows.{row.label}.schedule"] if row.label in labels and _has_length(row.schedule or {}) else []
+    return found
+
+
+def _has_length(section: Mapping[str, Any]) -> bool:
+    return "steps" in section or "epochs" in section
+
+
+def _sum(values: Any) -> float | None:
+    listed = list(values)
+    return None if None in listed else float(sum(listed))
+
+
+def _megabytes(done: Finished) -> float:
+    return sum(done.sizes.values()) / 1e6

@@ -1,0 +1,167 @@
+"""What a trunk says of the val pictures: through the network, or as a `features` stage has kept it. Separate from
+predict.py, which turns it into detections, because post-hoc methods read it again and again.
+
+A kept pass is exact: float32 (which holds bfloat16 too), in the batches of the network pass, so that a classifier over
+it gives the bits that it gives over the network.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import spec as specs
+from bench.data.loader import eval_batch, eval_batches
+from bench.data.split import open_split
+from bench.detection.contract import Batch, PredictOutput, Taps
+from bench.disk import read_json, write_json
+from bench.run import checkpoint
+from bench.run.data import image_root_of
+from bench.run.job import is_fresh
+from bench.run.model import load_model
+from bench.run.work import Work, device_of
+from bench.store import Store
+from bench.trunk import TAPS, features_stages, read_stage
+
+FEATURES = "features.safetensors"
+INFO = "features.json"
+_FIELDS = ("proposals_N4", "boxes", "image_N")  # of PredictOutput, beside its taps
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the pictures of a batch lie: see the fields of the same names of `bench.detection.contract.Batch`."""
+
+    sizes: list[tuple[int, int]]
+    scale: list[tuple[float, float]]
+    image_index: list[int]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A pass that a features stage has kept."""
+
+    frames: list[Frame]
+    dtypes: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def batches(self, device: str) -> Iterator[tuple[Frame, PredictOutput]]:
+        """What `Network.batches` gave when it was kept."""
+        for i, frame in enumerate(self.frames):
+            # A copy: the tensors of a file lie anywhere in memory, and the place can decide a sum's order.
+            found = {
+                name: self.tensors[f"{i}/{name}"].to(getattr(torch, dtype), copy=True).to(device)
+                for name, dtype in self.dtypes.items()
+            }
+            taps = Taps(found["box_features"], found.get("box_features_pre_relu"), found.get("roi_map"))
+            yield frame, PredictOutput(taps, **{name: found[name] for name in _FIELDS})
+
+
+class Network:
+    """A pass over the val pictures through a trunk.
+
+    Args:
+        work: the predict or features stage that asks; its stop flag is looked at once a batch.
+        model: key of a model with the trunk.
+        batch: pictures of a forward pass.
+        taps: names of the taps wanted.
+        device: torch device.
+    """
+
+    def __init__(self, work: Work, model: str, batch: int, taps: Sequence[str], device: str) -> None:
+        self._work, self._taps, self._device = work, tuple(taps), device
+        self._detector = load_model(work.store, model)
+        self._detector.to(device)
+        self._detector.eval()
+        self._input = specs.Input.model_validate(work.spec["input"])
+        aside = dict(work.store.load(work.input_key("val"))["aside"])
+        self._split = open_split(work.input("val"), image_root_of(aside))
+        self._cuts = eval_batches(self._split, self._input, batch)
+
+    def __len__(self) -> int:
+        return len(self._cuts)
+
+    def batches(self) -> Iterator[tuple[Frame, PredictOutput]]:
+        """One forward pass after the other."""
+        for indices in self._cuts:
+            self._work.stop.check()
+            batch: Batch = eval_batch(self._split, self._input, indices).to(self._device)
+            out = self._detector.predict_forward(batch, taps=self._taps)
+            yield Frame(batch.sizes, batch.scale, batch.image_index), out
+
+
+def run(work: Work) -> None:
+    """Write features.safetensors and features.json; or, where that would be larger than machine.features_mb, only
+    features.json with {"skipped": reason}."""
+    device = device_of(work.machine)
+    taps = [str(name) for name in work.spec["taps"]]
+    network = Network(work, work.input_key("model"), int(work.spec["batch"]), taps, device)
+    limit = work.machine.features_mb * 1_000_000
+    frames: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    dtypes: dict[str, str] = {}
+    size = 0
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=work.spec["precision"] == "bfloat16"):
+        for i, (frame, out) in enumerate(network.batches()):
+            found = _found(out, taps)
+            dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in found.items()}
+            added = {f"{i}/{name}": _exact(tensor) for name, tensor in found.items()}
+            size += sum(tensor.numel() * tensor.element_size() for tensor in added.values())
+            if size > limit:
+                hint = "raise machine.features_mb and delete this stage's folder in the store"
+                reason = f"{i + 1} of {len(network)} batches are {size / 1e6:.0f} MB, more than machine.features_mb"
+                write_json(work.out / INFO, {"skipped": f"{reason} ({work.machine.features_mb}); {hint}"})
+                return
+            tensors |= added
+            frames.append({"sizes": frame.sizes, "scale": frame.scale, "image_index": frame.image_index})
+            work.progress(i + 1, len(network))
+    checkpoint.write_tensors(work.out / FEATURES, tensors)
+    write_json(work.out / INFO, {"skipped": None, "frames": frames, "dtypes": dtypes})
+
+
+def kept(store: Store, predict: str, taps: Sequence[str]) -> Kept | None:
+    """The pass that a predict stage would make with these taps, where a features stage in the store has kept it.
+
+    A stage that is stale, was skipped or has a rotten file is passed over.
+    """
+    stage = read_stage(store.load, predict)
+    for wanted in features_stages(stage, taps):
+        done = store.done(wanted.key)
+        if done is None or not is_fresh(store, store.load(wanted.key)):
+            continue
+        if not store.verify(wanted.key):
+            print(f"features {wanted.key[:6]}: corrupt, the network is run instead", file=sys.stderr)
+            continue
+        folder = store.output(wanted.key)
+        info = read_json(folder / INFO)
+        if info["skipped"] is None:
+            frames = [_frame(value) for value in info["frames"]]
+            return Kept(frames, info["dtypes"], checkpoint.read_tensors(folder / FEATURES))
+    return None
+
+
+def _found(out: PredictOutput, taps: Sequence[str]) -> dict[str, Tensor]:
+    chosen = {name: getattr(out.taps, name) for name in TAPS if name in taps}
+    return {name: getattr(out, name) for name in _FIELDS} | chosen
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """On the CPU, floating point as float32: nothing is rounded."""
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _frame(value: Mapping[str, Any]) -> Frame:
+    return Frame(
+        [(int(h), int(w)) for h, w in value["sizes"]],
+        [(float(y), float(x)) for y, x in value["scale"]],
+        [int(i) for i in value["image_index"]],
+    )

@@ -13,7 +13,6 @@ ResNet-50-FPN at 800 px, both in bfloat16.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -33,6 +32,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from bench import spec
 from bench.detection.contract import Batch, Context, Draws, HeadSpec
 from bench.engines.torchvision import build, head_widths
+from benchmarks.measured import write
 from methods.parts.softmax import Softmax
 
 C = 80
@@ -218,8 +218,7 @@ def main() -> None:
     cuda = arguments.device == "cuda"
     results = on_cuda(arguments.rounds) if cuda else on_cpu(arguments.prototype, arguments.rounds)
     if arguments.out:
-        versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "device": arguments.device}
-        arguments.out.write_text(json.dumps({"versions": versions, "results": results}, indent=2) + "\n")
+        write(arguments.out, "step", sys.argv[1:], {"device": arguments.device, "results": results})
 
 
 if __name__ == "__main__":

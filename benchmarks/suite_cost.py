@@ -35,7 +35,7 @@ def cost_of(suite: Path, sets: Sequence[str], *more: str) -> dict[str, Any]:
         store, log = Path(folder) / "store", Path(folder) / "log"
         options = [word for text in sets for word in ("--set", text)]
         command = [sys.executable, "-m", "bench", "run", str(suite), "--store", str(store), *options, *more]
-        cost = measure(command, log=log, env={"XDG_CACHE_HOME": folder})
+        cost = measure(command, log=log)
         return asdict(cost) | stages_of(Store(store))
 
 

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from tiny import tiny
 
+from bench import commands
+from bench import plan as planning
+from bench.data.split import open_split
+from bench.store import Store
 from benchmarks import sweeps
 from benchmarks.sweeps import Bill, Spent
 
@@ -46,6 +50,11 @@ def test_a_sweep_starts_from_the_baseline_and_is_counted(tmp_path: Path) -> None
     counted = {kind: spent.calls for kind, spent in found.stages.items()}
     assert counted == {"patch": 3, "predict": 3, "evaluate": 3}
     assert found.inside["ap"].calls == 3
+    assert ["predict", 3] in found.units
+    plan = planning.make(commands.open_suite(every))
+    val = next(key for key, stage in plan.stages.items() if stage.spec.get("split") == "val")
+    pictures = len(open_split(Store(store).output(val), None).images)
+    assert found.inside["network"].pictures == pictures > 0, "one pass for all values"
     assert all(spent.cpu > 0 for spent in [*found.stages.values(), *found.inside.values()])
     numbers = sweeps.metrics(store, every)
     assert list(numbers) == ["tau_norm tau=0", "tau_norm tau=0.5", "tau_norm tau=1"]

@@ -15,8 +15,23 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from bench.errors import UserError, show
+
+
+class ShowsByDefault(TyperGroup):
+    """A group whose first word may also be what its command `show` takes: `methods bags` is `methods show bags`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._with_command(args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, self._with_command(args))
+
+    def _with_command(self, args: list[str]) -> list[str]:
+        return args if args and (args[0] in self.commands or args[0] == "--help") else ["show", *args]
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,10 +47,24 @@ stays, what is missing runs, what was killed continues.
     python -m bench run suites/table1.yaml       run it; ends with the table
     python -m bench status suites/table1.yaml    what is done, what runs
     python -m bench report suites/table1.yaml    table and figures again
-    python -m bench methods bags                 what a method does, its settings""",
+    python -m bench methods bags                 what a method does, its settings
+    python -m bench methods check mine/new.py    does a method keep the promises""",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before it costs GPU time.")
 app.add_typer(data_app, name="data")
+methods_app = typer.Typer(
+    cls=ShowsByDefault,
+    help="""The methods there are, and whether they keep the promises that all methods keep.
+
+    python -m bench methods                      the list
+
+    python -m bench methods bags                 what one does, its source, settings and departures from its paper
+
+    python -m bench methods check bags           every check, on every engine that is here
+
+    python -m bench methods check mine/new.py    the same for methods that lie elsewhere""",
+)
+app.add_typer(methods_app, name="methods")
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
@@ -177,7 +206,7 @@ def why(
     commands.why(loaded, store, stage, Console())
 
 
-@app.command()
+@methods_app.command("show")
 def methods(
     name: Annotated[str | None, typer.Argument(help="A method; without one: the list.", show_default=False)] = None,
     path: MethodsPath = None,
@@ -186,6 +215,24 @@ def methods(
     from bench import commands
 
     commands.methods(name, path or [], Console())
+
+
+@methods_app.command("check")
+def methods_check(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="NAME_OR_PATH...", help="Methods, .py files or folders (this runs them).")
+    ],
+    engine: Annotated[str | None, typer.Option(help="One engine (default: all that can be imported here).")] = None,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where a failure came from.")] = False,
+) -> None:
+    """Hold methods to what is promised of all: pure plans, honest keys, exact resume, fusing, well-formed scores.
+
+    Runs a few steps of a tiny suite in a store of its own, seconds a method. Exit code: 0 all promises are kept, 1 some
+    are not, 2 your mistake.
+    """
+    from bench.contract_check.show import methods_check as check
+
+    raise typer.Exit(check(targets, engine, Console(), traceback=traceback))
 
 
 @app.command()

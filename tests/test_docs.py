@@ -22,6 +22,7 @@ import typer
 from bench import commands
 from bench import plan as planning
 from bench.cli import app
+from bench.contract_check.checks import CHECKS
 from bench.detection.contract import Context, HeadSpec, Taps, Targets
 from bench.errors import UserError
 from bench.method import discover
@@ -204,13 +205,39 @@ def test_the_example_computes_what_it_says(mine: Path) -> None:
 
 
 def test_the_example_runs(mine: Path, tmp_path: Path) -> None:
-    lines = [line for _, line in documented_commands() if "mine/" in line and "--seeds" not in line]
-    assert [parse(line)["suite" if "adjusted.yaml" in line else "path"] is not None for line in lines] == [True] * 3
+    found = [line for _, line in documented_commands() if "mine/" in line and "--seeds" not in line]
+    lines = list(dict.fromkeys(found))
+    wanted = {"check": "targets", "adjusted.yaml": "suite", "logit_adjusted": "path"}
+    names = [next(name for word, name in wanted.items() if word in line) for line in lines]
+    assert names == ["path", "targets", "suite", "suite"]
+    assert all(parse(line)[name] for name, line in zip(names, lines, strict=True))
     for line in lines:
         ended = bench(line, tmp_path, BENCH_STORE=str(tmp_path / "store"))
         assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+        if "check" in line:
+            assert "11 passed, 0 failed, 0 skipped" in ended.stdout
     row = next(line for line in ended.stdout.splitlines() if line.startswith("adjusted  "))
     assert re.search(r"\d+\.\d", row), ended.stdout
+
+
+def test_the_example_is_found_once_it_is_installed(mine: Path, tmp_path: Path) -> None:
+    """What `pip install` makes of the pyproject.toml: the entry points beside the package, on the path."""
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
+    made = tmp_path / f"{project['name']}-{project['version']}.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for group, points in groups]
+    (made / "entry_points.txt").write_text("".join(lines))
+    line = next(line for _, line in documented_commands() if line.endswith("check logit_adjusted"))
+    ended = bench(line, tmp_path, PYTHONPATH=f"{TREE}{os.pathsep}{tmp_path}")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "logit_adjusted on torchvision" in ended.stdout
+
+
+def test_the_checks_are_listed_as_they_are() -> None:
+    table = text("CONTRIBUTING.md").split("| check | the promise |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [check.name for check in CHECKS]
 
 
 def test_an_edit_of_the_examples_part_is_another_stage(mine: Path) -> None:

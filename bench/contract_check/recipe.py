@@ -1,0 +1,171 @@
+"""Checks of the recipe: what planning touches, and what settings do to keys. Separate because nothing has to run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.contract_check import tiny, values
+from bench.contract_check.contract import Broken, DoesNotApply, Subject
+from bench.contract_check.probe import Request, Said
+from bench.errors import UserError
+from bench.key import canonical, plain
+
+Settings = Mapping[str, Any]
+PATIENCE = 120.0  # seconds for one plan in a process of its own
+
+
+def plans_purely(subject: Subject) -> str | None:
+    """Two processes that share neither day, hash seed nor folder give the same keys and touch nothing but code."""
+    here, elsewhere = _probe(subject, other=False), _probe(subject, other=True)
+    for said in (here, elsewhere):
+        if said["imported"]:
+            raise Broken(
+                f"the method's file imports {', '.join(said['imported'])}",
+                "recipes import no heavy library, or `plan` could not answer at once: move the computation to a part "
+                "in a file of its own and name it with part(...), which imports nothing",
+            )
+        if said["planned"]:
+            raise Broken(
+                f"plan() imports {', '.join(said['planned'])}", "name code with part(...) and do not import it"
+            )
+        if said["touched"]:
+            raise Broken(
+                f"plan() reads more than code: {', '.join(said['touched'][:3])}",
+                "a recipe is a function of its settings: what a file says belongs into a setting or a part",
+            )
+        if len(set(said["keys"])) > 1:
+            raise Broken("planned twice, it asks for two different stages", _IMPURE)
+    if here["keys"] != elsewhere["keys"]:
+        raise Broken("planned in two processes, on two days, it asks for different stages", _IMPURE)
+    return None
+
+
+_IMPURE = "let plan() depend on its settings alone: no clock, no random number, no set order, no environment"
+
+
+def settings_reach_the_key(subject: Subject) -> str | None:
+    """Every setting changes the key, at least beside some value of another setting."""
+    names = list(subject.kind.model_fields)
+    if not names:
+        raise DoesNotApply("it has no settings")
+    keys = Keys(subject)
+    unseen = []
+    for name in names:
+        options = values.other_values(subject.kind, name, keys.base)
+        if not options:
+            unseen.append(name)
+            continue
+        dead = [value for value in options if not keys.moved(name, value)]
+        listed = values.choices(subject.kind, name)
+        named = [value for value in dead if value in listed]
+        if len(dead) == len(options) or named:
+            raise Broken(
+                f"setting '{name}' does not change the key of the result ({_shown(name, named or dead)})",
+                "hand it to the part or stage that uses it; two rows that differ in it share one result now",
+            )
+    if len(unseen) == len(names):
+        raise DoesNotApply(_unseen(unseen))
+    return _unseen(unseen) if unseen else None
+
+
+def settings_come_back_from_json(subject: Subject) -> str | None:
+    """Defaults and other values, written as JSON and read again, are the same experiment."""
+    keys = Keys(subject)
+    for name, value in [("", None), *keys.others()]:
+        settings = {**keys.base, name: value} if name else keys.base
+        key = keys.of(settings)
+        if key is None:
+            continue
+        dumped = tiny.made(subject.kind, settings).model_dump()
+        again = plain(json.loads(json.dumps(canonical(dumped))))
+        if keys.of(again) != key:
+            raise Broken(
+                f"written as JSON and read again, {_shown(name, [value]) if name else 'the defaults'} give another "
+                "experiment",
+                "let settings be numbers, words, booleans, lists and mappings; validators accept what they give",
+            )
+    return None
+
+
+class Keys:
+    """Keys of a method's result for settings, legal or not."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.base: Settings = plain(canonical(subject.method.model_dump()))
+        self._known: dict[str, str | None] = {}
+
+    def of(self, settings: Settings) -> str | None:
+        """None for settings that are not legal together."""
+        text = json.dumps(canonical(settings), sort_keys=True)
+        if text not in self._known:
+            try:
+                method = tiny.made(self.subject.kind, settings)
+                self._known[text] = tiny.result_of(self.subject.place.suite, method).key
+            except (ValidationError, UserError):
+                self._known[text] = None
+        return self._known[text]
+
+    def moved(self, name: str, value: Any) -> bool:
+        """Whether the value gives another key than the default, beside some value of one other setting."""
+        for around in self.surroundings(name):
+            without, having = self.of(around), self.of({**around, name: value})
+            if without is not None and having is not None and without != having:
+                return True
+        return False
+
+    def surroundings(self, name: str) -> Iterator[Settings]:
+        """The defaults, then the defaults with one other setting changed."""
+        yield self.base
+        for other, value in self.others():
+            if other != name:
+                yield {**self.base, other: value}
+
+    def others(self) -> Iterator[tuple[str, Any]]:
+        for name in self.subject.kind.model_fields:
+            for value in values.other_values(self.subject.kind, name, self.base):
+                yield name, value
+
+
+def _probe(subject: Subject, *, other: bool) -> Said:
+    origin = list(subject.origin)
+    settings = canonical(subject.settings)
+    request = Request(
+        origin=origin, method=subject.kind.name, settings=settings, engine=subject.place.engine, other=other
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONHASHSEED": "2" if other else "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    root = Path(__file__).resolve().parents[2]
+    environment["PYTHONPATH"] = f"{root}{os.pathsep}{environment['PYTHONPATH']}"
+    words = [sys.executable, "-m", "bench.contract_check.probe", json.dumps(request)]
+    with tempfile.TemporaryDirectory() as folder:
+        ended = subprocess.run(
+            words, capture_output=True, text=True, env=environment, cwd=folder if other else root, timeout=PATIENCE,
+            check=False,
+        )  # fmt: skip
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Broken(f"planning ends with an error: {last}", "see it with --traceback") from RuntimeError(ended.stderr)
+    said: Said = json.loads(ended.stdout.splitlines()[-1])
+    return said
+
+
+def _shown(name: str, tried: list[Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for value in tried[:4]) + (", ..." if len(tried) > 4 else "")
+
+
+def _unseen(names: list[str]) -> str:
+    return f"not looked at: {', '.join(names)} (no other legal value; name one with Field(examples=[...]))"

@@ -1,0 +1,75 @@
+"""`bench methods check`: runs the checks and prints a table a method. Separate from checks.py because tests print
+nothing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.contract_check.checks import CHECKS, named
+from bench.contract_check.contract import Finding, Subject, examine
+from bench.contract_check.place import places
+from bench.engines.facts import ENGINES, facts
+from bench.errors import UserError
+
+COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
+
+
+def methods_check(words: Sequence[str], engine: str | None, console: Console, *, traceback: bool = False) -> int:
+    """Check the methods that the words name; 0: all promises are kept, 1: some are not.
+
+    Args:
+        words: names of methods, .py files, folders of these.
+        engine: one engine; None: all that can be imported here.
+        console: where the table goes.
+        traceback: print where a failure came from; BENCH_DEBUG=1 does the same.
+
+    Raises:
+        UserError: a word that names nothing, an engine that is not there.
+    """
+    engines = list(ENGINES) if engine is None else [facts(engine).name]
+    found = [(word, named(word)) for word in words]
+    failed: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
+        here, missing = places(Path(folder), engines)
+        if not here:
+            raise UserError("; ".join(missing.values()), where="--engine", allowed=", ".join(ENGINES))
+        for word, target in found:
+            if target.broken is not None:
+                failed += _table(word, [target.broken], console)
+            for name, kind in target.methods.items():
+                for place in here:
+                    with console.status(f"{name} on {place.engine}"):
+                        findings = list(examine(Subject(kind, place), CHECKS))
+                    failed += _table(f"{name} on {place.engine}", findings, console)
+    for reason in missing.values():
+        console.print(f"not checked: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if traceback or os.environ.get("BENCH_DEBUG"):
+        for finding in failed:
+            console.print(f"\n{finding.check}:\n{finding.trace}", highlight=False, markup=False, soft_wrap=True)
+    elif any(finding.trace for finding in failed):
+        console.print("where it failed: the same with --traceback", highlight=False)
+    return 1 if failed else 0
+
+
+def _table(title: str, findings: Sequence[Finding], console: Console) -> list[Finding]:
+    """Print the findings; those that failed."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    table.add_column("check", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("promise, and what was found", overflow="fold")
+    for finding in findings:
+        text = escape(finding.says)
+        if finding.message:
+            text += f"\n[{'bold' if finding.state == 'fail' else 'dim'}]{escape(finding.message)}[/]"
+        table.add_row(finding.check, f"[{COLOURS[finding.state]}]{finding.state}[/]", text)
+    console.print(table)
+    count = {state: sum(f.state == state for f in findings) for state in COLOURS}
+    console.print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped\n", highlight=False)
+    return [finding for finding in findings if finding.state == "fail"]

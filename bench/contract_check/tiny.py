@@ -1,0 +1,74 @@
+"""The suite that methods are checked on: suites/smoke.yaml, cut down to seconds. Separate because the probe of a
+recipe plans on it without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench import plan as planning
+from bench import suite as suites
+from bench.engines.facts import check, facts
+from bench.method import Method
+from bench.plan import Plan
+from bench.rows import Row
+from bench.stage import Stage
+from bench.suite import Suite
+
+SMOKE = Path(__file__).resolve().parents[2] / "suites" / "smoke.yaml"
+STEPS = 4  # of every training: stopped after two, two are left in which a resumed run can go astray
+SETS = (
+    "data.classes=8",
+    "data.size=64",
+    "data.max_instances=30",
+    "data.val_instances=2",
+    "input.min_size=64",
+    "input.max_size=64",
+    "schedule.warmup=1",
+    "schedule.weight_decay=0",  # it moves parameters that no loss reaches
+    "test.max_detections=20",  # few enough to be reached
+    "machine.device=cpu",  # where bit for bit holds
+    "machine.threads=1",
+)
+ROW = "method"
+
+
+def suite(engine: str) -> Suite:
+    """The tiny suite for an engine; its rows are replaced by `with_rows`.
+
+    Raises:
+        UserError: no such engine, or one that cannot build the tiny detector.
+    """
+    steps = [f"schedule.steps={STEPS}", *(f"stages.{name}.steps={STEPS}" for name in suites.Stages.model_fields)]
+    source = suites.Source(lambda data, split: "", lambda name: facts(name).version)
+    sets = [*SETS, *steps, f"detector.engine={engine}"]
+    loaded = suites.load(SMOKE, source=source, sets=sets, only=["baseline"])
+    check(loaded.sections.detector)
+    return loaded
+
+
+def with_rows(tiny: Suite, rows: Mapping[str, Method]) -> Plan:
+    """The plan of the tiny suite with these rows."""
+    made = tuple(Row(label, method, method.model_dump()) for label, method in rows.items())
+    return planning.make(replace(tiny, rows=made))
+
+
+def result_of(tiny: Suite, method: Method) -> Stage:
+    """The evaluate stage of a row."""
+    stage = with_rows(tiny, {ROW: method}).rows[0].evaluate
+    assert stage is not None, "a row that the engine cannot do is not asked for"
+    return stage
+
+
+def lacking(tiny: Suite, kind: type[Method]) -> str | None:
+    """Why this engine cannot do a method's rows, or None."""
+    engine = facts(tiny.sections.detector.engine)
+    words = sorted(kind.needs - engine.provides)
+    return f"engine '{engine.name}' lacks {', '.join(words)}" if words else None
+
+
+def made(kind: type[Method], settings: Mapping[str, Any] | None = None) -> Method:
+    """The method with some settings. Raises pydantic's ValidationError for those that are not legal."""
+    return kind.model_validate(dict(settings or {}))

@@ -1,0 +1,255 @@
+"""Checks of training: what moves, what a restart changes, what a shared pass changes, what a setting changes. Separate
+because each of them runs stages more than once.
+
+Shape legend: N RoIs, C foreground classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import plan as planning
+from bench.contract_check import tiny, values
+from bench.contract_check.contract import Broken, DoesNotApply, Subject
+from bench.contract_check.outcome import made_taps
+from bench.contract_check.place import STOP_AT, Place, RunFailed
+from bench.contract_check.recipe import Keys, Settings
+from bench.detection.contract import Detector
+from bench.events import read_events
+from bench.method import discover
+from bench.run.model import load_model, state_of
+from bench.stage import Stage
+
+RESULTS = ("model.safetensors", "fit.safetensors", "detections.safetensors", "proposals.safetensors")
+MOST_RUNS = 24  # of the tiny suite, to see what a method's settings change; about 0.3 s each
+
+
+def runs(subject: Subject) -> str | None:
+    """Every stage ends, and the losses of every step are finite numbers."""
+    place = subject.place
+    place.bring(subject.result)
+    for stage in subject.own_trainings:
+        attempts = place.store.attempts(stage.key)
+        curve = [e for a in attempts for e in read_events(a / "events.jsonl")[0] if e["event"] == "metrics"]
+        if not curve:
+            raise Broken("its training writes no losses", "the train stage must call `metrics`")
+        for event in curve:
+            bad = [name for name, value in event["values"].items() if not math.isfinite(float(value))]
+            if bad:
+                raise Broken(f"{bad[0]} is not finite at step {event['step']}", "guard divisions and logarithms")
+    return None
+
+
+def moves_what_it_names(subject: Subject) -> str | None:
+    """Named groups move, all else keeps its bits: frozen parameters and the statistics of batch norm."""
+    for variant, stage in subject.trainings():
+        rehearsal = subject.place.rehearse(stage)
+        live, named = rehearsal.live, tuple(stage.spec["trainable"])
+        init = stage.inputs.get("init")
+        below = {} if init is None else state_of(subject.place.store, init.key)
+        before = {n: t for n, t in below.items() if not n.startswith("classifier.")} | dict(rehearsal.initial)
+        moved = {n for n, t in _state(live).items() if n in before and not torch.equal(t, before[n])}
+        learning = {name for name, parameter in live.named_parameters() if parameter.requires_grad}
+        parameters = {name for name, _ in live.named_parameters()}
+        for name in sorted(moved):
+            if not _may_move(live, name, named, learning, parameters):
+                what = "parameter" if name in parameters else "buffer"
+                raise Broken(
+                    f"{variant}training {' and '.join(named) or 'everything'} moves the {what} {name}",
+                    "name its group in trainable=, or leave it alone: frozen modules stay in eval mode (batch norm), "
+                    "and nothing below the classifier is edited in place",
+                )
+        for group in named or sorted({live.group_of(name) for name in learning}):
+            own = {n for n in learning if group in (live.group_of(n), n.partition(".")[0])}
+            if not own & moved:
+                raise Broken(
+                    f"{variant}group '{group}' is named in trainable=, but {tiny.STEPS} steps leave its parameters",
+                    "no loss reaches it: is its output used, with a gradient, and is its rate above 0?",
+                )
+    return None
+
+
+def resumes_exactly(subject: Subject) -> str | None:
+    """Stopped and resumed, a training has the bits of one that nobody disturbed."""
+    for variant, stage in subject.trainings():
+        place = subject.place
+        undisturbed = place.digests(place.store, stage)
+        if place.rehearse(stage).digests == undisturbed:
+            continue
+        again = place.scratch(stage)
+        place.work(again, stage)
+        if place.digests(again, stage) != undisturbed:
+            raise Broken(
+                f"{variant}trained twice without a stop, it gives different weights",
+                "draw from context.generator (losses) or the rng that is handed in (samplers, data parts), never from "
+                "the global generators of torch, numpy or random",
+            )
+        raise Broken(
+            f"{variant}stopped at step {STOP_AT} of {tiny.STEPS} and resumed, it ends with other weights",
+            "what goes on through training lives in buffers (register_buffer, persistent); draws come from "
+            "context.generator; nothing else survives a restart",
+        )
+    return None
+
+
+def reloads_as_it_was(subject: Subject) -> str | None:
+    """The model that the store gives back is the one that was trained: every tensor, and its scores."""
+    for variant, stage in subject.trainings():
+        live, loaded = subject.place.rehearse(stage).live, load_model(subject.place.store, stage.key)
+        theirs = _state(loaded)
+        other = [n for n, t in _state(live).items() if n not in theirs or not torch.equal(t, theirs[n])]
+        if other:
+            raise Broken(
+                f"{variant}{other[0]} is not what was trained once it is loaded", "register it as a buffer or parameter"
+            )
+        live.eval()
+        loaded.eval()
+        taps = made_taps(loaded.classifier.head, 32)
+        with torch.inference_mode():
+            trained, again = (c.scores(c(taps)) for c in (live.classifier, loaded.classifier))
+        if not all(_equal(a, b) for a, b in zip(trained, again, strict=True)):
+            raise Broken(
+                f"{variant}the trained classifier scores otherwise than the one that the store gives back",
+                "its scores depend on something that is no buffer or parameter and so is in no checkpoint",
+            )
+    return None
+
+
+def fused_equals_alone(subject: Subject) -> str | None:
+    """A classifier trained in one pass with plain ones ends with the bits it has alone; so do they."""
+    plain = discover()["cls_retrain"]
+    partners = {f"plain-{k}": plain.model_validate({"keep_classifier": k}) for k in (True, False)}
+    place, fused = subject.place, 0
+    for variant in subject.variants:
+        plan = tiny.with_rows(place.suite, {tiny.ROW: variant.method, **partners})
+        own = {stage.key for stage in variant.own_trainings}
+        for group in planning.fused_groups(plan, plan.stages):
+            if own & set(group):
+                fused += 1
+                _compare_fused(place, variant, [plan.stages[key] for key in group])
+    if not fused:
+        raise DoesNotApply("it trains no classifier over the baseline's trunk that could share a pass")
+    return None
+
+
+def _compare_fused(place: Place, variant: Subject, unit: list[Stage]) -> None:
+    place.bring(*unit)
+    store = place.scratch(*unit)
+    place.work(store, *unit)
+    for stage in unit:
+        if place.digests(store, stage) != place.digests(place.store, stage):
+            whose = "it ends" if stage in variant.own_trainings else "a plain classifier beside it ends"
+            raise Broken(
+                f"{variant}trained in one pass with others, {whose} with other weights",
+                "a classifier must not edit taps or targets in place, nor draw from anything but context.generator, "
+                "nor keep state in its class or module",
+            )
+
+
+def settings_change_a_result(subject: Subject) -> str | None:
+    """Every setting, beside some value of another at most, changes weights, detections or decisions."""
+    subject.ran()
+    keys, unseen = Keys(subject), []
+    effects = _Effects(subject.place, subject, keys)
+    for name in subject.kind.model_fields:
+        options = values.other_values(subject.kind, name, keys.base)
+        if not options:
+            continue  # the check of keys says so
+        seen = effects.of(name, options)
+        if seen is None:
+            unseen.append(name)
+        elif not seen:
+            raise Broken(
+                f"setting '{name}' is in the key but changes neither weights nor detections "
+                f"(tried {', '.join(repr(v) for v in options[:5])})",
+                "the code that it is handed to ignores it. If it shows on larger data alone, name a value that shows "
+                "on a few pictures of 8 classes with 1 to 30 instances: Field(examples=[...])",
+            )
+    if not keys.subject.kind.model_fields:
+        raise DoesNotApply("it has no settings")
+    return f"not looked at for time: {', '.join(unseen)}" if unseen else None
+
+
+class _Effects:
+    """Results of a method under settings, as digests of what its row stores; at most MOST_RUNS of them are made."""
+
+    def __init__(self, place: Place, subject: Subject, keys: Keys) -> None:
+        self.place, self.subject, self.keys = place, subject, keys
+        self.left = MOST_RUNS
+        self._known: dict[str, Mapping[str, str] | None] = {}
+
+    def of(self, name: str, options: list[Any]) -> bool | None:
+        """Whether some value shows; None where the runs were used up before one did."""
+        compared = False
+        for around, value in self._trials(name, options):
+            without, having = self.keys.of(around), self.keys.of({**around, name: value})
+            if without is None or having is None or without == having:
+                continue
+            if self.left <= 0 and not {without, having} <= set(self._known):
+                return None
+            one, other = ({**around}, {**around, name: value})
+            if self._result(one) is not None and self._result(other) is not None:
+                compared = True
+                if self._result(one) != self._result(other) or self._detections(one) != self._detections(other):
+                    return True
+        return False if compared else None
+
+    def _trials(self, name: str, options: list[Any]) -> Iterator[tuple[Settings, Any]]:
+        """The defaults with several values; then beside one value of another setting, the nearest first."""
+        yield from ((self.keys.base, value) for value in options[:5])
+        yield from itertools.product(itertools.islice(self.keys.surroundings(name), 1, None), options[:2])
+
+    def _result(self, settings: Settings) -> Mapping[str, str] | None:
+        """Digests of the model; None where this data refuses the settings.
+
+        Raises:
+            Broken: its code ends with an error that is not the user's.
+        """
+        key = self.keys.of(settings)
+        assert key is not None
+        if key not in self._known:
+            self.left -= 1
+            self._known[key] = self._stored(settings, self._predict(settings).inputs["model"])
+        return self._known[key]
+
+    def _detections(self, settings: Settings) -> Mapping[str, str] | None:
+        return self._stored(settings, self._predict(settings))
+
+    def _predict(self, settings: Settings) -> Stage:
+        return tiny.result_of(self.place.suite, tiny.made(self.subject.kind, settings)).inputs["predict"]
+
+    def _stored(self, settings: Settings, stage: Stage) -> Mapping[str, str] | None:
+        try:
+            self.place.bring(stage)
+        except RunFailed as failed:
+            if "Traceback" not in failed.trace:
+                return None
+            shown = {name: value for name, value in settings.items() if value != self.keys.base[name]}
+            raise Broken(f"with {shown} its {failed}", "legal settings run, or the recipe refuses them") from failed
+        held = self.place.digests(self.place.store, stage)
+        return {file: digest for file, digest in held.items() if file in RESULTS}
+
+
+def _may_move(live: Detector, name: str, named: tuple[str, ...], learning: set[str], parameters: set[str]) -> bool:
+    """Whether training the named groups (none: all that the detector's settings do not freeze) may change this."""
+    if not named:
+        return name in learning or name not in parameters
+    first = name.partition(".")[0]
+    if {first, live.group_of(name)} & set(named):
+        return True
+    own = set(live.classifier.groups())  # a buffer of a classifier of which a part learns
+    return first == "classifier" and name not in parameters and bool(own & set(named))
+
+
+def _state(detector: Detector) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in detector.state_dict().items()}
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is None and b is None if a is None or b is None else torch.equal(a, b)

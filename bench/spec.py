@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -175,6 +175,13 @@ class Schedule(Section):
         return self
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]  # loss, or [loss, clip]
+
+
 class Figure(Section):
     """A figure that a report draws beside the table.
 
@@ -184,7 +191,7 @@ class Figure(Section):
 
     kind: Literal["bins", "norms", "bars", "sweep"]
     x: str | None = None  # sweep: the setting on the axis, e.g. beta or schedule.lr
-    by: str | None = None  # sweep: one line for each value of this setting, or of "method"
+    by: Names = ()  # sweep: one line for each value of this setting, or of "method"; a list: for each combination
     metrics: tuple[str, ...] = ("AP", "AP1", "AP2", "AP3", "AP4")
     rows: tuple[str, ...] = ()  # labels; none named: all
     title: str | None = None

@@ -13,9 +13,10 @@ from bench.spec import Figure
 from reports.bars import ap_by_bin, bars
 from reports.canvas import DEFAULT_EDGES, Drawing, save
 from reports.footnotes import figure_caption
+from reports.lines import points
 from reports.load import RowResult
 from reports.norms import weight_norms
-from reports.settings import ABSENT, setting
+from reports.settings import ABSENT
 from reports.sweep import sweep
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def draw(
     if not rows:
         return written, lacking
     for figure, name in zip(wanted or DEFAULT, names(wanted or DEFAULT), strict=True):
-        chosen = [result for result in rows if not figure.rows or result.record.row in figure.rows]
+        shown = _labels(figure, rows, planned)
+        chosen = [result for result in rows if result.record.row in shown]
         drawing = _drawing(figure, chosen, suite, order, edges, planned) if chosen else None
         if drawing is not None:
             written += save(drawing, out / name)
@@ -74,6 +76,14 @@ def names(figures: Sequence[Figure]) -> list[str]:
     return found
 
 
+def _labels(figure: Figure, rows: Sequence[RowResult], planned: Sequence[RowPlan]) -> set[str]:
+    """The rows in a figure."""
+    if figure.x is not None:
+        found = points(rows, figure.x, labels=figure.rows, planned=planned)
+        return {point.row for point in found} if any(point.x is not ABSENT for point in found) else set()
+    return set(figure.rows) or {result.record.row for result in rows}
+
+
 def _drawing(
     figure: Figure,
     rows: Sequence[RowResult],
@@ -83,8 +93,6 @@ def _drawing(
     planned: Sequence[RowPlan],
 ) -> Drawing | None:
     several = len({result.record.seed for result in rows}) > 1
-    if figure.x is not None and not figure.rows:  # the caption is of what is drawn
-        rows = [result for result in rows if setting(result.record.settings, figure.x) is not ABSENT] or rows
     caption = figure_caption(rows, suite, OVER_SEEDS if several else "One run a row.")
     done = {result.record.row for result in rows}
     absent = [label for label in (figure.rows or order) if label not in done]
@@ -107,6 +115,6 @@ def _drawing(
 
 
 def _why(figure: Figure, some: bool) -> str:
-    if not some:
-        return "none of its rows has a result"
-    return f"no row has the setting {figure.x}" if figure.kind == "sweep" else "no row has weights of one row a class"
+    if some:
+        return "no row has weights of one row a class"
+    return f"no row with a result has the setting {figure.x}" if figure.x else "none of its rows has a result"

@@ -7,12 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from bench.key import plain
 
 ABSENT = object()  # the row has no such setting; None is a value
 LOG_FROM = 50.0  # largest to smallest positive value: from here a linear axis would put half of them on one spot
+CROWDED = 0.03  # of an axis: a mark of 5 points on 2.5 inches
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,31 @@ def text(value: Any) -> str:
 
 
 def scale(values: Sequence[Any]) -> Scale:
-    """Numbers lie where they are, on a log axis if they span a factor of LOG_FROM; else the order of appearance."""
-    texts = dict.fromkeys(map(text, values))
+    """Numbers lie where they are, on a log axis if they span a factor of LOG_FROM or would lie on one another else;
+    where that does not part them either (0.99, 0.999, 1) they are spaced equally, ascending. Other values are spaced
+    equally in order of appearance.
+    """
     if not all(_number(value) for value in values):
-        return Scale({name: float(i) for i, name in enumerate(texts)}, "labels")
-    positions = {text(value): float(value) for value in values}
-    positive = [x for x in positions.values() if x > 0]
-    if not positive or max(positive) / min(positive) < LOG_FROM or min(positions.values()) < 0:
+        return _equal(list(dict.fromkeys(map(text, values))))
+    positions = {text(value): float(value) for value in sorted(values)}
+    xs = list(positions.values())
+    positive = [x for x in xs if x > 0]
+    wide = bool(positive) and max(positive) / min(positive) >= LOG_FROM
+    if not wide and not _crowded(xs):
         return Scale(positions, "linear")
-    return Scale(positions, "log" if len(positive) == len(positions) else "symlog", min(positive))
+    if xs[0] >= 0 and len(positive) > 1 and not _crowded([math.log(x) for x in positive]):
+        return Scale(positions, "log" if len(positive) == len(xs) else "symlog", min(positive))
+    return _equal(list(positions)) if _crowded(xs) else Scale(positions, "linear")
+
+
+def _equal(texts: Sequence[str]) -> Scale:
+    return Scale({name: float(i) for i, name in enumerate(texts)}, "labels")
+
+
+def _crowded(ascending: Sequence[float]) -> bool:
+    """Whether two marks of an axis would lie on one another."""
+    span = ascending[-1] - ascending[0]
+    return any(b - a < CROWDED * span for a, b in pairwise(ascending))
 
 
 def _number(value: Any) -> bool:

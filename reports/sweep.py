@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy
+from reports.lines import Point, lines, points
 from reports.load import RowResult
-from reports.settings import ABSENT, Scale, scale, setting, text
-from reports.stats import MISSING, Cell, by_row, metrics_of
+from reports.settings import ABSENT, Scale, scale, text
+from reports.stats import MISSING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,27 +24,17 @@ if TYPE_CHECKING:
 
 PANELS_A_LINE = 3
 LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
+MARGIN = 0.07  # of the x axis on either side: marks that are set aside stay inside
 MARKERS = "os^DvPX"
-ASIDE = 2.5  # points between the marks of two lines at one x
-
-
-@dataclass(frozen=True)
-class Point:
-    """A row of the sweep: its place on the axis, its line, its numbers. `x` is ABSENT for a reference."""
-
-    row: str
-    method: str
-    x: Any
-    line: str
-    cells: Mapping[str, Cell]
+ASIDE, WIDEST = 2.5, 8.0  # points between the marks of two lines at one x; between those of the outermost
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn: its number, whether its marks are joined, how far it is set aside on paper (points)."""
+    """How a line is drawn: its name and number, and how far it is set aside on paper (points)."""
 
+    name: str
     index: int
-    joined: bool
     shift: float
 
 
@@ -52,7 +43,7 @@ def sweep(
     x: str,
     metrics: Sequence[str],
     *,
-    by: str | None = None,
+    by: Sequence[str] = (),
     labels: Sequence[str] = (),
     planned: Sequence[RowPlan] = (),
     order: Sequence[str] = (),
@@ -66,8 +57,9 @@ def sweep(
         rows: one result a row and seed.
         x: the setting, dotted where it is nested (schedule.lr).
         metrics: one panel for each.
-        by: one line for each value of this setting, or of "method"; None: one line.
-        labels: rows to draw; of these, rows without the setting are dashed horizontal lines. () takes all that have it.
+        by: settings, or "method": one line for each combination of their values (`reports.lines`).
+        labels: rows to draw; of these, rows without the setting are dashed horizontal lines. () takes all that have it;
+            rows that all lack it are lines beside all that have it.
         planned: the suite's rows, so that one without a result keeps its place.
         order: labels in the order of the suite.
         edges: of the instance bins, to say what AP1 is.
@@ -76,17 +68,12 @@ def sweep(
     Returns:
         None where no row has the setting.
     """
-    points = _points(rows, x, by, labels, planned, order)
-    swept = [point for point in points if point.x is not ABSENT]
+    chosen = points(rows, x, labels=labels, planned=planned, order=order)
+    swept = [point for point in chosen if point.x is not ABSENT]
     if not swept:
         return None
-    lines: dict[str, list[Point]] = {}
-    for point in swept:
-        lines.setdefault(point.line, []).append(point)
-    # Two rows at one place make a line that goes up and down over it and says nothing.
-    joined = all(len({text(p.x) for p in line}) == len(line) for line in lines.values())
-    note = "" if joined else f" Several rows have one {x}: marks are not joined."
-    note += f" Marks at one {x} are set apart." if len(lines) > 1 else ""
+    drawn = dict(sorted(lines(swept, x, by).items(), key=lambda line: len(line[1]) == 1))  # single points last
+    apart = f" Marks at one {x} are set apart." if len(drawn) > 1 else ""
     where = scale([point.x for point in swept])
     columns = min(len(metrics), PANELS_A_LINE)
     deep = -(-len(metrics) // columns)
@@ -94,62 +81,39 @@ def sweep(
     figure, every = blank(max(6.6, panel[0] * columns), panel[1] * deep, deep, columns)
     legend: dict[str, Any] = {}
     for metric, axes in zip(metrics, every, strict=False):
-        for index, (name, line) in enumerate(lines.items()):
-            look = Look(index, joined, ASIDE * (index - (len(lines) - 1) / 2))
-            _line(axes, line, metric, where, name, look)
-        _references(axes, [point for point in points if point.x is ABSENT], metric)
+        for look, line in zip(_looks(drawn), drawn.values(), strict=True):
+            _line(axes, line, metric, where, look)
+        _references(axes, [point for point in chosen if point.x is ABSENT], metric)
         _dress(axes, metric, edges, panel[0], where)
         axes.set_xlabel(_axis_name(x, by, swept, where), fontsize=9)
         legend |= handles(axes)
     for spare in every[len(metrics) :]:
         spare.remove()
-    drawn = [
-        (p.row, None if p.x is ABSENT else text(p.x), "reference" if p.x is ABSENT else p.line, metric,
-         *numbers(p.cells.get(metric, MISSING)))
-        for p in points for metric in metrics
-    ]  # fmt: skip
-    finish(figure, legend if len(legend) > 1 else {}, caption + note, title)
-    return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(drawn))
+    of = {point.row: name for name, line in drawn.items() for point in line}
+    table = [
+        (p.row, None if p.x is ABSENT else text(p.x), of.get(p.row, "reference"), m, *numbers(p.cells.get(m, MISSING)))
+        for p in chosen
+        for m in metrics
+    ]
+    finish(figure, legend if len(legend) > 1 else {}, caption + apart, title)
+    return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(table))
 
 
-def _points(
-    rows: Sequence[RowResult],
-    x: str,
-    by: str | None,
-    labels: Sequence[str],
-    planned: Sequence[RowPlan],
-    order: Sequence[str],
-) -> list[Point]:
-    groups = by_row(rows, order)
-    recipes: dict[str, tuple[str, Mapping[str, Any]]] = {row.label: (row.method, row.settings) for row in planned}
-    recipes |= {label: (group[0].record.method, group[0].record.settings) for label, group in groups.items()}
-    found = []
-    for label in [*(label for label in order if label in recipes), *(label for label in recipes if label not in order)]:
-        method, settings = recipes[label]
-        value = setting(settings, x)
-        if label in labels or (not labels and value is not ABSENT):
-            cells = metrics_of(groups.get(label, []))
-            found.append(Point(label, method, value, _line_name(method, settings, x, by), cells))
-    return found
+def _looks(drawn: Mapping[str, Sequence[Point]]) -> list[Look]:
+    """Lines of several points lie around their x, single points right of them."""
+    step = min(ASIDE, WIDEST / max(1, len(drawn) - 1))
+    middle = (max(1, sum(len(line) > 1 for line in drawn.values())) - 1) / 2
+    return [Look(name, index, step * (index - middle)) for index, name in enumerate(drawn)]
 
 
-def _line_name(method: str, settings: Mapping[str, Any], x: str, by: str | None) -> str:
-    if by is None:
-        return x
-    if by == "method":
-        return method
-    value = setting(settings, by)
-    return f"no {by}" if value is ABSENT else f"{by} {text(value)}"
-
-
-def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, name: str, look: Look) -> None:
+def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, look: Look) -> None:
     at = sorted(points, key=lambda point: where.positions[text(point.x)])
     placed = [(where.positions[text(point.x)], point.cells.get(metric, MISSING)) for point in at]
     colour = palette()[look.index % 10]
     means = [math.nan if cell.mean is None else cell.mean for _, cell in placed]  # NaN: matplotlib breaks the line
     drawn: list[Any] = axes.plot(
         [x for x, _ in placed], means, marker=MARKERS[look.index % len(MARKERS)], markersize=5, linewidth=1.4,
-        color=colour, linestyle=("-", "--", "-.")[look.index % 3] if look.joined else "none", label=name,
+        color=colour, linestyle=("-", "--", "-.")[look.index % 3], label=look.name,
     )  # fmt: skip
     spread = [(x, cell.mean, cell.sd) for x, cell in placed if cell.mean is not None and cell.sd]
     if spread:
@@ -206,9 +170,9 @@ def _limits_and_ticks(axes: Axes, where: Scale, width_in: float) -> None:
     named = sorted((x, name) for name, x in where.positions.items())
     on_paper = axes.xaxis.get_transform().transform([x for x, _ in named])
     span = (on_paper[-1] - on_paper[0]) or 1.0
-    margins = [on_paper[0] - 0.05 * span, on_paper[-1] + 0.05 * span]
+    margins = [on_paper[0] - MARGIN * span, on_paper[-1] + MARGIN * span]
     axes.set_xlim(*axes.xaxis.get_transform().inverted().transform(margins))
-    inch = (width_in - 0.9) / (1.1 * span)
+    inch = (width_in - 0.9) / ((1 + 2 * MARGIN) * span)
     shown: list[int] = []
     for i, (_, name) in enumerate(named):
         needed = 0.035 * (len(name) + len(named[shown[-1]][1])) + 0.05 if shown else 0.0  # half of each text, and a gap
@@ -217,12 +181,12 @@ def _limits_and_ticks(axes: Axes, where: Scale, width_in: float) -> None:
     axes.set_xticks([named[i][0] for i in shown], [named[i][1] for i in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     widest = max(len(name) for _, name in named)
-    if where.kind == "labels" and len(named) * (0.08 * widest + 0.1) > width_in - 0.9:
+    if where.kind == "labels" and len(named) * (0.07 * widest + 0.04) > width_in - 0.9:
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="right", rotation_mode="anchor")
 
 
-def _axis_name(x: str, by: str | None, points: Sequence[Point], where: Scale) -> str:
+def _axis_name(x: str, by: Sequence[str], points: Sequence[Point], where: Scale) -> str:
     methods = list(dict.fromkeys(point.method for point in points))
-    of = "" if by == "method" or len(methods) > 2 else f" of {', '.join(methods)}"  # a legend names them
+    of = "" if "method" in by or len(methods) > 2 else f" of {', '.join(methods)}"  # a legend names them
     return f"{x}{of}{', log axis' if where.kind in ('log', 'symlog') else ''}"

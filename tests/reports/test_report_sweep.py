@@ -69,6 +69,10 @@ def test_error_bars_are_one_sd() -> None:
         ([0.1, 5.0], "log"),  # a factor of 50
         ([0, 0.1, 5.0], "symlog"),
         ([-1, 0.1, 5.0], "linear"),
+        ([0.005, 0.01, 0.2], "log"),  # a factor of 40, and two marks on one another
+        ([0.9, 0.99, 0.999, 1], "labels"),  # not parted by a log axis either
+        ([-1, 0.1, 0.1001, 5.0], "labels"),
+        ([0, 0.5, 1, 16], "linear"),
         ([1, 2, "n"], "labels"),
         ([True, False], "labels"),
         ([1.0, math.inf], "labels"),
@@ -90,23 +94,50 @@ def test_words_are_spaced_equally_in_row_order() -> None:
     assert ticks(axes) == ["0.5", "1", "8", "n", "all"]
 
 
+def test_crowded_numbers_are_spaced_equally_and_ascend() -> None:
+    (axes,) = drawn(heads([1, 0.9, 0.999, 0.99]), "beta", ["AP"]).figure.axes
+    (line,) = named(axes).values()
+    assert list(line.get_xdata()) == [0, 1, 2, 3]
+    assert list(line.get_ydata()) == [22.5, 26.5, 24.5, 20.5]
+    assert ticks(axes) == ["0.9", "0.99", "0.999", "1"]
+
+
 def test_ticks_make_room_for_one_another() -> None:
-    (axes,) = drawn(heads([0, 0.5, 1, 20]), "beta", ["AP"]).figure.axes
+    (axes,) = drawn(heads([0, 0.5, 1, 1.5, 16]), "beta", ["AP", "AP1"]).figure.axes[:1]
     axes.figure.canvas.draw()
-    assert ticks(axes) == ["0", "1", "20"]
+    assert ticks(axes) == ["0", "1", "16"]
     boxes = [tick.get_window_extent() for tick in axes.get_xticklabels()]
     assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
-def test_a_line_for_each_value_of_another_setting_or_method() -> None:
+def test_a_line_for_each_value_of_other_settings_or_method() -> None:
     rows = heads([1, 2], background="kept") + heads([1, 2], background="scaled") + heads([1, 2], method="other")
-    drawing = drawn(rows, "beta", ["AP", "AP1"], by="background")
+    drawing = drawn(rows, "beta", ["AP", "AP1"], by=["background"])
     assert list(named(drawing.figure.axes[0])) == ["background kept", "background scaled", "no background"]
     assert drawing.figure.legends[0].get_texts()[2].get_text() == "no background"
-    by_method = drawn(rows, "beta", ["AP"], by="method")
-    assert list(named(by_method.figure.axes[0])) == ["bags", "other"]
-    assert "Several rows have one beta" in by_method.figure.get_supxlabel()
-    assert {line.get_linestyle() for line in named(by_method.figure.axes[0]).values()} == {"None"}
+    both = drawn(rows, "beta", ["AP"], by=["method", "background"])
+    assert list(named(both.figure.axes[0])) == [
+        "bags, background kept", "bags, background scaled", "other, no background"
+    ]  # fmt: skip
+    lengths = heads([{"lr": lr, "steps": n} for lr in (0.1, 0.2) for n in (4, 12)], name="schedule")
+    assert list(named(drawn(lengths, "schedule.lr", ["AP"], by=["schedule.steps"]).figure.axes[0])) == [
+        "steps 4", "steps 12"
+    ]  # fmt: skip
+
+
+def test_rows_at_one_x_are_split_by_what_else_differs() -> None:
+    rows = heads([1, 2, 3], background="kept") + heads([1, 2, 3], background="scaled")
+    rows += heads([3], method="select", rule="paper")
+    (axes,) = drawn(rows, "beta", ["AP"]).figure.axes
+    assert {name: list(line.get_xdata()) for name, line in named(axes).items()} == {
+        "background kept": [1, 2, 3],
+        "background scaled": [1, 2, 3],
+        "select 3 {'rule': 'paper'}": [3],  # alone: by its label
+    }
+    (axes,) = drawn(rows[:6] + rows[-2:], "beta", ["AP"]).figure.axes
+    assert list(named(axes)) == ["beta", "select 3 {'rule': 'paper'}"]
+    lengths = heads([{"lr": lr, "steps": n} for lr in (0.1, 0.2) for n in (4, 12)], name="schedule")
+    assert list(named(drawn(lengths, "schedule.lr", ["AP"]).figure.axes[0])) == ["steps 4", "steps 12"]
 
 
 def test_rows_without_the_setting_are_dashed_lines_where_they_are_named() -> None:
@@ -120,6 +151,9 @@ def test_rows_without_the_setting_are_dashed_lines_where_they_are_named() -> Non
     assert ("baseline", None, "reference", "AP", 17.0, None, 1) in drawing.lines
     assert ("baseline", None, "reference", "AP1", None, None, 0) in drawing.lines
     assert "baseline" not in named(drawn(rows, "beta", ["AP"]).figure.axes[0])
+    beside = drawn(rows, "beta", ["AP"], labels=["baseline"])  # only references are named: beside the whole sweep
+    assert list(named(beside.figure.axes[0])) == ["beta", "baseline"]
+    assert list(named(beside.figure.axes[0])["beta"].get_xdata()) == [1, 2]
 
 
 def test_a_missing_number_breaks_the_line_and_leaves_a_dash() -> None:
@@ -161,7 +195,7 @@ def test_no_row_has_the_setting() -> None:
 
 def test_panels_do_not_lie_on_one_another() -> None:
     rows = heads([1, 2, 300], background="kept") + heads([1, 2, 300], background="scaled")
-    figure = drawn(rows, "beta", ["AP", "AP1", "AP2", "AP3", "ACC"], by="background", caption="run " * 90).figure
+    figure = drawn(rows, "beta", ["AP", "AP1", "AP2", "AP3", "ACC"], by=["background"], caption="run " * 90).figure
     figure.canvas.draw()
     assert len(figure.axes) == 5
     boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_window_extent()]

@@ -137,8 +137,11 @@ def probe_text(words: list[str]) -> str:
 def _lengths(plan: Plan, labels: Collection[str]) -> list[str]:
     """Dotted names of the schedules that say how long a training of these rows is."""
     found = ["schedule"]
+    roots = [row.evaluate for row in plan.rows if row.evaluate is not None and row.label in labels]
+    used = [stage.spec["schedule"] for stage in walk(*roots) if stage.kind == "train"]
     for name, section in plan.suite.sections.stages.model_dump().items():
-        found += [f"stages.{name}"] if _has_length(section) else []
+        own = {word: section[word] for word in ("steps", "epochs") if word in section}
+        found += [f"stages.{name}"] if own and any(own.items() <= schedule.items() for schedule in used) else []
     for row in plan.suite.rows:
         found += [f"rows.{row.label}.schedule"] if row.label in labels and _has_length(row.schedule or {}) else []
     return found

@@ -1,60 +1,34 @@
-"""What is shared, what is fused, what rides with what, what is stale, what it costs."""
+"""What is shared, what one pass makes, what rides with what, what is stale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 
 from bench import commands
 from bench import plan as planning
-from bench.plan import Estimate, JobPlan, Plan
-from bench.stage import Stage, walk
-from bench.suite import Cost
-from tests.conftest import ROOT, Write
-
-COST = Cost(train_step=0.2, classifier_step=0.05, data=20.0, predict=15.0, evaluate=5.0, start=6.0)
-FUSED = ("cls-retrain", "re-weight-cls", "BAGS")
-
-
-@dataclass
-class Finished:
-    digest: str
-    inputs: Mapping[str, str]
-    seconds: float = 10.0
-
-
-@dataclass
-class FakeStore:
-    """A store that says what a test tells it (bench.plan.StoreView)."""
-
-    finished: dict[str, Finished] = field(default_factory=dict)
-    at_work: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    tried: set[str] = field(default_factory=set)
-
-    def done(self, key: str) -> Finished | None:
-        return self.finished.get(key)
-
-    def running(self, key: str) -> object | None:
-        return key if key in self.at_work else None
-
-    def failure(self, key: str) -> object | None:
-        return key if key in self.failed else None
-
-    def attempts(self, key: str) -> list[Path]:
-        return [Path("1")] if key in self.tried else []
-
-    def finish(self, stage: Stage, content: str = "", seconds: float = 10.0) -> None:
-        inputs = {name: self.finished[source.key].digest for name, source in stage.inputs.items()}
-        self.finished[stage.key] = Finished(content or stage.key, inputs, seconds)
+from bench.cost import Estimate
+from bench.plan import JobPlan, Plan
+from bench.stage import walk
+from bench.trunk import N_POST_HOC
+from tests.conftest import Write
+from tests.planned import COST, FUSED, SEVEN, FakeStore, job_with, model, named, plan_of, predict
+from tests.test_imports import loaded
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
-    return planning.make(commands.open_suite(ROOT / "suites" / "table1.yaml"))
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("seven") / "seven.yaml"
+    path.write_text(SEVEN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plan(seven: Path) -> Plan:
+    return plan_of(seven)
 
 
 @pytest.fixture
@@ -66,27 +40,10 @@ def full(plan: Plan) -> FakeStore:
     return store
 
 
-def model(plan: Plan, label: str) -> Stage:
-    row = next(row for row in plan.rows if row.label == label)
-    assert row.evaluate is not None
-    return row.evaluate.inputs["predict"].inputs["model"]
-
-
-def named(plan: Plan, job: JobPlan) -> list[tuple[str, ...]]:
-    """The units of a job as kinds with the first row that needs them."""
-    return [tuple(f"{plan.stages[k].kind} {plan.needed_by[k][0]}" for k in unit) for unit in job.units]
-
-
-def job_with(jobs: list[JobPlan], key: str) -> JobPlan:
-    found = [job for job in jobs if key in job.keys]
-    assert len(found) == 1
-    return found[0]
-
-
 # -- sharing
 
 
-def test_table1_shares_its_baseline_and_its_data(plan: Plan) -> None:
+def test_seven_rows_share_a_baseline_and_data(plan: Plan) -> None:
     kinds = [stage.kind for stage in plan.stages.values()]
     assert [kinds.count(kind) for kind in ("data", "train", "patch", "predict", "evaluate")] == [2, 6, 1, 7, 7]
     # 7 rows x (2 data + train + predict + evaluate), and for five of them a second training or a patch.
@@ -103,7 +60,7 @@ def test_inputs_come_before_consumers(plan: Plan) -> None:
 
 
 def test_seeds_multiply(plan: Plan) -> None:
-    three = planning.make(commands.open_suite(ROOT / "suites" / "table1.yaml", seeds="1,2,3"))
+    three = planning.make(commands.open_suite(plan.suite.path, seeds="1,2,3"))
     assert len(three.stages) == 3 * len(plan.stages)
     assert len(three.rows) == 21
     assert three.needed_by[model(three, "RFS").key] == ("RFS",)
@@ -122,27 +79,33 @@ def test_classifiers_over_one_frozen_trunk_are_fused(plan: Plan) -> None:
     assert [[plan.needed_by[key][0] for key in group] for group in groups] == [list(FUSED)]
 
 
-def test_what_differs_in_more_than_the_classifier_is_not_fused(write: Write) -> None:
-    text = (ROOT / "suites" / "table1.yaml").read_text()
-    text = text.replace("BAGS:          {method: bags,", "BAGS:          {method: bags, schedule: {lr: 0.03},")
-    other = planning.make(commands.open_suite(write(text)))
+@pytest.mark.parametrize("own", ["lr: 0.03", "steps: 50", "decay: none", "warmup: 7", "clip: null"])
+def test_heads_over_one_trunk_may_differ_in_their_schedules(seven: Path, write: Write, own: str) -> None:
+    text = SEVEN.replace("BAGS:          {method: bags,", f"BAGS:          {{method: bags, schedule: {{{own}}},")
+    other = plan_of(write(text))
+    assert model(other, "BAGS") != model(plan_of(seven), "BAGS")
+    assert [[other.needed_by[k][0] for k in g] for g in planning.fused_groups(other, other.stages)] == [list(FUSED)]
+
+
+@pytest.mark.parametrize("own", ["batch: 8", "epochs: 3"])
+def test_heads_that_see_other_batches_are_not_fused(write: Write, own: str) -> None:
+    text = SEVEN.replace("BAGS:          {method: bags,", f"BAGS:          {{method: bags, schedule: {{{own}}},")
+    other = plan_of(write(text))
     groups = planning.fused_groups(other, other.stages)
     assert [[other.needed_by[key][0] for key in group] for group in groups] == [["cls-retrain", "re-weight-cls"]]
 
 
-def test_jobs_of_table1(plan: Plan) -> None:
+def test_jobs_of_seven_rows(plan: Plan) -> None:
     jobs = planning.jobs(plan, set(plan.stages), Estimate(COST))
     assert sorted(key for job in jobs for key in job.keys) == sorted(plan.stages)
     chains = {label: named(plan, job_with(jobs, model(plan, label).key)) for label in ("baseline", "RFS", "BAGS")}
-    assert chains["RFS"] == [("train RFS",), ("predict RFS",), ("evaluate RFS",)]
+    assert chains["RFS"] == [["train RFS"], ["predict RFS"], ["evaluate RFS"]]
     assert chains["baseline"] == [
-        ("train baseline",), ("predict baseline",), ("evaluate baseline",),
-        ("patch tau-norm",), ("predict tau-norm",), ("evaluate tau-norm",),
+        ["train baseline"], ["patch tau-norm"], ["predict baseline", "predict tau-norm"], ["evaluate baseline"],
+        ["evaluate tau-norm"],
     ]  # fmt: skip
-    assert sorted(chains["BAGS"][0]) == sorted(f"train {label}" for label in FUSED)
-    assert sorted(unit[0] for unit in chains["BAGS"][1:]) == sorted(
-        f"{kind} {label}" for label in FUSED for kind in ("predict", "evaluate")
-    )
+    assert chains["BAGS"][:2] == [sorted(f"{kind} {label}" for label in FUSED) for kind in ("train", "predict")]
+    assert chains["BAGS"][2:] == [[f"evaluate {label}"] for label in FUSED]
     assert len(jobs) == 5  # data, baseline, x2, RFS, the fused one
 
 
@@ -171,6 +134,7 @@ def test_what_a_finished_model_lacks_is_one_job(plan: Plan) -> None:
     assert len(jobs) == 1
     assert {plan.needed_by[key][0] for key in jobs[0].keys} == {"baseline", "tau-norm"}
     assert planning.ready(jobs[0], plan, {base.key} | {k for k, s in plan.stages.items() if s.kind == "data"})
+    assert ["predict baseline", "predict tau-norm"] in named(plan, jobs[0])
 
 
 def test_a_job_is_ready_when_all_it_reads_from_outside_is_done(plan: Plan) -> None:
@@ -225,63 +189,197 @@ def test_a_stage_whose_input_is_gone_is_not_stale(plan: Plan, full: FakeStore) -
     assert all(planning.fresh(stage, full) for stage in plan.stages.values())
 
 
-# -- cost
+# -- which jobs wait for which
 
 
-def test_declared_cost(plan: Plan) -> None:
-    estimate = Estimate(COST)
-    assert estimate(model(plan, "baseline")) == pytest.approx(900 * 0.2)
-    assert estimate(model(plan, "BAGS")) == pytest.approx(1337 * 0.05)
-    assert sum(estimate(s) or 0 for s in plan.stages.values() if s.kind == "data") == pytest.approx(20)
-    assert Estimate(Cost())(model(plan, "baseline")) is None
+def run_all(plan: Plan, start: Callable[[list[JobPlan]], JobPlan], failing: Collection[str] = ()) -> set[str]:
+    """Do as the launcher does, one job at a time; what is done in the end. `start` chooses among ready jobs."""
+    done: set[str] = set()
+    failed: set[str] = set()
+    while True:
+        missing = set(plan.stages) - done - failed
+        waiting = planning.jobs(plan, missing, Estimate(COST), done=done)
+        assert sorted(key for job in waiting for key in job.keys) == sorted(missing)
+        ready = [job for job in waiting if planning.ready(job, plan, done)]
+        if not ready:
+            return done
+        for unit in start(ready).units:
+            for key in unit:
+                there = all(source.key in done for source in plan.stages[key].inputs.values())
+                if key in failing:
+                    failed.add(key)
+                elif there:
+                    done.add(key)
 
 
-def test_measured_cost_comes_before_the_declared_one(plan: Plan, full: FakeStore) -> None:
-    full.finish(model(plan, "baseline"), seconds=900 * 0.5)
-    full.finish(model(plan, "RFS"), seconds=900 * 0.7)
-    for label in ("x2", "BAGS"):
-        del full.finished[model(plan, label).key]
-    estimate = planning.learned(plan, full)
-    assert estimate(model(plan, "x2")) == pytest.approx(900 * 0.6)
-    assert estimate(model(plan, "BAGS")) == pytest.approx(10.0)  # 10 s each took its siblings
+CROSSED = '''
+"""Recipes whose stages need each other across jobs."""
+
+from typing import ClassVar, Literal
+
+from bench.method import Builder, Method, part
+from bench.stage import Stage
 
 
-def test_seconds_a_step_do_not_price_an_epoch(write: Write) -> None:
-    text = (ROOT / "suites" / "table1.yaml").read_text().replace("schedule: {steps: 900", "schedule: {epochs: 12")
-    other = planning.make(commands.open_suite(write(text)))
-    assert Estimate(COST)(model(other, "baseline")) is None
-    store = FakeStore()
-    for stage in other.stages.values():
-        store.finish(stage, seconds=120.0)
-    del store.finished[model(other, "RFS").key]
-    assert planning.learned(other, store)(model(other, "RFS")) == pytest.approx(120.0)
+class Crossed(Method):
+    """Means of one model, used by another."""
+
+    name: ClassVar[str] = "crossed"
+    how: Literal["expert", "late", "sibling", "back"] = "expert"
+
+    def plan(self, b: Builder) -> Stage:
+        base = b.train()
+        head = b.train(init=base, keep_classifier=False, trainable=("classifier",))
+        means = part("ncm:ClassMeans", tap="box_features_pre_relu")
+        expert = b.train(init=base, keep_classifier=True, classifier=near(b.fit(means, model=base)))
+        if self.how == "expert":
+            return expert
+        if self.how == "late":  # a patch of the baseline that waits for the expert
+            return b.wrap(base, near(b.fit(means, model=expert)))
+        sibling = b.train(
+            init=base, keep_classifier=False, trainable=("classifier",), classifier=near(b.fit(means, model=head))
+        )
+        if self.how == "sibling":  # a head that waits for a head of the same trunk
+            return sibling
+        return b.wrap(head, near(b.fit(means, model=sibling)))
 
 
-def test_fusing_and_a_second_process_cost_less(plan: Plan) -> None:
-    missing, estimate = set(plan.stages), Estimate(COST)
-    wall = {
-        (slots, fuse): planning.wall_seconds(plan, missing, estimate, slots, fuse=fuse)
-        for slots in (1, 2, 8)
-        for fuse in (True, False)
-    }
-    path = planning.critical_path(plan, missing, estimate)
-    values = {k: v for k, v in wall.items() if v is not None}
-    assert len(values) == 6
-    assert path is not None
-    assert all(values[slots, True] < values[slots, False] for slots in (1, 2))
-    assert values[1, True] > values[2, True] >= values[8, True] > path
-    # One process, by hand: data 20; 3 x 900 steps; one pass of 1337; 1 patch; 7 x (15 + 5); 5 starts.
-    assert values[1, True] == pytest.approx(20 + 3 * 180 + 1337 * 0.05 + 0.1 + 7 * 20 + 5 * 6)
-    # Data (its longer split), baseline, x2 (as long as a fused pass and more), predict, evaluate.
-    assert path == pytest.approx(18 + 180 + 180 + 15 + 5)
+def near(means):
+    return part("ncm:NearestMean", means=means, tap="box_features_pre_relu", inner=part("softmax:Softmax"))
+'''
+CROSSED_ROWS = """\
+  expert:        {method: crossed, how: expert}
+  late:          {method: crossed, how: late}
+  sibling:       {method: crossed, how: sibling}
+  back:          {method: crossed, how: back}
+methods_path: crossed.py
+"""
 
 
-def test_nothing_missing_costs_nothing(plan: Plan) -> None:
-    estimate = Estimate(Cost())
-    assert planning.wall_seconds(plan, set(), estimate, 2) == 0
-    assert planning.critical_path(plan, set(), estimate) == 0
-    assert planning.wall_seconds(plan, set(plan.stages), estimate, 2) is None
-    assert planning.critical_path(plan, set(plan.stages), estimate) is None
+@pytest.fixture
+def crossed(write: Write) -> Plan:
+    write(CROSSED, "crossed.py")
+    return plan_of(write(SEVEN + CROSSED_ROWS))
+
+
+@pytest.mark.parametrize("choose", [0, -1], ids=["first", "last"])
+def test_no_two_jobs_wait_for_each_other(crossed: Plan, choose: int) -> None:
+    assert run_all(crossed, lambda ready: ready[choose]) == set(crossed.stages)
+
+
+def test_what_waits_for_more_does_not_ride(crossed: Plan) -> None:
+    """A patch of the baseline that needs another model must not hold up the baseline's own job."""
+    jobs = planning.jobs(crossed, set(crossed.stages), Estimate(COST))
+    data = {key for key, stage in crossed.stages.items() if stage.kind == "data"}
+    base = model(crossed, "baseline").key
+    assert planning.ready(job_with(jobs, base), crossed, data)
+    assert "fit expert" in [unit[0] for unit in named(crossed, job_with(jobs, base))]
+    assert job_with(jobs, model(crossed, "late").key) is not job_with(jobs, base)
+    heads = job_with(jobs, model(crossed, "BAGS").key)
+    assert model(crossed, "sibling").key not in heads.keys
+    assert planning.ready(heads, crossed, data | {base})
+
+
+def test_what_starts_from_a_training_need_not_wait_for_what_rides_with_it(plan: Plan) -> None:
+    """The launcher asks again while the baseline's job goes on with its predictions."""
+    jobs = planning.jobs(plan, set(plan.stages), Estimate(COST))
+    base = model(plan, "baseline").key
+    running = set(job_with(jobs, base).keys)
+    done = {key for key, stage in plan.stages.items() if stage.kind == "data"} | {base}
+    rest = planning.jobs(plan, set(plan.stages) - done - running, Estimate(COST), done=done)
+    first = [set(job.units[0]) for job in rest if planning.ready(job, plan, done)]
+    heads = {model(plan, label).key for label in FUSED}
+    assert all(unit in first for unit in ({model(plan, "x2").key}, {model(plan, "RFS").key}, heads))
+    assert len(first) == 3
+
+
+@pytest.mark.parametrize("label", ["BAGS", "x2", "tau-norm", "cls-retrain"])
+def test_a_stage_that_fails_holds_nothing_up_but_its_row(plan: Plan, label: str) -> None:
+    """Also where its job was killed before the predictions of the others: they must not wait for it."""
+    bad = model(plan, label).key
+    done = run_all(plan, lambda ready: ready[0], {bad})
+    lost = {bad, predict(plan, label).key} | {s.key for s in plan.consumers(predict(plan, label).key)}
+    assert set(plan.stages) - done == lost
+    heads = {model(plan, name).key for name in FUSED}
+    tails = {key for key, s in plan.stages.items() if s.kind in ("predict", "evaluate") and key not in lost}
+    there = set(plan.stages) - tails - {bad}
+    waiting = planning.jobs(plan, tails, Estimate(COST), done=there)
+    assert all(planning.ready(job, plan, there) for job in waiting)
+    assert heads <= there | {bad}
+
+
+# -- predictions of one trunk, and features
+
+
+def test_post_hoc_chains_ride_in_order(write: Write) -> None:
+    rows = "  NCM: {method: ncm}\n  select: {method: tau_norm_select}\n"
+    other = plan_of(write(SEVEN + rows))
+    jobs = planning.jobs(other, set(other.stages), Estimate(COST))
+    chain = named(other, job_with(jobs, model(other, "baseline").key))
+    assert chain[:3] == [["train baseline"], ["fit NCM"], ["patch tau-norm"]]
+    assert chain[5] == ["predict NCM", "predict baseline", "predict select", "predict tau-norm"]
+    assert [unit[0].split()[0] for unit in chain[6:]] == ["evaluate"] * 4
+    base_done = {key for key, s in other.stages.items() if s.kind == "data"} | {model(other, "baseline").key}
+    later = planning.jobs(other, set(job_with(jobs, model(other, "NCM").key).keys) - base_done, Estimate(COST))
+    assert [named(other, job) for job in later] == [chain[1:]]
+
+
+def test_other_thresholds_are_another_pass(plan: Plan, seven: Path) -> None:
+    other = plan_of(seven, "test.score_threshold=0.05")
+    joined = Plan(plan.suite, (*plan.rows, *other.rows), {**plan.stages, **other.stages}, plan.needed_by, 0)
+    groups = planning.fused_groups(joined, joined.stages, "predict")
+    assert sorted(len(group) for group in groups) == [2, 2, 3, 3]
+
+
+def sweep(points: int) -> str:
+    return SEVEN + f'  "tau={{tau}}": {{method: tau_norm, each: {{tau: {[i / 100 for i in range(points)]}}}}}\n'
+
+
+@pytest.mark.parametrize("points", [N_POST_HOC - 2, N_POST_HOC - 1])
+def test_a_sweep_of_post_hoc_rows_keeps_the_trunk_s_features(write: Write, points: int) -> None:
+    other = plan_of(write(sweep(points)))
+    kept = [stage for stage in other.stages.values() if stage.kind == "features"]
+    if points + 1 < N_POST_HOC:  # tau-norm is a row of its own
+        assert kept == []
+        return
+    (stage,) = kept
+    assert stage.inputs["model"] == model(other, "baseline")
+    assert stage.spec["taps"] == ["box_features"]
+    assert stage.key not in {source.key for s in other.stages.values() for source in s.inputs.values()}
+    assert other.needed_by[stage.key] == ("tau-norm", *(f"tau={i / 100:g}" for i in range(points)))
+    job = job_with(planning.jobs(other, set(other.stages), Estimate(COST)), stage.key)
+    kinds = [other.stages[unit[0]].kind for unit in job.units]
+    assert kinds.index("patch") < kinds.index("features") < kinds.index("predict")
+    assert kinds.count("predict") == 1
+
+
+def test_features_hold_the_taps_that_are_named(write: Write) -> None:
+    other = plan_of(write(sweep(4) + "  NCM: {method: ncm}\n"))
+    (stage,) = [stage for stage in other.stages.values() if stage.kind == "features"]
+    assert stage.spec["taps"] == ["box_features", "box_features_pre_relu"]
+
+
+def test_features_beyond_the_bound_are_not_planned_and_it_is_said(write: Write) -> None:
+    other = plan_of(write(sweep(5)), "machine.features_mb=1")
+    assert not [stage for stage in other.stages.values() if stage.kind == "features"]
+    assert len(other.notes) == 1
+    assert "machine.features_mb is 1" in other.notes[0]
+
+
+# -- quick
+
+
+def test_a_plan_of_24_heads_is_quick_and_needs_no_torch(write: Write, tmp_path: Path) -> None:
+    values = [i / 2 for i in range(24)]
+    path = write(SEVEN + f'  "beta={{beta}}": {{method: bags, each: {{beta: {values}}}}}\n')
+    begun = time.process_time()
+    other = plan_of(path)
+    groups = planning.fused_groups(other, other.stages)
+    assert time.process_time() - begun < 1.0
+    assert [len(group) for group in groups] == [24 + len(FUSED) - 1]  # beta=8 is the row BAGS
+    code, modules = loaded(["plan", str(path)], tmp_path)
+    assert code == 0
+    assert "torch" not in modules
 
 
 def test_describe_lists_rows_in_the_table_s_order(plan: Plan) -> None:
@@ -292,14 +390,9 @@ def test_describe_lists_rows_in_the_table_s_order(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("label", "shared"), [("baseline", False), ("RFS", False), ("tau-norm", False), ("x2", True), ("BAGS", True)]
 )
-def test_a_rows_own_schedule_changes_its_last_training_and_no_other(label: str, shared: bool) -> None:
+def test_a_rows_own_schedule_changes_its_last_training_and_no_other(seven: Path, label: str, shared: bool) -> None:
     """Also of a row that is one training, or a patch of one: a setting is never ignored in silence."""
-    sets = [f"rows.{label}.schedule.steps=7"]
-    row = next(
-        r
-        for r in planning.make(commands.open_suite(ROOT / "suites" / "table1.yaml", sets=sets)).rows
-        if r.label == label
-    )
+    row = next(r for r in plan_of(seven, f"rows.{label}.schedule.steps=7").rows if r.label == label)
     assert row.evaluate is not None
     trainings = [stage for stage in walk(row.evaluate) if stage.kind == "train"]
     assert trainings[-1].spec["schedule"]["steps"] == 7

@@ -8,6 +8,7 @@ import pytest
 from tiny_suite import HEADS, SMOKE, Undisturbed, attempts, bring, copied, digests, drive, key_of, tiny, work
 
 from bench import plan as planning
+from bench.cost import Estimate
 from bench.store import Store
 from bench.suite import Suite
 
@@ -106,7 +107,7 @@ def test_alone_they_have_the_same_bits(smoke: Undisturbed, tmp_path: Path) -> No
 
 
 def test_without_fusing_every_head_is_a_job(smoke: Undisturbed) -> None:
-    estimate = planning.Estimate(smoke.suite.sections.cost)
+    estimate = Estimate(smoke.suite.sections.cost)
     heads = {key_of(smoke.plan, label) for label in HEADS}
     assert len(planning.jobs(smoke.plan, heads, estimate, fuse=False)) == 3
     assert len(planning.jobs(smoke.plan, heads, estimate, fuse=True)) == 1

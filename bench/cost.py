@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.disk import read_json
+from bench.errors import UserError
 from bench.key import digest
 from bench.stage import Kind, Stage
 from bench.suite import Cost
@@ -32,6 +33,7 @@ _TRUNKS: Mapping[str, tuple[int, int, int]] = {
 }
 # Training instances of a glyph set as a share of classes x max_instances: 23,179 of 80 x 1,600 on the CPU preset.
 _GLYPH_FILL = 0.18
+ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
 _NO_CLASSES = 80  # of photographs that nobody has read yet
@@ -269,12 +271,16 @@ def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set
     """Learn from stages of other suites and of probes that have a wanted shape."""
     stages: dict[str, Stage] = {}
     for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
-        done = store.done(key)
-        if done is None or key in known:
+        if key in known:
             continue
-        stage = read_stage(store.load, key, stages)
-        if any(shape in wanted for shape, _ in estimate.lengths(stage)):
+        try:
+            stage = read_stage(store.load, key, stages)
+            shapes = {shape for shape, _ in estimate.lengths(stage)}
+        except (UserError, KeyError):  # rotten, or written by another version: it teaches nothing
+            continue
+        if shapes & wanted and (done := store.done(key)) is not None:
             estimate.learn(stage, done)
+            wanted = wanted - {shape for shape in shapes if estimate.times[shape].count >= ENOUGH}
 
 
 @functools.lru_cache(maxsize=65536)

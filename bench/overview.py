@@ -304,6 +304,7 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
         say(
             f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt})"
             f" on {done.environment.get('host', '-')}"
+            + (f", in one pass with {others} more" if (others := int(done.extra.get("fused", 1)) - 1) else "")
         )
         say(f"  outputs: {store.output(stage.key)}")
         return

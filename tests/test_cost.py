@@ -122,6 +122,14 @@ def test_a_short_probe_of_another_suite_teaches(plan: Plan, write: Write) -> Non
     assert planning.learned(other, store)(model(other, "baseline")) == pytest.approx(900 * 0.18)  # the preset's
 
 
+def test_a_stage_that_cannot_be_read_teaches_nothing(plan: Plan, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.add(model(plan, "RFS"))  # without the stages below it
+    (tmp_path / "store" / ("0" * 64)).mkdir()
+    (tmp_path / "store" / ("0" * 64) / "stage.json").write_text("{")
+    assert planning.learned(plan, store)(model(plan, "baseline")) == pytest.approx(900 * 0.18)
+
+
 def test_fusing_and_a_second_process_cost_less(plan: Plan) -> None:
     missing, estimate = set(plan.stages), Estimate(COST)
     wall = {

@@ -27,6 +27,7 @@ from bench.trunk import read_stage, trunk_of
 DETECTIONS = "detections.safetensors"
 PROPOSALS = "proposals.safetensors"
 CLASSIFIER = "classifier.json"
+FIELDS = ("image", "boxes", "scores", "labels")  # of bench.detection.contract.Detections
 
 
 @dataclass
@@ -35,8 +36,8 @@ class Head:
 
     work: Work
     classifier: Classifier
-    found: list[Detections] = field(default_factory=list)
-    decided: list[dict[str, Tensor]] = field(default_factory=list)
+    found: list[dict[str, Tensor]] = field(default_factory=list)  # of each batch, on the CPU
+    decided: list[Tensor] = field(default_factory=list)
     error: Exception | None = None
 
 
@@ -59,20 +60,21 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
             heads.append(Head(work, classifier.to(device).eval()))
         except Exception as error:  # a part that is gone, say: the others go on
             errors[work.key] = error
-    if heads:
-        _pass(lead, heads, device)
+    proposals = _pass(lead, heads, device) if heads else []
     for head in heads:
         if head.error is None:
             try:
-                _write(head)
+                _write(head, proposals)
             except Exception as error:
                 head.error = error
         errors[head.work.key] = head.error
     return [errors[work.key] for work in works]
 
 
-def _pass(lead: Work, heads: list[Head], device: str) -> None:
-    """Show every picture once; every head reads what the trunk says of it."""
+def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]:
+    """Show every picture once; every head reads what the trunk says of it. Returns the proposals of each batch, which
+    all heads share: picture and box in original pixels."""
+    proposals: list[dict[str, Tensor]] = []
     test = specs.Test.model_validate(lead.spec["test"])
     taps = sorted({tap for head in heads for tap in head.classifier.inputs})
     known = kept(lead.store, lead.key, taps)
@@ -86,25 +88,27 @@ def _pass(lead: Work, heads: list[Head], device: str) -> None:
         for i, (frame, out) in enumerate(batches):
             lead.stop.check()
             active = [head for head in heads if head.error is None]
+            proposals.append(_proposals(out, frame))
             for head in active:
                 begun = time.perf_counter()
                 try:
-                    detections, decisions = predict_batch(head.classifier, out, frame, test)
+                    found, decided = predict_batch(head.classifier, out, frame, test)
                 except Exception as error:  # whatever it is, the other heads over this trunk go on
                     head.error = error
                     continue
-                head.found.append(detections)
-                head.decided.append(decisions)
+                head.found.append({name: getattr(found, name).cpu() for name in FIELDS})
+                head.decided.append(decided.cpu())
                 head.work.own_seconds += time.perf_counter() - begun
                 head.work.progress(i + 1, total)
             if not active:
-                return
+                break
+    return proposals
 
 
 def predict_batch(
     classifier: Classifier, out: PredictOutput, frame: Frame, test: specs.Test
-) -> tuple[Detections, dict[str, Tensor]]:
-    """Detections of a batch; for each proposal its box (original pixels) and class (C: background, -1: no p_bg)."""
+) -> tuple[Detections, Tensor]:
+    """Detections of a batch, and the class of each proposal (int32 N; C: background, -1: no p_bg)."""
     p_NC, p_bg_N = classifier.scores(classifier(out.taps).float())
     detections = postprocess(
         p_NC,
@@ -116,27 +120,24 @@ def predict_batch(
         scale=frame.scale,
         image_index=frame.image_index,
     )
-    return detections, _decisions(out, p_NC, p_bg_N, frame)
-
-
-def _decisions(out: PredictOutput, p_NC: Tensor, p_bg_N: Tensor | None, frame: Frame) -> dict[str, Tensor]:
     if p_bg_N is None:
-        predicted = torch.full_like(out.image_N, -1)
-    else:
-        predicted = torch.cat([p_NC, p_bg_N[:, None]], dim=1).argmax(dim=1)
+        return detections, torch.full_like(out.image_N, -1).int()
+    return detections, torch.cat([p_NC, p_bg_N[:, None]], dim=1).argmax(dim=1).int()
+
+
+def _proposals(out: PredictOutput, frame: Frame) -> dict[str, Tensor]:
     index = torch.tensor(frame.image_index, device=out.image_N.device)
     scale = torch.tensor([(sx, sy, sx, sy) for sy, sx in frame.scale], device=out.image_N.device)
     boxes = out.proposals_N4.float() / scale[out.image_N]
-    return {"image": index[out.image_N].int(), "boxes": boxes, "predicted": predicted.int()}
+    return {"image": index[out.image_N].int().cpu(), "boxes": boxes.cpu()}
 
 
-def _write(head: Head) -> None:
+def _write(head: Head, proposals: list[dict[str, Tensor]]) -> None:
     out = head.work.out
-    names = ("image", "boxes", "scores", "labels")
-    found = {name: torch.cat([getattr(d, name) for d in head.found]).cpu() for name in names}
-    decided = {name: torch.cat([d[name] for d in head.decided]).cpu() for name in ("image", "boxes", "predicted")}
+    found = {name: torch.cat([batch[name] for batch in head.found]) for name in FIELDS}
+    places = {name: torch.cat([batch[name] for batch in proposals]) for name in ("image", "boxes")}
     checkpoint.write_tensors(out / DETECTIONS, _by_image(found))
-    checkpoint.write_tensors(out / PROPOSALS, _by_image(decided))
+    checkpoint.write_tensors(out / PROPOSALS, _by_image({**places, "predicted": torch.cat(head.decided)}))
     weights = head.classifier.class_weights()
     norms = None if weights is None else [float(v) for v in weights.detach().float().norm(dim=1).cpu()]
     write_json(out / CLASSIFIER, {"weight_norms": norms})

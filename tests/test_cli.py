@@ -12,6 +12,7 @@ from bench import plan as planning
 from tests.conftest import ROOT, Bench, Write
 
 TABLE1 = ROOT / "suites" / "table1.yaml"
+SMOKE = ROOT / "suites" / "smoke.yaml"
 COMMANDS = ("run", "plan", "status", "report", "why", "methods", "sync", "ui")
 
 
@@ -28,9 +29,9 @@ def test_help_teaches(call: Bench) -> None:
 
 
 def test_plan_names_stages_and_what_is_shared(call: Bench) -> None:
-    said = call("plan", TABLE1)
+    said = call("plan", SMOKE)
     assert said.code == 0
-    assert "table1: 7 rows x 1 seed -> 23 stages (40 unshared), 0 done" in said.out
+    assert "smoke: 7 rows x 1 seed -> 23 stages (40 unshared), 0 done" in said.out
     assert "shared: baseline by 6 rows; fused: cls-retrain + re-weight-cls + BAGS" in said.out
     for kind in ("data", "train", "patch", "predict", "evaluate"):
         assert said.out.count(f"\n{kind} ") == {"data": 2, "train": 6, "patch": 1}.get(kind, 7)
@@ -38,7 +39,7 @@ def test_plan_names_stages_and_what_is_shared(call: Bench) -> None:
 
 
 def test_plan_json(call: Bench) -> None:
-    said = json.loads(call("plan", TABLE1, "--json").out)
+    said = json.loads(call("plan", SMOKE, "--json").out)
     assert len(said["stages"]) == 23
     known = {stage["key"] for stage in said["stages"]}
     for stage in said["stages"]:
@@ -49,10 +50,10 @@ def test_plan_json(call: Bench) -> None:
         assert stage["seconds"] is None or stage["seconds"] > 0
         assert len(stage["key"]) == 64
     assert said["stages"][0]["rows"] == ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]
-    assert (said["suite"], said["unshared"], said["done"], said["skipped"]) == ("table1", 40, 0, {})
+    assert (said["suite"], said["unshared"], said["done"], said["skipped"]) == ("smoke", 40, 0, {})
     assert len(said["fused"]) == 1
     assert len(said["fused"][0]) == 3
-    assert json.loads(call("plan", TABLE1, "--json", "--no-fuse").out)["fused"] == []
+    assert json.loads(call("plan", SMOKE, "--json", "--no-fuse").out)["fused"] == []
 
 
 def test_options_reach_the_plan(call: Bench) -> None:
@@ -63,11 +64,11 @@ def test_options_reach_the_plan(call: Bench) -> None:
 
 
 def test_status_without_a_store(call: Bench) -> None:
-    said = call("status", TABLE1)
+    said = call("status", SMOKE)
     assert said.code == 0
     assert said.out.count("missing ") == 23
     assert not Path("store").exists()
-    assert json.loads(call("status", TABLE1, "--json").out)["stages"][0]["state"] == "missing"
+    assert json.loads(call("status", SMOKE, "--json").out)["stages"][0]["state"] == "missing"
 
 
 def test_show_config_is_yaml_that_gives_the_same_keys(call: Bench, tmp_path: Path) -> None:

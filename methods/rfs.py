@@ -29,7 +29,7 @@ class RepeatFactorSampling(Method):
 
     name: ClassVar[str] = "rfs"
     start: Literal["scratch", "baseline"] = "scratch"
-    t: Annotated[float, Field(gt=0)] | ImageThreshold = 0.001
+    t: Annotated[Annotated[float, Field(gt=0)] | ImageThreshold, Field(examples=[{"images": 8}])] = 0.001
     power: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     # DEVIATION: BAGS' released code rounds as "bags"; the default here is the definition of the LVIS paper.
     rounding: Literal["stochastic", "ceil", "bags"] = "stochastic"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contract_check import outcome, recipe, training
+from bench.contract_check import effect, outcome, recipe, training
 from bench.contract_check.contract import Check, Finding, trace_of
 from bench.errors import UserError
 from bench.method import Method, discover, method_named
@@ -23,7 +23,7 @@ CHECKS = (
     Check("fused", "trained in one pass with plain classifiers equals alone", training.fused_equals_alone),
     Check("scores", "detections and scores are well-formed", outcome.predicts_well_formed),
     Check("edges", "a batch without foreground, a picture without proposals", outcome.stands_edge_batches),
-    Check("effect", "every setting changes a result", training.settings_change_a_result),
+    Check("effect", "every setting changes a result", effect.settings_change_a_result),
 )
 
 

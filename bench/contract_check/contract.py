@@ -122,7 +122,8 @@ class Subject:
 
     @cached_property
     def variants(self) -> list[Subject]:
-        """The defaults, and each setting's word (`trainable: classifier`) that makes other parameters learn.
+        """The defaults, and each word of a setting (`trainable: classifier`) that makes other parameters learn, or lets
+        them start elsewhere.
 
         Raises:
             DoesNotApply: none of them trains anything beyond the baseline, or the defaults do not run.
@@ -141,8 +142,8 @@ class Subject:
             self.place.bring(*variant.own_trainings)
         return variants
 
-    def _learning(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(stage.spec["trainable"]) for stage in self.own_trainings)
+    def _learning(self) -> tuple[tuple[bool, tuple[str, ...]], ...]:
+        return tuple(("init" in stage.inputs, tuple(stage.spec["trainable"])) for stage in self.own_trainings)
 
     def trainings(self) -> Iterator[tuple[Subject, Stage]]:
         """The trainings of all variants, done."""

@@ -29,7 +29,7 @@ def predicts_well_formed(subject: Subject) -> str | None:
     place, predict = subject.place, subject.result.inputs["predict"]
     split = open_split(place.store.output(predict.inputs["val"].key), None)
     found = {n: t.numpy() for n, t in read_tensors(place.store.output(predict.key) / DETECTIONS).items()}
-    _check_detections(found, split, int(predict.spec["test"]["max_detections"]))
+    check_detections(found, split, int(predict.spec["test"]["max_detections"]))
     decided = read_tensors(place.store.output(predict.key) / PROPOSALS)["predicted"]
     C = split.num_classes
     if len(decided) and (int(decided.min()) < -1 or int(decided.max()) > C):
@@ -101,7 +101,7 @@ def _check_background_loss(classifier: Classifier) -> None:
             )
 
 
-def _check_detections(found: dict[str, np.ndarray], split: Split, most: int) -> None:
+def check_detections(found: dict[str, np.ndarray], split: Split, most: int) -> None:
     image, boxes, scores, labels = (found[name] for name in ("image", "boxes", "scores", "labels"))
     if len(image) == 0:
         raise Broken("there is no detection at all", "are the scores above the threshold?")

@@ -58,11 +58,11 @@ def settings_reach_the_key(subject: Subject) -> str | None:
     if not names:
         raise DoesNotApply("it has no settings")
     keys = Keys(subject)
-    unseen = []
+    idle: list[str] = []
     for name in names:
-        options = values.other_values(subject.kind, name, keys.base)
+        options = keys.options(name)
         if not options:
-            unseen.append(name)
+            idle.append(name)
             continue
         dead = [value for value in options if not keys.moved(name, value)]
         listed = values.choices(subject.kind, name)
@@ -72,9 +72,10 @@ def settings_reach_the_key(subject: Subject) -> str | None:
                 f"setting '{name}' does not change the key of the result ({_shown(name, named or dead)})",
                 "hand it to the part or stage that uses it; two rows that differ in it share one result now",
             )
-    if len(unseen) == len(names):
-        raise DoesNotApply(_unseen(unseen))
-    return _unseen(unseen) if unseen else None
+    remark = unseen(idle, "no other legal value is known") if idle else None
+    if remark and len(idle) == len(names):
+        raise DoesNotApply(remark)
+    return remark
 
 
 def settings_come_back_from_json(subject: Subject) -> str | None:
@@ -131,9 +132,16 @@ class Keys:
                 yield {**self.base, other: value}
 
     def others(self) -> Iterator[tuple[str, Any]]:
-        for name in self.subject.kind.model_fields:
-            for value in values.other_values(self.subject.kind, name, self.base):
+        """Every other value of every setting that is legal beside the defaults; those that switch most come first."""
+        kind = self.subject.kind
+        for name in sorted(kind.model_fields, key=lambda name: values.rank(kind, name)):
+            for value in values.other_values(kind, name, self.base):
                 yield name, value
+
+    def options(self, name: str) -> list[Any]:
+        """Other values of a setting: beside the defaults, or, where none is legal there, beside another's value."""
+        found = (values.other_values(self.subject.kind, name, around) for around in self.surroundings(name))
+        return next((options for options in found if options), [])
 
 
 def _probe(subject: Subject, *, other: bool) -> Said:
@@ -167,5 +175,6 @@ def _shown(name: str, tried: list[Any]) -> str:
     return ", ".join(f"{name}={value!r}" for value in tried[:4]) + (", ..." if len(tried) > 4 else "")
 
 
-def _unseen(names: list[str]) -> str:
-    return f"not looked at: {', '.join(names)} (no other legal value; name one with Field(examples=[...]))"
+def unseen(names: list[str], reason: str) -> str:
+    """The remark on settings that a check could not judge."""
+    return f"not looked at: {', '.join(names)} ({reason}; name a telling value with Field(examples=[...]))"

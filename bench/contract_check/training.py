@@ -1,33 +1,23 @@
-"""Checks of training: what moves, what a restart changes, what a shared pass changes, what a setting changes. Separate
-because each of them runs stages more than once.
-
-Shape legend: N RoIs, C foreground classes.
-"""
+"""Checks of training: what moves, what a restart changes, what a shared pass changes. Separate because each of them
+trains a stage more than once."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench import plan as planning
-from bench.contract_check import tiny, values
+from bench.contract_check import tiny
 from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.outcome import made_taps
-from bench.contract_check.place import STOP_AT, Place, RunFailed
-from bench.contract_check.recipe import Keys, Settings
+from bench.contract_check.place import STOP_AT, Place
 from bench.detection.contract import Detector
 from bench.events import read_events
 from bench.method import discover
 from bench.run.model import load_model, state_of
 from bench.stage import Stage
-
-RESULTS = ("model.safetensors", "fit.safetensors", "detections.safetensors", "proposals.safetensors")
-MOST_RUNS = 24  # of the tiny suite, to see what a method's settings change; about 0.3 s each
 
 
 def runs(subject: Subject) -> str | None:
@@ -150,90 +140,6 @@ def _compare_fused(place: Place, variant: Subject, unit: list[Stage]) -> None:
                 "a classifier must not edit taps or targets in place, nor draw from anything but context.generator, "
                 "nor keep state in its class or module",
             )
-
-
-def settings_change_a_result(subject: Subject) -> str | None:
-    """Every setting, beside some value of another at most, changes weights, detections or decisions."""
-    subject.ran()
-    keys, unseen = Keys(subject), []
-    effects = _Effects(subject.place, subject, keys)
-    for name in subject.kind.model_fields:
-        options = values.other_values(subject.kind, name, keys.base)
-        if not options:
-            continue  # the check of keys says so
-        seen = effects.of(name, options)
-        if seen is None:
-            unseen.append(name)
-        elif not seen:
-            raise Broken(
-                f"setting '{name}' is in the key but changes neither weights nor detections "
-                f"(tried {', '.join(repr(v) for v in options[:5])})",
-                "the code that it is handed to ignores it. If it shows on larger data alone, name a value that shows "
-                "on a few pictures of 8 classes with 1 to 30 instances: Field(examples=[...])",
-            )
-    if not keys.subject.kind.model_fields:
-        raise DoesNotApply("it has no settings")
-    return f"not looked at for time: {', '.join(unseen)}" if unseen else None
-
-
-class _Effects:
-    """Results of a method under settings, as digests of what its row stores; at most MOST_RUNS of them are made."""
-
-    def __init__(self, place: Place, subject: Subject, keys: Keys) -> None:
-        self.place, self.subject, self.keys = place, subject, keys
-        self.left = MOST_RUNS
-        self._known: dict[str, Mapping[str, str] | None] = {}
-
-    def of(self, name: str, options: list[Any]) -> bool | None:
-        """Whether some value shows; None where the runs were used up before one did."""
-        compared = False
-        for around, value in self._trials(name, options):
-            without, having = self.keys.of(around), self.keys.of({**around, name: value})
-            if without is None or having is None or without == having:
-                continue
-            if self.left <= 0 and not {without, having} <= set(self._known):
-                return None
-            one, other = ({**around}, {**around, name: value})
-            if self._result(one) is not None and self._result(other) is not None:
-                compared = True
-                if self._result(one) != self._result(other) or self._detections(one) != self._detections(other):
-                    return True
-        return False if compared else None
-
-    def _trials(self, name: str, options: list[Any]) -> Iterator[tuple[Settings, Any]]:
-        """The defaults with several values; then beside one value of another setting, the nearest first."""
-        yield from ((self.keys.base, value) for value in options[:5])
-        yield from itertools.product(itertools.islice(self.keys.surroundings(name), 1, None), options[:2])
-
-    def _result(self, settings: Settings) -> Mapping[str, str] | None:
-        """Digests of the model; None where this data refuses the settings.
-
-        Raises:
-            Broken: its code ends with an error that is not the user's.
-        """
-        key = self.keys.of(settings)
-        assert key is not None
-        if key not in self._known:
-            self.left -= 1
-            self._known[key] = self._stored(settings, self._predict(settings).inputs["model"])
-        return self._known[key]
-
-    def _detections(self, settings: Settings) -> Mapping[str, str] | None:
-        return self._stored(settings, self._predict(settings))
-
-    def _predict(self, settings: Settings) -> Stage:
-        return tiny.result_of(self.place.suite, tiny.made(self.subject.kind, settings)).inputs["predict"]
-
-    def _stored(self, settings: Settings, stage: Stage) -> Mapping[str, str] | None:
-        try:
-            self.place.bring(stage)
-        except RunFailed as failed:
-            if "Traceback" not in failed.trace:
-                return None
-            shown = {name: value for name, value in settings.items() if value != self.keys.base[name]}
-            raise Broken(f"with {shown} its {failed}", "legal settings run, or the recipe refuses them") from failed
-        held = self.place.digests(self.place.store, stage)
-        return {file: digest for file, digest in held.items() if file in RESULTS}
 
 
 def _may_move(live: Detector, name: str, named: tuple[str, ...], learning: set[str], parameters: set[str]) -> bool:

@@ -29,15 +29,18 @@ def other_values(kind: type[Method], name: str, base: Mapping[str, Any]) -> list
     Args:
         kind: the method.
         name: of the setting.
-        base: settings that are legal together, JSON-like.
+        base: the settings beside which they must be legal, JSON-like; none are where these are not legal themselves.
     """
     schema, defined = _schema(kind)
-    now = kind.model_validate(dict(base)).model_dump(mode="python")[name]
+    try:
+        now = kind.model_validate(dict(base)).model_dump()[name]
+    except ValidationError:
+        return []
     seen = {digest(now)}
     found = []
     for value in itertools.islice(_candidates(schema.get(name, {}), defined, canonical(now)), 200):
         try:
-            typed = kind.model_validate({**base, name: value}).model_dump(mode="python")[name]
+            typed = kind.model_validate({**base, name: value}).model_dump()[name]
         except ValidationError:
             continue
         if digest(typed) not in seen:
@@ -50,6 +53,11 @@ def choices(kind: type[Method], name: str) -> list[Any]:
     """The values that a setting lists by name (a Literal's words, true and false); empty where it lists none."""
     schema, defined = _schema(kind)
     return list(_listed(schema.get(name, {}), defined))
+
+
+def rank(kind: type[Method], name: str) -> int:
+    """How likely a setting's other values are to make another setting matter: its examples, words, the rest."""
+    return 0 if _schema(kind)[0].get(name, {}).get("examples") else 1 if choices(kind, name) else 2
 
 
 def required(kind: type[Method]) -> dict[str, Any]:
@@ -85,8 +93,9 @@ def _candidates(schema: Schema, defined: Schema, now: Any) -> Iterator[Any]:
     options = [option for word in ("anyOf", "oneOf", "allOf") for option in schema.get(word, ())]
     if "$ref" in schema:
         options.append(defined[schema["$ref"].rsplit("/", 1)[-1]])
-    for option in options:
-        yield from _candidates(option, defined, now)
+    missing = object()
+    for turn in itertools.zip_longest(*(_candidates(o, defined, now) for o in options), fillvalue=missing):
+        yield from (value for value in turn if value is not missing)  # so that no form of a union is cut off
     yield from schema.get("enum", ())
     if "const" in schema:
         yield schema["const"]

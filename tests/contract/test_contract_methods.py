@@ -39,6 +39,8 @@ def test_a_method_keeps_its_promises(kind: type[Method], engine: str, place_of: 
         for finding in findings:
             if finding.state == "skip":
                 assert finding.message.startswith(REASONS[finding.check])
+            else:
+                assert "not looked at" not in finding.message
 
 
 def test_an_engine_that_every_installation_has_is_checked(place: Place) -> None:

@@ -1,0 +1,72 @@
+"""Every suite of the house, cut down to seconds, down to the table and the figures that it ends in."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tiny_suite import ROOT, bring
+
+from bench import commands
+from bench import plan as planning
+from bench.store import Store
+
+SETS = (
+    "data.classes=8", "data.size=64", "data.max_instances=30", "data.val_instances=2", "input.min_size=64",
+    "input.max_size=64", "schedule.steps=12", "schedule.batch=4", "schedule.lr=0.02", "schedule.warmup=3",
+    "stages.second={steps: 3, lr: 0.01}", "stages.classifier_only={steps: 4, lr: 0.01}",
+    "stages.tune={steps: 3, lr: 1e-3}", "test.bins=[5, 15, 25]",
+)  # fmt: skip
+# Rows of each suite, and the figures that it names (without them: AP by bin, and weight norms).
+ENDS = {
+    "table1": (15, ["ap_by_bin", "weight_norms"]),
+    "table4": (7, ["bars"]),
+    "table5": (5, ["bars"]),
+    "figure1": (2, ["weight_norms"]),
+    "figure3": (4, ["weight_norms"]),
+    "figure4": (13, ["sweep_beta"]),
+    "figure5_left": (19, ["sweep_beta"]),
+    "figure5_right": (14, ["bars", "sweep_tau"]),
+    "head_schedule": (46, ["sweep_schedule_lr"]),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store, as a user has it: whichever suite comes first trains the baseline of all."""
+    return tmp_path_factory.mktemp("suites") / "store"
+
+
+def test_all_suites_are_here() -> None:
+    named = {path.stem for path in (ROOT / "suites").glob("*.yaml")} - {"smoke"}
+    assert named == set(ENDS)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_suite_runs_to_its_table_and_figures(
+    name: str, root: Path, tmp_path: Path, surroundings: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "suites" / f"{name}.yaml").read_text()
+    (tmp_path / f"{name}.yaml").write_text(re.sub(r"schedule\.steps: \[[^]]*\]", "schedule.steps: [2, 4]", text))
+    sets = [one for one in SETS if one.split(".")[0] != "stages" or "stages:" in text]
+    suite = commands.open_suite(tmp_path / f"{name}.yaml", sets=sets)
+    outcomes = bring(suite, root)
+    assert {outcome.state for outcome in outcomes.values()} <= {"done"}, outcomes
+    rows, figures = ENDS[name]
+    if name == "head_schedule":
+        rows -= 15  # two lengths in place of three
+    table = commands.report_json(suite, root)
+    assert len(table) == rows
+    assert all(row["metrics"]["AP"]["mean"] is not None for row in table)
+    commands.report(suite, root, Console(), tmp_path / "report")
+    drawn = sorted(path.stem for path in (tmp_path / "report").glob("*.png"))
+    assert drawn == figures, capsys.readouterr().out
+    for stem in drawn:
+        assert (tmp_path / "report" / f"{stem}.svg").stat().st_size > 1000
+        with (tmp_path / "report" / f"{stem}.csv").open() as file:
+            assert len(list(csv.reader(file))) > 2
+    plan, store = planning.make(suite), Store(root)
+    assert all(store.done(key) is not None for key in plan.stages)

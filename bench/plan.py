@@ -256,12 +256,17 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
         for name, group in groups.items()
     }
     ordered: list[tuple[str, ...]] = []
-    left = sorted(groups, key=lambda name: ORDER[groups[name][0].kind])  # stable: the plan's order inside a kind
+    left = sorted(groups, key=lambda name: _place(groups[name][0]))  # stable: the plan's order among equals
     while left:
         name = next(name for name in left if not waits[name].intersection(left))
         left.remove(name)
         ordered.append(tuple(sorted(stage.key for stage in groups[name])))
     return ordered
+
+
+def _place(stage: Stage) -> tuple[int, bool]:
+    """By kind; val before train, so that who waits for train finds both, and what it predicts can ride in its job."""
+    return ORDER[stage.kind], stage.kind == "data" and stage.spec["split"] == "train"
 
 
 def _group(stage: Stage) -> str:

@@ -119,6 +119,16 @@ def test_within_a_job_what_is_made_comes_before_what_needs_it(plan: Plan) -> Non
             seen |= set(unit)
 
 
+def test_val_is_made_before_train_so_that_predictions_ride_in_their_training_s_job(plan: Plan) -> None:
+    data = next(job for job in planning.jobs(plan, set(plan.stages), Estimate(COST)) if job.units[0][0] in plan.stages
+                and plan.stages[job.units[0][0]].kind == "data")  # fmt: skip
+    assert [plan.stages[key].spec["split"] for key in data.keys] == ["val", "train"]
+    missing = set(plan.stages) - set(data.keys)  # train is there: so is val, and nothing waits for it elsewhere
+    base = next(job for job in planning.jobs(plan, missing, Estimate(COST), done=set(data.keys))
+                if model(plan, "baseline").key in job.keys)  # fmt: skip
+    assert "predict" in {plan.stages[key].kind for key in base.keys}
+
+
 def test_without_fusing_each_training_is_a_job(plan: Plan) -> None:
     jobs = planning.jobs(plan, set(plan.stages), Estimate(COST), fuse=False)
     assert all(len(unit) == 1 for job in jobs for unit in job.units)

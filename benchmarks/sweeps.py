@@ -90,18 +90,24 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     plan, store = planning.make(suite), Store(store_path)
     for stage in plan.stages.values():
         store.add(stage)
+    work = Job._unit
+
+    def unit(job: Job, store: Store, keys: Sequence[str], *rest: Any) -> Any:
+        cpu, wall = _cpu(), time.monotonic()
+        outcomes = work(job, store, keys, *rest)
+        kind = plan.stages[keys[0]].kind
+        bill.stages.setdefault(kind, Spent()).add(_cpu() - cpu, time.monotonic() - wall, len(keys))
+        bill.units.append([kind, len(keys)])
+        return outcomes
+
+    setattr(Job, "_unit", unit)  # noqa: B010 - the only place where a job's stages can be told apart
     wanted = {key for key, s in plan.stages.items() if not baseline_only or _is_baseline(s.kind, s.inputs)}
     while missing := {key for key in wanted if not planning.fresh(plan.stages[key], store)}:
         done = set(plan.stages) - {key for key, s in plan.stages.items() if not planning.fresh(s, store)}
         jobs = planning.jobs(plan, missing, planning.learned(plan, store), fuse=True)
         job = next(job for job in jobs if planning.ready(job, plan, done))
-        for unit in job.units:
-            cpu, wall = _cpu(), time.monotonic()
-            outcomes = Job(str(store_path), (unit,), suite.sections.machine)()
-            assert all(outcome.state == "done" for outcome in outcomes.values()), outcomes
-            kind = plan.stages[unit[0]].kind
-            bill.stages.setdefault(kind, Spent()).add(_cpu() - cpu, time.monotonic() - wall, len(unit))
-            bill.units.append([kind, len(unit)])
+        outcomes = Job(str(store_path), job.units, suite.sections.machine)()
+        assert all(outcome.state == "done" for outcome in outcomes.values()), outcomes
     return bill
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -129,7 +130,7 @@ def _loop(
             with trunk:
                 out = detector.train_forward(batch, Draws(seed, phase, step), trunk_losses=not frozen, taps=taps)
             for learner in active:
-                total = learner.total
+                total, begun = learner.total, time.perf_counter()
                 context = Context(step, step / total, Draws(seed, phase, step).generator("classifier"))
                 try:
                     losses = out.losses | learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
@@ -137,6 +138,8 @@ def _loop(
                 except Exception as error:  # whatever it is, the other heads over this trunk go on
                     learner.error = error
                     continue
+                if frozen:  # what this head costs beside the trunk that all share
+                    learner.work.own_seconds += time.perf_counter() - begun
                 if (step + 1) % max(1, total // CURVE_POINTS) == 0:
                     learner.work.metrics(step + 1, lr=rate(learner.schedule, step, total), **values)
                 learner.step = step + 1

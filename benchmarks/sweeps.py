@@ -90,7 +90,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     plan, store = planning.make(suite), Store(store_path)
     for stage in plan.stages.values():
         store.add(stage)
-    work = Job._unit
+    work = Job.unit
 
     def unit(job: Job, store: Store, keys: Sequence[str], *rest: Any) -> Any:
         cpu, wall = _cpu(), time.monotonic()
@@ -100,7 +100,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
         bill.units.append([kind, len(keys)])
         return outcomes
 
-    setattr(Job, "_unit", unit)  # noqa: B010 - the only place where a job's stages can be told apart
+    setattr(Job, "unit", unit)  # noqa: B010 - the only place where a job's stages can be told apart
     wanted = {key for key, s in plan.stages.items() if not baseline_only or _is_baseline(s.kind, s.inputs)}
     while missing := {key for key in wanted if not planning.fresh(plan.stages[key], store)}:
         done = set(plan.stages) - {key for key, s in plan.stages.items() if not planning.fresh(s, store)}

@@ -120,7 +120,7 @@ class Place:
         log = io.StringIO()
         job = Job(str(store.root), (), self.suite.sections.machine)
         with contextlib.redirect_stderr(log):
-            outcomes = job._unit(store, sorted(stage.key for stage in unit), StopFlag() if stop is None else stop)
+            outcomes = job.unit(store, sorted(stage.key for stage in unit), StopFlag() if stop is None else stop)
         expected = "done" if stop is None else "stopped"  # a flag is false until it is raised
         for stage in unit:
             outcome: Outcome = outcomes[stage.key]

@@ -59,16 +59,21 @@ class Job:
             stop.install()
         store = Store(Path(self.store))
         outcomes: dict[str, Outcome] = {}
+        sound: set[tuple[str, str]] = set()
         for unit in self.units:
             if stop:
                 outcomes |= dict.fromkeys(unit, Outcome("stopped"))
             else:
-                outcomes |= self._unit(store, unit, stop)
+                outcomes |= self.unit(store, unit, stop, sound)
         return outcomes
 
-    def _unit(self, store: Store, keys: Sequence[str], stop: StopFlag) -> dict[str, Outcome]:
+    def unit(
+        self, store: Store, keys: Sequence[str], stop: StopFlag, sound: set[tuple[str, str]] | None = None
+    ) -> dict[str, Outcome]:
+        """One unit. `sound`: what this job has verified, key and digest; a sweep's thirty short stages read the same
+        data, and a training takes long enough for a disk to rot."""
+        sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
-        sound: dict[str, bool] = {}
         with contextlib.ExitStack() as leases:
             works = []
             for key in sorted(keys):  # in key order and without blocking: two fused jobs cannot deadlock
@@ -79,12 +84,14 @@ class Job:
                     outcomes[key] = outcome
             if works:
                 outcomes |= self._execute(store, works)
+                if works[0].stage["kind"] == "train":
+                    sound.clear()
         return outcomes
 
     def _begin(
-        self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack, sound: dict[str, bool]
+        self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack, sound: set[tuple[str, str]]
     ) -> Work | Outcome:
-        """Take the lease of a stage whose sources are sound; `sound` keeps what was read for the others of its unit."""
+        """Take the lease of a stage whose sources are sound; `sound` keeps what was read for the others of this job."""
         try:
             stage = store.load(key)
             if is_fresh(store, stage):
@@ -99,16 +106,18 @@ class Job:
             if store.done(key) is not None:  # made by somebody between our look and our lease
                 return Outcome("done")
             for source, direct in sources(store, stage).items():
-                if store.done(source) is None:
+                held = store.done(source)
+                if held is None:
                     return Outcome("waiting", f"{source[:6]} that it is made from is not there")
                 # Pictures further down are not read; weights and settings along a model's lineage are.
                 if not (direct or store.load(source)["kind"] != "data"):
                     continue
-                if source not in sound:
-                    sound[source] = store.verify(source)
-                if not sound[source]:
+                if (source, held.digest) in sound:
+                    continue
+                if not store.verify(source):
                     store.discard(source)
                     return Outcome("waiting", f"{source[:6]} that it is made from was corrupt and will be made again")
+                sound.add((source, held.digest))
             return self._work(store, key, lease, stop)
         except UserError as error:
             return Outcome("failed", str(error), error.exit_code)

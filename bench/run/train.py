@@ -219,11 +219,11 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
         wanted = not trainable or "classifier" in trainable or own.get(name) in trainable
         parameter.requires_grad_(wanted and parameter.requires_grad)
     # A stage that trains any of its classifier stores all of it: a group's weights alone would be half a classifier.
-    saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()} if learns else {}
-    if not only_classifier(trainable):
+    saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
+    if not only_classifier(trainable):  # in the model's order, in which the gradient's norm is summed
         state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
-        below = {n: t for n, t in state.items() if not n.startswith("classifier.")}
-        saved |= {n: t for n, t in below.items() if not trainable or detector.group_of(n) in trainable}
+        saved = {n: t for n, t in state.items() if not trainable or n in saved or detector.group_of(n) in trainable}
+        saved = {n: t for n, t in saved.items() if learns or not n.startswith("classifier.")}
     parameters = [t for t in saved.values() if isinstance(t, nn.Parameter) and t.requires_grad]
     schedule = _schedule(work)
     sgd = torch.optim.SGD(

@@ -16,10 +16,10 @@ TOY = json.loads((Path(__file__).parent / "toy_values.json").read_text())
 LVIS = Path(__file__).parents[3] / "shared/reference/lvis_v0.5_train_counts.csv"
 
 
-def head(counts: Sequence[int], features: int = 4) -> HeadSpec:
+def head(counts: Sequence[int], features: int = 4, roi_shape: tuple[int, int, int] = (2, 2, 2)) -> HeadSpec:
     """A head over classes with these training instances."""
     n = tuple(counts)
-    return HeadSpec(len(n), features, (8, 7, 7), n, n, 100, n, n)
+    return HeadSpec(len(n), features, roi_shape, n, n, 100, n, n)
 
 
 def targets(labels: Sequence[int] | Tensor) -> Targets:

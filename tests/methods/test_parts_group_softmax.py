@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from heads import context, head, targets, total
+from rois import context, head, targets, total
 
 from bench import commands
 from bench.errors import UserError

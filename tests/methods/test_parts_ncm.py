@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from heads import context, head, targets
+from rois import context, head, targets
 
 from bench import commands
 from bench.detection.contract import Classifier, Context, Seen, Taps, Targets

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from heads import context, head, targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rois import context, head, targets
 
 from bench import commands
 from bench.detection.contract import Taps

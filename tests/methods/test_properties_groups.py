@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from heads import context, head, targets, total
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rois import context, head, targets, total
 
 from bench.detection.contract import Seen, Taps
 from bench.key import canonical, part

@@ -4,7 +4,9 @@ says what is done in which order, and from cost.py, which knows single stages.
 
 from __future__ import annotations
 
+import heapq
 import shlex
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,19 +35,31 @@ def wall_seconds(
     """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there."""
     if any(estimate(plan.stages[key]) is None for key in missing):
         return None
-    waiting = jobs(plan, missing, estimate, fuse=fuse)
-    inputs = {job: _outside(job, plan) for job in waiting}
-    done = {key: 0.0 for key in plan.stages if key not in missing}
-    free = [0.0] * max(1, slots)
-    while startable := [job for job in waiting if inputs[job] <= done.keys()]:
-        now = {job: max(min(free), *(done[key] for key in inputs[job]), 0.0) for job in startable}
-        job = min(startable, key=now.__getitem__)  # the first of equals has the most that waits for it
-        waiting.remove(job)
-        end = now[job] + estimate.cost.start
-        for unit in job.units:
+    waiting = jobs(plan, missing, estimate, fuse=fuse)  # the first of equals has the most that waits for it
+    needs = [_outside(job, plan) & set(missing) for job in waiting]
+    after: dict[str, list[int]] = defaultdict(list)
+    for number, keys in enumerate(needs):
+        for key in keys:
+            after[key].append(number)
+    done: dict[str, float] = {}
+    free = [0.0] * max(1, slots)  # heaps: when each process is free; jobs that could start now, or at a later time
+    now = [number for number, keys in enumerate(needs) if not keys]
+    later: list[tuple[float, int]] = []
+    while now or later:
+        while later and later[0][0] <= free[0]:
+            heapq.heappush(now, heapq.heappop(later)[1])
+        begin, number = (free[0], heapq.heappop(now)) if now else heapq.heappop(later)
+        end = begin + estimate.cost.start
+        for unit in waiting[number].units:
             end += estimate.unit([plan.stages[key] for key in unit]) or 0.0
             done |= dict.fromkeys(unit, end)
-        free[free.index(min(free))] = end
+        heapq.heapreplace(free, end)
+        for key in waiting[number].keys:
+            for other in after[key]:
+                needs[other].discard(key)
+                if not needs[other]:
+                    ready = max(done[inner] for inner in _outside(waiting[other], plan) if inner in done)
+                    heapq.heappush(later, (ready, other))
     return max(done.values(), default=0.0)
 
 

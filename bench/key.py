@@ -56,6 +56,17 @@ class Input:
         return {"input": self.name}
 
 
+class Fixed(dict[str, Any]):
+    """A mapping that nobody changes any more, so that its canonical text is made once.
+
+    Thousands of stages of a plan share one detector; without it most of `plan` went into writing that out again.
+    """
+
+    @functools.cached_property
+    def text(self) -> str:
+        return _text(dict(self))
+
+
 @dataclass(frozen=True)
 class Signature:
     """What the syntax tree says of a part: its version, legal settings, defaults, first docstring line."""
@@ -98,8 +109,31 @@ def plain(value: Any) -> Any:
 
 def digest(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of a value."""
-    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_text(value).encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """`json.dumps(canonical(value))` without spaces, in one walk."""
+    kind = type(value)
+    if kind is str:
+        return _quoted(value)
+    if kind is int:
+        return int.__repr__(value)
+    if value is None or kind is bool:
+        return "null" if value is None else "true" if value else "false"
+    if isinstance(value, Fixed):
+        return value.text
+    if isinstance(value, dict):
+        return "{" + ",".join([f"{_quoted(str(k))}:{_text(value[k])}" for k in sorted(value, key=str)]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_text(v) for v in value]) + "]"
+    if isinstance(value, Part):
+        settings = _text(value.settings)
+        return f'{{"part":{_quoted(value.ref)},"settings":{settings},"version":{_quoted(value.version)}}}'
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def part(ref: str, **settings: Any) -> Part:

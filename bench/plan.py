@@ -8,8 +8,9 @@ ride in their producer's job).
 from __future__ import annotations
 
 import functools
+import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -83,6 +84,20 @@ class Plan:
                 found[key].append(stage)
         return dict(found)
 
+    @functools.cached_property
+    def seed_of(self) -> dict[str, int]:
+        """The least seed whose rows need a stage, by key."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            for stage in walk(row.evaluate) if row.evaluate is not None else ():
+                found[stage.key] = min(row.seed, found.get(stage.key, row.seed))
+        return found
+
+    @functools.cached_property
+    def place_of(self) -> dict[str, int]:
+        """A row's place in the table, by label."""
+        return {label: i for i, label in enumerate(dict.fromkeys(row.label for row in self.rows))}
+
 
 @dataclass(frozen=True)
 class JobPlan:
@@ -100,7 +115,7 @@ def make(suite: Suite) -> Plan:
     """All stages of all rows and seeds; a row whose engine lacks what its method needs is skipped with the reason."""
     provided = facts(suite.sections.detector.engine).provides
     rows: list[RowPlan] = []
-    needed: dict[str, list[str]] = defaultdict(list)
+    needed: dict[str, dict[str, None]] = defaultdict(dict)  # key -> row labels, an ordered set
     roots: list[Stage] = []
     unshared = 0
     for row in suite.rows:
@@ -116,14 +131,13 @@ def make(suite: Suite) -> Plan:
             roots.append(evaluate)
             for stage in walk(evaluate):
                 unshared += 1
-                if row.label not in needed[stage.key]:
-                    needed[stage.key].append(row.label)
+                needed[stage.key][row.label] = None
     stages = {stage.key: stage for stage in walk(*roots)}
     notes = _keep_features(suite, stages, needed)
     return Plan(suite, tuple(rows), stages, {k: tuple(v) for k, v in needed.items()}, unshared, tuple(notes))
 
 
-def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, list[str]]) -> list[str]:
+def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dict[str, None]]) -> list[str]:
     """Add a features stage for each trunk that so many post-hoc predictions share; what was too large, as notes."""
     groups: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages.values():
@@ -140,17 +154,27 @@ def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, lis
             notes.append(f"features of val are not kept: about {size:,.0f} MB, machine.features_mb is {limit}")
             continue
         stages[added.key] = added
-        needed[added.key] = list(dict.fromkeys(label for stage in group for label in needed[stage.key]))
+        needed[added.key] = {label: None for stage in group for label in needed[stage.key]}
     return list(dict.fromkeys(notes))
 
 
 def fresh(stage: Stage, store: StoreView) -> bool:
     """Done, and made from what its inputs hold now. An input that is missing right now does not make it stale."""
-    done = store.done(stage.key)
+    return _fresh(stage, store.done)
+
+
+def all_fresh(plan: Plan, store: StoreView) -> set[str]:
+    """The keys of all stages that are `fresh`; asks the store once for each."""
+    found = {key: store.done(key) for key in plan.stages}
+    return {key for key, stage in plan.stages.items() if found[key] is not None and _fresh(stage, found.get)}
+
+
+def _fresh(stage: Stage, ask: Callable[[str], Finished | None]) -> bool:
+    done = ask(stage.key)
     if done is None:
         return False
     for name, source in stage.inputs.items():
-        other = store.done(source.key)
+        other = ask(source.key)
         if other is not None and done.inputs.get(name) != other.digest:
             return False
     return True
@@ -158,17 +182,17 @@ def fresh(stage: Stage, store: StoreView) -> bool:
 
 def states(plan: Plan, store: StoreView) -> dict[str, State]:
     """What the store says of each stage. "partial": it has been started and can continue."""
-    return {key: _state(stage, store) for key, stage in plan.stages.items()}
+    done = all_fresh(plan, store)
+    return {key: "done" if key in done else _state(key, store) for key in plan.stages}
 
 
-def _state(stage: Stage, store: StoreView) -> State:
-    if fresh(stage, store):
-        return "done"
-    if store.running(stage.key) is not None:
+def _state(key: str, store: StoreView) -> State:
+    """Of a stage that is not fresh."""
+    if store.running(key) is not None:
         return "running"
-    if store.failure(stage.key) is not None:
+    if store.failure(key) is not None:
         return "failed"
-    return "partial" if store.attempts(stage.key) and store.done(stage.key) is None else "missing"
+    return "partial" if store.attempts(key) and store.done(key) is None else "missing"
 
 
 def jobs(
@@ -255,12 +279,21 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
         name: {unit_of[i.key] for stage in group for i in stage.inputs.values() if i.key in unit_of}
         for name, group in groups.items()
     }
+    order = sorted(groups, key=lambda name: _place(groups[name][0]))  # stable: the plan's order among equals
+    place = {name: i for i, name in enumerate(order)}
+    after: dict[str, list[str]] = defaultdict(list)
+    for name in order:
+        for other in waits[name]:
+            after[other].append(name)
+    free = [place[name] for name in order if not waits[name]]
     ordered: list[tuple[str, ...]] = []
-    left = sorted(groups, key=lambda name: _place(groups[name][0]))  # stable: the plan's order among equals
-    while left:
-        name = next(name for name in left if not waits[name].intersection(left))
-        left.remove(name)
+    while free:  # a heap: of what waits for nothing, the first
+        name = order[heapq.heappop(free)]
         ordered.append(tuple(sorted(stage.key for stage in groups[name])))
+        for other in after[name]:
+            waits[other].discard(name)
+            if not waits[other]:
+                heapq.heappush(free, place[other])
     return ordered
 
 
@@ -315,7 +348,7 @@ def learned(plan: Plan, store: StoreView) -> Estimate:
 def labels(plan: Plan, keys: Sequence[str]) -> list[str]:
     """The rows that need some stages, in the table's order."""
     wanted = {label for key in keys for label in plan.needed_by.get(key, ())}
-    return list(dict.fromkeys(row.label for row in plan.rows if row.label in wanted))
+    return sorted(wanted, key=plan.place_of.__getitem__)
 
 
 def describe(plan: Plan, keys: Sequence[str]) -> str:

@@ -168,17 +168,8 @@ def name_of(plan: Plan, key: str) -> str:
 def _label(plan: Plan, stage: Stage) -> str:
     """The row that names a stage: the first that needs it; the split for data; the seed where there are several."""
     text = str(stage.spec["split"]) if stage.kind == "data" else plan.needed_by[stage.key][0]
-    several = len(plan.suite.sections.seeds) > 1
-    seeds = (
-        {row.seed for row in plan.rows if row.evaluate is not None and _needs(row.evaluate, stage.key)}
-        if several
-        else set()
-    )
-    return f"{text} s{min(seeds)}" if seeds else text
-
-
-def _needs(root: Stage, key: str) -> bool:
-    return root.key == key or any(_needs(source, key) for source in root.inputs.values())
+    several = len(plan.suite.sections.seeds) > 1 and stage.key in plan.seed_of
+    return f"{text} s{plan.seed_of[stage.key]}" if several else text
 
 
 def clock(seconds: float) -> str:

@@ -33,7 +33,7 @@ from bench.disk import (
     write_atomic,
     write_json,
 )
-from bench.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, parse_done, size_of
+from bench.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
 from bench.errors import UserError
 from bench.events import Events
 from bench.key import digest
@@ -163,14 +163,17 @@ class Store:
         A corrupt `done`, or an output that is missing or of another size, is not done.
         """
         folder = self.folder(key)
+        path = f"{folder}/done"
         try:
-            with disk_errors(folder):
-                stat = os.stat(folder / "done")
+            stat = os.stat(path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            with disk_errors(folder):
+                raise error from None
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if key not in self._cache or self._cache[key][0] != stamp:
-            self._cache[key] = (stamp, parse_done(read_json(folder / "done")))
+            self._cache[key] = (stamp, read_done(path))
         done = self._cache[key][1]
         return done if done is not None and holds(folder, done) else None
 
@@ -327,7 +330,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             os.replace(path, aside)
             # Two may do this at once: what the slower one moved can be the good file of the faster one.
-            moved = parse_done(read_json(aside))
+            moved = read_done(aside)
             if moved is not None and holds(path.parent, moved):
                 os.link(aside, path)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bench import yamlfile
 from bench.blame import blame
 from bench.errors import UserError, unknown
-from bench.key import module_version
+from bench.key import Fixed, module_version
 from bench.method import discover
 from bench.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
 from bench.spec import Data, Detector, Figure, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
@@ -122,17 +122,20 @@ class Suite:
 
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(what every train stage of this suite has in its key, what its job needs beside)."""
+        return dict(self._train_spec), {"weights_path": str(self.weights_file) if self.weights_file else None}
+
+    @cached_property
+    def _train_spec(self) -> dict[str, Any]:
         s = self.sections
-        spec = {
-            "engine": {"name": s.detector.engine, "version": self.source.engine_version(s.detector.engine)},
-            "detector": s.detector.model_dump(exclude={"weights", "engine"}),
+        return {
+            "engine": Fixed(name=s.detector.engine, version=self.source.engine_version(s.detector.engine)),
+            "detector": Fixed(s.detector.model_dump(exclude={"weights", "engine"})),
             "weights": self._weights_digest,
-            "input": s.input.model_dump(exclude={"workers"}),
+            "input": Fixed(s.input.model_dump(exclude={"workers"})),
             "augment": module_version("bench.data.augment"),
             "precision": s.machine.precision,
             "bins": list(s.test.bins),
         }
-        return spec, {"weights_path": str(self.weights_file) if self.weights_file else None}
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
         """The evaluate stage of a model: predict on val, then AP and accuracy."""
@@ -149,10 +152,14 @@ class Suite:
 
     def test_spec(self) -> dict[str, Any]:
         """How pictures are shown to a finished model: what predict and fit stages have in their keys."""
+        return dict(self._test_spec)
+
+    @cached_property
+    def _test_spec(self) -> dict[str, Any]:
         s = self.sections
         return {
-            "test": s.test.model_dump(exclude={"bins"}),
-            "input": s.input.model_dump(include={"min_size", "max_size", "pad_multiple", "mean", "std"}),
+            "test": Fixed(s.test.model_dump(exclude={"bins"})),
+            "input": Fixed(s.input.model_dump(include={"min_size", "max_size", "pad_multiple", "mean", "std"})),
             "precision": s.machine.precision,
             "augment": module_version("bench.data.augment"),
         }
@@ -256,7 +263,8 @@ def load(
     known = discover(extra)
     checked = check_rows(rows, known, sections.schedule, sections.data, document)
     kept_rows = _only(checked, only, document)
-    others = tuple(row for row in checked if row not in kept_rows)
+    kept_labels = {row.label for row in kept_rows}
+    others = tuple(row for row in checked if row.label not in kept_labels)
     changed = any([preset, data, sets, only, seeds])
     return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, changed)
 

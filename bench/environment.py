@@ -6,8 +6,10 @@ Nothing is imported to learn its version, nothing may fail, and nothing takes lo
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -24,6 +26,21 @@ PACKAGES = (
     "submitit", "mlflow", "optuna", "detectron2",
 )  # fmt: skip
 SECONDS = 10.0  # longest wait for git or nvidia-smi
+LARGE = 10_000_000  # bytes from which an untracked file is told by its size: it is data, and reading it takes long
+ORIGIN = "snapshot.json"  # in a copy of the product (bench/snapshot.py): the commit it was taken from
+# What Slurm tells a job (sbatch(1), OUTPUT ENVIRONMENT VARIABLES).
+SLURM = {
+    "job": "SLURM_JOB_ID", "array_job": "SLURM_ARRAY_JOB_ID", "array_task": "SLURM_ARRAY_TASK_ID",
+    "restarts": "SLURM_RESTART_COUNT", "partition": "SLURM_JOB_PARTITION", "node": "SLURMD_NODENAME",
+    "cluster": "SLURM_CLUSTER_NAME",
+}  # fmt: skip
+PER_ATTEMPT = ("slurm", "seed")  # of no use beside another row's: never a mixture that a footnote tells
+
+
+@functools.cache
+def of_this_process() -> dict[str, Any]:
+    """`capture`, once a process: its surroundings do not change, and git and nvidia-smi take a while."""
+    return capture()
 
 
 def capture(root: Path = TREE) -> dict[str, Any]:
@@ -34,20 +51,34 @@ def capture(root: Path = TREE) -> dict[str, Any]:
 
     Returns:
         commit, dirty (None: as committed; else sha256 of the difference), python, packages (name -> version, those
-        installed), host, system, cpu, cpus (usable by this process), omp_num_threads, gpus (names).
+        installed), cuda (that torch was built for), host, system, cpu, cpus (usable by this process), omp_num_threads,
+        gpus (names), gpu_driver; under Slurm slurm (see `SLURM`). Of a copy of the product: commit and dirty of the
+        checkout it was taken from.
     """
+    gpus, driver = _gpus()
+    slurm = {name: os.environ[variable] for name, variable in SLURM.items() if os.environ.get(variable)}
     return {
-        "commit": _git(root, "rev-parse", "HEAD"),
-        "dirty": _difference(root),
+        **source(root),
         "python": platform.python_version(),
         "packages": _packages(),
+        "cuda": _version_line("torch", "cuda"),
         "host": platform.node(),
         "system": platform.platform(),
         "cpu": _cpu(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "gpus": _gpus(),
+        "gpus": gpus,
+        "gpu_driver": driver,
+        **({"slurm": slurm} if slurm else {}),
     }
+
+
+def source(root: Path = TREE) -> dict[str, str | None]:
+    """commit and dirty of `capture`."""
+    with contextlib.suppress(OSError, ValueError):
+        origin = json.loads((root / ORIGIN).read_bytes())
+        return {name: None if origin[name] is None else str(origin[name]) for name in ("commit", "dirty")}
+    return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": _difference(root)}
 
 
 def _run(command: list[str], cwd: Path | None = None) -> bytes | None:
@@ -82,7 +113,8 @@ def _difference(root: Path) -> str | None:
         if name:
             total.update(b"\0" + name + b"\0")
             with contextlib.suppress(OSError), open(os.path.join(os.fsencode(root), name), "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+                size = os.fstat(file.fileno()).st_size
+                total.update(hashlib.file_digest(file, "sha256").digest() if size < LARGE else str(size).encode())
     return total.hexdigest()
 
 
@@ -96,13 +128,16 @@ def _packages() -> dict[str, str]:
 
 def _build(name: str) -> str | None:
     """Version with its build (2.15.0+cu132), which the metadata of torch and torchvision may leave out."""
-    if name not in ("torch", "torchvision"):
-        return None
+    return _version_line(name, "__version__") if name in ("torch", "torchvision") else None
+
+
+def _version_line(package: str, name: str) -> str | None:
+    """The text that a package's version.py gives a name."""
     with contextlib.suppress(ImportError, OSError, ValueError):
-        spec = importlib.util.find_spec(name)  # of a top-level name: imports nothing
+        spec = importlib.util.find_spec(package)  # of a top-level name: imports nothing
         if spec and spec.origin:
             text = Path(spec.origin).with_name("version.py").read_text(errors="replace")
-            written = re.search(r"^__version__\b.*?['\"](.+?)['\"]", text, re.MULTILINE)
+            written = re.search(rf"^{name}\b.*?['\"](.+?)['\"]", text, re.MULTILINE)
             return written.group(1) if written else None
     return None
 
@@ -115,8 +150,11 @@ def _cpu() -> str | None:
     return platform.processor() or None
 
 
-def _gpus() -> list[str]:
+def _gpus() -> tuple[list[str], str | None]:
+    """Names of the cards, and the version of their driver."""
     if shutil.which("nvidia-smi") is None:
-        return []
-    output = _run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
-    return [line.strip() for line in (output or b"").decode(errors="replace").splitlines() if line.strip()]
+        return [], None
+    output = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or b""
+    lines = [line.split(",") for line in output.decode(errors="replace").splitlines() if line.strip()]
+    drivers = [line[1].strip() for line in lines if len(line) > 1]
+    return [line[0].strip() for line in lines], next(iter(drivers), None)

@@ -24,16 +24,39 @@ def default_uri(store_root: Path) -> str:
 
 
 class Mirror:
-    """The runs of one experiment by `bench.key`, read once, and what was added to them."""
+    """The runs of one experiment by `bench.key`, read once, and what was added to them.
 
-    def __init__(self, client: Any, experiment: str) -> None:
-        self.client, self.experiment = client, experiment
+    Args:
+        client: see `connect`.
+        experiment: its id.
+        key: read the run of this key alone.
+        shared: others may write at the same time, without taking turns (a server, jobs on several hosts).
+    """
+
+    def __init__(self, client: Any, experiment: str, key: str | None = None, *, shared: bool = False) -> None:
+        self.client, self.experiment, self.shared = client, experiment, shared
         self.created = self.logged = 0
         self._runs: dict[str, Any] = {}
+        self._read(key)
+
+    def _read(self, key: str | None) -> None:
+        """Of two runs with one key, made at the same moment, the one with the lower id counts; the other is deleted.
+
+        It may have been written to: what was read into it is noted in its own tags, so the first gets all of it.
+        """
         token = None
         while True:
-            page = client.search_runs([experiment], max_results=1000, page_token=token)
-            self._runs |= {run.data.tags[KEY]: run for run in page if KEY in run.data.tags}
+            page = self.client.search_runs(
+                [self.experiment], f"tags.`{KEY}` = '{key}'" if key else "", max_results=1000, page_token=token
+            )
+            for run in page:
+                name = run.data.tags.get(KEY)
+                if name is None:
+                    continue
+                first, *more = sorted({r.info.run_id: r for r in (run, self._runs.get(name)) if r}.items())
+                self._runs[name] = first[1]
+                for double, _ in more:
+                    self.client.delete_run(double)
             token = page.token
             if not token:
                 break
@@ -51,7 +74,9 @@ class Mirror:
             self.client.log_batch(run.info.run_id, params=entries[i : i + PARAMS])
         self.created += 1
         self._runs[key] = run
-        return run
+        if self.shared:
+            self._read(key)
+        return self._runs[key]
 
     def log(self, run: Any, values: Sequence[tuple[str, float, float, int]]) -> None:
         """Log values given as (name, value, Unix seconds, step), a thousand a call."""
@@ -95,14 +120,23 @@ def connect(store_root: Path, uri: str | None) -> Any:
     return MlflowClient(tracking_uri=uri or default_uri(store_root))
 
 
+def is_served(uri: str | None) -> bool:
+    """Whether a tracking uri is a server's, which many may write to at once; a database is for one at a time."""
+    return (uri or "").startswith(("http://", "https://", "databricks"))
+
+
 def experiment_id(client: Any, store_root: Path, uri: str | None, name: str) -> str:
     """Id of the experiment of that name; makes it, with an absolute place for artifacts, where it is new."""
     found = client.get_experiment_by_name(name)
     if found is None:
         # A server chooses its own place; for a database the place would otherwise be the working folder.
-        served = (uri or "").startswith(("http://", "https://", "databricks"))
-        location = None if served else (store_root / ARTIFACTS).resolve().as_uri()
-        return str(client.create_experiment(name, artifact_location=location))
+        location = None if is_served(uri) else (store_root / ARTIFACTS).resolve().as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except tracker_errors():  # somebody else was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)

@@ -1,5 +1,6 @@
-"""MLflow as a mirror of the store. Separate because the store is the only truth and a job never imports mlflow: jobs
-append events to a file of their own, and the driver brings what is new into MLflow, as often as it likes.
+"""MLflow as a mirror of the store. Separate because the store is the only truth and a job needs no mlflow: jobs append
+events to a file of their own, and the driver brings what is new into MLflow, as often as it likes. Only to a server may
+a job bring its own stage itself (`follow`); who comes later finds the same run and adds nothing.
 
 Of an attempt's events (bench/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED, FAILED
 or KILLED, error); others, as `progress`, are the driver's own business.
@@ -23,7 +24,7 @@ from typing import Any
 
 from bench.events import read_events
 from bench.key import canonical, digest
-from bench.mirror import Mirror, connect, experiment_id, legal, notice, tracker_errors, turn
+from bench.mirror import Mirror, connect, experiment_id, is_served, legal, notice, tracker_errors, turn
 from bench.record import PerClass, Record
 from bench.stage import Stage
 from bench.store import Store
@@ -31,6 +32,8 @@ from bench.store import Store
 TEXT = 5000  # characters of a tag; a parameter may have 6000
 READ, LINES, FILED = "bench.read", "bench.lines", "bench.filed"
 WAITING = "WAITING"  # no status of MLflow: nobody has begun the stage
+# A new database takes 3-7 s (feasibility of MLflow 3.17 on two busy cores); twice that is waited for another host's.
+TRIES, PAUSE_S = 3, 5.0
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 
 
@@ -99,17 +102,23 @@ class SyncCount:
 def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
     """Create database, migrations and experiment before any job starts; returns a notice where that failed.
 
-    Several processes that migrate one new sqlite at once break it ("duplicate column name"), hence here and locked.
+    Several processes that migrate one new sqlite at once break it ("duplicate column name"), hence here and locked. Two
+    hosts may have no lock in common (a file system without flock): the slower one finds the database made, if it waits.
     """
-    try:
-        with turn(store_root):
-            client = connect(store_root, uri)
-            experiment_id(client, store_root, uri, experiment)
-    except ImportError as error:
-        return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
-    except tracker_errors() as error:
-        return notice(error)
-    return None
+    said = None
+    for tries in range(TRIES):
+        try:
+            with turn(store_root):
+                client = connect(store_root, uri)
+                experiment_id(client, store_root, uri, experiment)
+                return None
+        except ImportError as error:
+            return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
+        except tracker_errors() as error:
+            said = notice(error)
+        if tries + 1 < TRIES:
+            time.sleep(PAUSE_S)
+    return said
 
 
 def sync(
@@ -131,13 +140,31 @@ def sync(
     try:
         with turn(store_root):
             client = connect(store_root, uri)
-            mirror = Mirror(client, experiment_id(client, store_root, uri, experiment))
+            mirror = Mirror(client, experiment_id(client, store_root, uri, experiment), shared=is_served(uri))
             _sync_rows(mirror, rows, _overall([_sync_stage(mirror, stage) for stage in stages]))
             return SyncCount(mirror.created, mirror.logged)
     except ImportError as error:
         return SyncCount(notice=f"no MLflow ({error}): events stay in the store")
     except tracker_errors() as error:
         return SyncCount(notice=notice(error))
+
+
+def follow(store_root: Path, uri: str, experiment: str, stage: TrackedStage) -> None:
+    """What a job tells a server of its own stage while it works: the same run as `sync` finds or makes.
+
+    Args:
+        store_root: folder of the store.
+        uri: of a server (`bench.mirror.is_served`): a job leaves databases to the driver.
+        experiment: name of the MLflow experiment.
+        stage: as it stands now.
+
+    Raises:
+        Exception: whatever a tracker that fails may raise.
+    """
+    with turn(store_root):
+        client = connect(store_root, uri)
+        mirror = Mirror(client, experiment_id(client, store_root, uri, experiment), stage.key, shared=True)
+        _sync_stage(mirror, stage)
 
 
 # ---- stages

@@ -21,16 +21,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds", "frequency", "environment"),  # F0
     ("key", "spec", "yamlfile"),
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
-    ("method", "done", "events", "lease"),
+    ("method", "done", "events", "lease", "snapshot", "mirror"),
     ("rows",),
     ("suite", "store", "trunk"),  # F2
     ("cost",),
-    ("plan", "detection*", "evaluation*"),  # F3
+    ("plan", "detection*", "evaluation*", "track"),  # F3: a job may bring its curves to a server itself
     ("data*", "forecast"),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
-    ("launch", "mirror", "crosscheck", "contract_check*"),  # F6
-    ("track", "ui", "progress"),
+    ("launch", "crosscheck", "contract_check*"),  # F6
+    ("ui", "progress"),
     ("overview",),
     ("commands",),  # F7
     ("cli",),

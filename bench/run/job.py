@@ -1,7 +1,10 @@
 """What is handed to submitit: a picklable callable with keys in it. Separate from the stages it runs.
 
 It finds everything else in the store when it runs, so an old pickle is never stale. It imports neither MLflow nor
-Optuna nor pandas; progress and curves go to the attempt's event file.
+Optuna nor pandas; progress and curves go to the attempt's event file, and to a tracking server where one is named.
+
+submitit's own answer to a signal (its `checkpoint()`, a requeue that it counts itself) is not used: it would pickle the
+job anew while leases are held. `StopFlag.install` puts its handlers aside as the first thing a job does.
 """
 
 from __future__ import annotations
@@ -15,11 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench import snapshot
 from bench.disk import disk_errors
-from bench.environment import capture
+from bench.environment import of_this_process
 from bench.errors import UserError
 from bench.lease import Lease
-from bench.run.work import StopFlag, Stopped, Work, quiet_threads
+from bench.run import memory, outside
+from bench.run.curves import Curves, Tracking
+from bench.run.follow import follow, told_of
+from bench.run.requeue import Requeue, is_first_process, put_back, time_is_up
+from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
+from bench.run.world import SINGLE, World, joined
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
@@ -42,36 +51,78 @@ class Job:
     Attributes:
         store: the store's folder.
         units: keys, see `bench.plan.JobPlan`.
-        machine: threads, device, precision.
+        machine: threads, device, precision; `tasks`: how many processes were started to do this job together.
         processes: how many processes a data stage may use.
+        requeue: of a Slurm job: how often it may put itself back when its time is up. None: it ends instead.
+        tracking: the server that its curves go to while it works; None: the driver alone brings them.
     """
 
     store: str
     units: tuple[tuple[str, ...], ...]
     machine: Machine
     processes: int = 1
+    requeue: Requeue | None = None
+    tracking: Tracking | None = None
 
     def __call__(self) -> dict[str, Outcome]:
-        """Do what can be done; never raises for a stage that fails."""
+        """Do what can be done; never raises for a stage that fails.
+
+        Raises:
+            SystemExit: Slurm will run this job again, so submitit must not write down a result.
+        """
         quiet_threads(self.machine.threads)
         stop = StopFlag()
         with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there does not signal
             stop.install()
         store = Store(Path(self.store))
+        with contextlib.ExitStack() as stack:
+            try:
+                world = stack.enter_context(joined(self.machine.tasks, lambda: device_of(self.machine)))
+            except UserError as error:  # the processes of this job did not come together
+                keys = (key for unit in self.units for key in unit)
+                return dict.fromkeys(keys, Outcome("failed", str(error), error.exit_code))
+            if not world.first:
+                follow(world, store, self.machine, stop)
+                return {}
+            outcomes = self._units(store, stop, world)
+            with contextlib.suppress(UserError):  # one that has gone need not be told
+                world.tell(None)
+        return self._ended(outcomes, stop)
+
+    def _units(self, store: Store, stop: StopFlag, world: World) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         sound: set[tuple[str, str]] = set()
         for unit in self.units:
+            snapshot.in_use()
             if stop:
                 outcomes |= dict.fromkeys(unit, Outcome("stopped"))
             else:
-                outcomes |= self.unit(store, unit, stop, sound)
+                with Curves(self.tracking, store, unit):
+                    outcomes |= self.unit(store, unit, stop, sound, world)
         return outcomes
 
+    def _ended(self, outcomes: dict[str, Outcome], stop: StopFlag) -> dict[str, Outcome]:
+        """Back into the queue, if Slurm stopped us and not a person; all is saved and every lease is released."""
+        stopped = [key for key, outcome in outcomes.items() if outcome.state == "stopped"]
+        if not stopped or self.requeue is None or not is_first_process() or not time_is_up(stop.signals):
+            return outcomes
+        refused = put_back(self.requeue)
+        if refused is None:
+            raise SystemExit(0)
+        return outcomes | dict.fromkeys(
+            stopped, Outcome("stopped", f"its time was up, and it was not requeued: {refused}")
+        )
+
     def unit(
-        self, store: Store, keys: Sequence[str], stop: StopFlag, sound: set[tuple[str, str]] | None = None
+        self,
+        store: Store,
+        keys: Sequence[str],
+        stop: StopFlag,
+        sound: set[tuple[str, str]] | None = None,
+        world: World = SINGLE,
     ) -> dict[str, Outcome]:
         """One unit. `sound`: what this job has verified, key and digest; a sweep's thirty short stages read the same
-        data, and a training takes long enough for a disk to rot."""
+        data, and a training takes long enough for a disk to rot. `world`: the processes that train with this one."""
         sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
         with contextlib.ExitStack() as leases:
@@ -82,6 +133,8 @@ class Job:
                     works.append(outcome)
                 else:
                     outcomes[key] = outcome
+            for work in works:
+                work.world = world
             if works:
                 outcomes |= self._execute(store, works)
                 if works[0].stage["kind"] == "train":
@@ -118,6 +171,7 @@ class Job:
                     store.discard(source)
                     return Outcome("waiting", f"{source[:6]} that it is made from was corrupt and will be made again")
                 sound.add((source, held.digest))
+            outside.check([stage["spec"], *(store.load(source)["spec"] for source in sources(store, stage))])
             return self._work(store, key, lease, stop)
         except UserError as error:
             return Outcome("failed", str(error), error.exit_code)
@@ -128,7 +182,9 @@ class Job:
         # Noted before anything is read: should an input be made anew meanwhile, this stage is seen to be stale.
         held = {name: store.done(source) for name, source in work.stage["inputs"].items()}
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}
-        attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number)
+        found = of_this_process()
+        where = {name: found[name] for name in ("host", "commit", "slurm") if found.get(name)}
+        attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number, **where)
         return work
 
     def _execute(self, store: Store, works: list[Work]) -> dict[str, Outcome]:
@@ -137,7 +193,10 @@ class Job:
         try:
             module = importlib.import_module(f"bench.run.{kind}")
             _set_threads(kind, self.machine)
+            memory.begin()
             begun = time.monotonic()  # the imports belong to the job, whoever is first in it
+            if kind == "train":
+                works[0].world.tell(told_of(works))
             errors = module.run(works) if kind in TOGETHER else [module.run(works[0])]
         except Stopped:
             for work in works:
@@ -147,10 +206,11 @@ class Job:
             return {work.key: _failed(store, work.attempt, _told(error, work.attempt.folder)) for work in works}
         seconds = time.monotonic() - begun  # of a fused stage: of the whole pass
         shares = _shares(works, seconds) if kind in TOGETHER else [{} for _ in works]
+        needed = memory.peak()  # of the whole pass
         outcomes = {}
         for work, failed, share in zip(works, errors, shares, strict=True):
             outcomes[work.key] = (
-                _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds, share)
+                _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds, share | needed)
             )
         return outcomes
 
@@ -197,9 +257,11 @@ def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
 def _finish(store: Store, work: Work, seconds: float, extra: dict[str, float]) -> Outcome:
     try:
         environment = {
-            **capture(),
+            **of_this_process(),
             "threads": work.machine.threads,
+            "processes": work.world.size,
             "channels_last": work.machine.channels_last,
+            **({"seed": work.spec["seed"]} if "seed" in work.spec else {}),
         }
         store.finish(work.attempt, inputs=work.inputs, seconds=seconds, environment=environment, extra=extra)
     except UserError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.key import plain
+from bench.run import memory
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
@@ -24,18 +25,23 @@ class Stopped(Exception):
 
 
 class StopFlag:
-    """Set by a signal; stages look at it once a step."""
+    """Set by a signal; stages look at it once a step. `signals`: what has come, in its order."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.signals: list[int] = []
 
     def install(self) -> None:
         """Handle the stop signals in this process (main thread only)."""
         for number in STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue  # nohup: the closed terminal is meant not to matter
-            signal.signal(number, lambda *_: self._event.set())
+            signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the driver starts us with Ctrl-C held back
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.signals.append(number)
+        self._event.set()
 
     def __bool__(self) -> bool:
         return self._event.is_set()
@@ -105,7 +111,7 @@ class Work:
         now = time.monotonic()
         if now - self._last >= every or step >= total:
             self._last = now
-            self.attempt.events.write("progress", step=step, total=total, values=values)
+            self.attempt.events.write("progress", step=step, total=total, values=values, **memory.peak())
 
     def metrics(self, step: int, **values: float) -> None:
         """A point of a curve (MLflow)."""

@@ -1,0 +1,84 @@
+"""A job's curves on a tracking server while it works. Separate because this, and nothing else of a job, knows MLflow.
+
+Without a server a job only appends to its event file, and the driver does the rest. With one, a thread brings the same
+events into the same runs, so that they are there also when no driver watches (`--detach`). It never ends a job: a
+server that is slow or gone is told once, and the next driver brings what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from bench import track
+from bench.mirror import is_served
+from bench.store import Store
+from bench.trunk import read_stage
+
+EVERY_S = 15.0  # a page of curves is looked at by people
+PATIENCE_S = 20.0  # that the end of a stage waits for a slow server
+# MLflow's own (120 s, 7 retries with doubling pauses) would hold the thread for many minutes.
+HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where the curves go.
+
+    Attributes:
+        uri: of the tracking server; with anything but http(s) a job leaves tracking to the driver.
+        experiment: name of the experiment, the suite's.
+        labels: key -> what a reader knows a stage by (the rows that need it).
+    """
+
+    uri: str
+    experiment: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Curves:
+    """A context manager around the work on some stages. End it after their leases: what is then not done was stopped
+    or has failed."""
+
+    def __init__(self, tracking: Tracking | None, store: Store, keys: Sequence[str]) -> None:
+        self._tracking, self._store, self._keys = tracking, store, tuple(keys)
+        self._ended = threading.Event()
+        self._told = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Curves:
+        if self._tracking is not None and is_served(self._tracking.uri):
+            for name, value in HTTP.items():
+                os.environ.setdefault(name, value)
+            self._thread = threading.Thread(target=self._follow, args=(self._tracking,), name="curves", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+
+    def _follow(self, tracking: Tracking) -> None:
+        store = Store(self._store.root)  # of its own: a store remembers what it has seen, and is not for two threads
+        while not self._ended.wait(EVERY_S):
+            self._bring(tracking, store)
+        self._bring(tracking, store)
+
+    def _bring(self, tracking: Tracking, store: Store) -> None:
+        for key in self._keys:
+            try:
+                stage = track.tracked(store, read_stage(store.load, key), tracking.labels.get(key, ""))
+                track.follow(store.root, tracking.uri, tracking.experiment, stage)
+            except Exception as error:
+                if not self._told:
+                    print(f"{tracking.uri}: {type(error).__name__}: {str(error)[:300]}", file=sys.stderr)
+                    print("the curves stay in the store; the next driver brings them", file=sys.stderr, flush=True)
+                self._told = True
+                return

@@ -1,0 +1,120 @@
+"""What a Slurm job does when its time is up: back into the queue under its own id. Separate from job.py because it is
+the only file of a job that speaks to Slurm.
+
+The job asks with `scontrol` from its node. Where that is missing or refuses, the job ends and whoever watches submits
+it again: nothing is lost but the place in the queue.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SECONDS = (
+    30.0  # longest wait for scontrol; KillWait, Slurm's own patience with a job that ends, is 30 s (slurm.conf(5))
+)
+LONGEST_PAUSE_S = 3600.0  # the pause doubles up to here: ten doublings of a minute would be a week
+# scontrol ends with our own step otherwise: Slurm signals a job as soon as it is requeued, before the pause is set.
+_DEAF = ("sh", "-c", 'trap "" TERM INT USR2; exec "$@"', "sh")
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """How often a job may be put back, and for how long it waits then.
+
+    Attributes:
+        most: times in the life of one job id, whoever asked for them (SLURM_RESTART_COUNT); `max_retries` of a cluster.
+        pause_s: seconds until the first restart may begin; doubles with each. 0: as soon as Slurm likes.
+    """
+
+    most: int
+    pause_s: float = 0.0
+
+    def pause(self, restarts: int) -> float:
+        """Seconds to wait after so many restarts."""
+        return float(min(self.pause_s * 2.0 ** min(restarts, 32), LONGEST_PAUSE_S))
+
+
+def time_is_up(signals: Sequence[int]) -> bool:
+    """Whether these signals mean that Slurm wants the node back, not that a person wants the job to end.
+
+    USR2 comes before the time limit and, with SlurmctldParameters=preempt_send_user_signal, at a preemption; without
+    that setting a preemption sends TERM, as scancel does, but notes a PreemptTime (slurm.conf(5), tried on 22.05).
+    """
+    if job_id() is None or signal.SIGINT in signals or not {signal.SIGUSR2, signal.SIGTERM} & set(signals):
+        return False
+    found = _show()
+    if found.get("JobState", "RUNNING") != "RUNNING":  # scancel: COMPLETING, CANCELLED
+        return False
+    return signal.SIGUSR2 in signals or found.get("PreemptTime", "None") not in ("None", "N/A")
+
+
+def put_back(limits: Requeue) -> str | None:
+    """Put this job back into the queue; Slurm then ends our process. Returns why it could not be done, None if it was.
+
+    Call it when all is saved and every lease is released.
+    """
+    job, restarts = job_id(), restart_count()
+    if job is None:
+        return "not a Slurm job"
+    if restarts >= limits.most:
+        return f"job {job} has been requeued {restarts} times, max_retries is {limits.most}"
+    error = _scontrol("requeue", job)
+    if isinstance(error, str):
+        return error
+    pause = limits.pause(restarts)
+    told = f"requeued as job {job}, restart {restarts + 1} of {limits.most}"
+    if pause > 0:
+        # A requeued job keeps its own delay (cred_expire, 2 min by default) where the cluster refuses this.
+        later = _scontrol("update", f"JobId={job}", f"StartTime=now+{round(pause)}")
+        told += f"; Slurm chooses when it starts ({later})" if isinstance(later, str) else f"; in {pause:.0f} s"
+    print(told, file=sys.stderr, flush=True)
+    return None
+
+
+def job_id() -> str | None:
+    """Id that scontrol takes: of an array the task (its raw id may be that of the whole array). None outside Slurm."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID") or None
+
+
+def restart_count() -> int:
+    """How often this job has been started again, by whomever."""
+    text = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return int(text) if text.isdigit() else 0
+
+
+def is_first_process() -> bool:
+    """Of several processes of a job one alone may requeue it."""
+    return os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def _show() -> dict[str, str]:
+    """What Slurm says of this job; empty where it does not."""
+    done = _scontrol("show", "job", "--oneliner", str(job_id()))
+    if isinstance(done, str):
+        return {}
+    return dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
+
+
+def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str] | str:
+    """scontrol's answer, or one line that says why there is none."""
+    try:
+        done = subprocess.run(
+            [*_DEAF, "scontrol", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"scontrol {arguments[0]}: {error}"
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        return f"scontrol {arguments[0]}: {said[-1]}"
+    return done

@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.disk import disk_errors
+from bench.disk import disk_errors, read_json
 from bench.environment import ORIGIN, TREE, source
 
 PACKAGES = ("bench", "methods")
@@ -107,8 +107,9 @@ def cache() -> Path:
 def _is_awaited(copy: Path) -> bool:
     """Whether a job that was submitted, and is not over, names this copy."""
     for note in (copy / "stores").glob("*"):
-        for job in (Path(note.read_text()) / "submitted").glob("*.json"):
-            if str(copy) in job.read_text(errors="replace"):
+        for path in (Path(note.read_text()) / "submitted").glob("*.json"):  # bench/submitted.py
+            job = read_json(path)
+            if isinstance(job, dict) and job.get("snapshot") == str(copy) and not job.get("ended"):
                 return True
     return False
 

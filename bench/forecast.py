@@ -7,12 +7,12 @@ from __future__ import annotations
 import heapq
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.cost import Estimate, Finished
-from bench.plan import JobPlan, Plan, StoreView, jobs
+from bench.plan import JobPlan, Plan, jobs
 from bench.stage import Kind, walk
 
 PROBE_STEPS = 20  # of each training of a probe: enough that starting up does not show
@@ -30,13 +30,24 @@ def critical_path(plan: Plan, missing: Collection[str], estimate: Estimate) -> f
 
 
 def wall_seconds(
-    plan: Plan, missing: Collection[str], estimate: Estimate, slots: int, *, fuse: bool = True
+    plan: Plan,
+    missing: Collection[str],
+    estimate: Estimate,
+    slots: int,
+    *,
+    fuse: bool = True,
+    waiting: Sequence[JobPlan] | None = None,
 ) -> float | None:
-    """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there."""
+    """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there.
+
+    `waiting`: the jobs that make what is missing, where the caller has asked for them already.
+    """
     if any(estimate(plan.stages[key]) is None for key in missing):
         return None
-    waiting = jobs(plan, missing, estimate, fuse=fuse)  # the first of equals has the most that waits for it
-    needs = [_outside(job, plan) & set(missing) for job in waiting]
+    if waiting is None:
+        waiting = jobs(plan, missing, estimate, fuse=fuse)  # the first of equals has the most that waits for it
+    lacking = set(missing)
+    needs = [_outside(job, plan) & lacking for job in waiting]
     after: dict[str, list[int]] = defaultdict(list)
     for number, keys in enumerate(needs):
         for key in keys:
@@ -79,9 +90,16 @@ class Passes:
     singly_seconds: float | None
 
 
-def passes(plan: Plan, estimate: Estimate, kind: Kind = "train", *, fuse: bool = True) -> Passes:
-    """Of the whole plan, whatever is done already."""
-    units = [unit for job in jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
+def passes(
+    plan: Plan,
+    estimate: Estimate,
+    kind: Kind = "train",
+    *,
+    fuse: bool = True,
+    found: Iterable[JobPlan] | None = None,
+) -> Passes:
+    """Of the whole plan, whatever is done already. `found`: its jobs, where the caller has asked for them already."""
+    units = [unit for job in found or jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
     together = [[plan.stages[key] for key in unit] for unit in units if plan.stages[unit[0]].kind == kind]
     alone = [stage for row in plan.rows if row.evaluate for stage in walk(row.evaluate) if stage.kind == kind]
     return Passes(
@@ -99,12 +117,11 @@ class Disk:
     unknown: int
 
 
-def disk(plan: Plan, missing: Collection[str], estimate: Estimate, store: StoreView) -> Disk:
+def disk(plan: Plan, estimate: Estimate, done: Mapping[str, Finished]) -> Disk:
     """What a plan takes in the store. Checkpoints, which go when a stage is done, and logs are left out."""
-    finished = [done for key in plan.stages if key not in missing and (done := store.done(key)) is not None]
-    sizes = [estimate.megabytes(plan.stages[key]) for key in missing]
+    sizes = [estimate.megabytes(stage) for key, stage in plan.stages.items() if key not in done]
     known = [size for size in sizes if size is not None]
-    return Disk(sum(map(_megabytes, finished)), sum(known), len(sizes) - len(known))
+    return Disk(sum(map(_megabytes, done.values())), sum(known), len(sizes) - len(known))
 
 
 def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str] | None:

@@ -6,6 +6,7 @@ no torch, no disk, no cluster and no engine.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.engines.facts import only_classifier
 from bench.errors import UserError, unknown
-from bench.key import Input, Part, part
+from bench.key import Fixed, Input, Part, part
 from bench.spec import Schedule
 from bench.stage import Stage
 
@@ -144,7 +145,7 @@ class Builder:
 
         def stage(own: Mapping[str, Any] | None) -> Stage:
             chosen = self._suite.schedule_named(schedule, own)
-            lengths = {"schedule": chosen.model_dump(exclude={"checkpoint_every"})}
+            lengths = {"schedule": _in_key(chosen)}
             return Stage("train", spec | lengths, inputs, aside | {"checkpoint_every": chosen.checkpoint_every})
 
         common = stage(None)
@@ -180,6 +181,12 @@ class Builder:
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""
         return self._suite.data_stage(split, self._seed)
+
+
+@functools.lru_cache(maxsize=1024)
+def _in_key(schedule: Schedule) -> Fixed:
+    """What a schedule is in a key: where a checkpoint is written changes no result."""
+    return Fixed(schedule.model_dump(exclude={"checkpoint_every"}))
 
 
 def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) -> Part:

@@ -1,4 +1,4 @@
-"""What `plan`, `status` and `why` say. Separate from commands.py because it is all about wording; no torch.
+"""What `plan` and `why` say. Separate from commands.py because it is all about wording; no torch.
 
 An overview compares a plan with a store once; the texts and the JSON come from the same values.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from rich.table import Table
 
 from bench import forecast
 from bench import plan as planning
-from bench.cost import Estimate
+from bench.cost import Estimate, Finished
 from bench.errors import UserError
 from bench.key import canonical, digest
-from bench.plan import Plan, State
-from bench.progress import Ticks, clock, name_of, span, summary_estimate
-from bench.stage import Stage
+from bench.plan import ORDER, JobPlan, Plan, State
+from bench.progress import clock, critical_text, estimate_text, span
+from bench.stage import Kind, Stage, walk
 from bench.store import Store
 
 STYLE: Mapping[State, str] = {
@@ -33,25 +34,54 @@ STYLE: Mapping[State, str] = {
     "missing": "dim",
 }
 SHOWN = 6  # labels of a list that are spelt out
+LINES = 150  # that somebody reads; a plan with more is summarised by kind
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A plan beside a store."""
+    """A plan beside a store.
+
+    Attributes:
+        slots: how many jobs run at a time; None: not known here (a login node without the GPUs that jobs use).
+    """
 
     plan: Plan
     store: Store
     states: dict[str, State]
     estimate: Estimate
-    slots: int
+    slots: int | None
+    done: Mapping[str, Finished]  # the finished stages as they were when this overview was made
     fuse: bool = True
 
-    @property
+    @cached_property
     def missing(self) -> set[str]:
         return {key for key, state in self.states.items() if state != "done"}
 
-    def headline(self) -> list[str]:
-        """The few lines that `run` and `plan` open with."""
+    @cached_property
+    def jobs(self) -> list[JobPlan]:
+        """What makes the stages that are missing."""
+        return planning.jobs(self.plan, self.missing, self.estimate, fuse=self.fuse)
+
+    @cached_property
+    def jobs_of_all(self) -> list[JobPlan]:
+        """What would make the whole plan."""
+        return planning.jobs(self.plan, self.plan.stages, self.estimate, fuse=self.fuse)
+
+    def fused(self, kind: Kind = "train") -> list[tuple[str, ...]]:
+        """The groups of stages that are missing and that one pass makes."""
+        return planning.fused_groups(self.plan, (), kind, found=self.jobs) if self.fuse else []
+
+    @cached_property
+    def wall(self) -> float | None:
+        """Seconds until all is done; None where stages or slots are not known."""
+        if self.slots is None:
+            return None
+        return forecast.wall_seconds(
+            self.plan, self.missing, self.estimate, self.slots, fuse=self.fuse, waiting=self.jobs
+        )
+
+    def title(self) -> str:
+        """How much there is, how much is done, and how long the rest takes."""
         p, missing = self.plan, self.missing
         rows = len({row.label for row in p.rows})
         seeds = len(p.suite.sections.seeds)
@@ -59,13 +89,20 @@ class Overview:
         stages = f"{len(p.stages)} stages ({p.unshared} unshared), {done} done"
         head = f"{p.suite.name}: {rows} rows x {seeds} seed{'s' * (seeds > 1)} -> {stages}"
         if missing:
-            wall, path = summary_estimate(p, missing, self.estimate, self.slots, self.fuse)
-            head += f"; {wall} on {self.slots} process{'es' * (self.slots > 1)}, critical path {path}"
-        lines = [head, f"  {self._trainings()}; {self._disk()}"]
+            slots = "slots unknown (no GPU here)" if self.slots is None else f"{self.slots} process"
+            slots += "es" * (self.slots is not None and self.slots > 1)
+            wall = "" if self.slots is None else f"{estimate_text(self.wall)} on "
+            head += f"; {wall}{slots}, critical path {critical_text(p, missing, self.estimate)}"
+        return head
+
+    def headline(self) -> list[str]:
+        """The few lines that `run` and `plan` open with."""
+        p, missing = self.plan, self.missing
+        lines = [self.title(), f"  {self._trainings()}; {self._disk()}"]
         shared = [s for s in p.stages.values() if s.kind == "train" and len(p.needed_by[s.key]) > 1]
         parts = [f"{p.needed_by[s.key][0]} by {len(p.needed_by[s.key])} rows" for s in shared if s.spec["phase"] == 0]
         parts = list(dict.fromkeys(parts))
-        groups = planning.fused_groups(p, missing) if self.fuse else []
+        groups = self.fused()
         fused = list(dict.fromkeys(_shortened([p.needed_by[k][0] for k in group]) for group in groups))
         notes = [f"shared: {', '.join(parts)}"] if parts else []
         notes += [f"fused: {'; '.join(fused)}"] if fused else []
@@ -83,7 +120,7 @@ class Overview:
 
     def _trainings(self) -> str:
         """`trainings: 4 for about 11 min (rows run singly: 12 for about 34 min)`."""
-        found = forecast.passes(self.plan, self.estimate, fuse=self.fuse)
+        found = forecast.passes(self.plan, self.estimate, found=self.jobs_of_all)
         together, alone = (
             f"{number}" if seconds is None else f"{number} in {span(seconds)}"
             for number, seconds in ((found.passes, found.seconds), (found.singly, found.singly_seconds))
@@ -91,7 +128,7 @@ class Overview:
         return f"trainings: {together} (rows run singly: {alone})"
 
     def _disk(self) -> str:
-        found = forecast.disk(self.plan, self.missing, self.estimate, self.store)
+        found = forecast.disk(self.plan, self.estimate, self.done)
         least = "at least " if found.unknown else "about " if self.missing else ""
         there = f" ({_mb(found.there)} there)" if self.missing and found.there else ""
         return f"disk: {least}{_mb(found.there + found.to_come)}{there}"
@@ -99,7 +136,7 @@ class Overview:
     def _predictions(self) -> str:
         """How many passes over the pictures make the predictions that are missing."""
         keys = [key for key in self.missing if self.plan.stages[key].kind == "predict"]
-        groups = planning.fused_groups(self.plan, self.missing, "predict") if self.fuse else []
+        groups = self.fused("predict")
         passes = len(keys) - sum(len(group) - 1 for group in groups)
         return f"predictions: {len(keys)} in {passes} passes over val" if groups else ""
 
@@ -114,48 +151,47 @@ class Overview:
         return f"features of val kept for {rows} post-hoc rows, and rows to come: {total}"
 
     def _size(self, stage: Stage) -> float | None:
-        done = self.store.done(stage.key)
+        done = self.done.get(stage.key)
         return sum(done.sizes.values()) / 1e6 if done else self.estimate.megabytes(stage)
 
     def print(self, console: Console) -> None:
         """`plan`: every unique stage; of several seeds, one line for what is the same stage in each."""
         for line in self.headline():
             console.print(escape(line), highlight=False, soft_wrap=True)
+        groups = self.alike()
+        console.print(self._table(groups) if len(groups) <= LINES else self.by_kind())
+        console.print(
+            "start it: python -m bench run", escape(str(self.plan.suite.path)), highlight=False, soft_wrap=True
+        )
+
+    def _table(self, groups: Sequence[Sequence[str]]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("stage", "key", "needed by", "state", "seconds"):
             table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
-        for keys in self._alike():
+        for keys in groups:
             first = self.plan.stages[keys[0]]
             table.add_row(
                 first.kind,
                 first.key[:6] if len(keys) == 1 else f"{first.key[:6]} +{len(keys) - 1}",
                 escape(_shortened(planning.labels(self.plan, keys), ", ")),
-                self._states(keys),
-                self._seconds(keys),
+                self.counted(keys),
+                self.seconds(keys),
             )
-        console.print(table)
-        console.print(
-            "start it: python -m bench run", escape(str(self.plan.suite.path)), highlight=False, soft_wrap=True
-        )
+        return table
 
-    def print_status(self, console: Console) -> None:
-        """`status`: state, progress, host, the last error."""
-        console.print(escape(self.headline()[0]), highlight=False, soft_wrap=True)
-        ticks = Ticks(self.store)
-        for keys in self._alike():
-            found = {self.states[key] for key in keys}
-            if len(keys) > 1 and found <= {"done", "missing"}:
-                text = escape(f"{name_of(self.plan, keys[0])} +{len(keys) - 1} seeds  {self._seconds(keys)} s")
-                console.print(f"{self._states(keys)}  {text}", highlight=False, soft_wrap=True)
-                continue
-            self._print_each(keys, ticks, console)
-
-    def _print_each(self, keys: Sequence[str], ticks: Ticks, console: Console) -> None:
-        for key in keys:
-            state = self.states[key]
-            text = escape(f"{name_of(self.plan, key)}  {self._detail(key, state, ticks)}")
-            line = f"[{STYLE[state]}]{state:<8}[/] {text}"
-            console.print(line.rstrip(), highlight=False, soft_wrap=True)
+    def by_kind(self) -> Table:
+        """One line a kind, where there are more stages than anybody reads. The seconds are those of the passes."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("stage", "stages", "passes", "state", "seconds of all"):
+            table.add_column(name, justify="left" if name in ("stage", "state") else "right")
+        for kind in ORDER:
+            keys = [key for key, stage in self.plan.stages.items() if stage.kind == kind]
+            if keys:
+                found = forecast.passes(self.plan, self.estimate, kind, found=self.jobs_of_all)
+                seconds = "-" if found.seconds is None else f"~{found.seconds:.0f}"
+                table.add_row(kind, str(len(keys)), str(found.passes), self.counted(keys), seconds)
+        table.caption = "every stage: --json"
+        return table
 
     def to_json(self) -> dict[str, Any]:
         """{"stages": [{key, kind, rows, state, seconds, mb}], ...}; seconds and MB: measured, else estimated, or None.
@@ -170,18 +206,18 @@ class Overview:
             }
             for key, stage in self.plan.stages.items()
         ]  # fmt: skip
-        wall = forecast.wall_seconds(self.plan, self.missing, self.estimate, self.slots, fuse=self.fuse)
-        size = forecast.disk(self.plan, self.missing, self.estimate, self.store)
+        size = forecast.disk(self.plan, self.estimate, self.done)
         return {
             "suite": self.plan.suite.name,
             "stages": stages,
             "unshared": self.plan.unshared,
             "done": len(self.plan.stages) - len(self.missing),
-            "fused": [list(group) for group in planning.fused_groups(self.plan, self.missing)] if self.fuse else [],
-            "seconds": wall,
+            "fused": [list(group) for group in self.fused()],
+            "seconds": self.wall,
+            "slots": self.slots,
             "critical_path_seconds": forecast.critical_path(self.plan, self.missing, self.estimate),
-            "trainings": asdict(forecast.passes(self.plan, self.estimate, fuse=self.fuse)),
-            "predictions": asdict(forecast.passes(self.plan, self.estimate, "predict", fuse=self.fuse)),
+            "trainings": asdict(forecast.passes(self.plan, self.estimate, found=self.jobs_of_all)),
+            "predictions": asdict(forecast.passes(self.plan, self.estimate, "predict", found=self.jobs_of_all)),
             "disk_mb": {name: round(value, 2) for name, value in asdict(size).items()},
             "probe": forecast.probe(self.plan, self.missing, self.estimate),
             "notes": list(self.plan.notes),
@@ -189,36 +225,32 @@ class Overview:
         }
 
     def _number(self, stage: Stage) -> float | None:
-        done = self.store.done(stage.key) if self.states[stage.key] == "done" else None
+        done = self.done.get(stage.key)
         value = done.seconds if done else self.estimate(stage)
         return None if value is None else round(value, 2)
 
     def _pass_of(self, stage: Stage) -> int:
-        done = self.store.done(stage.key) if self.states[stage.key] == "done" else None
+        done = self.done.get(stage.key)
         return int(done.extra.get("fused", 1)) if done else 1
 
-    def _alike(self) -> list[list[str]]:
+    def alike(self) -> list[list[str]]:
         """Stages that differ in the seed alone, in the plan's order."""
         seeds = len(self.plan.suite.sections.seeds)
         groups: dict[Any, list[str]] = defaultdict(list)
         for key, stage in self.plan.stages.items():
             # Which of a row's trainings it is: the stages of two seeds answer to one place in the row's lineage.
             place = (stage.kind, self.plan.needed_by[key], stage.spec.get("phase"), stage.spec.get("split"))
-            shape = digest(self._without_seed(stage)) if seeds > 1 else key
+            shape = digest({n: v for n, v in stage.spec.items() if n != "seed"}) if seeds > 1 else key
             groups[place, shape].append(key)
         return list(groups.values())
 
-    @staticmethod
-    def _without_seed(stage: Stage) -> dict[str, Any]:
-        return {name: value for name, value in stage.spec.items() if name != "seed"}
-
-    def _states(self, keys: Sequence[str]) -> str:
+    def counted(self, keys: Sequence[str]) -> str:
         counted = Counter(self.states[key] for key in keys)
         if len(keys) == 1:
             return f"[{STYLE[self.states[keys[0]]]}]{self.states[keys[0]]:<8}[/]"
         return ", ".join(f"[{STYLE[state]}]{counted[state]} {state}[/]" for state in STYLE if state in counted)
 
-    def _seconds(self, keys: Sequence[str]) -> str:
+    def seconds(self, keys: Sequence[str]) -> str:
         """`12`; `~12` where some of it is an estimate; `12/3` of a pass that made three stages."""
         stages = [self.plan.stages[key] for key in keys]
         values = [self._number(stage) for stage in stages]
@@ -227,18 +259,6 @@ class Overview:
         about = "" if all(self.states[key] == "done" for key in keys) else "~"
         several = max(self._pass_of(stage) for stage in stages)
         return f"{about}{sum(value or 0.0 for value in values):.0f}" + (f"/{several}" if several > 1 else "")
-
-    def _detail(self, key: str, state: State, ticks: Ticks) -> str:
-        if state == "done":
-            done = self.store.done(key)
-            return f"{done.seconds:.0f} s" if done else ""
-        tick = ticks.of(key)
-        step = f"step {tick.step}/{tick.total}" if tick else ""
-        if state == "running":
-            owner = self.store.running(key)
-            return f"{step}  {owner.host}:{owner.pid}" if owner else step
-        failure = self.store.failure(key)
-        return f"{step}  {failure.error.splitlines()[0]}" if failure else step
 
 
 def _shortened(labels: Sequence[str], joint: str = " + ") -> str:
@@ -255,9 +275,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def compare(plan: Plan, store: Store, slots: int, *, fuse: bool = True) -> Overview:
+def compare(plan: Plan, store: Store, slots: int | None, *, fuse: bool = True) -> Overview:
     """An overview of a plan and a store."""
-    return Overview(plan, store, planning.states(plan, store), planning.learned(plan, store), slots, fuse)
+    once = planning.Once(store)
+    states = planning.states(plan, once)
+    done = {key: found for key, state in states.items() if state == "done" and (found := once.done(key)) is not None}
+    return Overview(plan, store, states, planning.learned(plan, once), slots, done, fuse)
 
 
 def find(plan: Plan, word: str) -> Stage:
@@ -281,6 +304,19 @@ def find(plan: Plan, word: str) -> Stage:
         allowed="a key's first digits, or a row's label",
         hint="see: python -m bench plan",
     )
+
+
+def chosen(plan: Plan, word: str | None) -> list[str]:
+    """The keys that a word means: a row's label (all that the row is made from), or the first digits of a key; all
+    without a word.
+
+    Raises:
+        UserError: nothing is called so, or several stages begin so.
+    """
+    if word is None:
+        return list(plan.stages)
+    roots = [row.evaluate for row in plan.rows if row.label == word and row.evaluate is not None]
+    return [stage.key for stage in walk(*roots)] if roots else [find(plan, word).key]
 
 
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:

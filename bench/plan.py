@@ -49,6 +49,23 @@ class StoreView(Protocol):
     def output(self, key: str) -> Path: ...
 
 
+class Once:
+    """A store that is asked once for what is done: all that one command shows is of one moment, and each file is looked
+    at once. A StoreView."""
+
+    def __init__(self, store: StoreView) -> None:
+        self._store = store
+        self._done: dict[str, Finished | None] = {}
+        self.running, self.failure, self.attempts = store.running, store.failure, store.attempts
+        self.keys, self.load, self.output = store.keys, store.load, store.output
+
+    def done(self, key: str) -> Finished | None:
+        """See bench.store.Store.done."""
+        if key not in self._done:
+            self._done[key] = self._store.done(key)
+        return self._done[key]
+
+
 @dataclass(frozen=True)
 class RowPlan:
     """One row and one seed: the stage that gives its numbers, or why there is none."""
@@ -324,10 +341,15 @@ def pulled_in(plan: Plan) -> list[str]:
     return [r.label for r in suite.set_aside if planned(r.method, suite.of(r), seed, r.schedule).key in made]
 
 
-def fused_groups(plan: Plan, keys: Iterable[str], kind: Kind = "train") -> list[tuple[str, ...]]:
-    """The groups of at least two of these train stages (or predict stages) that one pass makes."""
-    wanted = set(keys)
-    found = jobs(plan, wanted, Estimate(plan.suite.sections.cost))
+def fused_groups(
+    plan: Plan, keys: Iterable[str], kind: Kind = "train", *, found: Iterable[JobPlan] | None = None
+) -> list[tuple[str, ...]]:
+    """The groups of at least two of these train stages (or predict stages) that one pass makes.
+
+    `found`: the jobs that make them, where the caller has asked for them already.
+    """
+    if found is None:
+        found = jobs(plan, set(keys), Estimate(plan.suite.sections.cost))
     units = [unit for job in found for unit in job.units if len(unit) > 1 and plan.stages[unit[0]].kind == kind]
     order = {key: i for i, key in enumerate(plan.stages)}
     return sorted((tuple(sorted(unit, key=order.__getitem__)) for unit in units), key=lambda unit: order[unit[0]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -34,14 +33,15 @@ class Tick:
     loss: float | None
     rate: float | None  # steps a second
     left: float | None  # seconds
+    host_mb: float | None = None  # most memory so far, of the process and on its card
+    gpu_mb: float | None = None
 
 
 class Ticks:
-    """Reads the newest progress of stages, and their rate from two lines."""
+    """Reads the newest progress of stages, and their rate from the last lines (a minute or so)."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._first: dict[Path, tuple[int, float]] = {}
 
     def of(self, key: str) -> Tick | None:
         """None where the stage has not said anything yet."""
@@ -55,11 +55,12 @@ class Ticks:
             return None
         last = lines[-1]
         step, total, at = int(last["step"]), int(last["total"]), float(last["time"])
-        begun, since = self._first.setdefault(path, (step, at))
+        begun, since = int(lines[0]["step"]), float(lines[0]["time"])
         rate = (step - begun) / (at - since) if at > since and step > begun else None
         left = (total - step) / rate if rate else None
         loss = last.get("values", {}).get("loss")
-        return Tick(step, total, None if loss is None else float(loss), rate, left)
+        memory = (last.get("host_mb"), last.get("gpu_mb"))
+        return Tick(step, total, None if loss is None else float(loss), rate, left, *memory)
 
 
 class Display:
@@ -71,6 +72,10 @@ class Display:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._told: dict[str, float] = {}
         self._done: set[str] | None = None
+        self._noted = 0
+        self._queue = ""
+        self._missing: set[str] | None = None
+        self._left_s: float | None = None
         self._begun = time.monotonic()
         self._estimate = planning.learned(plan, store)
 
@@ -86,7 +91,8 @@ class Display:
     def show(self, progress: Progress) -> None:
         """Draw what changed."""
         self._finished(progress)
-        active = self._passes([key for key in self._plan.stages if self._active(key, progress)], progress)
+        claimed = progress.elsewhere.union(*(running.job.keys for running in progress.running))
+        active = self._passes([k for k in self._plan.stages if k in claimed and self._active(k, progress)], progress)
         if self._live:
             lines = [self._line(key, progress, others) for key, others in active]
             self._live.update(Group(*lines, self._footer(progress)), refresh=True)
@@ -94,10 +100,7 @@ class Display:
             self._plain(active, progress)
 
     def _active(self, key: str, progress: Progress) -> bool:
-        claimed = any(key in running.job.keys for running in progress.running)
-        return (
-            key not in progress.done and (claimed or key in progress.elsewhere) and self._store.running(key) is not None
-        )
+        return key not in progress.done and self._store.running(key) is not None
 
     def _finished(self, progress: Progress) -> None:
         if self._done is None:
@@ -113,6 +116,9 @@ class Display:
             if key not in self._told or self._told[key] >= 0:
                 self._console.print(Text(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red"))
                 self._told[key] = -1.0
+        for note in progress.notes[self._noted :]:
+            self._console.print(Text(note, style="yellow"), soft_wrap=True)
+        self._noted = len(progress.notes)
 
     def _passes(self, active: list[str], progress: Progress) -> list[tuple[str, int]]:
         """(the stage that stands for a pass, how many others it makes): of 24 heads in one pass, one line."""
@@ -142,16 +148,22 @@ class Display:
         return Text("  ".join(parts))
 
     def _footer(self, progress: Progress) -> Text:
-        missing = [key for key in self._plan.stages if key not in progress.done]
+        missing = {key for key in self._plan.stages if key not in progress.done}
         total = len(self._plan.stages)
-        left = forecast.wall_seconds(self._plan, set(missing), self._estimate, progress.slots)
-        about = f", about {clock(left)} left" if left else ""
+        if missing != self._missing:  # to lay out ten thousand stages takes longer than a turn
+            self._missing = missing
+            self._left_s = forecast.wall_seconds(self._plan, missing, self._estimate, progress.slots)
+        about = f", about {clock(self._left_s)} left" if self._left_s else ""
         stop = "  stopping: saving" if progress.stopping else ""
+        stop += f"  jobs: {progress.queue}" if progress.queue else ""
         elapsed = clock(time.monotonic() - self._begun)
         return Text(f"{total - len(missing)}/{total} stages  {elapsed}{about}{stop}", style="dim")
 
     def _plain(self, active: list[tuple[str, int]], progress: Progress) -> None:
         now = time.monotonic()
+        if progress.queue not in ("", self._queue):
+            self._console.print(Text(f"jobs: {progress.queue}"), soft_wrap=True)
+        self._queue = progress.queue
         for key, others in active:
             if now - self._told.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:
                 self._told[key] = now
@@ -191,8 +203,7 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def summary_estimate(plan: Plan, missing: set[str], estimate: Estimate, slots: int, fuse: bool) -> tuple[str, str]:
-    """(estimate of the wall time, of the critical path) as text."""
-    wall = forecast.wall_seconds(plan, missing, estimate, slots, fuse=fuse)
+def critical_text(plan: Plan, missing: set[str], estimate: Estimate) -> str:
+    """Of the critical path: `6 min`, or `-`."""
     path = forecast.critical_path(plan, missing, estimate)
-    return estimate_text(wall), estimate_text(path).removeprefix("about ") if path is not None else "-"
+    return "-" if path is None else estimate_text(path).removeprefix("about ")

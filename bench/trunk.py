@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.engines.facts import only_classifier
-from bench.key import Input, canonical, digest
+from bench.key import Fixed, Input, canonical, digest
 from bench.stage import Stage
 
 TAPS = ("box_features", "box_features_pre_relu", "roi_map")  # names of bench.detection.contract.Taps
@@ -49,7 +49,8 @@ def training_group(stage: Stage) -> str:
     spec = {name: value for name, value in stage.spec.items() if name not in own}
     schedule = stage.spec["schedule"]
     spec["schedule"] = [schedule["batch"], "epochs" if schedule["steps"] is None else "steps"]
-    named = {name: stage.inputs[name].key for name in sorted({"train", *_inputs_named(canonical(spec))})}
+    parts = {name: value for name, value in spec.items() if not isinstance(value, Fixed)}  # a detector names no inputs
+    named = {name: stage.inputs[name].key for name in sorted({"train", *_inputs_named(canonical(parts))})}
     init = stage.inputs.get("init")
     return digest({"spec": spec, "inputs": named, "trunk": None if init is None else trunk_of(init).key})
 

@@ -14,6 +14,7 @@ from bench import plan as planning
 from bench.cost import Estimate
 from bench.overview import Overview, compare
 from bench.plan import Plan
+from bench.status import show
 from bench.store import Store
 from bench.suite import Cost
 from tests.conftest import Write
@@ -174,7 +175,8 @@ def test_trainings_with_and_without_sharing_and_fusing(plan: Plan) -> None:
 def test_disk_of_what_is_there_and_of_what_will_be(plan: Plan, full: FakeStore) -> None:
     missing = {model(plan, "x2").key}
     estimate = planning.learned(plan, full)
-    found = forecast.disk(plan, missing, estimate, full)
+    done = {key: full.finished[key] for key in plan.stages if key not in missing}
+    found = forecast.disk(plan, estimate, done)
     assert found.there == pytest.approx(2.0 * (len(plan.stages) - 1))
     assert found.to_come == pytest.approx(2.0)
     assert found.unknown == 0
@@ -278,5 +280,5 @@ def test_fifteen_rows_of_21_seeds_stay_a_page(write: Write, tmp_path: Path, caps
     assert len(plan.stages) > 900
     assert len(lines) < 80
     assert any(line.startswith("train") and "21 missing" in line and "baseline" in line for line in lines)
-    view(plan, tmp_path).print_status(console)
+    show(view(plan, tmp_path), console)
     assert len(capsys.readouterr().out.splitlines()) < 60

@@ -1,0 +1,298 @@
+"""Where each stage stands: what `status` says. Separate from overview.py, which says what there is to do.
+
+All of it is read from the store (done files, leases, event files, notes of submitted jobs), so that it needs no driver
+and no GPU; where jobs are queued, Slurm is asked how they are, if it answers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bench import submitted
+from bench.events import read_events
+from bench.launchers.watch import NoAnswer, Seen, Watcher
+from bench.overview import LINES, STYLE, Overview
+from bench.plan import ORDER
+from bench.progress import TAIL_BYTES, Ticks, clock, name_of
+from bench.submitted import Submitted
+
+WATCH_SECONDS = 2.0
+FIRST = ("running", "failed", "queued", "partial", "missing", "done")  # what is not done comes first
+STYLES: dict[str, str] = {**{str(state): style for state, style in STYLE.items()}, "queued": "magenta"}
+EACH = 15  # lines of one state, where the rest is summarised
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one stage stands.
+
+    Attributes:
+        state: that of bench.plan.State, or "queued": handed to a cluster.
+        attempt: number of the newest; 0 without one.
+        host: where it runs or ran, and `pid` while it runs.
+        job: of a cluster.
+        step, total: of the newest attempt.
+        rate: steps a second; left: seconds.
+        seconds: of a finished stage; of a pass that made several: of the pass, and `pass_of` says of how many.
+        host_mb, gpu_mb: most memory that its process, and torch on its card, had.
+        error: why it failed last, one sentence.
+    """
+
+    key: str
+    state: str
+    attempt: int = 0
+    host: str = ""
+    pid: int = 0
+    job: str = ""
+    step: int | None = None
+    total: int | None = None
+    rate: float | None = None
+    left: float | None = None
+    seconds: float | None = None
+    pass_of: int = 1
+    host_mb: float | None = None
+    gpu_mb: float | None = None
+    error: str = ""
+
+
+class Board:
+    """The standings of a plan's stages at one moment."""
+
+    def __init__(self, view: Overview) -> None:
+        self.view, self._store = view, view.store
+        self._ticks = Ticks(view.store)
+        notes = submitted.of(view.store.root, view.missing, ended=True) if view.missing else []
+        self._note = {key: note for note in notes for key in note.keys}  # the newest: they come oldest first
+        self._seen = _asked([note for note in notes if not note.ended])
+        self.states = {key: self._state(key) for key in view.plan.stages}
+
+    def _state(self, key: str) -> str:
+        state = self.view.states[key]
+        note = self._note.get(key)
+        if state in ("done", "running") or note is None or note.ended:
+            return state
+        seen = self._seen.get(note.id)
+        return "queued" if note.id not in self._seen or (seen and seen.state in _WAITS) else state
+
+    def of(self, key: str) -> Standing:
+        """All that is known of one stage; reads its event file unless it is done."""
+        state, done = self.states[key], self.view.done.get(key)
+        if state == "done" and done is not None:
+            environment: Any = getattr(done, "environment", {})
+            extra = done.extra
+            return Standing(
+                key, state, int(getattr(done, "attempt", 0)), str(environment.get("host") or ""),
+                job=str((environment.get("slurm") or {}).get("job", "")), seconds=done.seconds,
+                pass_of=int(extra.get("fused", 1)), host_mb=extra.get("host_mb"), gpu_mb=extra.get("gpu_mb"),
+            )  # fmt: skip
+        attempts, note = self._store.attempts(key), self._note.get(key)
+        last = _last_event(attempts[-1] / "events.jsonl") if attempts else {}
+        tick = self._ticks.of(key)
+        owner = self._store.running(key) if state == "running" else None
+        running = state == "running" and tick is not None
+        return Standing(
+            key, state, len(attempts) and int(attempts[-1].name), owner.host if owner else "",
+            owner.pid if owner else 0, note.id if note and state in ("running", "queued") else "",
+            tick.step if tick else None, tick.total if tick else None,
+            tick.rate if tick and running else None, tick.left if tick and running else None,
+            host_mb=tick.host_mb if tick else None, gpu_mb=tick.gpu_mb if tick else None,
+            error=self._error(key, state, last),
+        )  # fmt: skip
+
+    def _error(self, key: str, state: str, last: dict[str, Any]) -> str:
+        note = self._note.get(key)
+        if state == "queued" and note is not None:
+            seen = self._seen.get(note.id)
+            return f"{seen.state.lower()}: {seen.reason}".rstrip(": ") if seen else "Slurm was not asked"
+        failure = self._store.failure(key) if state in ("failed", "partial", "missing") else None
+        if failure is not None:
+            return failure.error.splitlines()[0]
+        if state == "partial" and note is not None and note.ended not in ("", "COMPLETED"):
+            return f"job {note.id} ended: {note.ended}"
+        if state == "partial" and last and last.get("event") != "end":
+            return f"its process ended without a word after {_hour(last)}: killed, or its machine went down"
+        return str(last.get("error") or "") if state == "partial" else ""
+
+    def passes(self, keys: Iterable[str]) -> list[list[str]]:
+        """The stages that one pass makes, or made, and that stand alike, together."""
+        unit_of = self._unit_of
+        groups: dict[Any, list[str]] = defaultdict(list)
+        for key in keys:
+            unit, owner = unit_of.get(key, (key,)), None
+            if len(unit) > 1 and self.states[key] == "running" and (info := self._store.running(key)) is not None:
+                owner = (info.host, info.pid, info.start)
+            groups[unit, self.states[key], owner].append(key)
+        return list(groups.values())
+
+    @cached_property
+    def _unit_of(self) -> dict[str, tuple[str, ...]]:
+        jobs = self.view.jobs_of_all if self.view.fuse else []
+        return {key: unit for job in jobs for unit in job.units for key in unit}
+
+    # -- as text
+
+    def lines(self, most: int = LINES) -> list[Text]:
+        """`status`: the title, and one line a stage or a pass; of more than `most`, a summary with what is not done
+        first."""
+        groups = self.view.alike()
+        title = [Text(self.view.title())]
+        if len(groups) > most:
+            return [*title, *self._summary()]
+        lines: list[Text] = []
+        rest: list[str] = []
+        for keys in groups:
+            if len(keys) > 1 and {self.states[key] for key in keys} <= {"done", "missing"}:
+                lines += [self._line(group) for group in self.passes(rest)]
+                rest = []
+                lines.append(self._several(keys))
+            else:
+                rest += keys
+        return [*title, *lines, *(self._line(group) for group in self.passes(rest))]
+
+    def _several(self, keys: Sequence[str]) -> Text:
+        """A stage of several seeds, none of which is at work."""
+        counted = Text.from_markup(self.view.counted(keys))
+        return counted.append(
+            f"  {name_of(self.view.plan, keys[0])} +{len(keys) - 1} seeds  {self.view.seconds(keys)} s"
+        )
+
+    def _line(self, keys: Sequence[str]) -> Text:
+        """Of a pass: the stage that has most steps left."""
+        found = [self.of(key) for key in keys] if self.states[keys[0]] == "running" else [self.of(keys[0])]
+        shown = max(found, key=lambda s: (s.total or 0) - (s.step or 0))
+        state = Text(f"{shown.state:<8}", style=STYLES[shown.state])
+        return state.append(
+            f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_told(shown)}".rstrip(), style="default"
+        )
+
+    def _summary(self) -> list[Text]:
+        """What is at work or has failed, as far as anybody reads; how much of each kind is in which state."""
+        by_state: dict[str, list[str]] = defaultdict(list)
+        for key, state in self.states.items():
+            by_state[state].append(key)
+        lines = []
+        for state in ("running", "failed", "partial"):
+            groups = self.passes(by_state[state]) if by_state[state] else []
+            lines += [self._line(group) for group in groups[:EACH]]
+            if len(groups) > EACH:
+                lines.append(Text(f"{state:<8} ... and {len(groups) - EACH} more", style=STYLES[state]))
+        kind_of = {key: stage.kind for key, stage in self.view.plan.stages.items()}
+        for state in FIRST:
+            for kind in ORDER:
+                count = sum(kind_of[key] == kind for key in by_state[state])
+                if count:
+                    lines.append(
+                        Text(f"{state:<8}", style=STYLES[state]).append(f" {kind:<8} {count:>6}", style="default")
+                    )
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """{suite, done, slots, stages: [a Standing with kind, rows and inputs]}. All stages, however many."""
+        plan = self.view.plan
+        stages = [
+            {
+                **asdict(self.of(key)), "kind": stage.kind, "rows": list(plan.needed_by[key]),
+                "inputs": {name: source.key for name, source in stage.inputs.items()},
+            }
+            for key, stage in plan.stages.items()
+        ]  # fmt: skip
+        done = sum(state == "done" for state in self.states.values())
+        return {"suite": plan.suite.name, "done": done, "slots": self.view.slots, "stages": stages}
+
+
+_WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "RUNNING", "SUSPENDED", "PREEMPTED")
+
+
+def _asked(notes: Sequence[Submitted]) -> dict[str, Seen | None]:
+    """How queued jobs are; empty where nobody answers."""
+    if not notes or shutil.which("squeue") is None:
+        return {}
+    try:
+        return Watcher().ask({note.id: note.name for note in notes})
+    except NoAnswer:
+        return {}
+
+
+def _told(s: Standing) -> str:
+    parts = []
+    if s.state == "done":
+        seconds = f"{s.seconds or 0:.0f} s" + (f"/{s.pass_of}" if s.pass_of > 1 else "")
+        parts += [seconds, *([f"attempt {s.attempt}"] if s.attempt > 1 else []), s.host]
+    else:
+        where = f"{s.host}:{s.pid}" if s.pid else s.host
+        parts += [f"attempt {s.attempt}" if s.attempt else "", where, f"job {s.job}" if s.job else ""]
+        parts += [f"step {s.step}/{s.total}"] if s.step is not None else []
+        parts += [f"{s.rate:.1f} step/s"] if s.rate else []
+        parts += [f"{clock(s.left)} left"] if s.left is not None else []
+    parts += [f"{s.host_mb:.0f} MB"] if s.host_mb else []
+    parts += [f"{s.gpu_mb:.0f} MB on its card"] if s.gpu_mb else []
+    return "  ".join(part for part in [*parts, s.error] if part)
+
+
+def _more(keys: Sequence[str]) -> str:
+    return f" +{len(keys) - 1}" if len(keys) > 1 else ""
+
+
+def _last_event(path: Any) -> dict[str, Any]:
+    start = max(0, path.stat().st_size - TAIL_BYTES) if path.exists() else 0
+    found = [event for event in read_events(path, start)[0] if isinstance(event, dict)]
+    return found[-1] if found else {}
+
+
+def _hour(event: dict[str, Any]) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(event.get("time", 0.0))))
+
+
+def show(view: Overview, console: Console) -> None:
+    """`status`."""
+    for line in Board(view).lines():
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def watch(make: Callable[[], Overview], console: Console, every: float = WATCH_SECONDS) -> None:
+    """`status --watch`: draw again and again until all is done.
+
+    Args:
+        make: gives a new Overview.
+        console: a terminal is redrawn; elsewhere what has changed is printed anew.
+        every: seconds.
+    """
+    before: list[str] = []
+    most = min(LINES, console.height - 2) if console.is_terminal else LINES
+    with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _Plain(console) as live:
+        while True:
+            view = make()
+            lines = Board(view).lines(most)
+            if [line.plain for line in lines] != before:
+                before = [line.plain for line in lines]
+                live.update(Text("\n").join(lines), refresh=True)
+            if not view.missing:
+                return
+            time.sleep(every)
+
+
+class _Plain:
+    """Live's two methods, for a file or a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> _Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, text: Text, *, refresh: bool) -> None:
+        """Print it."""
+        self._console.print(text, highlight=False, soft_wrap=True)

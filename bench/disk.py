@@ -204,11 +204,42 @@ def free_bytes(path: Path) -> int:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary files whose writer is gone: those untouched for `STALE_SECONDS`."""
+    """Remove temporary files whose writer is gone."""
+    for path in stale_temporaries(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def stale_temporaries(folder: Path) -> list[Path]:
+    """Temporary files whose writer is gone: those untouched for `STALE_SECONDS`."""
+    found = []
     for path in folder.glob("*.tmp-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink()
+                found.append(path)
+    return found
+
+
+def remove(path: Path) -> None:
+    """A file or a folder with all in it; nothing is said of what is not there or cannot be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def bytes_below(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder. What vanishes meanwhile counts nothing."""
+    with contextlib.suppress(OSError):
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{folder}/{name}").st_size
+    return total
 
 
 def _size(count: int) -> str:

@@ -319,6 +319,12 @@ def chosen(plan: Plan, word: str | None) -> list[str]:
     return [stage.key for stage in walk(*roots)] if roots else [find(plan, word).key]
 
 
+def own(plan: Plan, word: str | None) -> list[str]:
+    """As `chosen`, without the stages that other rows need too: to stop a row is not to stop what they wait for."""
+    keys = chosen(plan, word)
+    return [key for key in keys if plan.needed_by[key] == (word,)] if len(keys) > 1 and word is not None else keys
+
+
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
     """`why`: spec, inputs, who needs it, and what differs from the nearest stage of its kind that is done."""
 

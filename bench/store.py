@@ -12,12 +12,13 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bench.disk import (
     disk_errors,
     make_folder,
     read_json,
+    remove,
     sweep_temporaries,
     sync_files,
     sync_folder,
@@ -37,18 +39,21 @@ from bench.done import Done, digests_of, format_done, holds, names_of, now, outp
 from bench.errors import UserError
 from bench.events import Events
 from bench.key import digest
-from bench.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire
+from bench.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
 from bench.stage import Stage
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a stage. Write results below `outputs` (outputs.tmp until `finish`), anything else below `folder`."""
+    """One try at a stage. Write results below `outputs` (outputs.tmp until `finish`), anything else below `folder`.
+
+    `lease`: None in a process that reads along while another one of its job holds the lease.
+    """
 
     key: str
     number: int
     folder: Path
-    lease: Lease
+    lease: Lease | None
 
     @property
     def outputs(self) -> Path:
@@ -70,11 +75,25 @@ class Failure:
 
 @dataclass(frozen=True)
 class Root:
-    """A suite that needs stages of this store."""
+    """A suite that needs stages of this store.
+
+    Attributes:
+        name: the suite's, and six digits where options made it another table.
+        suite: its file.
+        keys: all stages that it needs.
+        rows: key -> the row it is made for; also of stages that it needed once and that are still here.
+        user: who ran it last; host: where; time: when (ISO, UTC).
+        file: name of the file below roots/, without .json.
+    """
 
     name: str
     suite: str
     keys: tuple[str, ...]
+    rows: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    host: str = ""
+    time: str = ""
+    file: str = ""
 
 
 class Store:
@@ -139,21 +158,42 @@ class Store:
         """All keys that were added, sorted."""
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
-    def register_root(self, name: str, suite_path: Path | str, keys: Iterable[str]) -> None:
-        """Note that a suite needs these keys. Two suite files of one name are kept apart."""
+    def register_root(
+        self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None
+    ) -> None:
+        """Note that a suite needs these keys, before they are added and before it is asked what is done: `gc` looks
+        here. Two suite files of one name are kept apart. `rows`: see `Root`."""
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(f"'{name}' cannot name a suite", allowed="letters, digits, '_', '-' and '.'")
         path = self.root / "roots" / f"{name}.json"
         known = read_json(path)
         if isinstance(known, dict) and known.get("suite") != str(suite_path):
             path = path.with_name(f"{name}-{digest(str(suite_path))[:8]}.json")
+            known = read_json(path)
+        before = known.get("rows", {}) if isinstance(known, dict) else {}
+        kept = {key: row for key, row in before.items() if (self.root / key).is_dir()}
         make_folder(path.parent)
-        write_json(path, asdict(Root(name, str(suite_path), tuple(keys))))
+        root = Root(name, str(suite_path), tuple(keys), kept | dict(rows or {}), _user(), host(), now())
+        write_json(path, {name: value for name, value in asdict(root).items() if name != "file"})
 
     def roots(self) -> list[Root]:
-        """All suites that were registered."""
-        found = [read_json(path) for path in sorted((self.root / "roots").glob("*.json"))]
-        return [Root(r["name"], r["suite"], tuple(r["keys"])) for r in found if isinstance(r, dict)]
+        """All suites that were registered.
+
+        Raises:
+            UserError: a file below roots/ cannot be read as one: what it needs is not known.
+        """
+        return [self.root_of(path) for path in sorted((self.root / "roots").glob("*.json"))]
+
+    @staticmethod
+    def root_of(path: Path) -> Root:
+        """The root of a file below roots/; UserError as `roots`."""
+        found = read_json(path)
+        try:
+            values = {f.name: found[f.name] for f in fields(Root) if f.name in found}
+            return Root(**values | {"keys": tuple(found["keys"]), "file": path.stem})
+        except (TypeError, KeyError):
+            hint = "run its suite again, or delete the file if nobody needs that suite"
+            raise UserError("what this suite needs cannot be read", where=str(path), hint=hint) from None
 
     # -- what is done
 
@@ -290,6 +330,12 @@ class Store:
         """Write down why an attempt failed. Does not release the lease."""
         write_json(attempt.folder / "failed.json", {"error": error, "time": now()})
 
+    def forgive(self, key: str) -> None:
+        """Forget that attempts failed; their notes are kept as failed.forgiven.json."""
+        for folder in self.attempts(key):
+            with contextlib.suppress(FileNotFoundError), disk_errors(folder):
+                os.replace(folder / "failed.json", folder / "failed.forgiven.json")
+
     def discard(self, key: str, stale: Done | None = None, lease: Lease | None = None) -> bool:
         """Make a stage not done (it is corrupt, or its inputs changed); what there was is kept as outputs.discarded.
 
@@ -334,13 +380,22 @@ class Store:
             if moved is not None and holds(path.parent, moved):
                 os.link(aside, path)
 
+    def leftovers(self, key: str, winner: int) -> list[Path]:
+        """What a stage that is done by its attempt `winner` does not need: checkpoints, half and discarded outputs."""
+        found = list(self.folder(key).glob("done.broken-*"))
+        for folder in self.attempts(key):
+            names = ("outputs.tmp", "outputs.discarded", "outputs") if int(folder.name) != winner else ()
+            found += [*folder.glob("checkpoint-*"), *(folder / name for name in names if (folder / name).exists())]
+        return found
+
     def _tidy(self, key: str, winner: int) -> None:
         """A done stage needs no checkpoints, no half outputs and no temporary files."""
-        for folder in self.attempts(key):
-            for path in folder.glob("checkpoint-*"):
-                path.unlink(missing_ok=True)
-            if int(folder.name) != winner:
-                shutil.rmtree(folder / "outputs.tmp", ignore_errors=True)
-                shutil.rmtree(folder / "outputs.discarded", ignore_errors=True)
-                shutil.rmtree(folder / "outputs", ignore_errors=True)
+        for path in self.leftovers(key, winner):
+            remove(path)
         sweep_temporaries(self.folder(key))
+
+
+def _user() -> str:
+    with contextlib.suppress(OSError, KeyError):  # no entry in the password file, in a container say
+        return getpass.getuser()
+    return ""

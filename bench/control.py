@@ -1,0 +1,159 @@
+"""`stop` and `retry`: what a user wants of stages that are at work or have failed. Separate from the loop that runs
+them, which may be anywhere, or nowhere: both work without a driver, and tell one where there is one (bench/orders.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from bench import orders, submitted
+from bench import plan as planning
+from bench.launchers.slurm import cancel
+from bench.launchers.watch import NoAnswer, Watcher
+from bench.lease import LeaseInfo, host, machine
+from bench.plan import Plan
+from bench.progress import Ticks, name_of
+from bench.store import Store
+from bench.submitted import Submitted
+
+PATIENCE_SECONDS = 60.0  # a step over 16 pictures of 800 px takes a second on a GPU; then its checkpoint is written
+LOOK_SECONDS = 0.2
+LINES = 20  # of a list
+
+
+@dataclass
+class Told:
+    """Who was told to stop.
+
+    Attributes:
+        here: stages at work on this machine, with their processes' leases.
+        jobs: of the cluster.
+        away: stages at work on other hosts, or for other users: their drivers are told.
+    """
+
+    here: dict[str, LeaseInfo] = field(default_factory=dict)
+    jobs: list[Submitted] = field(default_factory=list)
+    away: dict[str, LeaseInfo] = field(default_factory=dict)
+
+
+def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
+    """Tell whoever works on these stages to save and end, and drivers not to start them again in this run.
+
+    A process that makes several stages in one pass ends whole; its driver goes on with the others.
+    """
+    done = planning.all_fresh(plan, store)
+    wanted = [key for key in keys if key not in done]
+    told = Told()
+    if not wanted:
+        return told
+    orders.give(store.root, "stop", wanted)
+    told.jobs = _alive(submitted.of(store.root, wanted))
+    in_jobs = {key for job in told.jobs for key in job.keys}
+    cancel([job.id for job in told.jobs])
+    for key in wanted:
+        owner = store.running(key)
+        if owner is None or key in in_jobs:
+            continue
+        told.away[key] = owner
+        if owner.host == host() and owner.machine == machine() and owner.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(owner.pid, signal.SIGTERM)
+                told.here[key] = told.away.pop(key)
+    return told
+
+
+def _alive(notes: list[Submitted]) -> list[Submitted]:
+    """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's."""
+    if not notes or shutil.which("squeue") is None:
+        return []
+    try:
+        seen = Watcher().ask({note.id: note.name for note in notes})
+    except NoAnswer:
+        return []
+    over = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+    return [note for note in notes if (job := seen.get(note.id)) is not None and job.state not in over]
+
+
+def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console) -> None:
+    """`stop`: do it, say who was told, and wait until what runs here has saved."""
+    told = stop(plan, store, keys)
+    beside = {key for key in plan.stages if key not in set(keys) and _same_process(store, key, told)}
+    for key in told.here:
+        _say(console, f"told to save and end: {name_of(plan, key)}  process {told.here[key].pid}")
+    for key in beside:
+        _say(console, f"  made in the same pass, and stopped with it: {name_of(plan, key)}")
+    for job in told.jobs:
+        _say(
+            console, f"cancelled: job {job.id}  ({planning.describe(plan, [k for k in job.keys if k in plan.stages])})"
+        )
+    for key, owner in told.away.items():
+        hint = f"process {owner.pid} on {owner.host}: its run is told; if that is gone, kill it there"
+        _say(console, f"not ours to stop: {name_of(plan, key)}  {hint}")
+    ticks = Ticks(store)
+    end = time.monotonic() + PATIENCE_SECONDS
+    left = dict(told.here)
+    while left and time.monotonic() < end:
+        for key in [key for key, info in left.items() if not _at_work(store, key, info)]:
+            del left[key]
+            tick = ticks.of(key)
+            state = "done" if store.done(key) else f"saved at step {tick.step}" if tick else "stopped"
+            _say(console, f"{state}: {name_of(plan, key)}")
+        time.sleep(LOOK_SECONDS if left else 0)
+    for key in left:
+        _say(console, f"still saving: {name_of(plan, key)}; see: python -m bench status")
+    if not (told.here or told.jobs or told.away):
+        _say(console, "nothing of it runs here; a run at work starts nothing more of it")
+    _say(console, f"continue: python -m bench run {plan.suite.path}")
+
+
+def _at_work(store: Store, key: str, info: LeaseInfo) -> bool:
+    now = store.running(key)
+    return now is not None and now.token == info.token
+
+
+def _same_process(store: Store, key: str, told: Told) -> bool:
+    owner = store.running(key) if told.here else None
+    return owner is not None and (owner.pid, owner.start) in {(i.pid, i.start) for i in told.here.values()}
+
+
+def retry(plan: Plan, store: Store, keys: Collection[str]) -> dict[str, str]:
+    """Forget that stages failed: their notes are put aside, and a run at work counts their tries from zero.
+
+    Returns:
+        Key -> the error that was forgotten.
+    """
+    found = {key: note.error for key in keys if (note := store.failure(key)) is not None and store.running(key) is None}
+    if found or any(submitted.of(store.root, keys, ended=True)):
+        orders.give(store.root, "retry", keys)
+    for key in found:
+        store.forgive(key)
+    return found
+
+
+def show_retry(plan: Plan, store: Store, keys: Collection[str], console: Console) -> None:
+    """`retry`: do it, and say what the next run will do."""
+    found = retry(plan, store, keys)
+    for key, error in list(found.items())[:LINES]:
+        saved = any(next(folder.glob("checkpoint-*"), None) for folder in store.attempts(key))
+        then = "continues from its checkpoint" if saved else "begins anew"
+        _say(console, f"forgotten: {name_of(plan, key)}  {error.splitlines()[0]}  ({then})")
+    if len(found) > LINES:
+        _say(console, f"forgotten: ... and {len(found) - LINES} more")
+    if not found:
+        _say(console, "no failure is noted; what was killed or lost continues by itself with the next run")
+    rows = planning.describe(plan, list(found))
+    if found:
+        _say(console, f"{len(found)} stages of {rows} are tried again: a run at work does so at once, else")
+    _say(console, f"  python -m bench run {plan.suite.path}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

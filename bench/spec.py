@@ -204,10 +204,22 @@ class Figure(Section):
 
 
 class Machine(Section):
-    """How a job uses the machine. In the record, never in the key."""
+    """How a job uses the machine. In the record, never in the key but where said.
+
+    scope: `global`: where several processes train, a classifier's loss sees the RoIs of all, so that the result is that
+    of one process. `device`: those of its own process alone, averaged over processes, as in the papers' code.
+    """
 
     threads: Positive = 1  # per process on a CPU
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
     channels_last: bool = False
+    tasks: Positive = 1  # processes of one training job, each with a share of the batch (one a GPU)
+    scope: Literal["global", "device"] = "global"  # what a classifier's loss sees; `device` IS in the key, with tasks
     features_mb: Annotated[int, Field(ge=0)] = 512  # most that one cache of val features may take on the disk
+
+    @property
+    def in_key(self) -> dict[str, Any]:
+        """What of it a train stage has in its key, beside the precision."""
+        alone = self.scope == "device" and self.tasks > 1
+        return {"scope": {"device": self.tasks}} if alone else {}

@@ -135,6 +135,7 @@ class Suite:
             "augment": module_version("bench.data.augment"),
             "precision": s.machine.precision,
             "bins": list(s.test.bins),
+            **s.machine.in_key,
         }
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
@@ -259,6 +260,8 @@ def load(
     sections = check_sections(tree, document)
     if sections.detector.norm == "frozen" and sections.detector.weights is None:
         notes.append("detector.norm is frozen but there are no weights: nothing will have set its statistics")
+    if sections.detector.norm == "batch" and sections.machine.tasks > 1:
+        notes.append("detector.norm is batch: several processes (machine.tasks) train heads, but no whole detector")
     extra = _methods_path(methods_path, document)
     known = discover(extra)
     checked = check_rows(rows, known, sections.schedule, sections.data, document)

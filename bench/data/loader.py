@@ -53,11 +53,24 @@ class Loader:
         batch: pictures of a batch.
         seed: of the stage.
         phase: length of the stage's init chain.
+        share: positions of each batch (from, up to) that are made; None: all. Where several processes train, each makes
+            its own, padded and augmented as in the whole batch.
     """
 
-    def __init__(self, split: Split, settings: Input, *, sampler: Sampler, batch: int, seed: int, phase: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        settings: Input,
+        *,
+        sampler: Sampler,
+        batch: int,
+        seed: int,
+        phase: int,
+        share: tuple[int, int] | None = None,
+    ) -> None:
         self.split, self.settings, self.sampler = split, settings, sampler
         self.batch_size, self.seed, self.phase = batch, seed, phase
+        self.share = share or (0, batch)
         self._epochs: list[NDArray[np.int64]] = []
         self._ends: list[int] = []  # positions in the concatenated epochs at which each epoch ends
         files = split.array() is None and settings.workers > 0
@@ -66,7 +79,7 @@ class Loader:
         self._next: tuple[int, Future[Batch]] | None = None
 
     def batch(self, t: int) -> Batch:
-        """Batch of step t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
+        """Our share of batch t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
 
         Raises:
             UserError: a picture that cannot be decoded, or a sampler without pictures.
@@ -122,7 +135,13 @@ class Loader:
             augment.draw(self.settings, generator(self.seed, "augment", self.phase, t, p))
             for p in range(self.batch_size)
         ]
-        return _assemble(self.split, self.settings, indices, draws, self._pool)
+        first, last = self.share
+        if last - first == self.batch_size:
+            return _assemble(self.split, self.settings, indices, draws, self._pool)
+        # The padding is that of the whole batch: anchors lie on its grid, and are drawn by their number.
+        sizes = [_resized(self.split, self.settings, pair) for pair in zip(indices, draws, strict=True)]
+        part = slice(first, last)
+        return _assemble(self.split, self.settings, indices[part], draws[part], self._pool, frame=_largest(sizes))
 
 
 def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
@@ -144,17 +163,23 @@ def eval_batch(split: Split, settings: Input, indices: Sequence[int]) -> Batch:
 
 
 def _assemble(
-    split: Split, settings: Input, indices: Sequence[int], draws: Sequence[Draw], pool: ThreadPoolExecutor | None
+    split: Split,
+    settings: Input,
+    indices: Sequence[int],
+    draws: Sequence[Draw],
+    pool: ThreadPoolExecutor | None,
+    *,
+    frame: tuple[int, int] | None = None,
 ) -> Batch:
+    """These pictures, padded to hold `frame` (height, width); None: the largest of them."""
+
     def prepare(pair: tuple[int, Draw]) -> _Ready:
-        i, how = pair
-        image = split.images[i]
-        size = augment.resized_size(image.height, image.width, settings, how.jitter)
-        return _Ready(augment.resize(split.pixels(i), size), size, how)
+        size = _resized(split, settings, pair)
+        return _Ready(augment.resize(split.pixels(pair[0]), size), size, pair[1])
 
     pairs = list(zip(indices, draws, strict=True))
     ready = list(pool.map(prepare, pairs)) if pool is not None else [prepare(pair) for pair in pairs]
-    height, width = augment.padded_size(max(r.size[0] for r in ready), max(r.size[1] for r in ready), settings)
+    height, width = augment.padded_size(*(frame or _largest([r.size for r in ready])), settings)
     images = _images(ready, settings, height, width)
     batch = Batch(images, [r.size for r in ready], [], [], [], [], list(indices), [], [])
     for i, r in zip(indices, ready, strict=True):
@@ -169,6 +194,15 @@ def _assemble(
         batch.scale.append(scale)
         batch.original_sizes.append(original)
     return batch
+
+
+def _resized(split: Split, settings: Input, pair: tuple[int, Draw]) -> tuple[int, int]:
+    image = split.images[pair[0]]
+    return augment.resized_size(image.height, image.width, settings, pair[1].jitter)
+
+
+def _largest(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
 
 
 def _images(ready: Sequence[_Ready], settings: Input, height: int, width: int) -> Tensor:

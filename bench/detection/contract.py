@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -84,7 +84,11 @@ def identity_all_reduce(value: Tensor) -> Tensor:
 
 @dataclass
 class Context:
-    """What a loss may know of the training: step, progress in [0, 1], draws and the all-reduce (a sum)."""
+    """What a loss may know of the training: step, progress in [0, 1], draws and the all-reduce (a sum).
+
+    A loss sees the RoIs of the whole step, also where several processes train, and `all_reduce` gives back what it is
+    given; only under `machine.scope: device` a process sees its own, and `all_reduce` sums over processes.
+    """
 
     step: int
     progress: float
@@ -240,26 +244,33 @@ class Batch:
 
 @dataclass(frozen=True)
 class Draws:
-    """Where the draws of one step come from: `generator(role, index)` for picture `index` of the global batch."""
+    """Where the draws of one step come from: `generator(role, index)` for picture `index` of a batch whose first
+    picture is number `first` of the global batch."""
 
     seed: int
     phase: int
     step: int
+    first: int = 0
 
     def generator(self, role: str, index: int = 0) -> torch.Generator:
         """A CPU generator for this address (bench.seeds.address)."""
         from bench.seeds import address
 
-        return torch.Generator().manual_seed(address(self.seed, role, self.phase, self.step, index))
+        return torch.Generator().manual_seed(address(self.seed, role, self.phase, self.step, self.first + index))
 
 
 @dataclass
 class TrainOutput:
-    """What a trunk gives in training: its own losses (empty when not asked for), taps and targets of the RoIs."""
+    """What a trunk gives in training: its own losses (empty when not asked for), taps and targets of the RoIs.
+
+    `counts`: for each loss the number (of anchors, of RoIs) that it was divided by, 0 where there was nothing. Where
+    several processes share a batch, the losses are brought to the number of all by it.
+    """
 
     losses: dict[str, Tensor]
     taps: Taps
     targets: Targets
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -25,8 +26,10 @@ from bench.errors import UserError
 from bench.lease import Lease
 from bench.run import memory, outside
 from bench.run.curves import Curves, Tracking
+from bench.run.follow import follow, told_of
 from bench.run.requeue import Requeue, is_first_process, put_back, time_is_up
-from bench.run.work import StopFlag, Stopped, Work, quiet_threads
+from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
+from bench.run.world import SINGLE, World, joined
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
@@ -49,7 +52,7 @@ class Job:
     Attributes:
         store: the store's folder.
         units: keys, see `bench.plan.JobPlan`.
-        machine: threads, device, precision.
+        machine: threads, device, precision; `tasks`: how many processes were started to do this job together.
         processes: how many processes a data stage may use.
         requeue: of a Slurm job: how often it may put itself back when its time is up. None: it ends instead.
         tracking: the server that its curves go to while it works; None: the driver alone brings them.
@@ -73,6 +76,21 @@ class Job:
         with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there does not signal
             stop.install()
         store = Store(Path(self.store))
+        with contextlib.ExitStack() as stack:
+            try:
+                world = stack.enter_context(joined(self.machine.tasks, lambda: device_of(self.machine)))
+            except UserError as error:  # the processes of this job did not come together
+                keys = (key for unit in self.units for key in unit)
+                return dict.fromkeys(keys, Outcome("failed", str(error), error.exit_code))
+            if not world.first:
+                follow(world, store, self.machine, stop)
+                return {}
+            outcomes = self._units(store, stop, world)
+            with contextlib.suppress(UserError):  # one that has gone need not be told
+                world.tell(None)
+        return self._ended(outcomes, stop)
+
+    def _units(self, store: Store, stop: StopFlag, world: World) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         sound: set[tuple[str, str]] = set()
         for unit in self.units:
@@ -81,8 +99,8 @@ class Job:
                 outcomes |= dict.fromkeys(unit, Outcome("stopped"))
             else:
                 with Curves(self.tracking, store, unit):
-                    outcomes |= self.unit(store, unit, stop, sound)
-        return self._ended(outcomes, stop)
+                    outcomes |= self.unit(store, unit, stop, sound, world)
+        return outcomes
 
     def _ended(self, outcomes: dict[str, Outcome], stop: StopFlag) -> dict[str, Outcome]:
         """Back into the queue, if Slurm stopped us and not a person; all is saved and every lease is released."""
@@ -97,10 +115,15 @@ class Job:
         )
 
     def unit(
-        self, store: Store, keys: Sequence[str], stop: StopFlag, sound: set[tuple[str, str]] | None = None
+        self,
+        store: Store,
+        keys: Sequence[str],
+        stop: StopFlag,
+        sound: set[tuple[str, str]] | None = None,
+        world: World = SINGLE,
     ) -> dict[str, Outcome]:
         """One unit. `sound`: what this job has verified, key and digest; a sweep's thirty short stages read the same
-        data, and a training takes long enough for a disk to rot."""
+        data, and a training takes long enough for a disk to rot. `world`: the processes that train with this one."""
         sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
         with contextlib.ExitStack() as leases:
@@ -111,6 +134,8 @@ class Job:
                     works.append(outcome)
                 else:
                     outcomes[key] = outcome
+            for work in works:
+                work.world = world
             if works:
                 outcomes |= self._execute(store, works)
                 if works[0].stage["kind"] == "train":
@@ -160,7 +185,7 @@ class Job:
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}
         found = of_this_process()
         where = {name: found[name] for name in ("host", "commit", "slurm") if found.get(name)}
-        attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number, **where)
+        attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number, **where, **_streams())
         return work
 
     def _execute(self, store: Store, works: list[Work]) -> dict[str, Outcome]:
@@ -171,6 +196,8 @@ class Job:
             _set_threads(kind, self.machine)
             memory.begin()
             begun = time.monotonic()  # the imports belong to the job, whoever is first in it
+            if kind == "train":
+                works[0].world.tell(told_of(works))
             errors = module.run(works) if kind in TOGETHER else [module.run(works[0])]
         except Stopped:
             for work in works:
@@ -187,6 +214,17 @@ class Job:
                 _failed(store, work.attempt, failed) if failed else _finish(store, work, seconds, share | needed)
             )
         return outcomes
+
+
+def _streams() -> dict[str, Any]:
+    """pid; out and err: the files that this process writes to, for bench/logs.py (under srun they are pipes)."""
+    found: dict[str, Any] = {"pid": os.getpid()}
+    for name, number in (("out", 1), ("err", 2)):
+        with contextlib.suppress(OSError):
+            path = os.readlink(f"/proc/self/fd/{number}")
+            if os.path.isfile(path):
+                found[name] = path
+    return found
 
 
 def sources(store: Store, stage: dict[str, Any]) -> dict[str, bool]:
@@ -233,6 +271,7 @@ def _finish(store: Store, work: Work, seconds: float, extra: dict[str, float]) -
         environment = {
             **of_this_process(),
             "threads": work.machine.threads,
+            "processes": work.world.size,
             "channels_last": work.machine.channels_last,
             **({"seed": work.spec["seed"]} if "seed" in work.spec else {}),
         }

@@ -1,35 +1,33 @@
 """The `train` stage: one loop for a whole detector and for K classifiers over one frozen trunk (fusing).
 
 Separate because this is the training story in one sitting. Batch t, its augmentation and its samples are functions of
-their address alone, so a resumed stage equals an undisturbed one, and a fused stage equals the stage alone.
+their address alone, so a resumed stage equals an undisturbed one, and a fused stage equals the stage alone. Several
+processes may share each batch (distributed.py); alone, nothing here is another sum than it was.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench import spec as specs
 from bench.data.loader import Loader
 from bench.data.split import Split, open_split
-from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec
-from bench.disk import write_json
+from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec, TrainOutput
 from bench.engines.facts import GROUPS, only_classifier
 from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
-from bench.run import checkpoint
+from bench.run import distributed
 from bench.run.data import image_root_of
+from bench.run.learner import Learner, begin, save, write
 from bench.run.model import (
-    TRAIN_INFO,
-    WEIGHTS,
     fitted,
     head_spec,
     load_model,
@@ -38,51 +36,44 @@ from bench.run.model import (
     state_of,
 )
 from bench.run.work import Stopped, Work, device_of
+from bench.run.world import World, portable
 
 DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this nothing is learned
 CURVE_POINTS = 90  # points of a training curve
-
-
-@dataclass
-class Learner:
-    """What one stage trains: its classifier, its parameters, its own optimiser, clipping, rate and length."""
-
-    work: Work
-    schedule: specs.Schedule
-    total: int  # steps
-    classifier: Classifier
-    saved: dict[str, Tensor]  # state-dict name -> tensor that this stage stores
-    parameters: list[nn.Parameter]
-    optimiser: torch.optim.SGD
-    fresh: list[str] = field(default_factory=list)  # names that init did not give
-    step: int = 0
-    error: Exception | None = None
 
 
 def run(works: Sequence[Work]) -> list[Exception | None]:
     """Train one stage, or several that share a frozen trunk; one outcome each (None: outputs are written).
 
     Raises:
-        Stopped: asked to stop; checkpoints are saved.
+        Stopped: asked to stop, this process or another of the job; checkpoints are saved.
     """
+    with works[0].world.together(Stopped):
+        return _run(works, works[0].world)
+
+
+def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     device = device_of(works[0].machine)
     split = _split(works[0])
     loader = _loader(works[0], split)
     counts = _counts(split) if works[0].spec["annotations"] is not None else None
     detector, learners, errors = _prepare(works, loader, counts, device)
+    _agree_on(world, {learner.work.key: learner.total for learner in learners})
     for learner in learners:
-        learner.step = _resume(learner)
+        begin(learner, world)
     try:
         _loop(works[0], detector, learners, loader, device)
     except Stopped:
         for learner in learners:
             if learner.error is None:
-                _save(learner)
+                save(learner)
         raise
     for learner in learners:
         if learner.error is None:
-            _write(learner, counts)
+            distributed.check_equal(learner.saved, world, f"stage {learner.work.key[:6]}")
+            write(learner, counts)
         errors[learner.work.key] = learner.error
+    world.exchange()  # what the first could not write, all are told
     return [errors[work.key] for work in works]
 
 
@@ -117,59 +108,123 @@ def _loop(
     spec = lead.spec
     frozen = only_classifier(spec["trainable"])
     assert frozen or len(learners) == 1, "only classifiers over a frozen trunk are trained together"
-    seed, phase = int(spec["seed"]), int(spec["phase"])
+    world, scope = lead.world, _scope(lead)
     taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
     trunk: AbstractContextManager[object] = torch.no_grad() if frozen else nullcontext()
     for step in range(min(learner.step for learner in learners), max(learner.total for learner in learners)):
-        lead.stop.check()
+        _stop_together(lead)
         batch = loader.batch(step).to(device)
+        draws = Draws(int(spec["seed"]), int(spec["phase"]), step, loader.share[0])
         active = [one for one in learners if one.error is None and one.step <= step < one.total]
         if not active:  # one has failed, or is done, while another goes on from a later checkpoint
             continue
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
             with trunk:
-                out = detector.train_forward(batch, Draws(seed, phase, step), trunk_losses=not frozen, taps=taps)
-            for learner in active:
-                total, begun = learner.total, time.perf_counter()
-                context = Context(step, step / total, Draws(seed, phase, step).generator("classifier"))
-                try:
-                    losses = out.losses | learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
-                    values = _update(learner, losses, step)
-                except Exception as error:  # whatever it is, the other heads over this trunk go on
-                    learner.error = error
-                    continue
-                if frozen:  # what this head costs beside the trunk that all share
-                    learner.work.own_seconds += time.perf_counter() - begun
-                if (step + 1) % max(1, total // CURVE_POINTS) == 0:
-                    learner.work.metrics(step + 1, lr=rate(learner.schedule, step, total), **values)
-                learner.step = step + 1
-                learner.work.progress(step + 1, total, loss=values["loss"])
+                out = detector.train_forward(batch, draws, trunk_losses=not frozen, taps=taps)
+            out = distributed.whole_step(out, loader.share[0], world, scope)
+            _each(active, frozen, functools.partial(_backward, out=out, draws=draws, scope=scope))
+            _sum_over_processes(active, world, list(out.losses), scope)
+            _each(active, frozen, functools.partial(_check_loss, step=step))
+            _each(active, frozen, functools.partial(_update, step=step), keep=world.size == 1)
         for learner in active:
             due = (step + 1) % learner.schedule.checkpoint_every == 0 and step + 1 < learner.total
             if due and learner.error is None:
-                _save(learner)
+                distributed.check_equal(learner.saved, world, f"stage {learner.work.key[:6]}, step {step + 1}")
+                save(learner)
         if all(learner.error for learner in learners):
             return
 
 
-def _update(learner: Learner, losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    schedule, total = learner.schedule, learner.total
+def _each(learners: Sequence[Learner], frozen: bool, work: Callable[[Learner], None], *, keep: bool = True) -> None:
+    """A part of a step for every learner. What goes wrong with one is its own, and the other heads over this trunk go
+    on; unless told not to `keep` it."""
+    for learner in learners:
+        if learner.error is not None:
+            continue
+        begun = time.perf_counter()
+        try:
+            work(learner)
+        except Exception as error:  # whatever it is
+            if not keep:
+                raise
+            learner.error = error
+        if frozen:  # what this head costs beside the trunk that all share
+            learner.work.own_seconds += time.perf_counter() - begun
+
+
+def _stop_together(lead: Work) -> None:
+    """Raise `Stopped` if a stop was asked for, of this process or of another of the job: all stop at one step."""
+    if lead.world.size == 1:
+        lead.stop.check()
+        return
+    told = lead.world.exchange((bool(lead.stop), list(lead.stop.signals)))
+    if any(asked for asked, _ in told):
+        for _, signals in told:
+            lead.stop.told(signals)
+        raise Stopped
+
+
+def _agree_on(world: World, facts: Mapping[str, Any]) -> None:
+    """Raise unless all processes are about to do the same (another library version could read a spec differently)."""
+    if any(other != facts for other in world.exchange(facts)):
+        raise StageError(f"the {world.size} processes of the job disagree on what to train", where=", ".join(facts))
+
+
+def _backward(learner: Learner, out: TrainOutput, draws: Draws, scope: str) -> None:
+    """This process's losses and gradients."""
+    world, step = learner.work.world, draws.step
+    alone = scope == "device" and world.size > 1
+    generator = Draws(draws.seed, draws.phase, step).generator("classifier", world.rank if alone else 0)
+    context = Context(step, step / learner.total, generator, distributed.reduction(world, scope))
+    own = learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
+    if alone:  # the mean over processes
+        own = {name: value / world.size for name, value in own.items()}
+    losses = out.losses | own
     loss = torch.stack([value.float() for value in losses.values()]).sum()
-    values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
+    learner.values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
+    learner.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _sum_over_processes(learners: Sequence[Learner], world: World, trunk: Sequence[str], scope: str) -> None:
+    """Make losses and gradients those of the whole batch; a head that failed in one process fails in all."""
+    if world.size == 1:
+        return
+    told = world.exchange(
+        [(portable(one.error, world), one.values, distributed.gradient_bits(one.parameters)) for one in learners]
+    )
+    for i, learner in enumerate(learners):
+        errors, values, bits = zip(*(one[i] for one in told), strict=True)
+        learner.error = learner.error or next((error for error in errors if error is not None), None)
+        if learner.error is None:
+            whole = list(learner.classifier.parameters()) if scope == "global" else []
+            distributed.sum_gradients(learner.parameters, whole, bits)
+            learner.values = distributed.total_values(values, trunk, scope)
+
+
+def _check_loss(learner: Learner, step: int) -> None:
+    values, total = learner.values, learner.total
     if not math.isfinite(values["loss"]) or values["loss"] > DIVERGED:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise StageError(
             f"the loss diverged at step {step + 1} of {total}: {shown}", where=f"stage {learner.work.key[:6]}",
-            hint=f"lower schedule.lr (now {schedule.lr:g}), lengthen schedule.warmup or clip harder (schedule.clip)",
+            hint=f"lower schedule.lr (now {learner.schedule.lr:g}), lengthen schedule.warmup or clip harder "
+            "(schedule.clip)",
         )  # fmt: skip
-    learner.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _update(learner: Learner, step: int) -> None:
+    """Move the weights, and tell how far this is."""
+    schedule, total = learner.schedule, learner.total
     if schedule.clip is not None:
         nn.utils.clip_grad_norm_(learner.parameters, schedule.clip)
     for group in learner.optimiser.param_groups:
         group["lr"] = rate(schedule, step, total)
     learner.optimiser.step()
-    return values
+    if (step + 1) % max(1, total // CURVE_POINTS) == 0:
+        learner.work.metrics(step + 1, lr=rate(schedule, step, total), **learner.values)
+    learner.step = step + 1
+    learner.work.progress(step + 1, total, loss=learner.values["loss"])
 
 
 def _prepare(
@@ -202,6 +257,7 @@ def _prepare(
         _learner(work, detector, classifier.to(device), trunk_fresh + fresh, loader)
         for work, classifier, fresh in classifiers
     ]
+    distributed.refuse_live_norm([cast(nn.Module, detector), *(one.classifier for one in learners)], lead.world)
     return detector, learners, errors
 
 
@@ -292,62 +348,28 @@ def _loader(work: Work, split: Split) -> Loader:
     section = specs.Input.model_validate(work.spec["input"])
     seed, phase = int(work.spec["seed"]), int(work.spec["phase"])
     batch = int(work.spec["schedule"]["batch"])
-    return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase)
+    share = work.world.share(batch)
+    return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share)
+
+
+def _scope(work: Work) -> str:
+    """What a classifier's loss sees; the key says how many processes belong to "device" (bench.spec.Machine.scope).
+
+    Raises:
+        UserError: so many are not here.
+    """
+    processes = work.spec.get("scope", {}).get("device", 1)
+    if processes == 1:
+        return "global"
+    if processes != work.world.size:
+        raise UserError(
+            f"a loss of each of {processes} processes alone is to be trained, by {work.world.size}",
+            where="machine.scope: device", allowed=f"{processes} processes (machine.tasks)",
+        )  # fmt: skip
+    return "device"
 
 
 def _schedule(work: Work) -> specs.Schedule:
     every = work.stage["aside"].get("checkpoint_every")
     more = {} if every is None else {"checkpoint_every": every}
     return specs.Schedule.model_validate({**work.spec["schedule"], **more})
-
-
-def _save(learner: Learner) -> None:
-    """A checkpoint: what the stage stores, momentum buffers, the step."""
-    tensors = {f"model/{n}": t.detach().cpu() for n, t in learner.saved.items()}
-    names = {id(t): n for n, t in learner.saved.items()}
-    for parameter, state in learner.optimiser.state.items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"].detach().cpu()
-    older = learner.work.store.attempts(learner.work.key)
-    checkpoint.save(learner.work.attempt.folder, learner.step, tensors, _made_from(learner), older)
-
-
-def _resume(learner: Learner) -> int:
-    """Continue from the newest whole checkpoint of any attempt over the same inputs; the step to go on with."""
-    same = _made_from(learner)
-    found = checkpoint.newest(
-        learner.work.store.attempts(learner.work.key),
-        warn=lambda text: print(text, file=sys.stderr),
-        accept=lambda meta: {name: meta.get(name) for name in same} == same,
-    )
-    if found is None:
-        return 0
-    step, tensors, _ = found
-    with torch.no_grad():
-        for name, target in learner.saved.items():
-            target.copy_(tensors[f"model/{name}"])
-    for parameter in learner.parameters:
-        name = next(n for n, t in learner.saved.items() if t is parameter)
-        if f"momentum/{name}" in tensors:
-            # In the parameter's own memory format, as the undisturbed run has it.
-            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
-            learner.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
-    return int(step)
-
-
-def _made_from(learner: Learner) -> dict[str, Any]:
-    """What a checkpoint belongs to: a trunk that was made anew with other weights must not go on under old heads."""
-    return {"key": learner.work.key, "inputs": dict(learner.work.inputs)}
-
-
-def _write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
-    broken = [name for name, t in learner.saved.items() if not torch.isfinite(t).all()]
-    if broken:  # the last step's gradient is in no loss that could have shown it
-        learner.error = StageError(
-            f"weights are not finite after the last step: {broken[0]}", where=f"stage {learner.work.key[:6]}",
-            hint="lower schedule.lr, lengthen schedule.warmup or clip harder (schedule.clip)",
-        )  # fmt: skip
-        return
-    checkpoint.write_tensors(learner.work.out / WEIGHTS, {n: t.detach().cpu() for n, t in learner.saved.items()})
-    info = {"steps": learner.total, "reinitialised": sorted(learner.fresh)}
-    write_json(learner.work.out / TRAIN_INFO, info | ({} if counts is None else {"counts": dict(counts)}))

@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.key import plain
 from bench.run import memory
+from bench.run.world import SINGLE, World
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
@@ -43,6 +44,11 @@ class StopFlag:
         self.signals.append(number)
         self._event.set()
 
+    def told(self, signals: Sequence[int]) -> None:
+        """What came to another process of this job, which stops all of them."""
+        self.signals += [number for number in signals if number not in self.signals]
+        self._event.set()
+
     def __bool__(self) -> bool:
         return self._event.is_set()
 
@@ -63,6 +69,7 @@ class Work:
         machine: threads, device, precision of this job.
         stop: the stop flag of the process.
         inputs: input name -> digest of what it held when this attempt began; what it is made from.
+        world: the processes of this job, of which the first alone writes.
         processes: how many processes the stage may use for itself (glyphs).
         own_seconds: of a pass that makes several stages: what it has spent on this one alone.
         begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
@@ -74,6 +81,7 @@ class Work:
     machine: Machine
     stop: StopFlag
     inputs: Mapping[str, str] = field(default_factory=dict)
+    world: World = SINGLE
     processes: int = 1
     own_seconds: float = 0.0
     begun: int = 0
@@ -109,13 +117,14 @@ class Work:
         if not self.total:
             self.begun, self.total = step - 1, total
         now = time.monotonic()
-        if now - self._last >= every or step >= total:
+        if self.world.first and (now - self._last >= every or step >= total):
             self._last = now
             self.attempt.events.write("progress", step=step, total=total, values=values, **memory.peak())
 
     def metrics(self, step: int, **values: float) -> None:
         """A point of a curve (MLflow)."""
-        self.attempt.events.write("metrics", step=step, values=values)
+        if self.world.first:
+            self.attempt.events.write("metrics", step=step, values=values)
 
 
 def device_of(machine: Machine) -> str:

@@ -96,12 +96,14 @@ class TwoStageDetector(nn.Module):
         sampled, labels_N, target_N4 = self._sample(proposals, truth, labels, ignored, draws)
         image_N = _image_of(sampled)
         tap_values = self._taps(maps, sampled, image_N, taps)
-        losses = {}
+        losses: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
         if trunk_losses:
-            losses = rpn_losses(found, truth, ignored, self.spec.rpn, draws)
+            losses, anchors = rpn_losses(found, truth, ignored, self.spec.rpn, draws)
+            counts = dict.fromkeys(losses, anchors) | {"loss_box_reg": len(labels_N)}
             losses["loss_box_reg"] = self._box_loss(tap_values.box_features, torch.cat(sampled), labels_N, target_N4)
         present = [torch.unique(values) for values in labels]
-        return TrainOutput(losses, tap_values, Targets(labels_N, image_N, present, batch.negative, tap_values))
+        return TrainOutput(losses, tap_values, Targets(labels_N, image_N, present, batch.negative, tap_values), counts)
 
     @torch.no_grad()
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:

@@ -110,8 +110,9 @@ def propose(output: RpnOutput, sizes_B2: Tensor, rpn: spec.Rpn, *, pre_nms: int,
 
 def rpn_losses(
     output: RpnOutput, truth: Sequence[Tensor], ignored: Sequence[Tensor], rpn: spec.Rpn, draws: Draws
-) -> dict[str, Tensor]:
-    """loss_objectness (mean BCE of the sampled anchors) and loss_rpn_box_reg (smooth-L1 summed / sampled anchors).
+) -> tuple[dict[str, Tensor], int]:
+    """loss_objectness (mean BCE of the sampled anchors) and loss_rpn_box_reg (smooth-L1 summed / sampled anchors), and
+    the number of sampled anchors.
 
     Args:
         output: of `run_rpn`.
@@ -137,7 +138,8 @@ def rpn_losses(
     labels = torch.zeros_like(logits)
     labels[: len(positive_P)] = 1.0
     deltas_P4 = output.deltas_BA4.flatten(0, 1)[positive_P]
-    return {
+    losses = {
         "loss_objectness": F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / count,
         "loss_rpn_box_reg": F.smooth_l1_loss(deltas_P4, wanted_P4, beta=rpn.beta, reduction="sum") / count,
     }
+    return losses, len(sampled)

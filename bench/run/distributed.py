@@ -1,0 +1,218 @@
+"""The tensors of one training step that several processes share. Separate from train.py, which reads as if it were
+alone, and from world.py, which knows no tensors.
+
+A process has its share of the pictures; the trunk's losses are divided by the counts of all shares. The sampled RoIs
+of all are gathered, and every process computes the classifier's loss on the whole step, so that no classifier needs to
+know of processes; the gradient reaches each process's own RoIs once. Then the gradients are summed.
+
+Shape legend: N RoIs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from bench.detection.contract import Taps, Targets, TrainOutput, identity_all_reduce
+from bench.errors import StageError, UserError
+from bench.run.world import World
+
+# Elements of a bucket of gradients: 32 MB of float32, a copy of which is all that summing costs in memory.
+_BUCKET = 8 * 2**20
+_TAPS = ("box_features", "box_features_pre_relu", "roi_map")
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the others must know of a process's share: counts of its losses, its RoIs, lengths of its class lists."""
+
+    counts: Mapping[str, int]
+    rows: int
+    present: Sequence[int]
+    negative: Sequence[int]
+
+
+def refuse_live_norm(modules: Iterable[nn.Module], world: World) -> None:
+    """Refuse a batch norm that learns: its statistics would be those of one process's share.
+
+    torch's SyncBatchNorm would have those of the whole batch, but on a GPU alone: a laptop could then not repeat what a
+    cluster has trained.
+
+    Raises:
+        UserError: there is one, and more than one process.
+    """
+    live = any(isinstance(m, _NormBase) and m.training for module in modules for m in module.modules())
+    if world.size > 1 and live:
+        raise UserError(
+            f"batch norm over {world.size} processes would normalise by the statistics of a share of the batch",
+            where="detector.norm: batch", allowed="group or frozen with several processes",
+            hint="--set detector.norm=group, or --set machine.tasks=1",
+        )  # fmt: skip
+
+
+def reduction(world: World, scope: str) -> Callable[[Tensor], Tensor]:
+    """The all-reduce that a classifier is given: nothing where it sees the whole step, else the sum over processes."""
+
+    def total(value: Tensor) -> Tensor:
+        summed = value.detach().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    return total if world.size > 1 and scope == "device" else identity_all_reduce
+
+
+def whole_step(out: TrainOutput, first: int, world: World, scope: str) -> TrainOutput:
+    """What a trunk gave, with the losses divided by the counts of all processes, and the RoIs of all.
+
+    Args:
+        out: of this process's pictures.
+        first: position of the first of them in the global batch.
+        world: the processes.
+        scope: "global": the RoIs of all processes, in the order of the global batch; "device": this one's alone.
+    """
+    if world.size == 1:
+        return out
+    ours = out.targets
+    told: list[_Told] = world.exchange(
+        _Told(out.counts, len(ours.labels_N), [len(c) for c in ours.present], [len(c) for c in ours.negative])
+    )
+    losses = {}
+    for name, loss in out.losses.items():
+        total = sum(one.counts[name] for one in told)
+        losses[name] = loss * (out.counts[name] / max(total, 1))
+    if scope == "device":
+        return replace(out, losses=losses)
+    rows = [one.rows for one in told]
+    owned = torch.stack((ours.labels_N, ours.image_N + first), 1)
+    labels_N, image_N = _gathered(owned, rows, world).unbind(1)
+    present, negative = _classes(torch.cat([*ours.present, *ours.negative]), told, world)
+    box_features, *more = (getattr(out.taps, name) for name in _TAPS)
+    taps = Taps(_gathered(box_features, rows, world), *(None if v is None else _gathered(v, rows, world) for v in more))
+    return replace(out, losses=losses, taps=taps, targets=Targets(labels_N, image_N, present, negative, taps))
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], own: Sequence[nn.Parameter], have: Sequence[int]) -> None:
+    """Make the gradients of all processes their sum.
+
+    Args:
+        parameters: of the trunk and of the classifier; the same on all.
+        own: those of them of which every process has the whole gradient already (the classifier's, whose loss is that
+            of the whole step): the first process's counts, so that all stay equal to the bit.
+        have: by process, the parameters that got a gradient, as bits; one without on all processes stays without.
+    """
+    whole = {id(parameter) for parameter in own} if dist.get_rank() else set()
+    used = [p for i, p in enumerate(parameters) if any(bits >> i & 1 for bits in have)]
+    for bucket in _buckets(used):
+        parts = [p.grad if p.grad is not None and id(p) not in whole else torch.zeros_like(p) for p in bucket]
+        flat = torch.cat([part.flatten() for part in parts])
+        dist.all_reduce(flat)
+        for parameter, summed in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(summed.view(parameter.shape))
+
+
+def gradient_bits(parameters: Sequence[nn.Parameter]) -> int:
+    """Which parameters have a gradient, as bits."""
+    return sum(1 << i for i, parameter in enumerate(parameters) if parameter.grad is not None)
+
+
+def total_values(told: Sequence[Mapping[str, float]], trunk: Iterable[str], scope: str) -> dict[str, float]:
+    """The losses of a step by name, and their sum as `loss`, from what each process has of them.
+
+    Args:
+        told: by process.
+        trunk: names whose values add up.
+        scope: the others are the same everywhere ("global") or one share each ("device", divided already).
+    """
+    added = set(told[0]) if scope == "device" else set(trunk)
+    names = [name for name in told[0] if name != "loss"]
+    values = {name: sum(one[name] for one in told) if name in added else told[0][name] for name in names}
+    return values | {"loss": sum(values.values())}
+
+
+def send_state(tensors: Iterable[Tensor], world: World) -> None:
+    """Give all processes the first one's values, in place."""
+    if world.size == 1:
+        return
+    with torch.no_grad():
+        for tensor in tensors:
+            if tensor.numel():
+                data = tensor.detach().clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8)
+                dist.broadcast(data, src=0)
+                tensor.copy_(data.view(tensor.dtype).view(tensor.shape))
+
+
+def check_equal(named: Mapping[str, Tensor], world: World, where: str) -> None:
+    """Compare weights and buffers of all processes.
+
+    Raises:
+        StageError: one differs; most likely a buffer that a classifier fills with something of its own process.
+    """
+    if world.size == 1:
+        return
+    told = world.exchange({name: _digest(tensor) for name, tensor in named.items()})
+    wrong = next((name for name in named if any(other[name] != told[0][name] for other in told)), None)
+    if wrong is not None:
+        raise StageError(
+            f"{wrong} is not the same on the {world.size} processes", where=where,
+            hint="a buffer that follows the RoIs must be summed by context.all_reduce (machine.scope: device)",
+        )  # fmt: skip
+
+
+def _gathered(value: Tensor, rows: Sequence[int], world: World) -> Tensor:
+    """The rows of all processes, in order of rank; a gradient goes to our own alone.
+
+    Every process has the loss of all rows, so what flows back to ours is all that there is of it.
+    """
+    longest = max(rows)
+    if longest == 0:
+        return value
+    padded = value.new_zeros((longest, *value.shape[1:]))
+    padded[: len(value)] = value.detach()
+    parts = [torch.empty_like(padded) for _ in rows]
+    # As bytes: gloo does not know every dtype that nccl knows.
+    dist.all_gather([_bytes(part) for part in parts], _bytes(padded))
+    received = [part[:number] for part, number in zip(parts, rows, strict=True)]
+    received[world.rank] = value
+    return torch.cat(received)
+
+
+def _bytes(value: Tensor) -> Tensor:
+    return value.view(-1).view(torch.uint8)
+
+
+def _classes(classes: Tensor, told: Sequence[_Told], world: World) -> tuple[list[Tensor], list[Tensor]]:
+    """(present, negative) classes of each picture of the global batch; `classes`: ours, one list after another."""
+    together = _gathered(classes, [sum(one.present) + sum(one.negative) for one in told], world)
+    lists = iter(torch.split(together, [length for one in told for length in (*one.present, *one.negative)]))
+    present, negative = [], []
+    for one in told:
+        present += [next(lists) for _ in one.present]
+        negative += [next(lists) for _ in one.negative]
+    return present, negative
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Neighbours of one dtype, so many that summing them is one message of a fair size."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        full = sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+        if bucket and (full or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+def _digest(tensor: Tensor) -> str:
+    data: Any = tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

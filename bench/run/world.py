@@ -1,0 +1,243 @@
+"""Which of a job's processes this is, and what they tell one another. Separate from distributed.py (the tensors of a
+step) because a job knows its place before it knows torch.
+
+All processes of a job meet in the same sequence of exchanges. One that goes wrong says so at the next, whatever the
+others came for: they all leave together, and none waits for one that will not come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import subprocess
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import StageError, UserError
+
+# (rank, processes, rank on this host): torchrun and mpirun wrappers; submitit on one machine; a step of Slurm.
+_NAMES = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+)
+# Below the ports that Linux hands out by itself (ip_local_port_range starts at 32768), above the registered services.
+_PORTS = range(20000, 32000)
+# All processes must be there by then; the slowest node imports torch from a cold network disk.
+_GATHER = datetime.timedelta(minutes=10)
+# The others wait while the first predicts or evaluates, for hours. One that dies closes its sockets, which is seen.
+_PATIENCE = datetime.timedelta(days=365)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands: its rank of so many, its rank on its host, and where rank 0 listens."""
+
+    rank: int
+    size: int
+    local_rank: int
+    address: str
+    port: int
+
+
+class World:
+    """The processes of one job. Without arguments: the only one.
+
+    Attributes:
+        rank: 0 takes leases, writes and reports; the others follow.
+        size: how many.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, talk: Any = None) -> None:
+        self.rank, self.size = rank, size
+        self._talk = talk  # a process group of CPU tensors, beside that of the gradients
+        self._parted = False
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> tuple[int, int]:
+        """Which positions of the global batch are this process's: from the first up to the second.
+
+        Raises:
+            UserError: fewer pictures than processes.
+        """
+        if batch < self.size:
+            raise UserError(
+                f"a batch of {batch} pictures has no work for {self.size} processes", where="schedule.batch",
+                allowed=f"at least {self.size}, or fewer processes",
+            )  # fmt: skip
+        return batch * self.rank // self.size, batch * (self.rank + 1) // self.size
+
+    def exchange(self, value: Any = None, error: Exception | None = None) -> list[Any]:
+        """What every process says, by rank; all must come. With an `error` of any, all raise: each its own, or else the
+        first one told.
+
+        Raises:
+            Exception: of this process or of another (a UserError as it is, anything else as a StageError).
+        """
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        told: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(told, (value, portable(error, self)), group=self._talk)
+        except RuntimeError as lost:  # gloo: the connection was closed by the other side
+            self._parted = True
+            raise _gone(self) from lost
+        errors = [other for _, other in told if other is not None]
+        if errors:
+            self._parted = True
+            raise error or errors[0]
+        return [value for value, _ in told]
+
+    @contextlib.contextmanager
+    def together(self, *agreed: type[Exception]) -> Iterator[None]:
+        """Work that all processes do. What one raises, all raise; `agreed` is raised by all at once anyway."""
+        self._parted = False
+        try:
+            yield
+        except agreed:
+            raise
+        except Exception as error:
+            if self.size > 1 and not self._parted:
+                with contextlib.suppress(Exception):  # the others have been told, or are gone; ours is what counts
+                    self.exchange(error=error)
+            raise
+
+    def tell(self, value: Any) -> None:
+        """Of the first process: what the others `hear`.
+
+        Raises:
+            StageError: another process has gone.
+        """
+        if self.size > 1:
+            self._broadcast([value])
+
+    def hear(self) -> Any:
+        """Of the others: what the first one tells next; waits for it."""
+        box: list[Any] = [None]
+        self._broadcast(box)
+        return box[0]
+
+    def _broadcast(self, box: list[Any]) -> None:
+        import torch.distributed as dist
+
+        try:
+            dist.broadcast_object_list(box, src=0, group=self._talk)
+        except RuntimeError as lost:
+            raise _gone(self) from lost
+
+
+SINGLE = World()
+
+
+@contextlib.contextmanager
+def joined(tasks: int, device_of: Callable[[], str]) -> Iterator[World]:
+    """The processes of this job, once all are there.
+
+    Args:
+        tasks: how many there must be; one needs nothing.
+        device_of: gives "cpu" or "cuda"; of several GPUs that a process sees it takes that of its rank on the host.
+
+    Raises:
+        UserError: this process does not know its place among so many, or the others did not come.
+    """
+    if tasks == 1:
+        yield SINGLE
+        return
+    place = place_of(os.environ, tasks)
+    import torch
+    import torch.distributed as dist
+
+    device, where = device_of(), f"process {place.rank} of {place.size}"
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
+    try:
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo", init_method=f"tcp://{place.address}:{place.port}",
+            rank=place.rank, world_size=place.size, timeout=_GATHER,
+        )  # fmt: skip
+        talk = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        what = f"the processes of this job did not find one another at {place.address}:{place.port}"
+        hint = "set MASTER_ADDR and MASTER_PORT to where rank 0 can listen; GLOO_SOCKET_IFNAME names the network"
+        raise UserError(f"{what} ({str(error).splitlines()[0]})", where=where, hint=hint) from error
+    try:
+        yield World(place.rank, place.size, talk)
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def place_of(environment: Mapping[str, str], tasks: int) -> Place:
+    """A process's place, from what torchrun, submitit or Slurm has told it.
+
+    Raises:
+        UserError: it was not started as one of `tasks`.
+    """
+    for names in _NAMES:
+        values = [environment.get(name, "") for name in names]
+        if values[0].isdigit() and values[1] == str(tasks):
+            local = int(values[2]) if values[2].isdigit() else int(values[0])
+            return Place(int(values[0]), tasks, local, _address(environment), _port(environment))
+    raise UserError(
+        f"{tasks} processes are to train together, but this one was not started as one of {tasks}",
+        where="machine.tasks", allowed="started by `run` with a cluster of so many tasks, by srun or by torchrun",
+        hint="or --set machine.tasks=1",
+    )  # fmt: skip
+
+
+def _address(environment: Mapping[str, str]) -> str:
+    if "MASTER_ADDR" in environment:
+        return environment["MASTER_ADDR"]
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
+    alone = (environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES", "1")) == "1"
+    if alone or "SUBMITIT_LOCAL_GLOBALID" in environment:
+        return "127.0.0.1"
+    if "[" not in nodes:
+        return nodes.partition(",")[0]
+    try:
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"scontrol cannot read the node list {nodes}", where="MASTER_ADDR", hint="set it") from error
+    return listed.stdout.split()[0]
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    """The same for all processes of a job; another one for another job, step or restart."""
+    if "MASTER_PORT" in environment:
+        return int(environment["MASTER_PORT"])
+    names = ("SUBMITIT_LOCAL_JOB_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    address = "/".join(environment.get(name, "") for name in names)
+    return _PORTS[int.from_bytes(hashlib.blake2b(address.encode(), digest_size=8).digest(), "big") % len(_PORTS)]
+
+
+def portable(error: Exception | None, world: World) -> UserError | None:
+    """An error that another process can raise: users' errors as they are, others with the place they come from."""
+    if error is None:
+        return None
+    if isinstance(error, UserError):
+        kind = StageError if error.exit_code == StageError.exit_code else UserError
+        return kind(error.what, where=error.where, allowed=error.allowed, hint=error.hint)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return StageError(f"{type(error).__name__}: {error}{place}", where=f"process {world.rank} of {world.size}")
+
+
+def _gone(world: World) -> StageError:
+    return StageError(
+        "another process of this job has gone: killed, out of memory, or its node is lost",
+        where=f"process {world.rank} of {world.size}", hint="run the same command again: it continues",
+    )  # fmt: skip

@@ -67,6 +67,13 @@ methods_app = typer.Typer(
 app.add_typer(methods_app, name="methods")
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
+RowOrStage = Annotated[
+    str, typer.Argument(help="A row's label, or the first digits of a stage's key.", show_default=False)
+]
+MaybeStage = Annotated[
+    str | None,
+    typer.Argument(help="A row's label, or the first digits of a stage's key; default: all.", show_default=False),
+]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
 Preset = Annotated[
     str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")
@@ -88,6 +95,14 @@ Tracking = Annotated[
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")
 ]
+ClusterName = Annotated[
+    str,
+    typer.Option(
+        "--cluster", envvar="BENCH_CLUSTER", metavar="NAME|FILE",
+        help="Where jobs run: local, slurm, debug (suites/_clusters), or a file of yours.",
+    ),
+]  # fmt: skip
+Detach = Annotated[bool, typer.Option("--detach", help="Submit everything and return; the jobs need no terminal.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: below reports/ in the store).")]
 ShowConfig = Annotated[
     bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")
@@ -116,20 +131,23 @@ def run(
     suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
     sets: Sets = None, only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
     keep_going: KeepGoing = True,
+    cluster: ClusterName = "local",
+    detach: Detach = False,
     tracking_uri: Tracking = None,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Bring the store to what the suite asks for, then print its table.
 
     Run it again: only what is missing runs. Ctrl-C saves and stops; kill -9 loses at most the steps since the last
-    checkpoint. Exit code: 0 all done, 1 some row failed, 2 your mistake, 130 interrupted.
+    checkpoint. On a cluster Ctrl-C leaves: the jobs go on (`bench stop` ends them). Exit code: 0 all done or submitted,
+    1 some row failed, 2 your mistake, 130 interrupted.
     """
     from bench import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     code = commands.run(
         loaded, store, Console(), jobs=jobs, fuse=fuse, keep_going=keep_going, tracking_uri=tracking_uri, out=out,
-        again=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        again=shlex.join(["python", "-m", "bench", *sys.argv[1:]]), cluster=cluster, detach=detach,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -158,18 +176,83 @@ def plan(
 @app.command()
 def status(
     suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
-    sets: Sets = None, only: Only = None, seeds: Seeds = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None, fuse: Fuse = True,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s, until all is done or Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts: every stage.")] = False,
 ) -> None:  # fmt: skip
-    """One line a stage: state, step, host, the last error."""
-    from bench import commands
+    """One line a stage: state, attempt, host, step, rate, time left, memory, the last error.
+
+    Reads the store alone: it needs no driver and no GPU. Stages that one pass makes are one line (+11).
+    """
+    from bench import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    overview = commands.overview(loaded, store)
     if as_json:
-        typer.echo(json.dumps(overview.to_json(), indent=1))
+        typer.echo(json.dumps(upkeep.status_json(loaded, store), indent=1))
     else:
-        overview.print_status(Console())
+        upkeep.status(loaded, store, Console(), fuse=fuse, watch=watch)
+
+
+@app.command()
+def logs(
+    suite: SuitePath, stage: RowOrStage, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, seeds: Seeds = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines of each file.")] = 100,
+) -> None:  # fmt: skip
+    """What the job of a stage's newest attempt has said: its events, stdout and stderr."""
+    from bench import commands, upkeep
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    upkeep.logs(loaded, store, stage, Console(), follow=follow, lines=lines)
+
+
+@app.command()
+def stop(
+    suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, seeds: Seeds = None,
+) -> None:  # fmt: skip
+    """Tell running jobs to save and end; nothing is lost, and `run` continues.
+
+    With a row: what it alone needs. Stages that other rows wait for are stopped by their key.
+    """
+    from bench import commands, upkeep
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    upkeep.stop(loaded, store, stage, Console())
+
+
+@app.command()
+def retry(
+    suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, seeds: Seeds = None,
+) -> None:  # fmt: skip
+    """Forget that stages failed, so that a run tries them again at once. Starts nothing itself."""
+    from bench import commands, upkeep
+
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    upkeep.retry(loaded, store, stage, Console())
+
+
+@app.command()
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    forget: Annotated[
+        list[str] | None, typer.Option("--forget", help="A suite that nobody needs any more (repeatable).")
+    ] = None,
+) -> None:
+    """Free what no suite needs: shows it first, deletes after a typed yes.
+
+    A suite that was ever run on the store needs its stages, whoever ran it, until it is forgotten. Stages that somebody
+    works on stay.
+    """
+    from bench import upkeep
+
+    def confirmed() -> bool:
+        return yes or typer.prompt("delete it? (yes/no)", default="no", show_default=False).strip() == "yes"
+
+    upkeep.gc(store, forget or [], Console(), confirmed)
 
 
 @app.command()
@@ -194,8 +277,7 @@ def report(
 
 @app.command()
 def why(
-    suite: SuitePath,
-    stage: Annotated[str, typer.Argument(help="First digits of a stage's key, or a row's label.", show_default=False)],
+    suite: SuitePath, stage: RowOrStage,
     store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
     seeds: Seeds = None,
 ) -> None:  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench import cluster as clusters
 from bench import overview as overviews
 from bench import plan as planning
 from bench import suite as suites
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
 from bench.key import canonical, plain
-from bench.launch import Ended, Slots
+from bench.launch import Ended
+from bench.launchers.contract import Launcher
+from bench.launchers.local import Slots
 from bench.method import Method, discover, method_named
+from bench.mirror import is_served
 from bench.overview import Overview
 from bench.plan import Plan
+from bench.run.curves import Tracking
 from bench.spec import FolderData
 from bench.stage import Stage, walk
 from bench.store import Store
 from bench.suite import Suite
+
+MANY = 20  # job ids that a line shows
 
 
 def open_suite(
@@ -76,6 +84,8 @@ def run(
     tracking_uri: str | None = None,
     out: Path | None = None,
     again: str | None = None,
+    cluster: str = "local",
+    detach: bool = False,
 ) -> int:
     """`bench run`; returns the exit code. `again`: the command that continues, shown after an interruption."""
     from bench import launch
@@ -83,37 +93,87 @@ def run(
 
     plan = planning.make(suite)
     store = Store(store_path)
-    with _blamed_on(suite):
-        slots = Slots(suite.sections.machine, jobs)
-    view = overviews.compare(plan, store, slots.count, fuse=fuse)
+    launcher = _launcher(suite, plan, store, cluster, jobs, detach=detach)
+    launcher.tracking = _tracking(suite, plan, tracking_uri)
+    if store.root.exists():  # before anything is found to be done: `gc` leaves it alone from now on
+        with contextlib.suppress(UserError):  # a store that may only be read serves as long as nothing is missing
+            _register(plan, store)
+    view = overviews.compare(plan, store, launcher.slots, fuse=fuse)
     for line in view.headline():
         console.print(escape(line), highlight=False, soft_wrap=True)
     ended = Ended({}, False)
     if view.missing:
         _check_weights_early(suite, [plan.stages[key] for key in view.missing])
         store.check_writable()
-        store.register_root(overviews.label(plan), suite.path.resolve(), list(plan.stages))
+        launcher.check(view.jobs)
+        _register(plan, store)
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
-            ended = launch.run(plan, store, slots, fuse=fuse, keep_going=keep_going, show=display.show)
+            ended = launch.run(
+                plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach
+            )
     try:
-        if view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
+        if detach and ended.left:
+            pass  # there is no table yet
+        elif view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
             sync(suite, store_path, console, tracking_uri)
             report(suite, store_path, console, out, failed=ended)  # last: a table that is up to date tells of both
         else:
             print_table(plan, store, console)
-        if ended.interrupted:
-            command = again or f"python -m bench run {suite.path}"
-            console.print(f"saved. Continue: {command}", highlight=False, markup=False, soft_wrap=True)
+        for line in _what_next(ended, suite, store, again or f"python -m bench run {suite.path}"):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     finally:  # a disk that is full for a stage is so for its report
         for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
             show(mistake)
     return ended.code
 
 
-def overview(suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True) -> Overview:
-    """What `plan` and `status` show."""
+def _register(plan: Plan, store: Store) -> None:
+    """Note what this suite needs, and for which rows."""
+    rows = {key: labels[0] for key, labels in plan.needed_by.items()}
+    store.register_root(overviews.label(plan), plan.suite.path.resolve(), list(plan.stages), rows)
+
+
+def _launcher(suite: Suite, plan: Plan, store: Store, name: str, jobs: int | None, *, detach: bool) -> Launcher:
+    from bench import launch
+
+    cluster = clusters.read(name)
     with _blamed_on(suite):
+        launcher = launch.launcher_for(cluster, str(clusters.path_of(name)), plan, store, jobs)
+    if detach and not launcher.survives:
+        hint = "run it in the background instead: nohup, tmux; or --cluster slurm"
+        raise UserError(f"jobs of kind {cluster.kind} end with their driver", where="--detach", hint=hint)
+    return launcher
+
+
+def _tracking(suite: Suite, plan: Plan, uri: str | None) -> Tracking | None:
+    """The server that jobs bring their curves to themselves."""
+    if uri is None or not is_served(uri):
+        return None
+    return Tracking(uri, suite.name, {key: planning.describe(plan, [key]) for key in plan.stages})
+
+
+def _what_next(ended: Ended, suite: Suite, store: Store, again: str) -> list[str]:
+    """What goes on without us, and how to come back to it."""
+    where = "" if str(store.root) == "store" else f" --store {shlex.quote(str(store.root))}"
+    this = f"{shlex.quote(str(suite.path))}{where}"
+    if ended.left:
+        ids = [handle.id for handle in ended.left]
+        shown = ", ".join([*ids[:MANY], f"{len(ids) - MANY} more"] if len(ids) > MANY else ids)
+        words = [word for word in shlex.split(again) if word != "--detach"]
+        return [
+            f"{len(ids)} job{'s' * (len(ids) > 1)} in the queue go on without this terminal: {shown}",
+            f"  how they are: python -m bench status {this}",
+            f"  stop them:    python -m bench stop {this}",
+            f"  watch, submit again what was killed, and print the table: {shlex.join(words)}",
+        ]
+    return [f"saved. Continue: {again}"] if ended.interrupted else []
+
+
+def overview(suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True) -> Overview:
+    """What `plan` and `status` show; on a machine without the GPUs that jobs use the slots are not known."""
+    slots = jobs
+    with contextlib.suppress(UserError):  # a login node; `run` refuses there
         slots = Slots(suite.sections.machine, jobs).count
     return overviews.compare(planning.make(suite), Store(store_path), slots, fuse=fuse)
 
@@ -131,6 +191,8 @@ def config_text(suite: Suite) -> str:
     for row in suite.rows:
         if row.schedule is not None:
             rows[row.label]["schedule"] = dict(row.schedule)
+        if row.cluster is not None:
+            rows[row.label]["cluster"] = plain(canonical(row.cluster))
     paths = [str(path.resolve()) for path in suite.methods_path]
     more = {"methods_path": paths} if paths else {}
     text: str = yaml.safe_dump({**sections, **more, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)

@@ -1,65 +1,66 @@
-"""Start jobs on this machine and watch them. Separate because it is the only file that speaks to submitit.
+"""Bring a store to a plan: the one loop for every place where jobs run. Separate from bench/launchers, which know how
+to submit, ask and cancel; this file decides what to start, what to try again and what has failed.
 
-submitit's local executor has neither a queue nor GPU slots (it starts 500 processes at once, all on GPU 0); the queue
-here respects the cores and GPUs there are. The driver holds nothing that matters: kill it, and the jobs go on; start it
-again, and it finds them by their leases.
+The driver holds nothing that matters. What is done is what the store says; a job is found again by its lease, or by its
+note under submitted/; so a driver may be killed, and the next one goes on where things are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from bench import plan as planning
-from bench.errors import UserError
-from bench.lease import machine
+from bench.cluster import Cluster
+from bench.launchers.contract import Handle, JobState, Launcher
+from bench.launchers.debug import Debug
+from bench.launchers.local import Local, Slots
+from bench.launchers.slurm import Slurm
+from bench.orders import Orders
 from bench.plan import JobPlan, Plan
-from bench.run.job import Job, Outcome
+from bench.run.job import Outcome
 from bench.run.work import quiet_threads
-from bench.spec import Machine
+from bench.stage import walk
 from bench.store import Store
 
-POLL_SECONDS = 0.5
-A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local job has none
-
-
-@dataclass
-class Running:
-    """A submitted job and its place."""
-
-    job: JobPlan
-    handle: Any  # submitit.LocalJob
-    slot: int
+TURN_SECONDS = 0.5
 
 
 @dataclass
 class Progress:
-    """What a display is shown: the plan's states and what runs here. `elsewhere`: stages held by another run."""
+    """What a display is shown: the plan's states and what is queued or runs. `elsewhere`: stages held by another run.
+    `notes`: what has happened to jobs, oldest first."""
 
     plan: Plan
     done: set[str]
-    running: list[Running]
+    running: list[Handle]
     failed: dict[str, Outcome]
     elsewhere: set[str]
     slots: int
     stopping: bool = False
+    states: Mapping[Handle, JobState] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def queue(self) -> str:
+        """`2 RUNNING, 3 PENDING (Priority)` of jobs that do not simply run."""
+        said = Counter(
+            f"{state.status} ({state.reason})" if state.reason else state.status for state in self.states.values()
+        )
+        return ", ".join(f"{number} {text}" for text, number in said.most_common()) if set(said) - {"RUNNING"} else ""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: what failed (with codes), and whether it was interrupted."""
+    """How a run ended: what failed (with codes), whether it was interrupted, and the jobs that go on without us."""
 
     failed: dict[str, Outcome]
     interrupted: bool
+    left: tuple[Handle, ...] = ()
 
     @property
     def code(self) -> int:
@@ -68,176 +69,247 @@ class Ended:
         return 130 if self.interrupted else 1 if self.failed else 0
 
 
-@dataclass
-class Slots:
-    """How many processes this machine takes: one a GPU where jobs use GPUs, else the cores divided by threads."""
+def launcher_for(cluster: Cluster, where: str, plan: Plan, store: Store, limit: int | None) -> Launcher:
+    """The launcher of a cluster.
 
-    machine: Machine
-    limit: int | None = None
-    gpus: list[int] = field(default_factory=list)
+    Args:
+        cluster: the settings.
+        where: the file they are from, for messages.
+        plan: what is wanted.
+        store: where it goes.
+        limit: jobs at a time (--jobs).
 
-    def __post_init__(self) -> None:
-        if self.machine.device != "cpu":
-            self.gpus = visible_gpus()
-        if self.machine.device == "cuda" and not self.gpus:
-            raise UserError(
-                "no GPU on this machine", where="machine.device", allowed="auto, cpu", hint="--set machine.device=cpu"
-            )
-
-    @property
-    def count(self) -> int:
-        here = len(self.gpus) or max(1, len(os.sched_getaffinity(0)) // self.machine.threads)
-        return min(here, self.limit) if self.limit else here
-
-
-def visible_gpus() -> list[int]:
-    """Indices of the GPUs that jobs may use, found without torch; empty without a driver."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [int(part) for part in chosen.split(",") if part.strip().isdigit()]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+    Raises:
+        UserError: this machine lacks what the suite's machine section asks for.
+    """
+    machine = plan.suite.sections.machine
+    if cluster.kind == "slurm":
+        return Slurm(plan, store, cluster, where, limit)
+    if cluster.kind == "debug":
+        return Debug(store, machine, cluster)
+    return Local(store, Slots(machine, limit), cluster)
 
 
 def run(
-    plan: Plan, store: Store, slots: Slots, *, fuse: bool, keep_going: bool, show: Callable[[Progress], None]
+    plan: Plan,
+    store: Store,
+    launcher: Launcher,
+    *,
+    fuse: bool,
+    keep_going: bool,
+    show: Callable[[Progress], None],
+    detach: bool = False,
 ) -> Ended:
     """Bring the store to the plan's state.
 
     Args:
         plan: what is wanted.
         store: what there is.
-        slots: how many jobs at a time.
+        launcher: where jobs run.
         fuse: train classifiers over one trunk in one pass.
         keep_going: go on with other rows when a stage fails.
         show: called about twice a second.
+        detach: return once all is submitted (a launcher whose jobs survive the driver).
 
     Raises:
-        UserError: the store cannot be written.
+        UserError: the store cannot be written, or the cluster refuses a job. Whatever was submitted goes on.
     """
     for stage in plan.stages.values():
         store.add(stage)
-    quiet_threads(slots.machine.threads)
-    loop = _Loop(plan, store, slots, fuse, keep_going)
+    quiet_threads(plan.suite.sections.machine.threads)
+    loop = _Loop(plan, store, launcher, fuse, keep_going)
     with _interruptible() as interrupted:
         while loop.turn(stopping=bool(interrupted)):
             show(loop.progress)
-            time.sleep(POLL_SECONDS)
+            if detach and not loop.to_submit:
+                break
+            time.sleep(TURN_SECONDS)
         show(loop.progress)
-    if not loop.progress.failed:  # the logs of jobs that went well are of no use to anybody
-        shutil.rmtree(loop.folder, ignore_errors=True)
-    return Ended(loop.progress.failed, bool(interrupted))
+    launcher.close(clean=not loop.progress.failed)
+    left = tuple(loop.progress.running) if launcher.survives else ()
+    return Ended(loop.progress.failed, bool(interrupted) or loop.left_stopped, left)
 
 
 class _Loop:
     """One turn: gather what ended, compare with the store, start what is ready."""
 
-    def __init__(self, plan: Plan, store: Store, slots: Slots, fuse: bool, keep_going: bool) -> None:
-        self.plan, self.store, self.slots, self.fuse, self.keep_going = plan, store, slots, fuse, keep_going
+    def __init__(self, plan: Plan, store: Store, launcher: Launcher, fuse: bool, keep_going: bool) -> None:
+        self.plan, self.store, self.launcher, self.fuse, self.keep_going = plan, store, launcher, fuse, keep_going
         self.estimate = planning.learned(plan, store)
-        self.progress = Progress(plan, set(), [], {}, set(), slots.count)
-        self.folder = _job_folder()
+        self.progress = Progress(plan, set(), [], {}, set(), launcher.slots)
+        self.to_submit = True  # whether jobs are left that could be submitted now
+        self._known_below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
+        self._tries: Counter[str] = Counter()
+        self._rests: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
+        self._orders = Orders(store.root)
+        self._stopped: set[str] = set()  # by `bench stop`: not to be started again in this run
 
     def turn(self, *, stopping: bool) -> bool:
         """False once there is nothing left to wait for."""
         p = self.progress
-        for running in [r for r in p.running if r.handle.done()]:
-            p.running.remove(running)
-            self._gather(running)
-        p.done = {key for key, stage in self.plan.stages.items() if planning.fresh(stage, self.store)}
-        claimed = {key for running in p.running for key in running.job.keys}
+        self._heed()
+        p.states = self.launcher.poll(p.running)
+        for handle in [h for h in p.running if not p.states[h].active]:
+            p.running.remove(handle)
+            self._gather(handle, p.states[handle])
+        p.states = {handle: p.states[handle] for handle in p.running}
+        missing = self._compare()
+        if stopping and self.launcher.survives:
+            p.stopping = True
+            return False  # the jobs go on
+        if stopping or (p.failed and not self.keep_going):
+            p.stopping = True
+            self.launcher.cancel(p.running)
+            return bool(p.running)
+        todo = self._todo(missing)
+        if self.launcher.room() > 0 and self._startable(todo):
+            with self.launcher.submitting() as mine:
+                if mine:
+                    self._adopt()
+                    self._start(self._todo(self._compare()))
+            todo = self._todo(self._compare())
+        self.to_submit = bool(self._startable(todo))
+        return bool(p.running or p.elsewhere or self._rests or self.to_submit)
+
+    @property
+    def left_stopped(self) -> bool:
+        """Whether a user's `stop` is why something is not done."""
+        return bool(self._stopped - self.progress.done)
+
+    def _heed(self) -> None:
+        """What users have asked for meanwhile: to stop stages, to try failed ones again (bench/orders.py)."""
+        p = self.progress
+        for order in self._orders.new():
+            mine = order.keys & self.plan.stages.keys()
+            if order.verb == "stop":
+                self._stopped |= mine
+                continue
+            self._stopped -= mine
+            p.failed = {key: outcome for key, outcome in p.failed.items() if key not in mine}
+            for key in mine:
+                self._tries.pop(key, None)
+                self._rests.pop(key, None)
+        self.launcher.cancel([handle for handle in p.running if self._stopped.intersection(handle.job.keys)])
+
+    def _compare(self) -> set[str]:
+        """Bring `done`, `failed` and `elsewhere` up to date; the stages that nobody of ours makes."""
+        p = self.progress
+        p.done = planning.all_fresh(self.plan, self.store)
+        claimed = {key for handle in p.running for key in handle.job.keys}
         missing = {key for key in self.plan.stages if key not in p.done and key not in claimed}
         p.failed = {key: outcome for key, outcome in p.failed.items() if key not in p.done}
         p.elsewhere = {key for key in missing if self.store.running(key) is not None}
-        stopping = stopping or bool(p.failed and not self.keep_going)
-        if stopping:
-            p.stopping = True
-            _ask_to_stop(self.store, claimed)  # every turn: a job that is still importing holds no lease yet
-            return bool(p.running)
-        todo = missing - p.elsewhere - set(p.failed)
-        waiting = planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done)
-        for job in waiting:
-            if len(p.running) < self.slots.count and planning.ready(job, self.plan, p.done):
-                p.running.append(self._submit(job))
-        return bool(p.running or p.elsewhere)
+        now = time.monotonic()
+        self._rests = {key: at for key, at in self._rests.items() if at > now and key in missing}
+        return missing
 
-    def _submit(self, job: JobPlan) -> Running:
-        import submitit
+    def _todo(self, missing: set[str]) -> list[JobPlan]:
+        p = self.progress
+        todo = missing - p.elsewhere - set(p.failed) - set(self._rests) - self._stopped
+        return planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done)
 
-        slot = min(set(range(self.slots.count)) - {r.slot for r in self.progress.running})
-        executor = submitit.LocalExecutor(folder=self.folder)
-        gpus = {"gpus_per_node": 1, "visible_gpus": [self.slots.gpus[slot]]} if self.slots.gpus else {}
-        executor.update_parameters(timeout_min=A_YEAR_MIN, **gpus)
-        cores = len(os.sched_getaffinity(0))
-        call = Job(str(self.store.root.resolve()), job.units, self.slots.machine, processes=cores)
-        with _interrupts_held_back():
-            return Running(job, executor.submit(call), slot)
+    def _adopt(self) -> None:
+        """Jobs that another driver has submitted are ours to watch as well."""
+        p = self.progress
+        wanted = [key for key in self.plan.stages if key not in p.done]
+        p.running += self.launcher.adopt(wanted, p.running)
 
-    def _gather(self, running: Running) -> None:
-        if running.handle.paths.result_pickle.exists():
-            error = running.handle.exception()
-            outcomes: dict[str, Outcome] = {} if error else running.handle.result()
-            text = str(error) if error else ""
-        else:
-            outcomes, text = {}, "its process was killed"
-        for key in running.job.keys:
+    def _start(self, jobs: list[JobPlan]) -> None:
+        """Submit all that can be: what waits for nothing, then, where jobs may wait for jobs, what waits for that."""
+        left = list(jobs)
+        while ready := self._startable(left):
+            taken: list[Handle] = []
+            groups: dict[tuple[Handle, ...], list[JobPlan]] = defaultdict(list)
+            for job, after in ready:
+                groups[after].append(job)
+            for after, group in groups.items():
+                taken += self.launcher.submit(group, after)
+            self.progress.running += taken
+            submitted = {key for handle in taken for key in handle.job.keys}
+            left = [job for job in left if submitted.isdisjoint(job.keys)]
+            if not taken or not self.launcher.chains:
+                return
+
+    def _startable(self, jobs: list[JobPlan]) -> list[tuple[JobPlan, tuple[Handle, ...]]]:
+        """The jobs that could be submitted, were there room; each with those that it has to wait for."""
+        p = self.progress
+        maker = {key: h for h in p.running for key in h.job.keys} if self.launcher.chains else {}
+        found = []
+        for job in jobs:
+            needed = self._below(job) - p.done
+            if needed <= set(maker):
+                found.append((job, self._direct({maker[key] for key in needed})))
+        return found
+
+    def _below(self, job: JobPlan) -> set[str]:
+        """All that a job reads from outside, and what that is made from (see bench.plan.ready)."""
+        if job.units not in self._known_below:
+            inputs = (source for key in job.keys for source in self.plan.stages[key].inputs.values())
+            self._known_below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)
+        return self._known_below[job.units]
+
+    def _direct(self, handles: set[Handle]) -> tuple[Handle, ...]:
+        """Without those that another one of them waits for anyway."""
+        below = {h: self._below(h.job) for h in handles}
+        needless = {h for h in handles if any(below[other].intersection(h.job.keys) for other in handles - {h})}
+        return tuple(sorted(handles - needless, key=lambda h: h.id))
+
+    # -- what ended
+
+    def _gather(self, handle: Handle, state: JobState) -> None:
+        """Sort the stages of a job that ended into done, failed, to be tried again, and simply missing."""
+        p, outcomes = self.progress, state.outcomes or {}
+        by_hand = bool(self._stopped.intersection(handle.job.keys))
+        if by_hand and (state.outcomes is None or state.status == "CANCELLED"):
+            return  # what else it makes goes on in another job
+        if state.status == "CANCELLED" and (state.blocked or p.stopping):
+            return  # submitted again with what it waits for
+        outside = []
+        for key in handle.job.keys:
             outcome = outcomes.get(key)
-            if outcome is None:
-                if not planning.fresh(self.plan.stages[key], self.store) and not _waits(
-                    self.plan, key, outcomes, running.job
-                ):
-                    hint = f"run the same command again: it continues; log: {running.handle.paths.stderr}"
-                    self.progress.failed[key] = Outcome("failed", f"{text}\n  {hint}", 1)
-            elif outcome.state == "failed":
-                self.progress.failed[key] = outcome
+            if outcome is not None and outcome.state == "failed":
+                p.failed[key] = outcome
+            elif outcome is not None and outcome.state in ("busy", "waiting"):
+                self._rest([key], self.launcher.pause_s)
+            elif outcome is not None and outcome.state == "stopped" and not self.launcher.survives:
+                continue  # by Ctrl-C, or by hand: it goes on
+            elif key in self._stopped:
+                continue
+            elif (outcome is None or outcome.state == "stopped") and not self._is_done(key):
+                outside += [] if outcome is None and self._waited(key, handle.job) else [key]
+        if outside and not p.stopping:
+            self._ended_from_outside(handle, outside, state)
+        elif outside and state.outcomes is None:
+            p.failed |= dict.fromkeys(outside, Outcome("failed", f"{state.text}\n  {state.hint}", 1))
 
+    def _is_done(self, key: str) -> bool:
+        return planning.fresh(self.plan.stages[key], self.store)
 
-def _waits(plan: Plan, key: str, outcomes: dict[str, Outcome], job: JobPlan) -> bool:
-    """Whether a stage of a killed job was still waiting for another stage of it: only the first one is to be named."""
-    own = set(job.keys)
-    return any(
-        i.key in own and outcomes.get(i.key, Outcome("waiting")).state != "done"
-        for i in plan.stages[key].inputs.values()
-    )
+    def _ended_from_outside(self, handle: Handle, keys: list[str], state: JobState) -> None:
+        """Killed, timed out, lost, told to stop: again after a pause, or failed once that has not helped."""
+        p, launcher = self.progress, self.launcher
+        again = state.again or (state.outcomes is not None and state.status not in ("CANCELLED", "OUT_OF_MEMORY"))
+        tried = max(self._tries[key] for key in keys)
+        if again and tried < launcher.max_retries:
+            pause = launcher.pause_s * 2**tried
+            self._tries.update(keys)
+            self._rest(keys, pause)
+            p.notes.append(
+                f"job {handle.id} ({planning.describe(self.plan, keys[:1])}): {state.text};"
+                f" again in {pause:.0f} s ({tried + 1} of {launcher.max_retries})"
+            )
+            return
+        times = f", {tried + 1} times" if tried else ""
+        p.failed |= dict.fromkeys(keys, Outcome("failed", f"{state.text}{times}\n  {state.hint}", 1))
 
+    def _waited(self, key: str, job: JobPlan) -> bool:
+        """Whether a stage of a killed job was waiting for another one of it: only the first one is to be named."""
+        own = set(job.keys)
+        return any(i.key in own and not self._is_done(i.key) for i in self.plan.stages[key].inputs.values())
 
-def _ask_to_stop(store: Store, keys: set[str]) -> None:
-    """SIGTERM to our own processes that hold our stages; they save and end. Other runs' and hosts' go on."""
-    import psutil
-
-    ours = {process.pid for process in psutil.Process().children(recursive=True)}
-    owners = {info.pid for key in keys if (info := store.running(key)) is not None and info.machine == machine()}
-    for pid in owners & ours:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
-
-
-def _job_folder() -> Path:
-    """Where submitit's pickles lie: the user's own folder, never the shared store (a pickle runs code)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail-bench" / "jobs"
-    try:
-        base.mkdir(parents=True, mode=0o700, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-", dir=base))
-    except OSError as error:
-        raise UserError(
-            f"cannot be made: {error.strerror}", where=str(base), hint="set XDG_CACHE_HOME to a folder of yours"
-        ) from None
-    base.chmod(0o700)
-    return folder
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start children deaf to Ctrl-C (they inherit the signal mask): submitit's controller would kill the job before it
-    has saved. The job itself listens again (`StopFlag.install`); what comes meanwhile reaches us afterwards."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    def _rest(self, keys: Collection[str], seconds: float) -> None:
+        if seconds > 0:
+            self._rests |= dict.fromkeys(keys, time.monotonic() + seconds)
 
 
 @contextlib.contextmanager

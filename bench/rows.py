@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.blame import blame, message
+from bench.cluster import check_row
 from bench.errors import UserError, did_you_mean, unknown
 from bench.method import Method, method_named
 from bench.spec import Data, FolderData, GlyphsData, Schedule
 from bench.yamlfile import Document
 
-OWN = ("schedule", "data")  # what a row may say beside its method's settings
+OWN = ("schedule", "data", "cluster")  # what a row may say beside its method's settings
 LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
 DATA: TypeAdapter[GlyphsData | FolderData] = TypeAdapter(Data)
 
@@ -30,8 +31,10 @@ class Row:
         label: its name.
         method: the recipe with its settings.
         settings: the method's settings with defaults filled in; `schedule` and `data` where the row brings them.
+            (`cluster` is not among them: where a row runs is no part of what it is.)
         schedule: the row's own schedule, if any.
         data: the row's own data section, if any.
+        cluster: what its jobs ask for beside, see bench.cluster; in no key.
     """
 
     label: str
@@ -39,6 +42,7 @@ class Row:
     settings: Mapping[str, Any]
     schedule: Mapping[str, Any] | None = None
     data: GlyphsData | FolderData | None = None
+    cluster: Mapping[str, Any] | None = None
 
 
 def check_rows(
@@ -158,15 +162,15 @@ def _row(
     except ValidationError as error:
         raise blame(error, document, ("rows", entry), kind, hint=f"see: python -m bench methods {kind.name}") from None
     own = {name: value[name] for name in OWN if value.get(name) is not None}
+    cluster = check_row(own.pop("cluster"), f"{where}.cluster") if "cluster" in own else None
     for name, section in own.items():
         if not isinstance(section, Mapping):
             fields = (Schedule if name == "schedule" else type(data)).model_fields
             raise UserError(f"{name} must be a mapping", where=where, allowed=", ".join(fields))
     if "schedule" in own:
         merged_schedule(base, own["schedule"], {}, where)
-    return Row(
-        label, method, {**method.model_dump(), **own}, own.get("schedule"), _own_data(own, data, document, entry)
-    )
+    of_its_own = _own_data(own, data, document, entry)
+    return Row(label, method, {**method.model_dump(), **own}, own.get("schedule"), of_its_own, cluster)
 
 
 def _own_data(

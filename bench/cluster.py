@@ -1,0 +1,165 @@
+"""Where jobs run and what they ask for: suites/_clusters/NAME.yaml. Separate from the suite, so that one suite runs on
+a laptop and on a cluster; nothing of it is ever in a key.
+
+`stages` changes what jobs of one kind ask for (an evaluation wants no GPU), and a row may bring `cluster: {...}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from bench import yamlfile
+from bench.blame import blame, message
+from bench.errors import UserError, unknown
+from bench.spec import Positive, Section
+from bench.stage import Kind
+
+CLUSTERS = Path(__file__).resolve().parent.parent / "suites" / "_clusters"
+Option = bool | int | float | str
+
+
+class Resources(Section):
+    """What one job asks for. None: whatever the cluster gives by default."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_min: Positive = 60  # limit of one job, minutes; a job that reaches it continues in the next one
+    gpus: Annotated[int, Field(ge=0)] = 0
+    cpus: Positive = 1  # of each task
+    mem_gb: Annotated[float, Field(gt=0)] | None = None
+    nodes: Literal[1] = 1
+    tasks: Positive = 1  # processes of a job; several are data parallel
+    sbatch: Mapping[str, Option] = Field(default_factory=dict)  # any other option of sbatch, e.g. {constraint: a100}
+
+
+class Cluster(Resources):
+    """One file of suites/_clusters."""
+
+    kind: Literal["local", "slurm", "debug"] = "local"
+    array_parallelism: Positive = 64  # tasks of one array that run at a time, at most
+    setup: tuple[str, ...] = ()  # shell lines before a job: modules, environment
+    python: str | None = None  # the command that starts Python, e.g. in a container; None: the driver's
+    signal_delay_s: Positive = 120  # seconds before the limit at which a job is told to save
+    max_retries: Annotated[int, Field(ge=0)] = 3  # of a job that was killed, timed out, or lost its node
+    pause_s: Annotated[float, Field(ge=0)] = 30.0  # seconds before the first retry; doubles
+    stages: Mapping[Kind, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes
+
+    @model_validator(mode="after")
+    def _a_job_is_told_before_its_limit(self) -> Cluster:
+        if self.kind == "slurm" and self.signal_delay_s >= 60 * self.time_min:
+            raise ValueError(f"signal_delay_s must be less than time_min ({self.time_min} min)")
+        return self
+
+    def of(self, kinds: Collection[Kind], row: Mapping[str, Any] | None = None) -> Resources:
+        """What a job asks for whose stages are of these kinds.
+
+        Later wins: the file, its `stages`, the row's `cluster`, the row's `stages`. Over several kinds: see `joined`.
+
+        Raises:
+            UserError: a setting that there is not, or a value it cannot take.
+        """
+        own = dict(row or {})
+        below = own.pop("stages", {})
+        base = {name: getattr(self, name) for name in Resources.model_fields}
+        return joined([resources(base, self.stages.get(k, {}), own, below.get(k, {})) for k in sorted(set(kinds))])
+
+
+def resources(*layers: Mapping[str, Any], where: str = "") -> Resources:
+    """Resources of layers, later ones first; `sbatch` options are merged.
+
+    Raises:
+        UserError: see `Cluster.of`.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        options = {**merged.get("sbatch", {}), **layer.get("sbatch", {})} if _mapping(layer.get("sbatch")) else None
+        merged |= layer
+        if options is not None:
+            merged["sbatch"] = options
+    try:
+        return Resources.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:2])
+        if first["type"] == "extra_forbidden":
+            raise unknown("cluster setting", name, Resources.model_fields, where=where) from None
+        raise UserError(f"{name}: {message(first)}", where=where) from None
+
+
+def joined(all_: Sequence[Resources]) -> Resources:
+    """What a job asks for that does several things one after another: the most of each number; names and options are
+    those of the most demanding part (most GPUs, then CPUs, then time)."""
+    first = max(all_, key=lambda r: (r.gpus, r.cpus, r.time_min))
+    memory = [r.mem_gb for r in all_ if r.mem_gb is not None]
+    most = {name: max(getattr(r, name) for r in all_) for name in ("time_min", "gpus", "cpus", "tasks")}
+    return first.model_copy(update={**most, "mem_gb": max(memory, default=None)})
+
+
+def check_row(override: Any, where: str) -> Mapping[str, Any]:
+    """A row's `cluster` section, checked.
+
+    Raises:
+        UserError: not a mapping, or a setting or value that cannot be.
+    """
+    if not isinstance(override, Mapping):
+        raise UserError(
+            "cluster must be a mapping", where=where, allowed=", ".join((*Resources.model_fields, "stages"))
+        )
+    own = dict(override)
+    stages = own.pop("stages", {})
+    _check_stages(stages, where)
+    strange = next((name for name in own if name not in Resources.model_fields), None)
+    if strange is not None:
+        raise unknown("cluster setting of a row", str(strange), (*Resources.model_fields, "stages"), where=where)
+    resources(own, where=where)
+    return dict(override)
+
+
+def read(name: str) -> Cluster:
+    """The cluster of a name or of a path.
+
+    Raises:
+        UserError: no such file, or anything wrong in it, with file:line and what is legal.
+    """
+    document = yamlfile.read(path_of(name))
+    try:
+        cluster = Cluster.model_validate(document.value)
+    except ValidationError as error:
+        raise blame(error, document, (), Cluster) from None
+    for kind in cluster.stages:
+        where = f"{document.where('stages', kind)} stages.{kind}"
+        resources(cluster.stages[kind], where=where)
+    return cluster
+
+
+def path_of(name: str) -> Path:
+    """Where a cluster is described.
+
+    Raises:
+        UserError: neither a file of suites/_clusters nor a path.
+    """
+    known = {file.stem: file for file in CLUSTERS.glob("*.yaml")}
+    if name in known:
+        return known[name]
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    raise unknown("cluster", name, known, where="--cluster", hint="or the path of a file of yours: --cluster mine.yaml")
+
+
+def _check_stages(stages: Any, where: str) -> None:
+    if not _mapping(stages):
+        raise UserError("stages must be a mapping", where=where, allowed="stages: {evaluate: {gpus: 0}}")
+    legal: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]
+    for kind, changes in stages.items():
+        if kind not in legal:
+            raise unknown("kind of stage", str(kind), legal, where=where)
+        resources(changes if _mapping(changes) else {str(changes): None}, where=f"{where}.stages.{kind}")
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)

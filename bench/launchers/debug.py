@@ -1,0 +1,76 @@
+"""Jobs in the driver's own process, one after another. Separate because nothing is submitted: `breakpoint()` works."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from bench.cluster import Cluster
+from bench.launchers.contract import Handle, JobState
+from bench.plan import JobPlan
+from bench.run.curves import Tracking
+from bench.run.job import Job, Outcome
+from bench.run.work import STOP_SIGNALS
+from bench.spec import Machine
+from bench.store import Store
+
+
+class Debug:
+    """A launcher: `submit` returns when the job is done."""
+
+    chains = survives = False
+    slots = 1
+
+    def __init__(self, store: Store, machine: Machine, cluster: Cluster) -> None:
+        self._store, self._machine = store, machine
+        self.max_retries, self.pause_s = cluster.max_retries, cluster.pause_s
+        self.tracking: Tracking | None = None
+        self._outcomes: dict[Handle, Mapping[str, Outcome]] = {}
+
+    def check(self, jobs: Sequence[JobPlan]) -> None:
+        """Nothing that could be missing."""
+
+    def room(self) -> int:
+        return 0 if self._outcomes else 1
+
+    def submitting(self) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
+        return []
+
+    def submit(self, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
+        assert not after, "a job of this process cannot wait"
+        taken = list(jobs[: self.room()])
+        handles = [Handle(str(os.getpid()), job) for job in taken]
+        for handle in handles:
+            machine = self._machine.model_copy(update={"tasks": 1})  # this process alone
+            call = Job(str(self._store.root.resolve()), handle.job.units, machine)
+            with _signals_restored():
+                self._outcomes[handle] = outcomes = call()
+            if any(outcome.state == "stopped" for outcome in outcomes.values()):
+                signal.raise_signal(signal.SIGINT)  # the job has heard the Ctrl-C that was meant for the driver as well
+        return handles
+
+    def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
+        return {handle: JobState("COMPLETED", outcomes=self._outcomes.pop(handle)) for handle in handles}
+
+    def cancel(self, handles: Sequence[Handle]) -> None:
+        """Whatever was submitted has ended."""
+
+    def close(self, *, clean: bool) -> None:
+        """No files."""
+
+
+@contextlib.contextmanager
+def _signals_restored() -> Iterator[None]:
+    """A job listens to the stop signals itself; the driver wants its Ctrl-C back."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,161 @@
+"""From what Slurm says to what it means. Separate from watch.py, which asks: a word of Slurm's is a hint, and the truth
+is in the store and in what the job reported.
+
+No job is waited for that has left no result, and none is given up that may still have one: what looks like an end is
+believed after the times below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from bench.launchers.contract import Handle, JobState, Status
+from bench.launchers.task import read_report
+from bench.launchers.watch import Seen
+from bench.run.job import Outcome
+from bench.store import Store
+from bench.submitted import Submitted
+
+# squeue(1), JOB STATE CODES. What is not here is taken for running: Slurm adds states, and none of them is an end.
+_PENDING = {"PENDING", "CONFIGURING", "RESV_DEL_HOLD"}
+_REQUEUED = {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+_ENDED: Mapping[str, Status] = {
+    "COMPLETED": "COMPLETED",
+    "FAILED": "FAILED",
+    "LAUNCH_FAILED": "FAILED",
+    "RECONFIG_FAIL": "NODE_FAIL",
+    "BOOT_FAIL": "NODE_FAIL",
+    "NODE_FAIL": "NODE_FAIL",
+    "TIMEOUT": "TIMEOUT",
+    "DEADLINE": "TIMEOUT",
+    "OUT_OF_MEMORY": "OUT_OF_MEMORY",
+    "CANCELLED": "CANCELLED",
+    "REVOKED": "CANCELLED",
+}
+BLOCKED = "DependencyNeverSatisfied"
+LOST_SECONDS = 30.0  # slurmctld that starts again knows its jobs once it has read its state
+PREEMPTED_SECONDS = 60.0  # with PreemptMode=REQUEUE a job is PREEMPTED for moments; with CANCEL, for ever
+# A job's report may be seen late on a network disk; listing the folder makes an NFS client look again (nfs(5)).
+REPORT_SECONDS = 15.0
+UNASKED = Seen("PENDING", "Slurm does not answer")
+
+
+class Judge:
+    """Tells how jobs are; remembers since when they have looked dead.
+
+    Args:
+        store: what is done, and who holds which stage.
+        where: the file that sets the resources, for advice.
+        clock: monotonic seconds.
+        patience: factor on the times above.
+    """
+
+    def __init__(
+        self, store: Store, where: str, clock: Callable[[], float] = time.monotonic, patience: float = 1.0
+    ) -> None:
+        self._store, self._where, self._clock, self._patience = store, where, clock, patience
+        self._since: dict[tuple[str, str, str], float] = {}
+
+    def state(self, handle: Handle, note: Submitted, seen: Seen | None) -> JobState:
+        """How a job is. `seen`: None where Slurm does not know it."""
+        if seen is None:
+            return self._unknown(handle, note)
+        if seen.state in _PENDING:
+            return JobState("REQUEUED" if seen.restarts else "PENDING", seen.reason)
+        if seen.state in _REQUEUED:
+            return JobState("REQUEUED", seen.reason)
+        if seen.state == "PREEMPTED":
+            if not self._long(note, "PREEMPTED", PREEMPTED_SECONDS):
+                return JobState("PREEMPTED", seen.reason)
+            text = "it was preempted, and this cluster does not put such jobs back into the queue"
+            return JobState("PREEMPTED", again=True, over=True, text=text, outcomes=_report(note), hint=_continue(note))
+        status = _ENDED.get(seen.state)
+        return (
+            JobState("RUNNING", seen.reason, seen.host) if status is None else self._ended(handle, note, seen, status)
+        )
+
+    def _ended(self, handle: Handle, note: Submitted, seen: Seen, status: Status) -> JobState:
+        outcomes = _report(note)
+        if status in ("COMPLETED", "FAILED"):
+            state = self._by_itself(handle, note, seen, status, outcomes is not None)
+        else:
+            state = self._from_outside(note, seen, status)
+        return replace(state, host=seen.host, outcomes=outcomes)
+
+    def _from_outside(self, note: Submitted, seen: Seen, status: Status) -> JobState:
+        at = f" on {seen.host}" if seen.host else ""
+        if status == "TIMEOUT":
+            text = f"it reached its time limit of {note.asked.get('time_min')} min{at}"
+            return JobState(status, text=text, hint=self._raise("time_min", note), again=True)
+        if status == "OUT_OF_MEMORY":
+            text = f"it needed more memory than the {_memory(note.asked)} that it asked for{at}"
+            return JobState(status, text=text, hint=self._raise("mem_gb", note))
+        if status == "NODE_FAIL":
+            return JobState(status, text=f"its node failed{at}", hint=_continue(note), again=True)
+        blocked = seen.reason == BLOCKED
+        return JobState(status, seen.reason, text="it was cancelled", hint=_continue(note), blocked=blocked)
+
+    def _by_itself(self, handle: Handle, note: Submitted, seen: Seen, status: Status, reported: bool) -> JobState:
+        """Of a job whose process ended: what it reported counts, then how it ended."""
+        at = f" on {seen.host}" if seen.host else ""
+        if reported or self._all_done(handle):
+            return JobState(status, text="it was told to stop, and saved", hint=_continue(note))
+        if seen.signal:
+            text = f"its process was killed{at} (signal {seen.signal})"
+            hint = f"if it wanted too much memory: {self._raise('mem_gb', note)}"
+            return JobState("FAILED", text=text, hint=hint, again=True)
+        if not self._long(note, status, REPORT_SECONDS):
+            return JobState("RUNNING", "its report is not to be seen yet")
+        text = f"it ended{at} with exit code {seen.exit_code} and could not say why{_last_line(note)}"
+        return JobState("FAILED", text=text, hint=f"log: {note.log}")
+
+    def _unknown(self, handle: Handle, note: Submitted) -> JobState:
+        outcomes = _report(note)
+        if outcomes is not None or self._all_done(handle):
+            return JobState("COMPLETED", outcomes=outcomes, text="it was told to stop, and saved", hint=_continue(note))
+        owners = [owner for key in handle.job.keys if (owner := self._store.running(key)) is not None]
+        if owners:
+            return JobState("RUNNING", "Slurm does not know it, but it works", owners[0].host)
+        if not self._long(note, "LOST", LOST_SECONDS):
+            return JobState("PENDING", "Slurm does not know it")
+        text = "Slurm no longer knows it, and it left no result"
+        return JobState("LOST", again=True, text=text, hint=_continue(note))
+
+    def _long(self, note: Submitted, what: str, seconds: float) -> bool:
+        """Whether a job has looked so for so long."""
+        now = self._clock()
+        return now - self._since.setdefault((note.id, note.name, what), now) >= seconds * self._patience
+
+    def _all_done(self, handle: Handle) -> bool:
+        return all(self._store.done(key) is not None for key in handle.job.keys)
+
+    def _raise(self, setting: str, note: Submitted) -> str:
+        return f"raise {setting} in {self._where}, or in `cluster:` of the row; then {_continue(note)}"
+
+
+def _continue(note: Submitted) -> str:
+    return f"run the same command again: it continues; log: {note.log}"
+
+
+def _memory(asked: Mapping[str, object]) -> str:
+    return f"{asked['mem_gb']:g} GB" if asked.get("mem_gb") is not None else "default"
+
+
+def _report(note: Submitted) -> Mapping[str, Outcome] | None:
+    path = Path(note.report)
+    with contextlib.suppress(OSError):
+        os.listdir(path.parent)
+    return read_report(path)
+
+
+def _last_line(note: Submitted) -> str:
+    """The end of the log, which a node may have written and we may not see."""
+    with contextlib.suppress(OSError):
+        lines = Path(note.log).read_text(errors="replace").strip().splitlines()
+        return f": {lines[-1][:200]}" if lines else ""
+    return ""

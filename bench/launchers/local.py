@@ -1,0 +1,166 @@
+"""Jobs on this machine, through submitit's local executor. Separate because that has neither a queue nor GPU slots (it
+starts 500 processes at once, all on GPU 0); the queue here respects the cores and GPUs there are.
+
+The driver holds nothing that matters: kill it, and the jobs go on; start it again, and it finds them by their leases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.cluster import Cluster
+from bench.errors import UserError
+from bench.launchers.contract import Handle, JobState
+from bench.launchers.private import interrupts_held_back, job_folder, on_tasks, told
+from bench.lease import machine
+from bench.plan import JobPlan
+from bench.run.curves import Tracking
+from bench.run.job import Job, Outcome
+from bench.spec import Machine
+from bench.store import Store
+
+A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local job has none
+
+
+@dataclass
+class Slots:
+    """How many processes this machine takes: one a GPU where jobs use GPUs, else the cores divided by threads."""
+
+    machine: Machine
+    limit: int | None = None
+    gpus: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.machine.device != "cpu":
+            self.gpus = visible_gpus()
+        if self.machine.device == "cuda" and not self.gpus:
+            raise UserError(
+                "no GPU on this machine", where="machine.device", allowed="auto, cpu", hint="--set machine.device=cpu"
+            )
+
+    @property
+    def count(self) -> int:
+        here = len(self.gpus) or max(1, len(os.sched_getaffinity(0)) // self.machine.threads)
+        return min(here, self.limit) if self.limit else here
+
+
+def visible_gpus() -> list[int]:
+    """Indices of the GPUs that jobs may use, found without torch; empty without a driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [int(part) for part in chosen.split(",") if part.strip().isdigit()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+
+
+class Local:
+    """A launcher: processes of this machine, as many as there are slots."""
+
+    chains = survives = False
+
+    def __init__(self, store: Store, slots: Slots, cluster: Cluster) -> None:
+        self._store, self._slots = store, slots
+        self.max_retries, self.pause_s = cluster.max_retries, cluster.pause_s
+        self.tracking: Tracking | None = None
+        self._at_work: dict[Handle, tuple[Any, list[int]]] = {}  # submitit's job, its slots
+
+    @property
+    def slots(self) -> int:
+        return self._slots.count
+
+    @cached_property
+    def _folder(self) -> Path:
+        return job_folder()
+
+    def check(self, jobs: Sequence[JobPlan]) -> None:
+        """`Slots` has looked at the machine."""
+
+    def room(self) -> int:
+        return len(self._free())
+
+    def _free(self) -> list[int]:
+        taken = {slot for _, slots in self._at_work.values() for slot in slots}
+        return [slot for slot in range(self._slots.count) if slot not in taken]
+
+    def submitting(self) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
+        return []
+
+    def submit(self, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
+        assert not after, "a local job cannot wait"
+        handles = []
+        for job in jobs:
+            machine = on_tasks(self._slots.machine, job, self._store)
+            slots = self._free()[: min(machine.tasks, self._slots.count)]
+            if len(slots) == min(machine.tasks, self._slots.count):
+                handles.append(self._submit(job, machine, slots))
+        return handles
+
+    def _submit(self, job: JobPlan, machine: Machine, slots: list[int]) -> Handle:
+        import submitit
+
+        executor = submitit.LocalExecutor(folder=self._folder)
+        gpus = [self._slots.gpus[slot] for slot in slots] if self._slots.gpus else []
+        more: dict[str, Any] = {"gpus_per_node": len(gpus), "visible_gpus": gpus} if gpus else {}
+        more |= {"tasks_per_node": machine.tasks} if machine.tasks > 1 else {}
+        executor.update_parameters(timeout_min=A_YEAR_MIN, **more)
+        cores = len(os.sched_getaffinity(0))
+        call = Job(
+            str(self._store.root.resolve()), job.units, machine, processes=cores, tracking=told(self.tracking, job)
+        )
+        with interrupts_held_back():
+            started = executor.submit(call)
+            handle = Handle(str(started.job_id), job, str(started.paths.stderr))
+            self._at_work[handle] = started, slots
+        return handle
+
+    def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
+        return {handle: self._state(handle) for handle in handles}
+
+    def _state(self, handle: Handle) -> JobState:
+        started, _ = self._at_work[handle]
+        if not started.done():
+            return JobState("RUNNING")
+        del self._at_work[handle]
+        hint = f"run the same command again: it continues; log: {handle.log}"
+        if not started.paths.result_pickle.exists():
+            return JobState("FAILED", text="its process was killed", hint=hint, again=True)
+        error = started.exception()
+        if error:
+            return JobState("FAILED", text=str(error), hint=hint)
+        outcomes: Mapping[str, Outcome] = started.result()
+        return JobState("COMPLETED", outcomes=outcomes, hint=hint)
+
+    def cancel(self, handles: Sequence[Handle]) -> None:
+        """SIGTERM to our own processes that hold these stages; they save and end. Other runs' and hosts' go on.
+
+        A job that is still importing holds no lease yet: call it again.
+        """
+        import psutil
+
+        ours = {process.pid for process in psutil.Process().children(recursive=True)}
+        owners = [self._store.running(key) for handle in handles for key in handle.job.keys]
+        here = {info.pid for info in owners if info is not None and info.machine == machine()}
+        for pid in here & ours:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
+
+    def close(self, *, clean: bool) -> None:
+        """The logs of jobs that went well are of no use to anybody."""
+        if clean and "_folder" in self.__dict__:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,283 @@
+"""Jobs in Slurm: one for each JobPlan, through submitit, with dependencies between them. Separate from watch.py, which
+asks Slurm how they are.
+
+A job starts after `afterok` of the jobs whose stages it reads; where one of those fails, Slurm cancels it (it would
+wait for ever otherwise) and the loop submits it again with its parent. Jobs that ask for the same and wait for the same
+make an array. Each submission has a submitit folder and a name of its own, so that no result of an earlier job is ever
+read; what a job reports lies in the store, and what is done is what the store says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shlex
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench import snapshot, submitted
+from bench.cluster import Cluster, Resources, joined
+from bench.errors import UserError
+from bench.launchers import refuse
+from bench.launchers.contract import Handle, JobState
+from bench.launchers.ended import UNASKED, Judge
+from bench.launchers.private import interrupts_held_back, job_folder, told
+from bench.launchers.task import Task
+from bench.launchers.watch import IDS_A_COMMAND, NoAnswer, Seen, Watcher, command
+from bench.lease import Observer, acquire, host
+from bench.plan import JobPlan, Plan
+from bench.run.curves import Tracking
+from bench.run.job import Job
+from bench.run.requeue import Requeue
+from bench.store import Store
+from bench.submitted import Submitted
+
+POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
+TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))
+MORE_THAN_ENOUGH = 1_000_000
+# sbatch says so of what may be granted later: limits on queued jobs, a busy or restarting slurmctld, a parent that has
+# ended since we looked.
+_LATER = (
+    "SubmitJob", "submit limit", "Job dependency problem", "timed out", "Unable to contact", "temporarily",
+    "try again", "Connection refused",
+)  # fmt: skip
+
+
+class Slurm:
+    """A launcher: the jobs of one plan in Slurm."""
+
+    chains = survives = True
+
+    def __init__(self, plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None = None) -> None:
+        """`where`: the file of the cluster, for messages; `limit`: jobs of an array at a time (--jobs)."""
+        self._plan, self._store, self._cluster, self._where = plan, store, cluster, where
+        self.max_retries, self.pause_s = cluster.max_retries, cluster.pause_s
+        self.tracking: Tracking | None = None
+        self.slots = min(limit or cluster.array_parallelism, cluster.array_parallelism)
+        self._root = store.root.resolve()
+        self._notes: dict[Handle, Submitted] = {}
+        self._cancelled: set[str] = set()
+        self._well: set[str] = set()
+        self._observer = Observer()
+        self._judge = Judge(store, where)
+        self._watcher = Watcher()
+        self._seen: dict[str, Seen | None] = {}
+        self._asked_at, self._answers = -POLL_SECONDS, True
+        self._closed_until, self._refusals = 0.0, 0
+
+    # -- before
+
+    def check(self, jobs: Sequence[JobPlan]) -> None:
+        """Refuse what Slurm would refuse."""
+        wanted = list({str(asked): asked for asked in map(self.needs, jobs)}.values())
+        machine = self._plan.suite.sections.machine
+        if machine.scope == "device" and any(asked.tasks not in (1, machine.tasks) for asked in wanted):
+            hint = "leave tasks out there: with machine.scope=device it is part of the experiment"
+            raise UserError("tasks is not that of the suite's machine.tasks", where=f"{self._where} tasks", hint=hint)
+        if machine.device == "cuda" and not any(asked.gpus for asked in wanted):
+            hint = "set gpus: 1 there, or --set machine.device=auto"
+            raise UserError("machine.device is cuda, but no job asks for a GPU", where=f"{self._where} gpus", hint=hint)
+        refuse.check(self._cluster, self._where, wanted)
+
+    def needs(self, job: JobPlan) -> Resources:
+        """What a job asks for: the most of what its stages do. A shared stage is its first row's."""
+        rows = {row.label: row.cluster for row in self._plan.suite.rows}
+        found = []
+        for key in job.keys:
+            stage = self._plan.stages[key]
+            label = next(iter(self._plan.needed_by.get(key, ())), "")
+            found.append(self._cluster.of({stage.kind}, rows.get(label)))
+        asked = joined(found)
+        trains = any(self._plan.stages[key].kind == "train" for key in job.keys)
+        tasks = max(asked.tasks, self._plan.suite.sections.machine.tasks) if trains else 1  # they train together
+        return asked.model_copy(update={"tasks": tasks})
+
+    # -- submitting
+
+    def room(self) -> int:
+        return 0 if time.monotonic() < self._closed_until else MORE_THAN_ENOUGH
+
+    @contextmanager
+    def submitting(self) -> Iterator[bool]:
+        """One driver at a time: a lease on the folder of notes, so that no job is submitted twice."""
+        lease = acquire(submitted.folder(self._root), self._observer)
+        if lease is None:
+            yield False
+            return
+        with lease:
+            yield True
+
+    def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
+        """Queued and running jobs of other drivers. One that has ended is noted as such and not asked for again."""
+        at_hand = {handle.id for handle in known}
+        found = [note for note in submitted.of(self._root, keys) if note.id not in at_hand]
+        handles = [self._handle(note, set(keys)) for note in found]
+        self._asked_at = -POLL_SECONDS
+        alive = self.poll(handles)
+        return [handle for handle in handles if alive[handle].active]
+
+    def _handle(self, note: Submitted, keys: set[str]) -> Handle:
+        units = tuple(mine for unit in note.units if (mine := tuple(key for key in unit if key in keys)))
+        handle = Handle(note.id, JobPlan(units), note.log, own=note.suite == self._suite)
+        self._notes[handle] = note
+        return handle
+
+    @property
+    def _suite(self) -> str:
+        return str(self._plan.suite.path.resolve())
+
+    def submit(self, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
+        groups: dict[str, list[JobPlan]] = defaultdict(list)
+        wanted = {}
+        for job in jobs:
+            asked = self.needs(job)
+            wanted[str(asked)] = asked
+            groups[str(asked)].append(job)
+        handles: list[Handle] = []
+        for name, group in groups.items():
+            for start in range(0, len(group), TASKS_AN_ARRAY):
+                if self.room():
+                    handles += self._submit(wanted[name], group[start : start + TASKS_AN_ARRAY], after)
+        return handles
+
+    def _submit(self, asked: Resources, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
+        """One job, or one array. Ctrl-C waits until it is noted down."""
+        token = secrets.token_hex(4)
+        name = f"{self._plan.suite.path.stem[:30]}-{token}"
+        reports = [submitted.folder(self._root) / "reports" / f"{token}-{i}.json" for i in range(len(jobs))]
+        tasks = [Task(self._job(job, asked), str(report)) for job, report in zip(jobs, reports, strict=True)]
+        with interrupts_held_back():
+            started = self._sbatch(asked, tasks, name, [handle.id for handle in after])
+            handles = []
+            for job, one, report in zip(jobs, started, reports, strict=True) if started else ():
+                note = Submitted(
+                    str(one.job_id), name, self._suite, job.units, time.time(), host(), str(one.paths.stderr),
+                    str(report), tuple(handle.id for handle in after), asked.model_dump(mode="json"), str(self._code),
+                )  # fmt: skip
+                submitted.write(self._root, note)
+                handles.append(self._handle(note, set(note.keys)))
+        return handles
+
+    def _job(self, job: JobPlan, asked: Resources) -> Job:
+        machine = self._plan.suite.sections.machine.model_copy(update={"tasks": asked.tasks})
+        requeue = Requeue(self.max_retries, self.pause_s)
+        return Job(str(self._root), job.units, machine, asked.cpus, requeue, told(self.tracking, job))
+
+    def _sbatch(self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str]) -> list[Any]:
+        """submitit's jobs; empty where Slurm takes none for the time being.
+
+        A new executor each time: `update_parameters(slurm_dependency=None)` keeps the old value (submitit 1.5.4).
+        """
+        import submitit
+
+        folder = job_folder()
+        executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_python=self._cluster.python)
+        options = refuse.options(asked) | {"kill-on-invalid-dep": "yes"}
+        options |= {} if "no-requeue" in options else {"requeue": True}
+        native = {"nodes": options.pop("nodes"), "tasks_per_node": options.pop("ntasks-per-node")}
+        executor.update_parameters(
+            name=name,
+            timeout_min=asked.time_min,
+            cpus_per_task=asked.cpus,
+            **native,
+            slurm_array_parallelism=self.slots,
+            slurm_signal_delay_s=self._cluster.signal_delay_s,
+            slurm_setup=[*self._cluster.setup, *_exports(self._code)],
+            slurm_additional_parameters={k: v for k, v in options.items() if v is not False},
+            **({"slurm_dependency": f"afterok:{':'.join(after)}"} if after else {}),
+        )
+        said = io.StringIO()  # submitit repeats on stderr what it raises
+        try:
+            with contextlib.redirect_stderr(said), _outside_of_an_allocation(), executor.batch():
+                started = [executor.submit(task) for task in tasks]
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._refused(str(error).strip())
+            return []
+        self._refusals = 0
+        return started
+
+    def _refused(self, said: str) -> None:
+        """Wait where that may help.
+
+        Raises:
+            UserError: Slurm does not want such a job, or has been refusing for too long.
+        """
+        self._refusals += 1
+        if not any(word in said for word in _LATER) or (self._refusals > self.max_retries and "imit" not in said):
+            hint = "what was submitted before goes on; see squeue --me"
+            raise UserError(f"Slurm refuses a job: {said}", where=self._where, hint=hint)
+        self._closed_until = time.monotonic() + min(max(self.pause_s, POLL_SECONDS) * 2 ** (self._refusals - 1), 600.0)
+
+    @cached_property
+    def _code(self) -> Path:
+        """A copy of the code as it is now: what is edited while a job waits does not concern it."""
+        return snapshot.take(self._root)
+
+    # -- watching
+
+    def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
+        ids = {handle.id: self._notes[handle].name for handle in handles}
+        news = self._answers and not set(ids) <= set(self._seen)
+        if ids and (news or time.monotonic() - self._asked_at >= POLL_SECONDS):
+            try:
+                self._seen, self._answers = self._watcher.ask(ids), True
+            except NoAnswer:  # what was known is still the best there is
+                self._answers = False
+            self._asked_at = time.monotonic()
+        states = {}
+        for handle in handles:
+            states[handle] = state = self._judge.state(handle, self._notes[handle], self._seen.get(handle.id, UNASKED))
+            if not state.active:
+                submitted.end(self._root, self._notes[handle], state.status)
+                self._well |= {handle.id} if state.status == "COMPLETED" else set()
+        return states
+
+    # -- ending
+
+    def cancel(self, handles: Sequence[Handle]) -> None:
+        """scancel: SIGTERM to the processes, which save and end; SIGKILL after KillWait."""
+        ids = [handle.id for handle in handles if handle.own and handle.id not in self._cancelled]
+        self._cancelled.update(ids)
+        cancel(ids)
+
+    def close(self, *, clean: bool) -> None:
+        """Files of submissions that went well go; the notes stay."""
+        for folder in {Path(note.log).parent for note in self._notes.values()} if clean else ():
+            if all(note.id in self._well for note in self._notes.values() if Path(note.log).parent == folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exports(code: Path) -> list[str]:
+    """Shell lines after which Python imports a copy of the code; later than `setup`, which may load modules."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in snapshot.variables(code, {}).items()]
+    return [line + '"${PYTHONPATH:+:$PYTHONPATH}"' if line.startswith("export PYTHONPATH=") else line for line in lines]
+
+
+def cancel(ids: Sequence[str]) -> None:
+    """scancel, whatever of these is left."""
+    for start in range(0, len(ids), IDS_A_COMMAND):
+        command("scancel", "--quiet", *ids[start : start + IDS_A_COMMAND])
+
+
+@contextmanager
+def _outside_of_an_allocation() -> Iterator[None]:
+    """A driver inside a job of its own (salloc) must not hand that job's SLURM_ variables to its jobs; what a user sets
+    for sbatch (SBATCH_...) and where the cluster is stays."""
+    inside = "SLURM_JOB_ID" in os.environ
+    names = [
+        name for name in os.environ if inside and name.startswith(("SLURM_", "SUBMITIT_")) and name != "SLURM_CONF"
+    ]
+    kept = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

@@ -1,0 +1,49 @@
+"""What runs inside a Slurm job. Separate from bench/run/job.py because Slurm wants an exit code, and the driver a
+report that does not lie in a pickle: dependants start after exit code 0 alone, and a later driver reads JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.disk import make_folder, read_json, write_json
+from bench.run.job import Job, Outcome
+
+
+class NotDone(Exception):
+    """Not every stage of the job is done: exit code 1, so that nothing is started on top of it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job and the file for its report, whose name holds the token of its submission: no other job's is ever read."""
+
+    job: Job
+    report: str
+
+    def __call__(self) -> None:
+        """Do the job, write down how its stages ended.
+
+        Raises:
+            NotDone: some stage is not.
+        """
+        first = os.environ.get("SLURM_PROCID", "0") == "0"  # of several processes, one reports
+        if first:
+            make_folder(Path(self.report).parent)
+            Path(self.report).unlink(missing_ok=True)  # of a start before a requeue
+        outcomes = self.job()
+        if first:
+            write_json(Path(self.report), {key: asdict(outcome) for key, outcome in outcomes.items()})
+        left = {key: outcome for key, outcome in outcomes.items() if outcome.state != "done"}
+        if left:
+            raise NotDone("; ".join(f"{key[:6]} {o.state} {o.message}".rstrip() for key, o in left.items()))
+
+
+def read_report(path: Path) -> Mapping[str, Outcome] | None:
+    """What a job wrote; None where there is nothing yet."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        return None
+    return {key: Outcome(o["state"], o["message"], int(o["code"])) for key, o in found.items()}

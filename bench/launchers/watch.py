@@ -1,0 +1,154 @@
+"""What Slurm says of jobs. Separate because asking it truthfully is a subject of its own.
+
+submitit's own watcher asks sacct alone: without an accounting database a job that was killed stays UNKNOWN for ever and
+`result()` never returns. Here squeue is asked first (it remembers ended jobs for MinJobAge, 300 s by default), then
+scontrol, then sacct where it answers. A job is known by its id AND its name, which holds a token: ids come again.
+No answer is not an answer: while slurmctld is away, nobody is lost.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+# Fixed widths instead of a separator: reasons and names may hold any character.
+FIELDS = {
+    "JobArrayID": 40, "Name": 80, "State": 24, "Reason": 120, "NodeList": 80, "restartcnt": 12, "exit_code": 12,
+}  # fmt: skip
+A_COMMAND_S = 60.0  # a busy slurmctld answers late; MessageTimeout is 10 s by default (slurm.conf(5))
+IDS_A_COMMAND = 400  # keeps the command line short
+UNKNOWN_ID = "Invalid job id specified"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Slurm's words on a job. `exit_status`: as wait(2) gives it; None where it was not told."""
+
+    state: str
+    reason: str = ""
+    host: str = ""
+    restarts: int = 0
+    exit_status: int | None = None
+
+    @property
+    def signal(self) -> int:
+        """The signal that ended it, told by Slurm or by a shell (128 + n); 0 without one."""
+        status = self.exit_status or 0
+        return status & 0x7F or max(0, (status >> 8) - 128)
+
+    @property
+    def exit_code(self) -> int:
+        return (self.exit_status or 0) >> 8
+
+
+class NoAnswer(Exception):
+    """Slurm did not answer: nothing is known."""
+
+
+class Watcher:
+    """Asks; remembers only whether sacct is of any use here."""
+
+    def __init__(self) -> None:
+        self._sacct = True
+
+    def ask(self, names: Mapping[str, str]) -> dict[str, Seen | None]:
+        """What is known of jobs; None where nobody knows one.
+
+        Args:
+            names: job id (4711 or 4711_3) -> the job's name.
+
+        Raises:
+            NoAnswer: slurmctld is not to be reached.
+        """
+        found: dict[str, Seen | None] = dict.fromkeys(names)
+        for ids in _chunks(sorted(names)):
+            found |= {i: seen for i, (name, seen) in _squeue(ids).items() if names.get(i) == name}
+        for job_id in [i for i, seen in found.items() if seen is None]:
+            found[job_id] = _scontrol(job_id, names[job_id])
+        for ids in _chunks([i for i, seen in found.items() if seen is None]):
+            found |= self._accounted({i: names[i] for i in ids})
+        return found
+
+    def _accounted(self, names: Mapping[str, str]) -> dict[str, Seen | None]:
+        if not self._sacct:
+            return {}
+        words = ["--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList,ExitCode,JobName"]
+        done = command("sacct", *words, f"--jobs={','.join(names)}")
+        if done is None or done.returncode:
+            self._sacct = done is not None and "disabled" not in done.stderr  # no database here
+            return {}
+        rows = (line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4)
+        found: dict[str, Seen | None] = {}
+        for job_id, state, host, code, name in rows:
+            word = state.split()[0] if state else ""  # "CANCELLED by 1000"
+            # A job that accounting alone takes for alive was forgotten by slurmctld: sacctmgr calls it a runaway.
+            if names.get(job_id) == name and word not in ("PENDING", "RUNNING", "SUSPENDED", ""):
+                found[job_id] = Seen(word, "", host, 0, _status(code))
+        return found
+
+
+def command(*words: str, text: str | None = None) -> subprocess.CompletedProcess[str] | None:
+    """A Slurm command's answer; None where it is missing or does not answer in a minute."""
+    try:
+        return subprocess.run(
+            words, input=text, stdin=None if text is not None else subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=A_COMMAND_S, check=False, errors="replace",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _squeue(ids: Sequence[str]) -> dict[str, tuple[str, Seen]]:
+    """id -> (name, what is seen)."""
+    layout = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
+    plain = ",".join(dict.fromkeys(i.split("_")[0] for i in ids))  # of an array all tasks
+    done = command("squeue", "--noheader", "--array", "--states=all", f"--Format={layout}", f"--jobs={plain}")
+    if done is None or (done.returncode and UNKNOWN_ID not in done.stderr):
+        raise NoAnswer(done.stderr.strip() if done is not None else "squeue does not answer")
+    found = {}
+    for line in done.stdout.splitlines():
+        job_id, name, state, reason, host, restarts, code = _cut(line)
+        reason = "" if reason in ("None", "(null)") else reason
+        found[job_id] = name, Seen(state, reason, host, _number(restarts), _number(code))
+    return found
+
+
+def _scontrol(job_id: str, name: str) -> Seen | None:
+    done = command("scontrol", "--oneliner", "show", "job", job_id)
+    if done is None:
+        return None
+    if done.returncode:
+        if UNKNOWN_ID in done.stderr + done.stdout:
+            return None
+        raise NoAnswer(done.stderr.strip())
+    said = dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
+    if said.get("JobName") != name:
+        return None
+    return Seen(
+        said.get("JobState", ""), said.get("Reason", "").replace("None", ""), said.get("NodeList", ""),
+        _number(said.get("Restarts", "0")), _status(said.get("ExitCode", "")),
+    )  # fmt: skip
+
+
+def _cut(line: str) -> Iterator[str]:
+    start = 0
+    for width in FIELDS.values():
+        yield line[start : start + width].strip()
+        start += width
+
+
+def _status(text: str) -> int | None:
+    """`code:signal` as wait(2) gives it."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    return int(match[1]) << 8 | int(match[2]) if match else None
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), IDS_A_COMMAND):
+        yield ids[start : start + IDS_A_COMMAND]

@@ -1,0 +1,100 @@
+"""What was handed to a cluster: store/submitted/<job id>.json. Separate from the launcher because `run`, `status`,
+`logs` and `stop` find queued jobs here without the driver that submitted them.
+
+A note is never proof that a job lives: Slurm is asked for that, and the store for what is done. `name` is the job's
+name in Slurm and holds a random token: a later job that was given the same id has another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from bench.disk import make_folder, read_json, write_json
+
+FOLDER = "submitted"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One job.
+
+    Attributes:
+        id: as squeue shows it, e.g. 4711 or 4711_3.
+        name: its name in Slurm, with a token that no other submission has.
+        suite: the suite file that it was submitted for.
+        units: the keys that it makes, see bench.plan.JobPlan.
+        time: seconds since the epoch, by the driver's clock.
+        host: where the driver ran.
+        log: file with what the job printed on stderr; stdout lies beside it as .out.
+        report: file with how its stages ended, once it has ended by itself.
+        after: ids of the jobs it waits for.
+        asked: resources, see bench.cluster.Resources.
+        snapshot: folder of the code that it runs.
+        ended: how it ended, once somebody has seen that; "" while it may live.
+    """
+
+    id: str
+    name: str
+    suite: str
+    units: tuple[tuple[str, ...], ...]
+    time: float
+    host: str
+    log: str
+    report: str
+    after: tuple[str, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    snapshot: str = ""
+    ended: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for unit in self.units for key in unit)
+
+
+def folder(root: Path) -> Path:
+    """Where the notes of a store lie."""
+    return root / FOLDER
+
+
+def write(root: Path, job: Submitted) -> None:
+    """Note a job.
+
+    Raises:
+        UserError: the disk refuses it.
+    """
+    make_folder(folder(root))
+    write_json(folder(root) / f"{job.id}.json", asdict(job))
+
+
+def end(root: Path, job: Submitted, status: str) -> None:
+    """Note that a job has ended, unless its id has been given to another one since."""
+    known = read(root, job.id)
+    if known is not None and known.name == job.name and not known.ended:
+        write(root, replace(job, ended=status))
+
+
+def read(root: Path, job_id: str) -> Submitted | None:
+    """The note of one job; None without one."""
+    found = read_json(folder(root) / f"{job_id}.json")
+    if not isinstance(found, dict):
+        return None
+    names = {f.name for f in fields(Submitted)}
+    values = {name: value for name, value in found.items() if name in names}
+    with contextlib.suppress(TypeError, KeyError):
+        values["units"] = tuple(tuple(unit) for unit in values["units"])
+        values["after"] = tuple(values.get("after", ()))
+        return Submitted(**values)
+    return None
+
+
+def of(root: Path, keys: Collection[str], *, ended: bool = False) -> list[Submitted]:
+    """The jobs that make some of these stages, oldest first. `ended`: those too that are known to have ended."""
+    wanted = set(keys)
+    paths = folder(root).glob("*.json")
+    found = [job for path in paths if (job := read(root, path.stem)) is not None]
+    mine = [job for job in found if wanted.intersection(job.keys) and (ended or not job.ended)]
+    return sorted(mine, key=lambda job: (job.time, job.id))

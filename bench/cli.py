@@ -250,7 +250,10 @@ def gc(
     from bench import upkeep
 
     def confirmed() -> bool:
-        return yes or typer.prompt("delete it? (yes/no)", default="no", show_default=False).strip() == "yes"
+        try:
+            return yes or str(typer.prompt("delete it? (yes/no)", default="no", show_default=False)).strip() == "yes"
+        except typer.Abort:
+            raise UserError("nobody can type yes here; nothing was deleted", where="gc", hint="--yes") from None
 
     upkeep.gc(store, forget or [], Console(), confirmed)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -111,7 +112,7 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
         _say(console, f"still saving: {name_of(plan, key)}; see: python -m bench status")
     if not (told.here or told.jobs or told.away):
         _say(console, "nothing of it runs here; a run at work starts nothing more of it")
-    _say(console, f"continue: python -m bench run {plan.suite.path}")
+    _say(console, f"continue: {_run(plan, store)}")
 
 
 def _at_work(store: Store, key: str, info: LeaseInfo) -> bool:
@@ -152,7 +153,12 @@ def show_retry(plan: Plan, store: Store, keys: Collection[str], console: Console
     rows = planning.describe(plan, list(found))
     if found:
         _say(console, f"{len(found)} stages of {rows} are tried again: a run at work does so at once, else")
-    _say(console, f"  python -m bench run {plan.suite.path}")
+    _say(console, f"  {_run(plan, store)}")
+
+
+def _run(plan: Plan, store: Store) -> str:
+    where = [] if str(store.root) == "store" else ["--store", str(store.root)]
+    return shlex.join(["python", "-m", "bench", "run", str(plan.suite.path), *where])
 
 
 def _say(console: Console, text: str) -> None:

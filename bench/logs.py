@@ -22,6 +22,7 @@ from bench.store import Store
 
 LINES = 100  # of each file, unless asked for more
 FOLLOW_SECONDS = 0.5
+_CURVES = ("metrics",)  # for MLflow; `progress` says the same less often
 _QUIET = ("event", "time", "values", "step", "total")
 
 
@@ -90,7 +91,7 @@ def show(plan: Plan, store: Store, key: str, console: Console, lines: int = LINE
         return
     events, _ = read_events(found.events)
     _say(console, f"-- events: {found.events}")
-    for event in events[-lines:]:
+    for event in [event for event in events if event.get("event") not in _CURVES][-lines:]:
         _say(console, text_of(event))
     for name, path in (("stdout", found.out), ("stderr", found.err)):
         _say(console, f"-- {name}: {_where(store, key, path)}")
@@ -168,7 +169,8 @@ def _more(found: Files, at: dict[Path, int], console: Console) -> None:
     """Print what was appended to the files since `at`, which goes on."""
     events, at[found.events] = read_events(found.events, at.get(found.events, 0))
     for event in events:
-        _say(console, text_of(event))
+        if event.get("event") not in _CURVES:
+            _say(console, text_of(event))
     for path in (found.out, found.err):
         if path is None or not path.exists():
             continue

@@ -106,6 +106,15 @@ class Suite:
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         """The data stage of a split; a glyph split's key holds only what it depends on."""
+        if (split, seed) not in self._data_stages:
+            self._data_stages[split, seed] = self._data_stage(split, seed)
+        return self._data_stages[split, seed]
+
+    @cached_property
+    def _data_stages(self) -> dict[tuple[str, int], Stage]:
+        return {}
+
+    def _data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         data = self.sections.data
         if isinstance(data, GlyphsData):
             exact = seed if data.seed == "follow" else data.seed

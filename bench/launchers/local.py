@@ -124,7 +124,7 @@ class Local:
             str(self._store.root.resolve()), job.units, machine, processes=cores, tracking=told(self.tracking, job)
         )
         with interrupts_held_back():
-            started = executor.submit(call)
+            started = executor.submit(call).task(0)  # of several processes the first one tells
             handle = Handle(str(started.job_id), job, str(started.paths.stderr))
             self._at_work[handle] = started, slots
         return handle

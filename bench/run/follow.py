@@ -33,7 +33,7 @@ def follow(world: World, store: Store, machine: Machine, stop: StopFlag) -> None
     """
     while (told := world.hear()) is not None:
         try:
-            with world.together(Stopped):
+            with world.together():
                 _train([_work(world, store, machine, stop, *one) for one in told], machine)
         except Stopped:
             pass

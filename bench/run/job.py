@@ -135,7 +135,7 @@ class Job:
                 else:
                     outcomes[key] = outcome
             for work in works:
-                work.world = world
+                work.world = world if work.stage["kind"] == "train" else SINGLE
             if works:
                 outcomes |= self._execute(store, works)
                 if works[0].stage["kind"] == "train":

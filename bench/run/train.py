@@ -48,7 +48,7 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
     Raises:
         Stopped: asked to stop, this process or another of the job; checkpoints are saved.
     """
-    with works[0].world.together(Stopped):
+    with works[0].world.together():
         return _run(works, works[0].world)
 
 
@@ -161,6 +161,7 @@ def _stop_together(lead: Work) -> None:
     if any(asked for asked, _ in told):
         for _, signals in told:
             lead.stop.told(signals)
+        lead.world.part()
         raise Stopped
 
 

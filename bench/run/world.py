@@ -100,14 +100,16 @@ class World:
             raise error or errors[0]
         return [value for value, _ in told]
 
+    def part(self) -> None:
+        """All have agreed to leave the work that they do together: what goes wrong from here on is one's own."""
+        self._parted = True
+
     @contextlib.contextmanager
-    def together(self, *agreed: type[Exception]) -> Iterator[None]:
-        """Work that all processes do. What one raises, all raise; `agreed` is raised by all at once anyway."""
+    def together(self) -> Iterator[None]:
+        """Work that all processes do: what one raises, all raise."""
         self._parted = False
         try:
             yield
-        except agreed:
-            raise
         except Exception as error:
             if self.size > 1 and not self._parted:
                 with contextlib.suppress(Exception):  # the others have been told, or are gone; ours is what counts

@@ -1,0 +1,328 @@
+"""`status`, `stop` and `retry`: what is said comes from real stores, leases, event files and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import control, orders, submitted
+from bench import overview as overviews
+from bench import plan as planning
+from bench import status as standings
+from bench.commands import open_suite
+from bench.errors import UserError
+from bench.plan import Plan
+from bench.stage import Stage
+from bench.status import Board
+from bench.store import Attempt, Store
+from bench.submitted import Submitted
+from tests import done_store
+from tests.conftest import ROOT, TINY, Bench, Write
+from tests.planned import model
+
+SUITE = TINY + "  cls-retrain: {method: cls_retrain, keep_classifier: true}\n"
+
+
+@pytest.fixture
+def plan(write: Write) -> Plan:
+    return planning.make(open_suite(write(SUITE)))
+
+
+@pytest.fixture
+def store(tmp_path: Path, plan: Plan) -> Store:
+    """Data and baseline are done."""
+    store = Store(tmp_path / "store")
+    base = model(plan, "baseline")
+    done_store.finish(store, [s for s in plan.stages.values() if s.kind == "data" or s is base], host_mb=321.4)
+    return store
+
+
+@pytest.fixture
+def held() -> Iterator[list[Attempt]]:
+    """Attempts whose leases end with the test."""
+    found: list[Attempt] = []
+    yield found
+    for attempt in found:
+        done_store.end(attempt)
+
+
+def lines(plan: Plan, store: Store) -> list[str]:
+    return [line.plain for line in Board(overviews.compare(plan, store, 2)).lines()]
+
+
+def line_with(plan: Plan, store: Store, stage: Stage) -> str:
+    found = [line for line in lines(plan, store) if stage.key[:6] in line]
+    assert len(found) == 1, lines(plan, store)
+    return found[0]
+
+
+def tried(store: Store, stage: Stage, error: str | None) -> Attempt:
+    """An attempt that ended: failed, or (None) without a word."""
+    attempt = done_store.begin(store, stage)
+    attempt.events.write("start", key=stage.key)
+    attempt.events.write("progress", step=7, total=20, values={})
+    if error is not None:
+        store.fail(attempt, error)
+        attempt.events.write("end", status="FAILED", error=error)
+    done_store.end(attempt)
+    return attempt
+
+
+# -- what is said
+
+
+def test_done_and_missing(plan: Plan, store: Store) -> None:
+    assert re.search(r"^done +train +baseline +\w{6}  2 s  h  321 MB$", line_with(plan, store, model(plan, "baseline")))
+    row = next(row for row in plan.rows if row.label == "BAGS")
+    assert row.evaluate is not None
+    assert re.search(r"^missing +evaluate +BAGS +\w{6}$", line_with(plan, store, row.evaluate))
+
+
+def test_heads_of_one_pass_that_runs_are_one_line(plan: Plan, store: Store, held: list[Attempt]) -> None:
+    heads = [model(plan, label) for label in ("BAGS", "cls-retrain")]
+    for i, stage in enumerate(heads):
+        held.append(done_store.begin(store, stage))
+        for step in (10, 20 + i):
+            held[-1].events.write("progress", step=step, total=100, values={"loss": 1.0}, host_mb=900.0, gpu_mb=50.0)
+            time.sleep(0.1)
+    found = [line for line in lines(plan, store) if line.startswith("running")]
+    assert len(found) == 1
+    assert " +1 " in found[0]
+    assert f":{os.getpid()}  step 20/100" in found[0]  # the one that has most left says when the pass ends
+    assert "step/s" in found[0]
+    assert "left" in found[0]
+    assert "900 MB  50 MB on its card" in found[0]
+
+
+def test_heads_that_two_processes_train_are_two_lines(plan: Plan, store: Store, held: list[Attempt]) -> None:
+    held.append(done_store.begin(store, model(plan, "BAGS")))
+    other = model(plan, "cls-retrain")
+    store.add(other)
+    with AnotherProcess(store, other):
+        assert sum(line.startswith("running") for line in lines(plan, store)) == 2
+
+
+class AnotherProcess:
+    """A process that holds a stage's lease, and a progress line, until it is told to stop."""
+
+    CODE = (
+        "import sys, signal, threading, pathlib; from bench.store import Store; stop = threading.Event();"
+        "signal.signal(signal.SIGTERM, lambda *_: stop.set()); store = Store(pathlib.Path(sys.argv[1]));"
+        "lease = store.acquire(sys.argv[2]); attempt = store.begin(sys.argv[2], lease);"
+        "attempt.events.write('progress', step=3, total=9, values={}); print('held', flush=True); stop.wait(60);"
+        "attempt.events.write('end', status='KILLED', error='stopped'); lease.release()"
+    )
+
+    def __init__(self, store: Store, stage: Stage) -> None:
+        self._words = [sys.executable, "-c", self.CODE, str(store.root), stage.key]
+
+    def __enter__(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(self._words, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "held\n"
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def test_failed_says_why_in_one_sentence(plan: Plan, store: Store) -> None:
+    tried(store, model(plan, "BAGS"), "loss is not finite at step 7\n  hint: a smaller lr")
+    line = line_with(plan, store, model(plan, "BAGS"))
+    assert line.startswith("failed ")
+    assert line.endswith("attempt 1  step 7/20  loss is not finite at step 7")
+
+
+def test_killed_without_a_word_is_told(plan: Plan, store: Store) -> None:
+    tried(store, model(plan, "BAGS"), None)
+    line = line_with(plan, store, model(plan, "BAGS"))
+    assert line.startswith("partial ")
+    assert "its process ended without a word after 20" in line
+
+
+def note(plan: Plan, label: str, ended: str = "") -> Submitted:
+    return Submitted("77_3", "n-00", "s", ((model(plan, label).key,),), time.time(), "h", "/l", "/r", ended=ended)
+
+
+def test_queued_jobs_are_found_without_their_driver(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")  # no squeue here
+    submitted.write(store.root, note(plan, "BAGS"))
+    line = line_with(plan, store, model(plan, "BAGS"))
+    assert line.startswith("queued ")
+    assert "job 77_3" in line
+    submitted.write(store.root, note(plan, "BAGS", ended="TIMEOUT"))
+    assert line_with(plan, store, model(plan, "BAGS")).startswith("missing ")
+    tried(store, model(plan, "BAGS"), None)
+    assert line_with(plan, store, model(plan, "BAGS")).endswith("job 77_3 ended: TIMEOUT")
+
+
+def test_json_has_every_stage(plan: Plan, store: Store, call: Bench) -> None:
+    tried(store, model(plan, "BAGS"), "no")
+    said = json.loads(call("status", plan.suite.path, "--store", store.root, "--json").out)
+    stages = {stage["key"]: stage for stage in said["stages"]}
+    assert set(stages) == set(plan.stages)
+    assert said["done"] == 3
+    bags = stages[model(plan, "BAGS").key]
+    assert (bags["state"], bags["attempt"], bags["step"], bags["error"]) == ("failed", 1, 7, "no")
+    base = stages[model(plan, "baseline").key]
+    assert (base["state"], base["host"], base["seconds"], base["host_mb"]) == ("done", "h", 1.5, 321.4)
+
+
+def test_a_long_suite_says_first_what_is_not_done(write: Write, tmp_path: Path) -> None:
+    text = TINY + f'  "b{{beta}}": {{method: bags, each: {{beta: {[1 + i / 10 for i in range(80)]}}}}}\n'
+    plan, store = planning.make(open_suite(write(text))), Store(tmp_path / "store")
+    done_store.quick(store, [s for s in plan.stages.values() if s.kind != "evaluate"], {})
+    evaluations = [s for s in plan.stages.values() if s.kind == "evaluate"]
+    for stage in evaluations[:17]:
+        tried(store, stage, "no")
+    said = lines(plan, store)
+    assert [line.split()[0] for line in said[1:17]] == ["failed"] * 16
+    assert said[16] == "failed   ... and 2 more"
+    assert said[17:20] == ["failed   evaluate     17", "missing  evaluate     64", "done     data          2"]
+
+
+# -- a login node
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "why"])
+def test_a_machine_without_the_gpus_of_its_jobs(command: str, bench: Bench, write: Write) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        words = [command, write(), *(["BAGS"] if command == "why" else []), "--set", "machine.device=cuda"]
+        said = bench(*words)
+        run = bench("run", write(), "--set", "machine.device=cuda")
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    assert said.code == 0, said.err
+    assert ("slots unknown" in said.out) is (command != "why")
+    assert run.code == 2
+    assert "no GPU on this machine" in run.err
+
+
+# -- --watch
+
+
+def test_watch_ends_when_all_is_done(plan: Plan, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    todo = [stage for stage in plan.stages.values() if store.done(stage.key) is None]
+    console = Console(width=200, force_terminal=False)
+    watching = threading.Thread(target=standings.watch, args=(lambda: overviews.compare(plan, store, 2), console, 0.05))
+    watching.start()
+    done_store.finish(store, todo)
+    watching.join(60)
+    assert not watching.is_alive()
+    assert f"{len(plan.stages)} done" in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_watch(plan: Plan, store: Store) -> None:
+    words = [sys.executable, "-m", "bench", "status", str(plan.suite.path), "--store", str(store.root), "--watch"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert "3 done" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+
+
+# -- retry
+
+
+def test_retry_forgets_failures_and_tells_drivers(plan: Plan, store: Store, call: Bench) -> None:
+    heard = orders.Orders(store.root)
+    failed = tried(store, model(plan, "BAGS"), "loss is not finite\nmore")
+    (failed.folder / "checkpoint-5.safetensors").write_bytes(b"x")
+    said = call("retry", plan.suite.path, "BAGS", "--store", store.root)
+    assert said.code == 0
+    assert "loss is not finite  (continues from its checkpoint)" in said.out
+    assert "python -m bench run" in said.out
+    assert store.failure(model(plan, "BAGS").key) is None
+    assert (failed.folder / "failed.forgiven.json").exists()
+    order = heard.new()[0]
+    assert (order.verb, model(plan, "BAGS").key in order.keys) == ("retry", True)
+    assert "no failure is noted" in call("retry", plan.suite.path, "--store", store.root).out
+
+
+def test_retry_of_one_row_leaves_the_others(plan: Plan, store: Store, call: Bench) -> None:
+    for label in ("BAGS", "cls-retrain"):
+        tried(store, model(plan, label), "no")
+    call("retry", plan.suite.path, "BAGS", "--store", store.root)
+    assert store.failure(model(plan, "cls-retrain").key) is not None
+    assert call("retry", plan.suite.path, "nonsense", "--store", store.root).code == 2
+
+
+# -- stop
+
+
+def test_stop_tells_the_process_and_the_drivers(plan: Plan, store: Store, call: Bench) -> None:
+    heard = orders.Orders(store.root)
+    stage = model(plan, "BAGS")
+    store.add(stage)
+    with AnotherProcess(store, stage) as process:
+        said = call("stop", plan.suite.path, "--store", store.root)
+        assert process.wait(30) == 0
+    assert said.code == 0
+    assert f"told to save and end: train    BAGS           {stage.key[:6]}  process {process.pid}" in said.out
+    assert "saved at step 3" in said.out
+    assert heard.new()[0].verb == "stop"
+    assert "stopped" in line_with(plan, store, stage)
+
+
+def test_to_stop_a_row_is_not_to_stop_what_others_wait_for(plan: Plan, store: Store) -> None:
+    own = overviews.own(plan, "BAGS")
+    assert model(plan, "BAGS").key in own
+    assert model(plan, "baseline").key not in own
+    base = model(plan, "baseline").key
+    assert overviews.own(plan, base[:10]) == [base]  # by its key it is
+
+
+def test_what_is_made_in_the_same_process_is_named(
+    plan: Plan, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both heads are at work in a process of ours, here this one, which ends their leases when it is told to stop."""
+    attempts = [done_store.begin(store, model(plan, label)) for label in ("BAGS", "cls-retrain")]
+    before = signal.signal(signal.SIGTERM, lambda *_: [done_store.end(attempt) for attempt in attempts])
+    try:
+        beside = control.stop(plan, store, [model(plan, "BAGS").key])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(beside.here) == [model(plan, "BAGS").key]
+    assert store.running(model(plan, "cls-retrain").key) is None
+
+
+def test_what_is_done_is_not_stopped(plan: Plan, store: Store) -> None:
+    heard = orders.Orders(store.root)
+    told = control.stop(plan, store, [model(plan, "baseline").key])
+    assert told == control.Told()
+    assert heard.new() == []
+
+
+def test_orders_are_heard_once_and_only_new_ones(tmp_path: Path) -> None:
+    orders.give(tmp_path, "stop", ["a"])
+    heard = orders.Orders(tmp_path)
+    assert heard.new() == []
+    orders.give(tmp_path, "stop", ["b"])
+    orders.give(tmp_path, "retry", ["b", "c"])
+    assert [(order.verb, sorted(order.keys)) for order in heard.new()] == [("stop", ["b"]), ("retry", ["b", "c"])]
+    assert heard.new() == []
+
+
+def test_a_word_that_means_nothing(plan: Plan) -> None:
+    with pytest.raises(UserError, match="no stage begins with"):
+        overviews.chosen(plan, "nothing")
+    assert overviews.chosen(plan, None) == list(plan.stages)

@@ -37,6 +37,7 @@ from bench.spec import FolderData
 from bench.stage import Stage, walk
 from bench.store import Store
 from bench.suite import Suite
+from bench.why import explain
 
 MANY = 20  # job ids that a line shows
 
@@ -181,7 +182,7 @@ def overview(suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: b
 def why(suite: Suite, store_path: Path, word: str, console: Console) -> None:
     """`bench why`."""
     plan = planning.make(suite)
-    overviews.explain(plan, Store(store_path), overviews.find(plan, word), console)
+    explain(plan, Store(store_path), overviews.find(plan, word), console)
 
 
 def config_text(suite: Suite) -> str:

@@ -1,4 +1,4 @@
-"""What `plan` and `why` say. Separate from commands.py because it is all about wording; no torch.
+"""What `plan` says. Separate from commands.py because it is all about wording; no torch.
 
 An overview compares a plan with a store once; the texts and the JSON come from the same values.
 """
@@ -20,9 +20,9 @@ from bench import forecast
 from bench import plan as planning
 from bench.cost import Estimate, Finished
 from bench.errors import UserError
-from bench.key import canonical, digest
+from bench.key import digest
 from bench.plan import ORDER, JobPlan, Plan, State
-from bench.progress import clock, critical_text, estimate_text, span
+from bench.progress import critical_text, estimate_text, span
 from bench.stage import Kind, Stage, walk
 from bench.store import Store
 
@@ -130,8 +130,8 @@ class Overview:
     def _disk(self) -> str:
         found = forecast.disk(self.plan, self.estimate, self.done)
         least = "at least " if found.unknown else "about " if self.missing else ""
-        there = f" ({_mb(found.there)} there)" if self.missing and found.there else ""
-        return f"disk: {least}{_mb(found.there + found.to_come)}{there}"
+        there = f" ({mb_text(found.there)} there)" if self.missing and found.there else ""
+        return f"disk: {least}{mb_text(found.there + found.to_come)}{there}"
 
     def _predictions(self) -> str:
         """How many passes over the pictures make the predictions that are missing."""
@@ -146,7 +146,7 @@ class Overview:
         if not kept:
             return ""
         sizes = [self._size(stage) for stage in kept]
-        total = "of unknown size" if None in sizes else _mb(sum(size or 0.0 for size in sizes))
+        total = "of unknown size" if None in sizes else mb_text(sum(size or 0.0 for size in sizes))
         rows = len({label for stage in kept for label in self.plan.needed_by[stage.key]})
         return f"features of val kept for {rows} post-hoc rows, and rows to come: {total}"
 
@@ -267,7 +267,7 @@ def _shortened(labels: Sequence[str], joint: str = " + ") -> str:
     return joint.join([*labels[:SHOWN], f"{more} more"] if more > 1 else labels)
 
 
-def _mb(size: float) -> str:
+def mb_text(size: float) -> str:
     return f"{size / 1000:.1f} GB" if size >= 10_000 else f"{size:.0f} MB" if size >= 10 else f"{size:.1f} MB"
 
 
@@ -323,66 +323,6 @@ def own(plan: Plan, word: str | None) -> list[str]:
     """As `chosen`, without the stages that other rows need too: to stop a row is not to stop what they wait for."""
     keys = chosen(plan, word)
     return [key for key in keys if plan.needed_by[key] == (word,)] if len(keys) > 1 and word is not None else keys
-
-
-def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
-    """`why`: spec, inputs, who needs it, and what differs from the nearest stage of its kind that is done."""
-
-    def say(text: str) -> None:
-        console.print(escape(text), highlight=False, soft_wrap=True)
-
-    state = planning.states(plan, store)[stage.key]
-    say(f"{stage.kind} {stage.key}\n  state: {state}\n  needed by: {planning.describe(plan, [stage.key])}")
-    for name, source in stage.inputs.items():
-        say(f"  input {name}: {source.kind} {source.key[:6]}")
-    failure = store.failure(stage.key)
-    if failure:
-        say(f"  last failure ({failure.time}): {failure.error}")
-    for name, value in flat(canonical(stage.spec)).items():
-        say(f"  {name} = {value}")
-    if state == "done":
-        done = store.done(stage.key)
-        assert done is not None
-        say(
-            f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt})"
-            f" on {done.environment.get('host', '-')}"
-            + (f", in one pass with {others} more" if (others := int(done.extra.get("fused", 1)) - 1) else "")
-        )
-        say(f"  outputs: {store.output(stage.key)}")
-        return
-    near = nearest(store, stage)
-    if near is None:
-        say(f"not reused: no {stage.kind} stage in this store is done")
-        return
-    key, differences = near
-    say(f"not reused: the nearest {stage.kind} stage that is done is {key[:6]}; it differs in")
-    for name, (here, there) in differences.items():
-        say(f"  {name}: {here} here, {there} there")
-
-
-def nearest(store: Store, stage: Stage) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
-    """The done stage of the same kind with the fewest differing settings, and those settings."""
-    own = flat({"spec": canonical(stage.spec), "inputs": {n: s.key[:12] for n, s in stage.inputs.items()}})
-    best: tuple[str, dict[str, tuple[Any, Any]]] | None = None
-    for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
-        if key == stage.key or store.done(key) is None:
-            continue
-        other = store.load(key)
-        if other["kind"] != stage.kind:
-            continue
-        theirs = flat({"spec": other["spec"], "inputs": {n: k[:12] for n, k in other["inputs"].items()}})
-        names = sorted(set(own) | set(theirs))
-        differing = {n: (own.get(n, "-"), theirs.get(n, "-")) for n in names if own.get(n) != theirs.get(n)}
-        if best is None or len(differing) < len(best[1]):
-            best = (key, differing)
-    return best
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names."""
-    if isinstance(value, dict) and value:
-        return {k: v for name, inner in value.items() for k, v in flat(inner, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): value}
 
 
 def label(plan: Plan) -> str:

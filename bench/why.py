@@ -1,0 +1,130 @@
+"""What `why` says of one stage: what it is, where it stands, and why it was not reused. Separate from overview.py,
+which is about all stages of a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from bench import plan as planning
+from bench.key import canonical
+from bench.overview import SHOWN, mb_text
+from bench.plan import Plan
+from bench.progress import clock
+from bench.stage import Stage
+from bench.store import Store
+
+
+def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
+    """`why`: spec, inputs, who needs it, and what differs from the nearest stage of its kind that is done."""
+
+    def say(text: str) -> None:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
+    state = planning.states(plan, store)[stage.key]
+    say(f"{stage.kind} {stage.key}\n  state: {state}\n  needed by: {planning.describe(plan, [stage.key])}")
+    for name, source in stage.inputs.items():
+        say(f"  input {name}: {source.kind} {source.key[:6]}")
+    failure = store.failure(stage.key)
+    if failure:
+        say(f"  last failure ({failure.time}): {failure.error}")
+    for name, value in flat(canonical(stage.spec)).items():
+        say(f"  {name} = {value}")
+    done = store.done(stage.key)
+    if state == "done":
+        assert done is not None
+        say(
+            f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt})"
+            f" on {done.environment.get('host', '-')}"
+            + (f", in one pass with {others} more" if (others := int(done.extra.get("fused", 1)) - 1) else "")
+        )
+        for line in (*_made_with(done.environment), *_needed(done.extra)):
+            say(f"  {line}")
+        say(f"  outputs: {store.output(stage.key)}")
+        return
+    for line in _on_its_way(plan, store, stage):
+        say(f"  {line}")
+    if done is not None:
+        for name, source in stage.inputs.items():
+            other = store.done(source.key)
+            if other is not None and done.inputs.get(name) != other.digest:
+                say(
+                    f"not reused: done {done.finished} (attempt {done.attempt}), but its input {name} is another by now"
+                )
+        return
+    near = nearest(store, stage)
+    if near is None:
+        say(f"not reused: no {stage.kind} stage in this store is done")
+        return
+    key, differences = near
+    say(f"not reused: the nearest {stage.kind} stage that is done is {key[:6]}; it differs in")
+    for name, (here, there) in differences.items():
+        say(f"  {name}: {here} here, {there} there")
+
+
+def _on_its_way(plan: Plan, store: Store, stage: Stage) -> list[str]:
+    """Of a stage that is not done: its newest attempt, who works on it, and what is made in the same pass."""
+    lines = []
+    attempts, owner = store.attempts(stage.key), store.running(stage.key)
+    if owner is not None:
+        lines.append(f"attempt {attempts[-1].name if attempts else 1} runs on {owner.host}, process {owner.pid}")
+    elif attempts:
+        lines.append(f"attempt {attempts[-1].name} ended before it was done; the next one continues where it can")
+    every = planning.jobs(plan, plan.stages, planning.learned(plan, store))
+    beside = [key for job in every for unit in job.units if stage.key in unit for key in unit if key != stage.key]
+    if beside:
+        rows = [plan.needed_by[key][0] for key in beside]
+        shown = ", ".join([*rows[:SHOWN], f"{len(rows) - SHOWN} more"] if len(rows) > SHOWN else rows)
+        lines.append(f"made in one pass with that of {shown}")
+    return lines
+
+
+def _made_with(made: Mapping[str, Any]) -> list[str]:
+    """What an attempt ran on (bench/environment.py), in the words of a reader who wants to repeat it."""
+    uncommitted = f" and uncommitted changes {made['dirty'][:12]}" if made.get("dirty") else ""
+    packages = made.get("packages") or {}
+    parts = [f"commit {made['commit'][:12]}{uncommitted}"] if made.get("commit") else []
+    parts += [f"python {made['python']}"] if made.get("python") else []
+    parts += [f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages]
+    parts += [", ".join(made["gpus"])] if made.get("gpus") else [str(made["cpu"])] if made.get("cpu") else []
+    parts += [f"driver {made['gpu_driver']}"] if made.get("gpu_driver") else []
+    parts += [f"{made['threads']} thread{'s' * (made['threads'] != 1)}"] if made.get("threads") else []
+    parts += [f"seed {made['seed']}"] if "seed" in made else []
+    lines = [f"made with: {', '.join(parts)}"] if parts else []
+    facts = [f"{name.replace('_', ' ')} {value}" for name, value in (made.get("slurm") or {}).items()]
+    return lines + ([f"slurm: {', '.join(facts)}"] if facts else [])
+
+
+def _needed(extra: Mapping[str, Any]) -> list[str]:
+    """Peak memory, where it was measured."""
+    found = [f"{mb_text(extra[f'{name}_mb'])} of {name} memory" for name in ("host", "gpu") if f"{name}_mb" in extra]
+    return [f"needed at most: {', '.join(found)}"] if found else []
+
+
+def nearest(store: Store, stage: Stage) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
+    """The done stage of the same kind with the fewest differing settings, and those settings."""
+    own = flat({"spec": canonical(stage.spec), "inputs": {n: s.key[:12] for n, s in stage.inputs.items()}})
+    best: tuple[str, dict[str, tuple[Any, Any]]] | None = None
+    for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
+        if key == stage.key or store.done(key) is None:
+            continue
+        other = store.load(key)
+        if other["kind"] != stage.kind:
+            continue
+        theirs = flat({"spec": other["spec"], "inputs": {n: k[:12] for n, k in other["inputs"].items()}})
+        names = sorted(set(own) | set(theirs))
+        differing = {n: (own.get(n, "-"), theirs.get(n, "-")) for n in names if own.get(n) != theirs.get(n)}
+        if best is None or len(differing) < len(best[1]):
+            best = (key, differing)
+    return best
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    if isinstance(value, dict) and value:
+        return {k: v for name, inner in value.items() for k, v in flat(inner, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): value}

@@ -206,7 +206,8 @@ class _Loop:
     def _todo(self, missing: set[str]) -> list[JobPlan]:
         p = self.progress
         todo = missing - p.elsewhere - set(p.failed) - set(self._rests) - self._stopped
-        return planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done)
+        queued = {key: h.id for h in p.running for key in h.job.keys} if self.launcher.chains else None
+        return planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done, made_by=queued)
 
     def _adopt(self) -> None:
         """Jobs that another driver has submitted are ours to watch as well."""

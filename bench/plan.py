@@ -219,6 +219,7 @@ def jobs(
     *,
     fuse: bool = True,
     done: Collection[str] | None = None,
+    made_by: Mapping[str, str] | None = None,
 ) -> list[JobPlan]:
     """The jobs that would make the missing stages, longest first. Inside a job inputs come before consumers, and no two
     jobs wait for each other.
@@ -230,8 +231,9 @@ def jobs(
         fuse: make units of stages that one pass can make.
         done: keys that are there; None: all that is not missing. What waits for a stage that is neither (it failed, or
             another run makes it) is not put together with what could start.
+        made_by: of keys that a queue holds already, the job: to wait for several stages of one job is to wait once.
     """
-    chains = _chains(plan, missing, done, fuse)
+    chains = _chains(plan, missing, done, fuse, made_by or {})
     found = []
     for members in chains.values():
         units = _units(members, fuse)
@@ -248,7 +250,9 @@ class _Chain:
     stages: list[Stage] = field(default_factory=list)
 
 
-def _chains(plan: Plan, missing: Collection[str], done: Collection[str] | None, fuse: bool) -> dict[str, list[Stage]]:
+def _chains(
+    plan: Plan, missing: Collection[str], done: Collection[str] | None, fuse: bool, made_by: Mapping[str, str]
+) -> dict[str, list[Stage]]:
     """The stages of each job, by a name for it.
 
     All stages of a job wait for the same other jobs: one that waits for more, or less, goes into another job. So jobs
@@ -263,7 +267,7 @@ def _chains(plan: Plan, missing: Collection[str], done: Collection[str] | None, 
         needs_of[key] = needs = frozenset(direct).union(*below)
         if key not in missing:
             if done is not None and key not in done:
-                needs_of[key] = needs | {f"elsewhere/{key}"}
+                needs_of[key] = needs | {f"elsewhere/{made_by.get(key, key)}"}
             continue
         name = _job_name(stage, job_of, fuse)
         inside = frozenset() if stage.kind == "train" else frozenset({name})  # a head may not wait for its own unit

@@ -186,11 +186,10 @@ class Slurm:
         executor.update_parameters(
             name=name,
             timeout_min=asked.time_min,
-            cpus_per_task=asked.cpus,
             **native,
             slurm_array_parallelism=self.slots,
             slurm_signal_delay_s=self._cluster.signal_delay_s,
-            slurm_setup=[*self._cluster.setup, *_exports(self._code)],
+            slurm_setup=[*self._cluster.setup, *_exports(self._code, asked)],
             slurm_additional_parameters={k: v for k, v in options.items() if v is not False},
             **({"slurm_dependency": f"afterok:{':'.join(after)}"} if after else {}),
         )
@@ -256,9 +255,13 @@ class Slurm:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _exports(code: Path) -> list[str]:
-    """Shell lines after which Python imports a copy of the code; later than `setup`, which may load modules."""
+def _exports(code: Path, asked: Resources) -> list[str]:
+    """Shell lines after which Python imports a copy of the code; later than `setup`, which may load modules.
+
+    Since 22.05 srun does not take over --cpus-per-task from sbatch (srun(1)): a step would have one core.
+    """
     lines = [f"export {name}={shlex.quote(value)}" for name, value in snapshot.variables(code, {}).items()]
+    lines.append(f"export SRUN_CPUS_PER_TASK={asked.cpus}")
     return [line + '"${PYTHONPATH:+:$PYTHONPATH}"' if line.startswith("export PYTHONPATH=") else line for line in lines]
 
 

@@ -52,9 +52,7 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
         for name, source in stage.inputs.items():
             other = store.done(source.key)
             if other is not None and done.inputs.get(name) != other.digest:
-                say(
-                    f"not reused: done {done.finished} (attempt {done.attempt}), but its input {name} is another by now"
-                )
+                say(f"not reused: done {done.finished} (attempt {done.attempt}); its input {name} was made anew since")
         return
     near = nearest(store, stage)
     if near is None:

@@ -22,6 +22,7 @@ from bench import plan as planning
 from bench import status as standings
 from bench.commands import open_suite
 from bench.errors import UserError
+from bench.lease import host
 from bench.plan import Plan
 from bench.stage import Stage
 from bench.status import Board
@@ -194,6 +195,36 @@ def test_a_long_suite_says_first_what_is_not_done(write: Write, tmp_path: Path) 
     assert [line.split()[0] for line in said[1:17]] == ["failed"] * 16
     assert said[16] == "failed   ... and 2 more"
     assert said[17:20] == ["failed   evaluate     17", "missing  evaluate     64", "done     data          2"]
+
+
+# -- why
+
+
+def test_why_a_stage_is_not_done(plan: Plan, store: Store, call: Bench, held: list[Attempt]) -> None:
+    def why() -> str:
+        return call("why", plan.suite.path, "BAGS", "--store", store.root).out
+
+    stage = model(plan, "BAGS")
+    assert "made in one pass with that of cls-retrain" in why()
+    tried(store, stage, "no")
+    assert "last failure" in why()
+    assert "attempt 1 ended before it was done" in why()
+    held.append(done_store.begin(store, stage))
+    assert f"attempt 2 runs on {host()}, process {os.getpid()}" in why()
+
+
+def test_why_a_stage_that_was_done_is_made_again(plan: Plan, store: Store, call: Bench) -> None:
+    stage, base = model(plan, "BAGS"), model(plan, "baseline")
+    done_store.finish(store, [stage], fused=3)
+    said = call("why", plan.suite.path, "BAGS", "--store", store.root).out
+    assert "(attempt 1) on h, in one pass with 2 more" in said
+    assert store.discard(base.key)
+    attempt = done_store.begin(store, base)
+    (attempt.outputs / "result.bin").write_bytes(b"another")
+    store.finish(attempt, inputs={}, seconds=1.0, environment={}, extra={})
+    done_store.end(attempt)
+    said = call("why", plan.suite.path, "BAGS", "--store", store.root).out
+    assert "its input init was made anew since" in said
 
 
 # -- a login node

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,13 +210,27 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 def stale_temporaries(folder: Path) -> list[Path]:
-    """Temporary files whose writer is gone: those untouched for `STALE_SECONDS`."""
-    found = []
-    for path in folder.glob("*.tmp-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                found.append(path)
-    return found
+    """Temporary files whose writer is gone: those untouched for `STALE_SECONDS` of the disk's own clock, since a host
+    whose clock is ahead would take from others what they are writing."""
+    found = list(folder.glob("*.tmp-*"))
+    old = []
+    with contextlib.suppress(OSError):
+        now = _disk_time(folder) if found else 0.0
+        for path in found:
+            with contextlib.suppress(OSError):
+                if now - path.stat().st_mtime > STALE_SECONDS:
+                    old.append(path)
+    return old
+
+
+def _disk_time(folder: Path) -> float:
+    """What the time is to whoever stamps the files of a folder: a file server, often."""
+    probe = folder / f"probe.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        probe.write_bytes(b"")
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -29,6 +29,7 @@ from bench.disk import create_exclusive, make_folder
 BEAT_SECONDS = 5.0
 # NFS clients may show a file up to 60 s late (acregmax, nfs(5)); one beat and a margin come on top.
 PATIENCE_SECONDS = 90.0
+LOOK_SECONDS = 0.2  # between two looks of one who waits to know
 HIDDEN = "hidden"
 _RELEASED = -1
 _WIDTH = 12  # digits of the counter, fixed so that a beat overwrites it in place
@@ -74,11 +75,26 @@ class Observer:
             return self._by_counter(path, raw, _unknown(number))
         if info.beat == _RELEASED:
             return None
-        if info.host == host() and info.machine == machine():
+        if _is_ours(info):
             start = process_start(info.pid)
             if start != HIDDEN:
                 return info if start == info.start else None
         return self._by_counter(path, raw, info)
+
+    def watch(self, folder: Path, stop: Callable[[], bool] = lambda: False) -> LeaseInfo | None:
+        """`live`, made certain: waits until a foreign owner's counter moves (it lives: one beat) or patience is over.
+
+        Args:
+            folder: of the lease.
+            stop: asked a few times a second; ends the wait, and the owner counts as alive.
+        """
+        first = now = self.live(folder)
+        while first is not None and not stop() and not (_is_ours(first) and process_start(first.pid) != HIDDEN):
+            time.sleep(LOOK_SECONDS)
+            now = self.live(folder)
+            if now is None or (now.number, now.beat) != (first.number, first.beat):
+                break
+        return now
 
     def _by_counter(self, path: Path, raw: bytes, info: LeaseInfo) -> LeaseInfo | None:
         now = self._clock()
@@ -248,6 +264,11 @@ def _parse(raw: bytes, number: int) -> LeaseInfo | None:
         return LeaseInfo(number=number, **json.loads(raw))
     except (ValueError, TypeError):
         return None
+
+
+def _is_ours(info: LeaseInfo) -> bool:
+    """Whether its owner is, or was, a process of this machine."""
+    return info.host == host() and info.machine == machine()
 
 
 def _unknown(number: int) -> LeaseInfo:

@@ -257,6 +257,10 @@ class Store:
         """The live owner of a stage, or None."""
         return self._observer.live(self.folder(key))
 
+    def watch(self, key: str, stop: Callable[[], bool] = lambda: False) -> LeaseInfo | None:
+        """`running`, made certain by waiting where the owner is another host: a beat, or the patience for the dead."""
+        return self._observer.watch(self.folder(key), stop)
+
     def acquire(self, key: str) -> Lease | None:
         """Take the lease without waiting; None where a live owner holds it. Ask `done` again once you hold it."""
         return acquire(self.folder(key), self._observer, self._beat)

@@ -38,7 +38,7 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     notes += [f"by {by[name]}: {_spoken(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
     rest = {name: where for name, where in mixed.items() if name not in (*RECIPE, *DIGESTS)}
     notes += [f"not one protocol: {_spoken(name)} {where}" for name, where in rest.items()]
-    same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
+    same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows], most=SHOWN)
     ran = [f"{_spoken(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
     notes += ["ran with: " + ", ".join(ran)] if ran else []
     notes += [f"mixes machines or versions: {_spoken(name)} {where}" for name, where in differing.items()]
@@ -107,8 +107,13 @@ def _seeds(rows: Sequence[RowResult]) -> str:
     return f"seeds differ between rows ({'; '.join(named)}); mean ± sample standard deviation over those a row has"
 
 
-def _compare(values: Sequence[tuple[str, int, Mapping[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """(fields with one value everywhere, fields with several -> text that says which rows or seeds have which)."""
+def _compare(
+    values: Sequence[tuple[str, int, Mapping[str, Any]]], most: int | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(fields with one value everywhere, fields with several -> text that says which rows or seeds have which).
+
+    `most`: values of a field that are told; a table of thirty rows from thirty nodes names the first few.
+    """
     names = dict.fromkeys(name for _, _, fields in values for name in fields)
     common: dict[str, Any] = {}
     mixed: dict[str, str] = {}
@@ -119,7 +124,9 @@ def _compare(values: Sequence[tuple[str, int, Mapping[str, Any]]]) -> tuple[dict
         if len(groups) == 1:
             common[name] = next(fields[name] for _, _, fields in values)
         else:
-            mixed[name] = "; ".join(f"{value} ({_who(members, groups)})" for value, members in groups.items())
+            told = [f"{value} ({_who(members, groups)})" for value, members in groups.items()][:most]
+            rest = len(groups) - len(told)
+            mixed[name] = "; ".join(told) + (f"; and {rest} more value{'s' * (rest > 1)}" if rest else "")
     return common, mixed
 
 

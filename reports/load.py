@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.disk import read_json
+from bench.environment import PER_ATTEMPT
 from bench.key import canonical
 from bench.plan import Plan, fresh
 from bench.record import Record, Result, loads
@@ -81,7 +82,8 @@ def _norms(store: Store, predict: Stage) -> list[float] | None:
 def _environment(store: Store, evaluate: Stage) -> dict[str, Any]:
     """What a row's stages ran on; where they differ, all the values ("1.2 + 1.3"). Data are made anywhere alike."""
     stages = [stage for stage in walk(evaluate) if stage.kind != "data"]
-    return _together([done.environment for stage in stages if (done := store.done(stage.key)) is not None])
+    found = [done.environment for stage in stages if (done := store.done(stage.key)) is not None]
+    return _together([{n: value for n, value in one.items() if n not in PER_ATTEMPT} for one in found])
 
 
 def _together(environments: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -209,6 +209,42 @@ def test_foreign_lease_dies_by_the_observers_clock_only(tmp_path: Path, monkeypa
     taken.release()
 
 
+def test_a_watcher_waits_for_a_beat_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job has no time to have watched before it begins: it waits until it knows."""
+    monkeypatch.setenv("BENCH_HOST", "node-a")
+    with take(tmp_path, every=0.3):
+        monkeypatch.setenv("BENCH_HOST", "node-b")
+        begun = time.monotonic()
+        owner = Observer().watch(tmp_path)
+        assert owner is not None
+        assert (owner.host, owner.beat > 0) == ("node-a", True)
+        assert time.monotonic() - begun < 30, "a beat is enough"
+    assert Observer().watch(tmp_path) is None
+
+
+def test_a_watcher_sees_the_dead_in_bounded_time(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "PATIENCE_SECONDS", 1.0)
+    holder.kill()
+    monkeypatch.setenv("BENCH_HOST", "node-b")  # the pid says nothing here
+    begun = time.monotonic()
+    assert Observer().watch(tmp_path, stop=lambda: True) is not None, "asked to stop, it knows of nobody's death"
+    observer = Observer()
+    assert observer.watch(tmp_path) is None
+    assert 1.0 <= time.monotonic() - begun < 30
+    taken = acquire(tmp_path, observer)
+    assert taken is not None, "it has watched, so it may take over"
+    taken.release()
+
+
+def test_an_owner_here_is_known_at_once(tmp_path: Path) -> None:
+    with take(tmp_path, every=1000.0):
+        begun = time.monotonic()
+        assert Observer().watch(tmp_path) is not None
+        assert time.monotonic() - begun < 5
+
+
 def test_fast_foreign_beats_still_get_ninety_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     observer = Observer(clock)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench import spec as specs
 from bench.data import glyphs
 from bench.data.split import Split, open_split
+from bench.disk import write_atomic
 from bench.run.work import Work
 
 
@@ -47,4 +48,4 @@ def write_counts(split: Split, path: Path) -> None:
         "images": [int(n) for n in stats.image_counts],
         "num_images": int(stats.num_images),
     }
-    path.write_text(json.dumps(value))
+    write_atomic(path, json.dumps(value).encode())

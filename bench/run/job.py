@@ -93,6 +93,8 @@ class Job:
     def _units(self, store: Store, stop: StopFlag, world: World) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         sound: set[tuple[str, str]] = set()
+        for key in (key for unit in self.units for key in unit):
+            store.running(key)  # the first look of a watch: leases of one dead host are waited for together
         for unit in self.units:
             snapshot.in_use()
             if stop:
@@ -128,7 +130,7 @@ class Job:
         outcomes: dict[str, Outcome] = {}
         with contextlib.ExitStack() as leases:
             works = []
-            for key in sorted(keys):  # in key order and without blocking: two fused jobs cannot deadlock
+            for key in sorted(keys):  # in key order, and waiting for the dead alone: two fused jobs cannot deadlock
                 outcome = self._begin(store, key, stop, leases, sound)
                 if isinstance(outcome, Work):
                     works.append(outcome)
@@ -154,8 +156,10 @@ class Job:
             if stale is not None:
                 store.discard(key, stale)
             lease = store.acquire(key)
+            if lease is None and store.watch(key, lambda: bool(stop)) is None:  # its host died: a node, say
+                lease = store.acquire(key)
             if lease is None:
-                return Outcome("busy", "another run works on it")
+                return Outcome("stopped" if stop else "busy", "" if stop else "another run works on it")
             leases.enter_context(lease)
             if store.done(key) is not None:  # made by somebody between our look and our lease
                 return Outcome("done")
@@ -292,6 +296,8 @@ def _told(error: Exception, folder: Path) -> Exception:
 
 
 def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
+    if attempt.lease is not None and attempt.lease.lost:  # we slept; whoever took over may have tidied up under us
+        return Outcome("done") if store.done(attempt.key) else Outcome("busy", "another run has taken it over")
     code = error.exit_code if isinstance(error, UserError) else 1
     if isinstance(error, UserError):
         message = str(error)

@@ -126,6 +126,13 @@ def test_footnotes_name_the_protocol_and_what_is_mixed() -> None:
     assert any("seeds differ between rows (a 0, 1; b 0)" in note for note in uneven)
 
 
+def test_thirty_nodes_are_not_all_named() -> None:
+    rows = [made(f"row{i}", AP=1.0, environment={"host": f"n{i}", "cpu": "one"}) for i in range(30)]
+    note = next(note for note in table(rows, suite="s").footnotes if "mixes machines" in note)
+    assert note.startswith("mixes machines or versions: host n0 (row0); n1 (row1);")
+    assert note.endswith("n4 (row4); and 25 more values")
+
+
 def test_data_that_follow_the_seed_are_named_by_seed() -> None:
     rows = [made(row, seed, AP=1.0, protocol={"val_digest": f"{seed}" * 64}) for row in ("a", "b") for seed in (0, 1)]
     notes = table(rows, suite="s").footnotes

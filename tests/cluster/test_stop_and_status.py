@@ -1,0 +1,66 @@
+"""`status`, `logs`, `stop` and `retry` of jobs in a real Slurm, with and without their driver. Nothing starts here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench import control, logs, submitted
+from bench import overview as overviews
+from bench.launch import Progress
+from bench.status import Board
+from bench.store import Store
+from bench.submitted import Submitted
+from tests.cluster.conftest import HOLD, Planned, Queue, drive
+from tests.cluster.slurm_up import Slurm
+from tests.planned import model
+
+
+def test_without_a_driver(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was detached is seen to be queued, its job is named, and `stop` takes it out of the queue."""
+    plan, store = planned(), Store(tmp_path / "store")
+    drive(plan, store.root, HOLD, detach=True)
+    key = model(plan, "baseline").key
+    job = submitted.of(store.root, [key])[0].id
+    board = Board(overviews.compare(plan, store, None))
+    assert set(board.states.values()) == {"queued"}
+    assert (board.of(key).job, board.of(key).error.split(":")[0]) == (job, "pending")
+    logs.show(plan, store, key, Console(width=200))
+    assert f"submitted as job {job}" in capsys.readouterr().out
+
+    told = control.stop(plan, store, list(plan.stages))
+    assert {note.id for note in told.jobs} == set(queue())
+    assert set(queue().values()) == {"CANCELLED"}
+    assert set(Board(overviews.compare(plan, store, None)).states.values()) == {"missing"}
+
+
+def test_a_driver_that_watches_ends_as_if_interrupted(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path
+) -> None:
+    """It submits nothing of it again, and nothing counts as failed."""
+    plan, store = planned(), Store(tmp_path / "store")
+    turns = []
+
+    def show(progress: Progress) -> None:
+        turns.append(len(progress.running))
+        if turns.count(turns[-1]) == 2 and progress.running:
+            control.stop(plan, store, list(plan.stages))
+
+    ended = drive(plan, store.root, HOLD, show=show)
+    assert (ended.failed, ended.code) == ({}, 130)
+    assert set(queue().values()) == {"CANCELLED"}
+
+
+def test_a_note_whose_id_belongs_to_somebody_else(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
+    """Ids come again: a job of another name is not ours to cancel."""
+    plan, store = planned(), Store(tmp_path / "store")
+    other = slurm.command("sbatch", "--hold", "--parsable", "--job-name=theirs", "--wrap=true").strip()
+    key = model(plan, "baseline").key
+    submitted.write(store.root, Submitted(other, "ours-00", "s", ((key,),), 0.0, "h", "/l", "/r"))
+    assert Board(overviews.compare(plan, store, None)).states[key] == "missing"
+    assert control.stop(plan, store, [key]).jobs == []
+    assert queue() == {other: "PENDING"}

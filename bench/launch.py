@@ -139,7 +139,8 @@ class _Loop:
         self.progress = Progress(plan, set(), [], {}, set(), launcher.slots)
         self.to_submit = True  # whether jobs are left that could be submitted now
         self._known_below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
-        self._tries: Counter[str] = Counter()
+        self._tries: Counter[str] = Counter()  # in a row, without progress
+        self._steps: dict[str, int] = {}  # key -> the newest checkpoint when it was last ended
         self._rests: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
         self._orders = Orders(store.root)
         self._stopped: set[str] = set()  # by `bench stop`: not to be started again in this run
@@ -290,6 +291,11 @@ class _Loop:
         """Killed, timed out, lost, told to stop: again after a pause, or failed once that has not helped."""
         p, launcher = self.progress, self.launcher
         again = state.again or (state.outcomes is not None and state.status not in ("CANCELLED", "OUT_OF_MEMORY"))
+        for key in keys:  # a training longer than the time limit, say: each try brings it further
+            step = self._saved(key)
+            if step > self._steps.get(key, 0):
+                self._tries.pop(key, None)
+            self._steps[key] = step
         tried = max(self._tries[key] for key in keys)
         if again and tried < launcher.max_retries:
             pause = launcher.pause_s * 2**tried
@@ -302,6 +308,11 @@ class _Loop:
             return
         times = f", {tried + 1} times" if tried else ""
         p.failed |= dict.fromkeys(keys, Outcome("failed", f"{state.text}{times}\n  {state.hint}", 1))
+
+    def _saved(self, key: str) -> int:
+        """The step of the newest checkpoint of a stage (bench/run/checkpoint.py); 0 without one."""
+        names = [path.stem for folder in self.store.attempts(key) for path in folder.glob("checkpoint-*.safetensors")]
+        return max((int(name.split("-")[1]) for name in names if name.split("-")[1].isdigit()), default=0)
 
     def _waited(self, key: str, job: JobPlan) -> bool:
         """Whether a stage of a killed job was waiting for another one of it: only the first one is to be named."""

@@ -146,6 +146,28 @@ def test_what_can_never_work_is_not_tried_again(slurm: Slurm, queue: Queue, plan
     assert sorted(queue().values()) == ["CANCELLED", "COMPLETED", "FAILED"]
 
 
+@pytest.mark.parametrize(
+    ("line", "tries", "message"),
+    [
+        ("kill -9 $$", 3, "was killed on {node} (signal 9), 3 times"),
+        ("exit 7", 1, "it ended on {node} with exit code 7 and could not say why"),
+    ],
+)
+def test_jobs_that_end_before_they_begin(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, line: str, tries: int, message: str
+) -> None:
+    """Killed: again, so many times. An environment that does not work: told at once, with the log."""
+    plan, root = planned(), tmp_path / "store"
+    ended = drive(plan, root, f"max_retries: 2\nsetup: ['{line}']\n")
+    node = slurm.command("sinfo", "-h", "-p", "debug", "-o", "%n").strip()
+    said = {outcome.message.splitlines()[0] for outcome in ended.failed.values()}
+    assert ended.code == 1
+    assert all(message.format(node=node) in text for text in said), said
+    states = list(queue().values())
+    assert states.count("FAILED") == tries
+    assert states.count("CANCELLED") == len(states) - tries  # children, each time; none is left pending
+
+
 def test_fail_fast_cancels_what_waits(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
     held = "  RFS: {method: rfs, cluster: {sbatch: {hold: true}}}\n"
     plan, root = planned(held, "schedule.lr=1e30"), tmp_path / "store"

@@ -6,12 +6,14 @@ and no GPU; where jobs are queued, Slurm is asked how they are, if it answers.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -96,12 +98,12 @@ class Board:
                 pass_of=int(extra.get("fused", 1)), host_mb=extra.get("host_mb"), gpu_mb=extra.get("gpu_mb"),
             )  # fmt: skip
         attempts, note = self._store.attempts(key), self._note.get(key)
-        last = _last_event(attempts[-1] / "events.jsonl") if attempts else {}
+        first, last = _ends(attempts[-1] / "events.jsonl") if attempts else ({}, {})
         tick = self._ticks.of(key)
         owner = self._store.running(key) if state == "running" else None
         running = state == "running" and tick is not None
         return Standing(
-            key, state, len(attempts) and int(attempts[-1].name), owner.host if owner else "",
+            key, state, len(attempts) and int(attempts[-1].name), owner.host if owner else str(first.get("host", "")),
             owner.pid if owner else 0, note.id if note and state in ("running", "queued") else "",
             tick.step if tick else None, tick.total if tick else None,
             tick.rate if tick and running else None, tick.left if tick and running else None,
@@ -243,10 +245,17 @@ def _more(keys: Sequence[str]) -> str:
     return f" +{len(keys) - 1}" if len(keys) > 1 else ""
 
 
-def _last_event(path: Any) -> dict[str, Any]:
-    start = max(0, path.stat().st_size - TAIL_BYTES) if path.exists() else 0
-    found = [event for event in read_events(path, start)[0] if isinstance(event, dict)]
-    return found[-1] if found else {}
+def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first and the last event of an attempt."""
+    try:
+        with path.open("rb") as file:
+            head = json.loads(file.readline())
+    except (OSError, ValueError):
+        return {}, {}
+    found = [
+        event for event in read_events(path, max(0, path.stat().st_size - TAIL_BYTES))[0] if isinstance(event, dict)
+    ]
+    return head if isinstance(head, dict) else {}, found[-1] if found else {}
 
 
 def _hour(event: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def line_with(plan: Plan, store: Store, stage: Stage) -> str:
 def tried(store: Store, stage: Stage, error: str | None) -> Attempt:
     """An attempt that ended: failed, or (None) without a word."""
     attempt = done_store.begin(store, stage)
-    attempt.events.write("start", key=stage.key)
+    attempt.events.write("start", key=stage.key, host="node3")
     attempt.events.write("progress", step=7, total=20, values={})
     if error is not None:
         store.fail(attempt, error)
@@ -146,7 +146,7 @@ def test_failed_says_why_in_one_sentence(plan: Plan, store: Store) -> None:
     tried(store, model(plan, "BAGS"), "loss is not finite at step 7\n  hint: a smaller lr")
     line = line_with(plan, store, model(plan, "BAGS"))
     assert line.startswith("failed ")
-    assert line.endswith("attempt 1  step 7/20  loss is not finite at step 7")
+    assert line.endswith("attempt 1  node3  step 7/20  loss is not finite at step 7")
 
 
 def test_killed_without_a_word_is_told(plan: Plan, store: Store) -> None:

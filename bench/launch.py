@@ -272,7 +272,7 @@ class _Loop:
             if outcome is not None and outcome.state == "failed":
                 p.failed[key] = outcome
             elif outcome is not None and outcome.state in ("busy", "waiting"):
-                self._rest([key], self.launcher.pause_s)
+                self._rest([] if self._waited(key, handle.job) else [key], self.launcher.pause_s)
             elif outcome is not None and outcome.state == "stopped" and not self.launcher.survives:
                 continue  # by Ctrl-C, or by hand: it goes on
             elif key in self._stopped:

@@ -73,7 +73,7 @@ def test_why_tells_of_it(root: Path) -> None:
     commit = environment.capture()["commit"]
     assert f"made with: {f'commit {commit[:12]}' if commit else 'python'}" in text
     assert "1 thread, seed 0" in text
-    assert "slurm: job 4711, restarts 2, partition gpu" in text
+    assert "slurm: job 4711, partition gpu, restarts 2" in text
     assert "needed at most: " in text
     assert "MB of host memory" in text
 

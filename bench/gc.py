@@ -25,6 +25,7 @@ from bench import submitted
 from bench.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, read_json, remove, stale_temporaries
 from bench.errors import UserError, unknown
 from bench.lease import Lease
+from bench.plan import ORDER
 from bench.store import Root, Store
 
 TRASH = "trash"
@@ -292,7 +293,8 @@ def show(found: Found, console: Console) -> None:
     for one in found.waste:
         groups[one.rows].append(one)
     for rows, group in _largest(groups):
-        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in group).items())
+        counted = Counter(one.kind for one in group)
+        kinds = ", ".join(f"{counted[kind]} {kind}" for kind in (*ORDER, "unknown") if kind in counted)
         say(f"free: {'rows not known' if rows == '-' else rows}  {kinds}  {_mb(sum(one.bytes for one in group))}")
     if len(groups) > LINES:
         say(f"free: ... and what {len(groups) - LINES} more rows have left")

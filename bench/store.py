@@ -386,7 +386,7 @@ class Store:
 
     def leftovers(self, key: str, winner: int) -> list[Path]:
         """What a stage that is done by its attempt `winner` does not need: checkpoints, half and discarded outputs."""
-        found = list(self.folder(key).glob("done.broken-*"))
+        found: list[Path] = []
         for folder in self.attempts(key):
             names = ("outputs.tmp", "outputs.discarded", "outputs") if int(folder.name) != winner else ()
             found += [*folder.glob("checkpoint-*"), *(folder / name for name in names if (folder / name).exists())]

@@ -93,3 +93,11 @@ def queue(slurm: Slurm) -> Queue:
 
     before = set(look())
     return lambda: {job: state for job, state in look().items() if job not in before}
+
+
+def deaf(slurm: Slurm, folder: Path) -> Path:
+    """A configuration after which no slurmctld is to be reached."""
+    text = (slurm.folder / "etc" / "slurm.conf").read_text()
+    port = next(line for line in text.splitlines() if line.startswith("SlurmctldPort="))
+    (folder / "slurm.conf").write_text(text.replace(port, "SlurmctldPort=1\nMessageTimeout=2"))
+    return folder / "slurm.conf"

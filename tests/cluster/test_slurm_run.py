@@ -20,7 +20,7 @@ from bench.plan import JobPlan, Plan
 from bench.stage import walk
 from bench.store import Store
 from bench.submitted import Submitted
-from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, drive
+from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import TINY, Bench
 
@@ -240,7 +240,7 @@ def test_no_slurm_on_this_machine(
 
 
 def test_no_slurmctld(slurm: Slurm, call: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "missing.conf"))
+    monkeypatch.setenv("SLURM_CONF", str(deaf(slurm, tmp_path)))
     assert "Slurm does not answer" in refused(call, tmp_path)
 
 

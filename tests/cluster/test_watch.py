@@ -17,6 +17,7 @@ from bench.plan import JobPlan
 from bench.run.job import Outcome
 from bench.store import Store
 from bench.submitted import Submitted
+from tests.cluster.conftest import deaf
 from tests.cluster.slurm_up import Slurm
 
 KEY = "a" * 64
@@ -119,11 +120,7 @@ def test_a_node_that_fails(slurm: Slurm, sbatch: Callable[..., str], judge: Judg
 
 def test_slurmctld_that_is_away_says_nothing(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is lost because nobody answers."""
-    text = (slurm.folder / "etc" / "slurm.conf").read_text()
-    port = next(line for line in text.splitlines() if line.startswith("SlurmctldPort="))
-    elsewhere = tmp_path / "slurm.conf"
-    elsewhere.write_text(text.replace(port, "SlurmctldPort=1\nMessageTimeout=2"))
-    monkeypatch.setenv("SLURM_CONF", str(elsewhere))
+    monkeypatch.setenv("SLURM_CONF", str(deaf(slurm, tmp_path)))
     with pytest.raises(NoAnswer):
         Watcher().ask({"7": "mine"})
 

@@ -31,6 +31,7 @@ ENDS = {
     "figure5_left": (19, ["sweep_beta"]),
     "figure5_right": (14, ["bars", "sweep_tau"]),
     "head_schedule": (46, ["sweep_schedule_lr"]),
+    "choices": (25, ["bars"]),
     "second_stage": (10, ["sweep_schedule_steps"]),
 }
 

@@ -163,7 +163,8 @@ def _dress(axes: Axes, metric: str, edges: Sequence[int], width_in: float, where
     _limits_and_ticks(axes, where, width_in)
     low, high = axes.get_ylim()
     if high - low < LEAST_SPAN:
-        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+        middle = max((low + high) / 2, 0.45 * LEAST_SPAN)  # no points below 0
+        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
     axes.set_ylabel(f"{'' if metric.startswith('ACC') else 'box '}{metric} (points)", fontsize=9)
     axes.set_title(over(metric, edges), fontsize=9)
     axes.tick_params(labelsize=8)

@@ -305,12 +305,14 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> None:
     """Apply one `--set a.b.c=value` in place."""
-    key, equals, value = text.partition("=")
+    label = _label_in(text, tree)  # which may hold dots and equals signs
+    key, equals, value = text[len(label) :].partition("=")
     if not equals or not key.strip():
         raise UserError(
             f"'{text}' is not key=value", where="--set", allowed="e.g. schedule.steps=300 or rows.BAGS.beta=4"
         )
-    names = key.strip().split(".")
+    names = ["rows", label[5:-1]] if label else []
+    names += key.strip().split(".")
     node: Any = tree
     for i, name in enumerate(names[:-1]):
         if name not in node and names[0] == "rows" and i == 1:
@@ -321,6 +323,13 @@ def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> N
             raise UserError(f"'{'.'.join(names[: i + 1])}' is a value, not a section", where=f"--set {text}")
     node.pop(LENGTHS.get(names[-1], ""), None)
     node[names[-1]] = yamlfile.scalar(value)
+
+
+def _label_in(text: str, tree: Mapping[str, Any]) -> str:
+    """ "rows.LABEL." that `--set` begins with, LABEL being a row of the suite; else an empty string."""
+    rows = tree.get("rows")
+    labels = sorted(rows, key=len, reverse=True) if isinstance(rows, Mapping) else []
+    return next((start for label in labels if text.startswith(start := f"rows.{label}.")), "")
 
 
 def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:

@@ -180,6 +180,8 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
         return ", ".join(map(_text, value[:SHOWN])) + more
+    if isinstance(value, str) and " + " in value:  # the values of several stages (reports.load)
+        return " + ".join(map(_text, value.split(" + ")))
     if isinstance(value, str) and len(value) >= 32 and set(value) <= set("0123456789abcdef"):
         return value[:DIGEST]
     return f"{value:g}" if isinstance(value, float) else str(value)

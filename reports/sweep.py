@@ -31,10 +31,11 @@ ASIDE, WIDEST = 2.5, 8.0  # points between the marks of two lines at one x; betw
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn: its name and number, and how far it is set aside on paper (points)."""
+    """How a line is drawn: its name, the numbers of its colour and of its mark, how far it is set aside (points)."""
 
     name: str
-    index: int
+    colour: int
+    mark: int
     shift: float
 
 
@@ -81,7 +82,7 @@ def sweep(
     figure, every = blank(max(6.6, panel[0] * columns), panel[1] * deep, deep, columns)
     legend: dict[str, Any] = {}
     for metric, axes in zip(metrics, every, strict=False):
-        for look, line in zip(_looks(drawn), drawn.values(), strict=True):
+        for look, line in zip(_looks(drawn, by), drawn.values(), strict=True):
             _line(axes, line, metric, where, look)
         _references(axes, [point for point in chosen if point.x is ABSENT], metric)
         _dress(axes, metric, edges, panel[0], where)
@@ -99,21 +100,27 @@ def sweep(
     return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(table))
 
 
-def _looks(drawn: Mapping[str, Sequence[Point]]) -> list[Look]:
-    """Lines of several points lie around their x, single points right of them."""
+def _looks(drawn: Mapping[str, Sequence[Point]], by: Sequence[str]) -> list[Look]:
+    """Lines of several points lie around their x, single points right of them. Where lines differ in two settings the
+    first has the colours and the second the marks."""
+    pairs = [tuple(name.split(", ", 1)) if len(by) == 2 and ", " in name else (name, name) for name in drawn]
+    firsts, seconds = (list(dict.fromkeys(pair[i] for pair in pairs)) for i in (0, 1))
     step = min(ASIDE, WIDEST / max(1, len(drawn) - 1))
     middle = (max(1, sum(len(line) > 1 for line in drawn.values())) - 1) / 2
-    return [Look(name, index, step * (index - middle)) for index, name in enumerate(drawn)]
+    return [
+        Look(name, firsts.index(first), seconds.index(second), step * (index - middle))
+        for index, (name, (first, second)) in enumerate(zip(drawn, pairs, strict=True))
+    ]
 
 
 def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, look: Look) -> None:
     at = sorted(points, key=lambda point: where.positions[text(point.x)])
     placed = [(where.positions[text(point.x)], point.cells.get(metric, MISSING)) for point in at]
-    colour = palette()[look.index % 10]
+    colour = palette()[look.colour % 10]
     means = [math.nan if cell.mean is None else cell.mean for _, cell in placed]  # NaN: matplotlib breaks the line
     drawn: list[Any] = axes.plot(
-        [x for x, _ in placed], means, marker=MARKERS[look.index % len(MARKERS)], markersize=5, linewidth=1.4,
-        color=colour, linestyle=("-", "--", "-.")[look.index % 3], label=look.name,
+        [x for x, _ in placed], means, marker=MARKERS[look.mark % len(MARKERS)], markersize=5, linewidth=1.4,
+        color=colour, linestyle=("-", "--", "-.")[look.mark % 3], label=look.name,
     )  # fmt: skip
     spread = [(x, cell.mean, cell.sd) for x, cell in placed if cell.mean is not None and cell.sd]
     if spread:
@@ -156,7 +163,8 @@ def _dress(axes: Axes, metric: str, edges: Sequence[int], width_in: float, where
     _limits_and_ticks(axes, where, width_in)
     low, high = axes.get_ylim()
     if high - low < LEAST_SPAN:
-        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+        middle = max((low + high) / 2, 0.45 * LEAST_SPAN)  # no points below 0
+        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
     axes.set_ylabel(f"{'' if metric.startswith('ACC') else 'box '}{metric} (points)", fontsize=9)
     axes.set_title(over(metric, edges), fontsize=9)
     axes.tick_params(labelsize=8)

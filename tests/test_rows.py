@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import TINY, Write
 
 from bench import commands
 from bench import plan as planning
@@ -12,6 +11,7 @@ from bench.data.glyphs import instance_counts
 from bench.errors import UserError
 from bench.spec import GlyphsData
 from bench.stage import walk
+from tests.conftest import TINY, Write
 
 
 def labels(write: Write, row: str) -> list[str]:

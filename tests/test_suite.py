@@ -342,3 +342,13 @@ def test_tune_is_a_hundredth_of_the_rate_unless_the_suite_says(write: Write) -> 
     assert (tune.epochs, tune.lr, tune.decay, tune.drops) == (10, 0.01 / 100, "steps", (0.7,))
     said = commands.open_suite(write(tail), sets=["stages.tune={lr: 0.5}"]).schedule_named("tune", None)
     assert (said.lr, said.steps) == (0.5, 3)
+
+
+@pytest.mark.parametrize("label", ["N=4", "lr 0.2", "rows.a=b.c", "beta {beta}"])
+def test_set_reaches_a_row_whatever_its_label(write: Write, label: str) -> None:
+    each = ", each: {beta: [1, 2]}" if "{" in label else ""
+    text = TINY + f'  "{label}": {{method: bags{each}}}\n'
+    suite = commands.open_suite(write(text), sets=[f"rows.{label}.edges=[3, 9]"])
+    assert next(row.settings["edges"] for row in suite.rows if row.label not in ("baseline", "BAGS")) == (3, 9)
+    with pytest.raises(UserError, match="no row 'nowhere'"):
+        commands.open_suite(write(text), sets=["rows.nowhere.edges=[3, 9]"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bench.key import resolve
 from bench.run import checkpoint
-from bench.run.model import WEIGHTS, fitted, load_model, make_classifier, training_stage
+from bench.run.model import WEIGHTS, fitted, load_classifier, make_classifier, training_stage
 from bench.run.work import Work
 
 
 def run(work: Work) -> None:
     """Load the model, change its classifier, store the classifier alone."""
-    old = load_model(work.store, work.input_key("model")).classifier
+    old = load_classifier(work.store, work.input_key("model"))
     if work.spec["patch"] is not None:
         edit, settings = resolve(work.spec["patch"], fitted(work.store, work.stage))
         classifier = edit(old, **settings)

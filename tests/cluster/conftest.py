@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ def started() -> Iterator[Slurm]:
         yield (running := start(folder))
         stop(running)
     except Unavailable as error:
+        if "BENCH_REQUIRE_SLURM" in os.environ:  # where nobody would notice that they are skipped
+            raise
         pytest.skip(str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

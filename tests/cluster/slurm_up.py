@@ -10,6 +10,7 @@ No systemd, no cgroups, no accounting database. Every setting that is not a defa
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import secrets
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,6 +120,14 @@ def install() -> None:
     Raises:
         Unavailable: they cannot be had.
     """
+    if all(_program(name) for name in DAEMONS):
+        return
+    with (Path(tempfile.gettempdir()) / f"bench-apt-{os.getuid()}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # several test processes begin at once, and apt takes one
+        _install()
+
+
+def _install() -> None:
     if all(_program(name) for name in DAEMONS):
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:

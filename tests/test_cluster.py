@@ -38,8 +38,9 @@ def test_every_cluster_that_is_shipped_can_be_read() -> None:
         "local": "local",
         "debug": "debug",
         "slurm": "slurm",
+        "slurm_gpu": "slurm",
     }
-    assert found["slurm"].of({"evaluate"}).gpus == 0 < found["slurm"].of({"train"}).gpus
+    assert found["slurm_gpu"].of({"evaluate"}).gpus == 0 < found["slurm_gpu"].of({"train"}).gpus
     assert found["local"].max_retries == 0  # what is killed on this machine was killed by somebody
 
 

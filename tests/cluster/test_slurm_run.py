@@ -232,6 +232,17 @@ def test_what_slurm_would_refuse_is_refused_at_once(
     assert not queue()
 
 
+def test_what_is_shipped_suits_a_cluster_without_gpus(slurm: Slurm, queue: Queue, call: Bench, tmp_path: Path) -> None:
+    """And the file for GPUs is refused there at once."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    refusal = call("run", "tiny.yaml", "--cluster", "slurm_gpu")
+    assert (refusal.code, "gpus 1" in refusal.err) == (2, True), refusal
+    assert not queue()
+    taken = call("run", "tiny.yaml", "--cluster", "slurm", "--detach")
+    assert taken.code == 0, taken
+    assert len(queue()) > 1
+
+
 def test_no_slurm_on_this_machine(
     surroundings: None, call: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,7 +236,7 @@ def test_what_is_shipped_suits_a_cluster_without_gpus(slurm: Slurm, queue: Queue
     """And the file for GPUs is refused there at once."""
     (tmp_path / "tiny.yaml").write_text(TINY)
     refusal = call("run", "tiny.yaml", "--cluster", "slurm_gpu")
-    assert (refusal.code, "gpus 1" in refusal.err) == (2, True), refusal
+    assert (refusal.code, "Slurm refuses such a job" in refusal.err) == (2, True), refusal
     assert not queue()
     taken = call("run", "tiny.yaml", "--cluster", "slurm", "--detach")
     assert taken.code == 0, taken

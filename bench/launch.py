@@ -12,7 +12,7 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench import plan as planning
 from bench.cluster import Cluster
@@ -235,7 +235,8 @@ class _Loop:
     def _startable(self, jobs: list[JobPlan]) -> list[tuple[JobPlan, tuple[Handle, ...]]]:
         """The jobs that could be submitted, were there room; each with those that it has to wait for."""
         p = self.progress
-        maker = {key: h for h in p.running for key in h.job.keys} if self.launcher.chains else {}
+        sound = [h for h in p.running if h not in p.states or not p.states[h].doubtful] if self.launcher.chains else []
+        maker = {key: h for h in sound for key in h.job.keys}
         found = []
         for job in jobs:
             needed = self._below(job) - p.done
@@ -269,7 +270,7 @@ class _Loop:
         outside = []
         for key in handle.job.keys:
             outcome = outcomes.get(key)
-            if outcome is not None and outcome.state == "failed":
+            if outcome is not None and outcome.state == "failed" and not outcome.again:
                 p.failed[key] = outcome
             elif outcome is not None and outcome.state in ("busy", "waiting"):
                 self._rest([] if self._waited(key, handle.job) else [key], self.launcher.pause_s)
@@ -277,8 +278,11 @@ class _Loop:
                 continue  # by Ctrl-C, or by hand: it goes on
             elif key in self._stopped:
                 continue
-            elif (outcome is None or outcome.state == "stopped") and not self._is_done(key):
+            elif (outcome is None or outcome.again or outcome.state == "stopped") and not self._is_done(key):
                 outside += [] if outcome is None and self._waited(key, handle.job) else [key]
+        lost = next((outcome.message for outcome in outcomes.values() if outcome.again), "")
+        if lost and state.status in ("COMPLETED", "FAILED"):  # of others, Slurm's own word says more
+            state = replace(state, text=lost.splitlines()[0])
         if outside and not p.stopping:
             self._ended_from_outside(handle, outside, state)
         elif outside and state.outcomes is None:

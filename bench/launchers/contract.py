@@ -54,10 +54,11 @@ class JobState:
         host: where it runs.
         outcomes: what became of its stages; None where the job could not say.
         text: what ended it, in words, where it could not say.
-        hint: what to do about that.
+        hint: what to do about that; of a job that waits, where waiting alone may not help.
         again: whether it may do better when it is simply submitted again.
         blocked: cancelled because a job that it waited for did not end well.
         over: PREEMPTED for good.
+        doubtful: looks ended, which is not believed yet: nothing is to wait for it.
     """
 
     status: Status
@@ -69,6 +70,7 @@ class JobState:
     again: bool = False
     blocked: bool = False
     over: bool = False
+    doubtful: bool = False
 
     @property
     def active(self) -> bool:

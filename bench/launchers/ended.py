@@ -59,19 +59,23 @@ class Judge:
         self, store: Store, where: str, clock: Callable[[], float] = time.monotonic, patience: float = 1.0
     ) -> None:
         self._store, self._where, self._clock, self._patience = store, where, clock, patience
-        self._since: dict[tuple[str, str, str], float] = {}
+        self._since: dict[tuple[str, str], tuple[str, float]] = {}  # job -> what it looks like, since when
 
     def state(self, handle: Handle, note: Submitted, seen: Seen | None) -> JobState:
         """How a job is. `seen`: None where Slurm does not know it."""
-        if seen is None:
-            return self._unknown(handle, note)
+        state = self._unknown(handle, note) if seen is None else self._known(handle, note, seen)
+        if state.active and not state.doubtful:
+            self._since.pop((note.id, note.name), None)  # should it look dead again one day, that is another time
+        return state
+
+    def _known(self, handle: Handle, note: Submitted, seen: Seen) -> JobState:
         if seen.state in _PENDING:
             return JobState("REQUEUED" if seen.restarts else "PENDING", seen.reason)
         if seen.state in _REQUEUED:
             return JobState("REQUEUED", seen.reason)
         if seen.state == "PREEMPTED":
             if not self._long(note, "PREEMPTED", PREEMPTED_SECONDS):
-                return JobState("PREEMPTED", seen.reason)
+                return JobState("PREEMPTED", seen.reason, doubtful=True)
             text = "it was preempted, and this cluster does not put such jobs back into the queue"
             return JobState("PREEMPTED", again=True, over=True, text=text, outcomes=_report(note), hint=_continue(note))
         status = _ENDED.get(seen.state)
@@ -110,7 +114,7 @@ class Judge:
             hint = f"if it wanted too much memory: {self._raise('mem_gb', note)}"
             return JobState("FAILED", text=text, hint=hint, again=True)
         if not self._long(note, status, REPORT_SECONDS):
-            return JobState("RUNNING", "its report is not to be seen yet")
+            return JobState("RUNNING", "its report is not to be seen yet", doubtful=True)
         text = f"it ended{at} with exit code {seen.exit_code} and could not say why{_last_line(note)}"
         return JobState("FAILED", text=text, hint=f"log: {note.log}")
 
@@ -122,14 +126,16 @@ class Judge:
         if owners:
             return JobState("RUNNING", "Slurm does not know it, but it works", owners[0].host)
         if not self._long(note, "LOST", LOST_SECONDS):
-            return JobState("PENDING", "Slurm does not know it")
+            return JobState("PENDING", "Slurm does not know it", doubtful=True)
         text = "Slurm no longer knows it, and it left no result"
         return JobState("LOST", again=True, text=text, hint=_continue(note))
 
     def _long(self, note: Submitted, what: str, seconds: float) -> bool:
         """Whether a job has looked so for so long."""
-        now = self._clock()
-        return now - self._since.setdefault((note.id, note.name, what), now) >= seconds * self._patience
+        now, job = self._clock(), (note.id, note.name)
+        if self._since.get(job, ("", 0.0))[0] != what:
+            self._since[job] = what, now
+        return now - self._since[job][1] >= seconds * self._patience
 
     def _all_done(self, handle: Handle) -> bool:
         return all(self._store.done(key) is not None for key in handle.job.keys)

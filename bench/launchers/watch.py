@@ -9,6 +9,7 @@ No answer is not an answer: while slurmctld is away, nobody is lost.
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class Seen:
     def signal(self) -> int:
         """The signal that ended it, told by Slurm or by a shell (128 + n); 0 without one."""
         status = self.exit_status or 0
-        return status & 0x7F or max(0, (status >> 8) - 128)
+        told = (status >> 8) - 128
+        return status & 0x7F or (told if 0 < told <= signal.SIGRTMAX else 0)  # 255 is an exit code
 
     @property
     def exit_code(self) -> int:
@@ -104,7 +106,7 @@ def _squeue(ids: Sequence[str]) -> dict[str, tuple[str, Seen]]:
     """id -> (name, what is seen)."""
     layout = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
     plain = ",".join(dict.fromkeys(i.split("_")[0] for i in ids))  # of an array all tasks
-    done = command("squeue", "--noheader", "--array", "--states=all", f"--Format={layout}", f"--jobs={plain}")
+    done = command("squeue", "--noheader", "--all", "--array", "--states=all", f"--Format={layout}", f"--jobs={plain}")
     if done is None or (done.returncode and UNKNOWN_ID not in done.stderr):
         raise NoAnswer(done.stderr.strip() if done is not None else "squeue does not answer")
     found = {}

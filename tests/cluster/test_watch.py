@@ -220,3 +220,19 @@ def test_a_report_is_waited_for_then_given_up(tmp_path: Path, judge: Judge, cloc
 
 def test_before_slurm_has_answered_a_job_waits(judge: Judge) -> None:
     assert judge.state(handle("1"), note("1"), UNASKED).status == "PENDING"
+
+
+def test_a_job_that_came_back_is_patiently_watched_anew(judge: Judge, clock: Clock) -> None:
+    """Preempted twice, hours apart: the second time is not the end of the first one's patience."""
+    preempted = Seen("PREEMPTED")
+    assert judge.state(handle("1"), note("1"), preempted).active
+    judge.state(handle("1"), note("1"), Seen("RUNNING"))
+    clock.now += 10 * PREEMPTED_SECONDS
+    assert judge.state(handle("1"), note("1"), preempted).active
+    clock.now += PREEMPTED_SECONDS
+    assert not judge.state(handle("1"), note("1"), preempted).active
+
+
+@pytest.mark.parametrize(("code", "number"), [(255, 0), (137, 9), (140, 12), (3, 0)])
+def test_a_shell_tells_signals_as_exit_codes(code: int, number: int) -> None:
+    assert Seen("FAILED", exit_status=code << 8).signal == number

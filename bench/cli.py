@@ -102,6 +102,12 @@ ClusterName = Annotated[
         help="Where jobs run: local, slurm, debug (suites/_clusters), or a file of yours.",
     ),
 ]  # fmt: skip
+MaybeCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", envvar="BENCH_CLUSTER", metavar="NAME|FILE", help="Show the jobs that would be submitted there.",
+    ),
+]  # fmt: skip
 Detach = Annotated[bool, typer.Option("--detach", help="Submit everything and return; the jobs need no terminal.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: below reports/ in the store).")]
 ShowConfig = Annotated[
@@ -158,19 +164,27 @@ def plan(
     sets: Sets = None, only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     show_config: ShowConfig = False,
+    cluster: MaybeCluster = None,
 ) -> None:  # fmt: skip
-    """Show the unique stages, who shares them, what is done and what the rest will cost. Starts nothing."""
-    from bench import commands
+    """Show the unique stages, who shares them, what is done and what the rest will cost. Starts nothing.
+
+    With `--cluster slurm` also the jobs that `run --cluster slurm` would submit: which stages ride in which, who waits
+    for whom, what each asks for. It needs no Slurm.
+    """
+    from bench import cluster as clusters
+    from bench import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     if show_config:
         typer.echo(commands.config_text(loaded), nl=False)
         return
-    overview = commands.overview(loaded, store, jobs=jobs, fuse=fuse)
+    where = clusters.read(cluster) if cluster is not None else None
+    overview = commands.overview(loaded, store, jobs=jobs, fuse=fuse, cluster=where)
     if as_json:
-        typer.echo(json.dumps(overview.to_json(), indent=1))
+        typer.echo(json.dumps(upkeep.plan_json(overview, cluster), indent=1))
     else:
-        overview.print(Console())
+        words = [word for word in sys.argv[2:] if word != "--json"]
+        upkeep.plan(overview, Console(), cluster, shlex.join(["python", "-m", "bench", "run", *words]))
 
 
 @app.command()

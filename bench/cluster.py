@@ -6,6 +6,7 @@ a laptop and on a cluster; nothing of it is ever in a key.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,6 +150,14 @@ def path_of(name: str) -> Path:
     if "/" in name or name.endswith((".yaml", ".yml")):
         return Path(name)
     raise unknown("cluster", name, known, where="--cluster", hint="or the path of a file of yours: --cluster mine.yaml")
+
+
+def name_of(path: str) -> str:
+    """What a user gives to --cluster for a file: the opposite of `path_of`."""
+    file = Path(path)
+    if file.parent == CLUSTERS:
+        return file.stem
+    return os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
 
 
 def _check_stages(stages: Any, where: str) -> None:

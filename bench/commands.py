@@ -22,6 +22,7 @@ from bench import cluster as clusters
 from bench import overview as overviews
 from bench import plan as planning
 from bench import suite as suites
+from bench.cluster import Cluster
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
 from bench.key import canonical, plain
@@ -121,7 +122,7 @@ def run(
             report(suite, store_path, console, out, failed=ended)  # last: a table that is up to date tells of both
         else:
             print_table(plan, store, console)
-        for line in _what_next(ended, suite, store, again or f"python -m bench run {suite.path}"):
+        for line in _what_next(ended, plan, store, again or suite.command("run", store.root)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     finally:  # a disk that is full for a stage is so for its report
         for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
@@ -154,28 +155,42 @@ def _tracking(suite: Suite, plan: Plan, uri: str | None) -> Tracking | None:
     return Tracking(uri, suite.name, {key: planning.describe(plan, [key]) for key in plan.stages})
 
 
-def _what_next(ended: Ended, suite: Suite, store: Store, again: str) -> list[str]:
-    """What goes on without us, and how to come back to it."""
-    where = "" if str(store.root) == "store" else f" --store {shlex.quote(str(store.root))}"
-    this = f"{shlex.quote(str(suite.path))}{where}"
+def _what_next(ended: Ended, plan: Plan, store: Store, again: str) -> list[str]:
+    """What failed, what goes on without us, and how to come back to it."""
+    suite = plan.suite
     if ended.left:
         ids = [handle.id for handle in ended.left]
         shown = ", ".join([*ids[:MANY], f"{len(ids) - MANY} more"] if len(ids) > MANY else ids)
         words = [word for word in shlex.split(again) if word != "--detach"]
+        many = "1 job in the queue goes" if len(ids) == 1 else f"{len(ids)} jobs in the queue go"
         return [
-            f"{len(ids)} job{'s' * (len(ids) > 1)} in the queue go on without this terminal: {shown}",
-            f"  how they are: python -m bench status {this}",
-            f"  stop them:    python -m bench stop {this}",
+            f"{many} on without this terminal: {shown}",
+            f"  how they are: {suite.command('status', store.root)}",
+            f"  stop them:    {suite.command('stop', store.root)}",
             f"  watch, submit again what was killed, and print the table: {shlex.join(words)}",
         ]
-    return [f"saved. Continue: {again}"] if ended.interrupted else []
+    lines = []
+    if ended.failed:
+        labels = planning.labels(plan, list(ended.failed))
+        shown = ", ".join([*labels[:MANY], f"{len(labels) - MANY} more"] if len(labels) > MANY else labels)
+        lines += [
+            f"failed: {shown} ({len(labels)} of {len(plan.suite.rows)} rows)",
+            f"  what was said: {suite.command('logs', store.root, labels[0])}",
+            f"  try again:     {again}",
+        ]
+    return [*lines, f"saved. Continue: {again}"] if ended.interrupted else lines
 
 
-def overview(suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True) -> Overview:
+def overview(
+    suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True, cluster: Cluster | None = None
+) -> Overview:
     """What `plan` and `status` show; on a machine without the GPUs that jobs use the slots are not known."""
     slots = jobs
-    with contextlib.suppress(UserError):  # a login node; `run` refuses there
-        slots = Slots(suite.sections.machine, jobs).count
+    if cluster is not None and cluster.kind == "slurm":
+        slots = min(jobs or cluster.array_parallelism, cluster.array_parallelism)
+    else:
+        with contextlib.suppress(UserError):  # a login node; `run` refuses there
+            slots = Slots(suite.sections.machine, jobs).count
     return overviews.compare(planning.make(suite), Store(store_path), slots, fuse=fuse)
 
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from bench import cluster as clusters
 from bench import orders, submitted
 from bench import plan as planning
 from bench.launchers.slurm import cancel
@@ -56,7 +56,7 @@ def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
     if not wanted:
         return told
     orders.give(store.root, "stop", wanted)
-    told.jobs = _alive(submitted.of(store.root, wanted))
+    told.jobs = alive(submitted.of(store.root, wanted))
     in_jobs = {key for job in told.jobs for key in job.keys}
     cancel([job.id for job in told.jobs])
     for key in wanted:
@@ -71,7 +71,7 @@ def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
     return told
 
 
-def _alive(notes: list[Submitted]) -> list[Submitted]:
+def alive(notes: list[Submitted]) -> list[Submitted]:
     """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's."""
     if not notes or shutil.which("squeue") is None:
         return []
@@ -109,10 +109,10 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
             _say(console, f"{state}: {name_of(plan, key)}")
         time.sleep(LOOK_SECONDS if left else 0)
     for key in left:
-        _say(console, f"still saving: {name_of(plan, key)}; see: python -m bench status")
+        _say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
     if not (told.here or told.jobs or told.away):
         _say(console, "nothing of it runs here; a run at work starts nothing more of it")
-    _say(console, f"continue: {_run(plan, store)}")
+    _say(console, f"continue: {plan.suite.command('run', store.root, *_cluster_of(told.jobs))}")
 
 
 def _at_work(store: Store, key: str, info: LeaseInfo) -> bool:
@@ -150,15 +150,16 @@ def show_retry(plan: Plan, store: Store, keys: Collection[str], console: Console
         _say(console, f"forgotten: ... and {len(found) - LINES} more")
     if not found:
         _say(console, "no failure is noted; what was killed or lost continues by itself with the next run")
-    rows = planning.describe(plan, list(found))
+    again = plan.suite.command("run", store.root, *_cluster_of(submitted.of(store.root, keys, ended=True)))
     if found:
-        _say(console, f"{len(found)} stages of {rows} are tried again: a run at work does so at once, else")
-    _say(console, f"  {_run(plan, store)}")
+        count = "1 stage" if len(found) == 1 else f"{len(found)} stages"
+        _say(console, f"{count} of {planning.describe(plan, list(found))}: a run at work tries again at once; else")
+    _say(console, f"  {again}")
 
 
-def _run(plan: Plan, store: Store) -> str:
-    where = [] if str(store.root) == "store" else ["--store", str(store.root)]
-    return shlex.join(["python", "-m", "bench", "run", str(plan.suite.path), *where])
+def _cluster_of(jobs: Sequence[Submitted]) -> tuple[str, ...]:
+    """The option that continues where the newest of these jobs was."""
+    return ("--cluster", clusters.name_of(jobs[-1].cluster)) if jobs and jobs[-1].cluster else ()
 
 
 def _say(console: Console, text: str) -> None:

@@ -24,8 +24,8 @@ from bench.orders import Orders
 from bench.plan import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.run.work import quiet_threads
-from bench.stage import walk
 from bench.store import Store
+from bench.submission import Waits
 
 TURN_SECONDS = 0.5
 
@@ -138,7 +138,7 @@ class _Loop:
         self.estimate = planning.learned(plan, store)
         self.progress = Progress(plan, set(), [], {}, set(), launcher.slots)
         self.to_submit = True  # whether jobs are left that could be submitted now
-        self._known_below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
+        self._waits = Waits(plan)
         self._tries: Counter[str] = Counter()  # in a row, without progress
         self._steps: dict[str, int] = {}  # key -> the newest checkpoint when it was last ended
         self._rests: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
@@ -239,23 +239,11 @@ class _Loop:
         maker = {key: h for h in sound for key in h.job.keys}
         found = []
         for job in jobs:
-            needed = self._below(job) - p.done
+            needed = self._waits.below(job) - p.done
             if needed <= set(maker):
-                found.append((job, self._direct({maker[key] for key in needed})))
+                direct = self._waits.direct({maker[key]: maker[key].job for key in needed})
+                found.append((job, tuple(sorted(direct, key=lambda handle: handle.id))))
         return found
-
-    def _below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from outside, and what that is made from (see bench.plan.ready)."""
-        if job.units not in self._known_below:
-            inputs = (source for key in job.keys for source in self.plan.stages[key].inputs.values())
-            self._known_below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)
-        return self._known_below[job.units]
-
-    def _direct(self, handles: set[Handle]) -> tuple[Handle, ...]:
-        """Without those that another one of them waits for anyway."""
-        below = {h: self._below(h.job) for h in handles}
-        needless = {h for h in handles if any(below[other].intersection(h.job.keys) for other in handles - {h})}
-        return tuple(sorted(handles - needless, key=lambda h: h.id))
 
     # -- what ended
 

@@ -89,9 +89,10 @@ class Overview:
         stages = f"{len(p.stages)} stages ({p.unshared} unshared), {done} done"
         head = f"{p.suite.name}: {rows} rows x {seeds} seed{'s' * (seeds > 1)} -> {stages}"
         if missing:
-            slots = "slots unknown (no GPU here)" if self.slots is None else f"{self.slots} process"
-            slots += "es" * (self.slots is not None and self.slots > 1)
-            wall = "" if self.slots is None else f"{estimate_text(self.wall)} on "
+            slots = "slots unknown (no GPU here)" if self.slots is None else f"{self.slots} job"
+            slots += "s" * (self.slots is not None and self.slots > 1)
+            wall = "" if self.slots is None else f"{estimate_text(self.wall)} with "
+            slots += " at a time" * (self.slots is not None)
             head += f"; {wall}{slots}, critical path {critical_text(p, missing, self.estimate)}"
         return head
 
@@ -160,9 +161,6 @@ class Overview:
             console.print(escape(line), highlight=False, soft_wrap=True)
         groups = self.alike()
         console.print(self._table(groups) if len(groups) <= LINES else self.by_kind())
-        console.print(
-            "start it: python -m bench run", escape(str(self.plan.suite.path)), highlight=False, soft_wrap=True
-        )
 
     def _table(self, groups: Sequence[Sequence[str]]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -302,7 +300,7 @@ def find(plan: Plan, word: str) -> Stage:
         what,
         where=str(plan.suite.path),
         allowed="a key's first digits, or a row's label",
-        hint="see: python -m bench plan",
+        hint=f"see: python -m bench plan {plan.suite.path}",
     )
 
 

@@ -148,7 +148,8 @@ class Display:
         return Text("  ".join(parts))
 
     def _footer(self, progress: Progress) -> Text:
-        missing = {key for key in self._plan.stages if key not in progress.done}
+        lost = self._lost(progress)
+        missing = {key for key in self._plan.stages if key not in progress.done and key not in lost}
         total = len(self._plan.stages)
         if missing != self._missing:  # to lay out ten thousand stages takes longer than a turn
             self._missing = missing
@@ -157,7 +158,18 @@ class Display:
         stop = "  stopping: saving" if progress.stopping else ""
         stop += f"  jobs: {progress.queue}" if progress.queue else ""
         elapsed = clock(time.monotonic() - self._begun)
-        return Text(f"{total - len(missing)}/{total} stages  {elapsed}{about}{stop}", style="dim")
+        failed = f", {len(lost)} failed or waiting for one that did" if lost else ""
+        count = total - len(missing) - len(lost)
+        return Text(f"{count}/{total} stages{failed}  {elapsed}{about}{stop}", style="dim")
+
+    def _lost(self, progress: Progress) -> set[str]:
+        """What failed, and what is made from it: this run does not make them any more."""
+        lost = set(progress.failed)
+        if lost:
+            for key, stage in self._plan.stages.items():  # inputs come before consumers
+                if key not in progress.done and any(source.key in lost for source in stage.inputs.values()):
+                    lost.add(key)
+        return lost
 
     def _plain(self, active: list[tuple[str, int]], progress: Progress) -> None:
         now = time.monotonic()

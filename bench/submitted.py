@@ -8,7 +8,7 @@ name in Slurm and holds a random token: a later job that was given the same id h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from bench.disk import make_folder, read_json, write_json
 
 FOLDER = "submitted"
+BEGUN = "begun"  # below it: submissions whose ids are not known yet
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Submitted:
         asked: resources, see bench.cluster.Resources.
         snapshot: folder of the code that it runs.
         ended: how it ended, once somebody has seen that; "" while it may live.
+        cluster: the file of its cluster, absolute.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Submitted:
     asked: Mapping[str, Any] = field(default_factory=dict)
     snapshot: str = ""
     ended: str = ""
+    cluster: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -70,6 +73,26 @@ def write(root: Path, job: Submitted) -> None:
     write_json(folder(root) / f"{job.id}.json", asdict(job))
 
 
+def begin(root: Path, jobs: Sequence[Submitted]) -> Path:
+    """Note jobs that are about to be submitted under one name, without ids, in the order of their array: should the
+    driver be killed now, the next one finds them by their name. Returns the file, which is to go afterwards.
+
+    Raises:
+        UserError: the disk refuses it.
+    """
+    path = folder(root) / BEGUN / f"{jobs[0].name}.json"
+    make_folder(path.parent)
+    write_json(path, [asdict(job) for job in jobs])
+    return path
+
+
+def begun(root: Path) -> dict[Path, list[Submitted]]:
+    """What `begin` has noted and nobody has finished, by file."""
+    found = {path: read_json(path) for path in (folder(root) / BEGUN).glob("*.json")}
+    jobs = {path: [_parsed(job) for job in value] for path, value in found.items() if isinstance(value, list)}
+    return {path: [job for job in known if job is not None] for path, known in jobs.items() if all(known)}
+
+
 def end(root: Path, job: Submitted, status: str) -> None:
     """Note that a job has ended, unless its id has been given to another one since."""
     known = read(root, job.id)
@@ -79,7 +102,10 @@ def end(root: Path, job: Submitted, status: str) -> None:
 
 def read(root: Path, job_id: str) -> Submitted | None:
     """The note of one job; None without one."""
-    found = read_json(folder(root) / f"{job_id}.json")
+    return _parsed(read_json(folder(root) / f"{job_id}.json"))
+
+
+def _parsed(found: object) -> Submitted | None:
     if not isinstance(found, dict):
         return None
     names = {f.name for f in fields(Submitted)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -88,7 +89,17 @@ class Suite:
     notes: tuple[str, ...] = ()
     methods_path: tuple[Path, ...] = ()
     set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
-    changed: bool = False  # options of the command line make it another table than the file's
+    options: tuple[str, ...] = ()  # of the command line, that make it another table than the file's
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is another table than the file's."""
+        return bool(self.options)
+
+    def command(self, verb: str, store: Path, *more: str) -> str:
+        """What a user types to do something with this very table in a store."""
+        where = [] if str(store) == "store" else ["--store", str(store)]
+        return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *self.options, *more])
 
     def of(self, row: Row) -> Suite:
         """The suite as a row sees it: on the row's own data, where it brings some."""
@@ -277,8 +288,12 @@ def load(
     kept_rows = _only(checked, only, document)
     kept_labels = {row.label for row in kept_rows}
     others = tuple(row for row in checked if row.label not in kept_labels)
-    changed = any([preset, data, sets, only, seeds])
-    return Suite(path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, changed)
+    words = {"--preset": preset, "--data": data, "--only": ",".join(only), "--seeds": ",".join(map(str, seeds))}
+    options = [word for name, value in words.items() if value for word in (name, value)]
+    options += [word for text in sets for word in ("--set", text)]
+    return Suite(
+        path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, tuple(options)
+    )
 
 
 def preset_named(name: str, where: str) -> dict[str, Any]:

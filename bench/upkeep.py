@@ -1,5 +1,5 @@
-"""What `status`, `logs`, `stop`, `retry` and `gc` do with their arguments. Separate from commands.py, which is about
-what is run and reported: these look after what is at work, and after the store.
+"""What `plan`, `status`, `logs`, `stop`, `retry` and `gc` do with their arguments. Separate from commands.py, which is
+about what is run and reported: these look at what there is to do, after what is at work, and after the store.
 """
 
 from __future__ import annotations
@@ -10,15 +10,48 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import control
+from bench import cluster as clusters
+from bench import control, submission, submitted
 from bench import gc as waste
 from bench import logs as files
 from bench import overview as overviews
 from bench import plan as planning
 from bench import status as standings
+from bench.cluster import Cluster
 from bench.commands import overview
+from bench.overview import Overview
 from bench.store import Store
+from bench.submission import Submissions
 from bench.suite import Suite
+
+
+def plan(view: Overview, console: Console, cluster: str | None, start: str) -> None:
+    """`bench plan`; `start`: the command that runs it."""
+    view.print(console)
+    if cluster is not None and view.missing:
+        settings = clusters.read(cluster)
+        submission.show(view.plan, submissions(view, settings), settings, cluster, console)
+    told = f"start it: {start}" if view.missing else f"nothing to do; the table: {start}"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def plan_json(view: Overview, cluster: str | None) -> dict[str, Any]:
+    """What `plan --json` prints; with a cluster, what would be submitted as well."""
+    if cluster is None:
+        return view.to_json()
+    found = submissions(view, clusters.read(cluster))
+    return view.to_json() | {"cluster": cluster, "submissions": submission.to_json(found)}
+
+
+def submissions(view: Overview, cluster: Cluster) -> Submissions:
+    """The jobs that `run --cluster` would submit now."""
+    notes = submitted.of(view.store.root, view.missing) if cluster.kind == "slurm" else []
+    queued = control.alive(notes)
+    made_by = {key: note.id for note in queued for key in note.keys}
+    done = view.plan.stages.keys() - view.missing
+    mine = {key for key in view.missing if key not in made_by and view.states[key] != "running"}
+    jobs = planning.jobs(view.plan, mine, view.estimate, fuse=view.fuse, done=done, made_by=made_by)
+    return submission.submissions(view.plan, cluster, jobs, done, queued)
 
 
 def status(suite: Suite, store_path: Path, console: Console, *, fuse: bool = True, watch: bool = False) -> None:

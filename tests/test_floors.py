@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("suite", "store", "trunk"),  # F2
     ("cost",),
     ("plan", "detection*", "evaluation*", "track"),  # F3: a job may bring its curves to a server itself
-    ("data*", "forecast"),
+    ("data*", "forecast", "submission"),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
     ("launchers*",),

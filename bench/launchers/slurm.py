@@ -23,8 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import snapshot, submitted
-from bench.cluster import Cluster, Resources, joined
+from bench import snapshot, submission, submitted
+from bench.cluster import Cluster, Resources
 from bench.errors import UserError
 from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState
@@ -88,17 +88,8 @@ class Slurm:
         refuse.check(self._cluster, self._where, wanted)
 
     def needs(self, job: JobPlan) -> Resources:
-        """What a job asks for: the most of what its stages do. A shared stage is its first row's."""
-        rows = {row.label: row.cluster for row in self._plan.suite.rows}
-        found = []
-        for key in job.keys:
-            stage = self._plan.stages[key]
-            label = next(iter(self._plan.needed_by.get(key, ())), "")
-            found.append(self._cluster.of({stage.kind}, rows.get(label)))
-        asked = joined(found)
-        trains = any(self._plan.stages[key].kind == "train" for key in job.keys)
-        tasks = max(asked.tasks, self._plan.suite.sections.machine.tasks) if trains else 1  # they train together
-        return asked.model_copy(update={"tasks": tasks})
+        """What a job asks for."""
+        return submission.needs(self._plan, self._cluster, job)
 
     # -- submitting
 
@@ -161,6 +152,7 @@ class Slurm:
                 note = Submitted(
                     str(one.job_id), name, self._suite, job.units, time.time(), host(), str(one.paths.stderr),
                     str(report), tuple(handle.id for handle in after), asked.model_dump(mode="json"), str(self._code),
+                    cluster=str(Path(self._where).resolve()),
                 )  # fmt: skip
                 submitted.write(self._root, note)
                 handles.append(self._handle(note, set(note.keys)))

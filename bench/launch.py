@@ -87,7 +87,7 @@ def launcher_for(cluster: Cluster, where: str, plan: Plan, store: Store, limit: 
         return Slurm(plan, store, cluster, where, limit)
     if cluster.kind == "debug":
         return Debug(store, machine, cluster)
-    return Local(store, Slots(machine, limit), cluster)
+    return Local(plan, store, Slots(machine, limit), cluster)
 
 
 def run(

@@ -20,10 +20,11 @@ from typing import Any
 
 from bench.cluster import Cluster
 from bench.errors import UserError
+from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState
 from bench.launchers.private import interrupts_held_back, job_folder, on_tasks, told
 from bench.lease import machine
-from bench.plan import JobPlan
+from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
@@ -34,7 +35,10 @@ A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local jo
 
 @dataclass
 class Slots:
-    """How many processes this machine takes: one a GPU where jobs use GPUs, else the cores divided by threads."""
+    """How many processes this machine takes: one a GPU where jobs use GPUs, else the cores divided by threads.
+
+    `limit`: jobs at a time (--jobs), of `machine.tasks` processes each.
+    """
 
     machine: Machine
     limit: int | None = None
@@ -47,11 +51,16 @@ class Slots:
             raise UserError(
                 "no GPU on this machine", where="machine.device", allowed="auto, cpu", hint="--set machine.device=cpu"
             )
+        if self.gpus and self.machine.tasks > len(self.gpus):
+            raise UserError(
+                f"{self.machine.tasks} processes want a GPU each, and this machine has {len(self.gpus)}",
+                where="machine.tasks", allowed=f"up to {len(self.gpus)}", hint="or --set machine.device=cpu",
+            )  # fmt: skip
 
     @property
     def count(self) -> int:
         here = len(self.gpus) or max(1, len(os.sched_getaffinity(0)) // self.machine.threads)
-        return min(here, self.limit) if self.limit else here
+        return min(here, self.limit * self.machine.tasks) if self.limit else here
 
 
 def visible_gpus() -> list[int]:
@@ -71,8 +80,8 @@ class Local:
 
     chains = survives = False
 
-    def __init__(self, store: Store, slots: Slots, cluster: Cluster) -> None:
-        self._store, self._slots = store, slots
+    def __init__(self, plan: Plan, store: Store, slots: Slots, cluster: Cluster) -> None:
+        self._plan, self._store, self._slots = plan, store, slots
         self.max_retries, self.pause_s = cluster.max_retries, cluster.pause_s
         self.tracking: Tracking | None = None
         self._at_work: dict[Handle, tuple[Any, list[int]]] = {}  # submitit's job, its slots
@@ -87,9 +96,12 @@ class Local:
 
     def check(self, jobs: Sequence[JobPlan]) -> None:
         """`Slots` has looked at the machine."""
+        for key in (key for job in jobs for key in job.keys):
+            refuse.together(self._plan.stages[key], self._slots.machine.tasks)
 
     def room(self) -> int:
-        return len(self._free())
+        limit = self._slots.limit
+        return len(self._free()) if limit is None else max(0, min(len(self._free()), limit - len(self._at_work)))
 
     def _free(self) -> list[int]:
         taken = {slot for _, slots in self._at_work.values() for slot in slots}
@@ -107,7 +119,7 @@ class Local:
         for job in jobs:
             machine = on_tasks(self._slots.machine, job, self._store)
             slots = self._free()[: min(machine.tasks, self._slots.count)]
-            if len(slots) == min(machine.tasks, self._slots.count):
+            if self.room() and len(slots) == min(machine.tasks, self._slots.count):
                 handles.append(self._submit(job, machine, slots))
         return handles
 

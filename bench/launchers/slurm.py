@@ -77,7 +77,8 @@ class Slurm:
 
     def check(self, jobs: Sequence[JobPlan]) -> None:
         """Refuse what Slurm would refuse."""
-        wanted = list({str(asked): asked for asked in map(self.needs, jobs)}.values())
+        needs = [self.needs(job) for job in jobs]
+        wanted = list({str(asked): asked for asked in needs}.values())
         machine = self._plan.suite.sections.machine
         if machine.scope == "device" and any(asked.tasks not in (1, machine.tasks) for asked in wanted):
             hint = "leave tasks out there: with machine.scope=device it is part of the experiment"
@@ -85,6 +86,15 @@ class Slurm:
         if machine.device == "cuda" and not any(asked.gpus for asked in wanted):
             hint = "set gpus: 1 there, or --set machine.device=auto"
             raise UserError("machine.device is cuda, but no job asks for a GPU", where=f"{self._where} gpus", hint=hint)
+        short = next((asked for asked in wanted if 0 < asked.gpus < asked.tasks), None)
+        if short is not None and machine.device != "cpu":
+            raise UserError(
+                f"{short.tasks} processes want a GPU each, and the job asks for {short.gpus}",
+                where=f"{self._where} gpus", allowed=f"gpus: {short.tasks}, or tasks: {short.gpus}",
+            )  # fmt: skip
+        for job, asked in zip(jobs, needs, strict=True):
+            for key in job.keys:
+                refuse.together(self._plan.stages[key], asked.tasks)
         refuse.check(self._cluster, self._where, wanted)
 
     def needs(self, job: JobPlan) -> Resources:

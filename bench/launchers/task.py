@@ -46,4 +46,4 @@ def read_report(path: Path) -> Mapping[str, Outcome] | None:
     found = read_json(path)
     if not isinstance(found, dict):
         return None
-    return {key: Outcome(o["state"], o["message"], int(o["code"])) for key, o in found.items()}
+    return {key: Outcome(o["state"], o["message"], int(o["code"]), bool(o.get("again"))) for key, o in found.items()}

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from bench.detection.contract import Taps, Targets, TrainOutput, identity_all_reduce
-from bench.errors import StageError, UserError
-from bench.run.world import World
+from bench.errors import StageError
+from bench.run.world import World, refusal_of_live_norm
 
 # Elements of a bucket of gradients: 32 MB of float32, a copy of which is all that summing costs in memory.
 _BUCKET = 8 * 2**20
@@ -40,21 +40,14 @@ class _Told:
 
 
 def refuse_live_norm(modules: Iterable[nn.Module], world: World) -> None:
-    """Refuse a batch norm that learns: its statistics would be those of one process's share.
-
-    torch's SyncBatchNorm would have those of the whole batch, but on a GPU alone: a laptop could then not repeat what a
-    cluster has trained.
+    """Refuse a batch norm that learns, wherever it is: in a classifier of one's own, say.
 
     Raises:
         UserError: there is one, and more than one process.
     """
     live = any(isinstance(m, _NormBase) and m.training for module in modules for m in module.modules())
     if world.size > 1 and live:
-        raise UserError(
-            f"batch norm over {world.size} processes would normalise by the statistics of a share of the batch",
-            where="detector.norm: batch", allowed="group or frozen with several processes",
-            hint="--set detector.norm=group, or --set machine.tasks=1",
-        )  # fmt: skip
+        raise refusal_of_live_norm(world.size)
 
 
 def reduction(world: World, scope: str) -> Callable[[Tensor], Tensor]:

@@ -29,7 +29,7 @@ from bench.run.curves import Curves, Tracking
 from bench.run.follow import follow, told_of
 from bench.run.requeue import Requeue, is_first_process, put_back, time_is_up
 from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
-from bench.run.world import SINGLE, World, joined
+from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
 from bench.store import Attempt, Store
 
@@ -38,11 +38,12 @@ TOGETHER = ("train", "predict")  # kinds whose `run` takes several stages and gi
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended in a job."""
+    """How a stage ended in a job. `again`: it failed by no fault of its own (a process of the job was killed)."""
 
     state: Literal["done", "busy", "waiting", "failed", "stopped"]
     message: str = ""
     code: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Job:
                 world = stack.enter_context(joined(self.machine.tasks, lambda: device_of(self.machine)))
             except UserError as error:  # the processes of this job did not come together
                 keys = (key for unit in self.units for key in unit)
-                return dict.fromkeys(keys, Outcome("failed", str(error), error.exit_code))
+                return dict.fromkeys(keys, Outcome("failed", str(error), error.exit_code, isinstance(error, Gone)))
             if not world.first:
                 follow(world, store, self.machine, stop)
                 return {}
@@ -298,6 +299,11 @@ def _told(error: Exception, folder: Path) -> Exception:
 def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
     if attempt.lease is not None and attempt.lease.lost:  # we slept; whoever took over may have tidied up under us
         return Outcome("done") if store.done(attempt.key) else Outcome("busy", "another run has taken it over")
+    error = memory.explained(error)
+    if isinstance(error, Gone):  # as if this process had been killed as well: the stage has no failure
+        with contextlib.suppress(UserError):
+            attempt.events.write("end", status="KILLED", error=str(error))
+        return Outcome("failed", str(error), error.exit_code, again=True)
     code = error.exit_code if isinstance(error, UserError) else 1
     if isinstance(error, UserError):
         message = str(error)

@@ -5,11 +5,17 @@ sizes the next job with it: `mem_gb` of a cluster, pictures of a batch on a card
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 import sys
 from pathlib import Path
 from typing import Any
 
+from bench.errors import StageError
+
+# Of a card: the CUDA runtime, cuBLAS and cuDNN; of the host: torch's CPU allocator. torch's own class is asked first.
+_CARD = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_HOST = ("can't allocate memory", "not enough memory")
 _PROCESS = Path("/proc/self")
 
 
@@ -30,6 +36,28 @@ def peak() -> dict[str, float]:
     if cuda is not None:
         found["gpu_mb"] = round(cuda.max_memory_allocated() / 1e6, 1)
     return found
+
+
+def explained(error: Exception) -> Exception:
+    """What stands for too little memory as an error that says what to lower; any other error as it is.
+
+    It is a StageError, and so not tried again: the same stage would need as much the next time.
+    """
+    text = str(error)
+    torch = sys.modules.get("torch")
+    ours = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    if ours or (isinstance(error, RuntimeError) and any(word in text for word in _CARD)):
+        sizes = ", ".join(re.findall(r"[Tt]ried to allocate [\d.]+ \w+|total capacity of [\d.]+ \w+", text))
+        return StageError(
+            f"the GPU has too little memory ({sizes or text.splitlines()[0][:200]})",
+            hint="the same result for less on a card: more processes and GPUs (tasks, gpus), fewer heads in one pass "
+            "(--no-fuse), nobody else on it; another result: schedule.batch, test.batch, input.min_size, "
+            "machine.precision=bfloat16",
+        )  # fmt: skip
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in text for word in _HOST)):
+        what = f"too little memory on this host ({text.splitlines()[0][:200]})" if text else "too little memory"
+        return StageError(what, hint="raise mem_gb of the cluster, or run fewer jobs at a time (--jobs)")
+    return error
 
 
 def _resident() -> int:

@@ -36,7 +36,7 @@ from bench.run.model import (
     state_of,
 )
 from bench.run.work import Stopped, Work, device_of
-from bench.run.world import World, portable
+from bench.run.world import World, portable, refuse_shares
 
 DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this nothing is learned
 CURVE_POINTS = 90  # points of a training curve
@@ -367,6 +367,7 @@ def _scope(work: Work) -> str:
             f"a loss of each of {processes} processes alone is to be trained, by {work.world.size}",
             where="machine.scope: device", allowed=f"{processes} processes (machine.tasks)",
         )  # fmt: skip
+    refuse_shares(int(work.spec["schedule"]["batch"]), processes, alone=True)
     return "device"
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StageError, UserError
+from bench.run import memory
 
 # (rank, processes, rank on this host): torchrun and mpirun wrappers; submitit on one machine; a step of Slurm.
 _NAMES = (
@@ -33,6 +34,10 @@ _PORTS = range(20000, 32000)
 _GATHER = datetime.timedelta(minutes=10)
 # The others wait while the first predicts or evaluates, for hours. One that dies closes its sockets, which is seen.
 _PATIENCE = datetime.timedelta(days=365)
+
+
+class Gone(StageError):
+    """Another process of the job died, or never came: no fault of the stage's, so that another try may do better."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,7 @@ class World:
         Raises:
             UserError: fewer pictures than processes.
         """
-        if batch < self.size:
-            raise UserError(
-                f"a batch of {batch} pictures has no work for {self.size} processes", where="schedule.batch",
-                allowed=f"at least {self.size}, or fewer processes",
-            )  # fmt: skip
+        refuse_shares(batch, self.size)
         return batch * self.rank // self.size, batch * (self.rank + 1) // self.size
 
     def exchange(self, value: Any = None, error: Exception | None = None) -> list[Any]:
@@ -112,21 +113,38 @@ class World:
             yield
         except Exception as error:
             if self.size > 1 and not self._parted:
-                with contextlib.suppress(Exception):  # the others have been told, or are gone; ours is what counts
-                    self.exchange(error=error)
+                self._tell_error(error)
             raise
+
+    def _tell_error(self, error: Exception) -> None:
+        """Say what went wrong here.
+
+        Raises:
+            Gone: nobody hears it, and our error is but what a broken connection looks like within a sum of tensors.
+        """
+        try:
+            self.exchange(error=error)
+        except Gone as gone:
+            if isinstance(error, RuntimeError) and memory.explained(error) is error:
+                raise gone from error
+        except Exception:  # the others have been told; ours is what counts
+            return
 
     def tell(self, value: Any) -> None:
         """Of the first process: what the others `hear`.
 
         Raises:
-            StageError: another process has gone.
+            Gone: another process has.
         """
         if self.size > 1:
             self._broadcast([value])
 
     def hear(self) -> Any:
-        """Of the others: what the first one tells next; waits for it."""
+        """Of the others: what the first one tells next; waits for it.
+
+        Raises:
+            Gone: the first one has.
+        """
         box: list[Any] = [None]
         self._broadcast(box)
         return box[0]
@@ -152,7 +170,8 @@ def joined(tasks: int, device_of: Callable[[], str]) -> Iterator[World]:
         device_of: gives "cpu" or "cuda"; of several GPUs that a process sees it takes that of its rank on the host.
 
     Raises:
-        UserError: this process does not know its place among so many, or the others did not come.
+        UserError: this process does not know its place among so many.
+        Gone: the others did not come.
     """
     if tasks == 1:
         yield SINGLE
@@ -173,12 +192,44 @@ def joined(tasks: int, device_of: Callable[[], str]) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         what = f"the processes of this job did not find one another at {place.address}:{place.port}"
         hint = "set MASTER_ADDR and MASTER_PORT to where rank 0 can listen; GLOO_SOCKET_IFNAME names the network"
-        raise UserError(f"{what} ({str(error).splitlines()[0]})", where=where, hint=hint) from error
+        raise Gone(f"{what} ({str(error).splitlines()[0]})", where=where, hint=hint) from error
     try:
         yield World(place.rank, place.size, talk)
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def refuse_shares(batch: int, tasks: int, *, alone: bool = False) -> None:
+    """Refuse a batch that so many processes cannot share. They need no equal shares, since losses are divided by what
+    all of them count; `alone` (machine.scope: device) they do: every process's mean would count as much as the others'.
+
+    Raises:
+        UserError: fewer pictures than processes, or unequal shares where they must be equal.
+    """
+    if batch < tasks:
+        raise UserError(
+            f"a batch of {batch} pictures has no work for {tasks} processes", where="schedule.batch",
+            allowed=f"at least {tasks}, or fewer processes",
+        )  # fmt: skip
+    if alone and batch % tasks:
+        raise UserError(
+            f"a batch of {batch} pictures has no equal shares for {tasks} processes, and with machine.scope=device the "
+            "mean of each counts as much", where="schedule.batch", allowed=f"a multiple of {tasks}",
+        )  # fmt: skip
+
+
+def refusal_of_live_norm(tasks: int) -> UserError:
+    """A batch norm that learns would have the statistics of one process's share.
+
+    torch's SyncBatchNorm would have those of the whole batch, but on a GPU alone: a laptop could then not repeat what a
+    cluster has trained.
+    """
+    return UserError(
+        f"batch norm over {tasks} processes would normalise by the statistics of a share of the batch",
+        where="detector.norm: batch", allowed="group or frozen with several processes",
+        hint="--set detector.norm=group, or --set machine.tasks=1",
+    )  # fmt: skip
 
 
 def place_of(environment: Mapping[str, str], tasks: int) -> Place:
@@ -230,16 +281,17 @@ def portable(error: Exception | None, world: World) -> UserError | None:
     """An error that another process can raise: users' errors as they are, others with the place they come from."""
     if error is None:
         return None
+    error = memory.explained(error)
     if isinstance(error, UserError):
-        kind = StageError if error.exit_code == StageError.exit_code else UserError
+        kind = next(kind for kind in (Gone, StageError, UserError) if isinstance(error, kind))
         return kind(error.what, where=error.where, allowed=error.allowed, hint=error.hint)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return StageError(f"{type(error).__name__}: {error}{place}", where=f"process {world.rank} of {world.size}")
 
 
-def _gone(world: World) -> StageError:
-    return StageError(
+def _gone(world: World) -> Gone:
+    return Gone(
         "another process of this job has gone: killed, out of memory, or its node is lost",
         where=f"process {world.rank} of {world.size}", hint="run the same command again: it continues",
     )  # fmt: skip

@@ -35,12 +35,10 @@ from tiny_suite import (
 )
 
 from bench import plan as planning
-from bench.errors import UserError
 from bench.events import read_events
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS
-from bench.run.world import World, place_of
 from bench.store import Store
 from bench.suite import Suite
 
@@ -210,6 +208,19 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     check_weights(root, data.parent / "alone", key)
 
 
+def test_several_go_on_where_one_stopped(
+    data: Path, suite: Suite, plan: Plan, alone: Processes, tmp_path: Path
+) -> None:
+    key, root = key_of(plan, "baseline"), fresh(data, plan, tmp_path / "store")
+    assert Processes(root, suite, [[key]], 1, stop={0: 10}).outcomes()[key][0] == "stopped"
+    assert trained_steps(plan, root, key) == 8
+    together = Processes(root, suite, [[key]], 2)
+    assert together.outcomes() == {key: ["done", "", 0]}
+    assert [len(part) for part in together.steps()] == [STEPS - 8] * 2
+    check_losses(root, data.parent / "alone", key, STEPS)
+    check_weights(root, data.parent / "alone", key)
+
+
 def test_batch_norm_that_learns_is_refused(smoke: Undisturbed, tmp_path: Path) -> None:
     key = key_of(smoke.plan, "baseline")
     root = copied(smoke.root, tmp_path / "store", {smoke.plan.stages[key].inputs["train"].key})
@@ -232,9 +243,28 @@ def test_when_one_is_killed_the_others_end_and_several_go_on(
     state, message, code = together.outcomes()[key]
     assert (state, code) == ("failed", 1)
     assert "another process of this job has gone" in message
+    assert Store(root).failure(key) is None, "it is no fault of the stage's"
+    ends = [event for event in read_events(Store(root).attempts(key)[0] / "events.jsonl")[0] if event["event"] == "end"]
+    assert [event["status"] for event in ends] == ["KILLED"]
     assert Store(root).running(key) is None
     assert Processes(root, suite, [[key]], 2).outcomes() == {key: ["done", "", 0]}
     check_weights(root, data.parent / "alone", key)
+
+
+def test_processes_that_do_not_meet_are_tried_again(
+    data: Path, suite: Suite, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program has the port; another job has another one."""
+    key, root = key_of(plan, "baseline"), fresh(data, plan, tmp_path / "store")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        here = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in here.items():
+            monkeypatch.setenv(name, value)
+        outcome = work(root, tiny(*OF_GROUPS, "machine.tasks=2"), (key,))[key]
+    assert (outcome.state, outcome.again) == ("failed", True)
+    assert "the processes of this job did not find one another at 127.0.0.1" in outcome.message
 
 
 PART = '''
@@ -350,40 +380,16 @@ def test_a_job_of_several_that_was_started_as_one(smoke: Undisturbed, tmp_path: 
     assert not (tmp_path / "store").exists()
 
 
-SLURM = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "17"}
-
-
-def test_places() -> None:
-    """As torchrun, submitit on one machine and a step of Slurm tell them."""
-    torchrun = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "29500"}
-    place = place_of({**SLURM, **torchrun}, 4)
-    assert (place.rank, place.size, place.local_rank, place.address, place.port) == (2, 4, 0, "a", 29500)
-    local = {"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": "99"}
-    place = place_of({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", **local}, 2)  # within somebody's salloc
-    assert (place.rank, place.size, place.local_rank, place.address) == (1, 2, 1, "127.0.0.1")
-    place = place_of(SLURM, 4)
-    assert (place.rank, place.local_rank, place.address) == (3, 1, "127.0.0.1")
-    assert 20000 <= place.port < 32000
-    assert place_of({**SLURM, "SLURM_PROCID": "0"}, 4).port == place.port
-    assert place_of({**SLURM, "SLURM_RESTART_COUNT": "1"}, 4).port != place.port
-    two = {**SLURM, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "left,right"}
-    assert place_of(two, 4).address == "left"
-
-
-@pytest.mark.parametrize("environment", [{}, SLURM, {"RANK": "0", "WORLD_SIZE": "3"}])
-def test_no_place(environment: dict[str, str]) -> None:
-    with pytest.raises(UserError, match="2 processes are to train together, but this one was not started as one of 2"):
-        place_of(environment, 2)
-
-
-@pytest.mark.parametrize(("batch", "size"), [(16, 2), (5, 3), (7, 7), (512, 48)])
-def test_shares_are_the_batch(batch: int, size: int) -> None:
-    shares = [World(rank, size).share(batch) for rank in range(size)]
-    assert [place for first, last in shares for place in range(first, last)] == list(range(batch))
-    lengths = [last - first for first, last in shares]
-    assert max(lengths) - min(lengths) <= 1
-
-
-def test_more_processes_than_pictures() -> None:
-    with pytest.raises(UserError, match="a batch of 2 pictures has no work for 3 processes"):
-        World(0, 3).share(2)
+def test_what_cannot_be_shared_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """Not in the job, which may have waited for a day."""
+    for sets, said in (
+        (("machine.tasks=2",), "detector.norm: batch: batch norm over 2 processes"),
+        (
+            ("machine.tasks=9", "detector.norm=group"),
+            "schedule.batch: a batch of 4 pictures has no work for 9 processes",
+        ),
+    ):
+        ended = drive(tmp_path / "store", "--only", "baseline", *(w for text in sets for w in ("--set", text)))
+        assert ended.returncode == 2
+        assert said in ended.stderr
+        assert not list(tmp_path.glob("store/*/attempts"))

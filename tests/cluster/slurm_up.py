@@ -162,8 +162,8 @@ def start(folder: Path, cpus: int = 6) -> Slurm:
     own = [f"--{name}={munge}/{file}" for name, file in MUNGE_FILES.items()]
     slurm = Slurm(folder)
     _daemon("munged", [*own, "--num-threads=2"], slurm)
-    _daemon("slurmctld", ["-f", slurm.environment["SLURM_CONF"]], slurm)
-    _daemon("slurmd", ["-f", slurm.environment["SLURM_CONF"]], slurm)
+    start_daemon(slurm, "slurmctld")
+    start_daemon(slurm, "slurmd")
     end = time.monotonic() + PATIENCE_SECONDS
     while (state := slurm.command("sinfo", "-h", "-p", "debug", "-o", "%T", check=False).strip()) != "idle":
         if time.monotonic() > end:
@@ -184,19 +184,39 @@ MUNGE_FILES = {
 
 def stop(slurm: Slurm) -> None:
     """End jobs and daemons, by the pid files of this cluster alone."""
-    if _pid(slurm, "slurmctld"):
+    if daemon_pid(slurm, "slurmctld"):
         slurm.quiet()
     for name in reversed(DAEMONS):
-        pid = _pid(slurm, name)
+        pid = daemon_pid(slurm, name)
         if pid is None:
             continue
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL if name == "munged" else signal.SIGTERM)  # munged takes 4 s to end by itself
         end = time.monotonic() + 10
-        while _pid(slurm, name) is not None and time.monotonic() < end:
+        while daemon_pid(slurm, name) is not None and time.monotonic() < end:
             time.sleep(0.05)
-        if _pid(slurm, name) is not None:
+        if daemon_pid(slurm, name) is not None:
             os.kill(pid, signal.SIGKILL)
+
+
+def start_daemon(slurm: Slurm, name: str) -> None:
+    """Start slurmctld or slurmd of a cluster that has been set up.
+
+    Raises:
+        Unavailable: it does not start.
+    """
+    _daemon(name, ["-f", slurm.environment["SLURM_CONF"]], slurm)
+
+
+def daemon_pid(slurm: Slurm, name: str) -> int | None:
+    """The process of a daemon of this cluster, None where it does not run."""
+    path = slurm.folder / ("munge" if name == "munged" else "run") / f"{name}.pid"
+    with suppress(OSError, ValueError):
+        pid = int(path.read_text())
+        status = Path(f"/proc/{pid}/stat").read_text()
+        if f"({name})" in status and ") Z " not in status:
+            return pid
+    return None
 
 
 def _write_configuration(folder: Path, cpus: int) -> None:
@@ -231,16 +251,6 @@ def _daemon(name: str, words: list[str], slurm: Slurm) -> None:
 
 def _program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin")
-
-
-def _pid(slurm: Slurm, name: str) -> int | None:
-    path = slurm.folder / ("munge" if name == "munged" else "run") / f"{name}.pid"
-    with suppress(OSError, ValueError):
-        pid = int(path.read_text())
-        status = Path(f"/proc/{pid}/stat").read_text()
-        if f"({name})" in status and ") Z " not in status:
-            return pid
-    return None
 
 
 if __name__ == "__main__":

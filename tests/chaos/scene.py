@@ -1,0 +1,236 @@
+"""One run's surroundings: a store of its own, drivers, and (in Slurm) a cluster of its own. Separate from the faults,
+which are done to it, and from the checks, which look at what is left.
+
+A cluster a run, not one for all: preempting, or ending slurmd, hits every job of a cluster, and a fault counts only
+where it was meant to strike.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import psutil
+import yaml
+
+from bench import plan as planning
+from bench import submitted
+from bench.lease import LeaseInfo, process_start
+from bench.plan import Plan
+from bench.store import Store
+from bench.submitted import Submitted
+from tests.chaos.kinds import Drawn
+from tests.cluster.slurm_up import Slurm, start, stop
+from tests.tiny_suite import ROOT, arguments, drive, environment, tiny, trained_steps
+
+ROWS = "baseline,cls-retrain,re-weight-cls,tau-norm"
+# About 8 s of one core for the baseline and 1 s for the two classifiers that are trained together (0.065 s and 5 ms a
+# step, EPYC Zen 5); a checkpoint about twice a second.
+SETS = ("schedule.steps=120", "stages.classifier_only.steps=200", "schedule.checkpoint_every=8")
+OPTIONS = ("--only", ROWS, *(word for text in SETS for word in ("--set", text)))
+CLUSTER = {"kind": "slurm", "time_min": 30, "signal_delay_s": 30, "pause_s": 1, "mem_gb": 1.0}
+
+
+@cache
+def wanted() -> Plan:
+    """The plan that every run is to fulfil."""
+    return planning.make(tiny(*SETS, only=ROWS))
+
+
+def undisturbed(folder: Path) -> Path:
+    """The store of the run that nobody disturbs; made once."""
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    ended = drive(folder / "undisturbed", *OPTIONS)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder / "undisturbed"
+
+
+@dataclass
+class Scene:
+    """See the file's docstring.
+
+    Attributes:
+        drawn: what is to happen.
+        folder: of this run.
+        slurm: its cluster.
+        drivers: all that were started, oldest first; their outputs lie in driver-N.log.
+        full: whether the disk was full since the last driver began.
+    """
+
+    drawn: Drawn
+    folder: Path
+    slurm: Slurm | None = None
+    drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    full: bool = False
+    plan: Plan = field(default_factory=wanted)
+    _cpu: dict[tuple[int, str], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.store = Store(self.root)
+        if self.slurm is not None:
+            (self.folder / "cluster.yaml").write_text(yaml.safe_dump(CLUSTER | self.drawn.settings))
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """Of drivers and commands."""
+        found = {**environment(), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        return found | (self.slurm.environment if self.slurm else {})
+
+    # -- drivers
+
+    def run(self) -> subprocess.Popen[bytes]:
+        """Call `bench run` once more."""
+        more = ("--cluster", str(self.folder / "cluster.yaml")) if self.slurm else ()
+        with (self.folder / f"driver-{len(self.drivers)}.log").open("wb") as log:
+            driver = subprocess.Popen(
+                arguments(self.root, *OPTIONS, *more), cwd=ROOT, env=self.surroundings, stdout=log,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        self.drivers.append(driver)
+        return driver
+
+    def output(self, number: int) -> str:
+        return (self.folder / f"driver-{number}.log").read_text(errors="replace")
+
+    def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command over this store: `status`, ..."""
+        run = arguments(self.root, *OPTIONS)
+        command = [*run[:3], words[0], *run[4:], *words[1:]]
+        return subprocess.run(
+            command, cwd=ROOT, env=self.surroundings, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    @property
+    def alive(self) -> list[subprocess.Popen[bytes]]:
+        """The drivers at work."""
+        return [driver for driver in self.drivers if driver.poll() is None]
+
+    # -- what there is
+
+    def owners(self) -> dict[str, LeaseInfo]:
+        """Stages at work, and the processes of this machine that work on them."""
+        found = {key: self.store.running(key) for key in self.plan.stages}
+        return {key: info for key, info in found.items() if info and process_start(info.pid) == info.start}
+
+    def done(self) -> set[str]:
+        return planning.all_fresh(self.plan, self.store)
+
+    def fraction(self) -> float:
+        """The share of all training steps that is done, by checkpoints."""
+        done, ahead, total = self.done(), 0, 0
+        for key, stage in self.plan.stages.items():
+            if stage.kind == "train":
+                steps = int(stage.spec["schedule"]["steps"])
+                total += steps
+                ahead += steps if key in done else trained_steps(self.plan, self.root, key)
+        return ahead / total
+
+    def jobs(self) -> list[Submitted]:
+        """Notes of all that was submitted."""
+        return submitted.of(self.root, list(self.plan.stages), ended=True)
+
+    def queue(self) -> dict[str, str]:
+        """Job id -> state, of what Slurm has not seen the end of."""
+        if self.slurm is None:
+            return {}
+        told = self.slurm.command("squeue", "-h", "-r", "-o", "%i %T", check=False)
+        return dict(line.split()[:2] for line in told.splitlines() if re.match(r"\d+\S* \w+", line))
+
+    def at_rest(self) -> bool:
+        """Whether nobody works on the store."""
+        return not self.alive and not self.owners() and not self.queue()
+
+    # -- what it costs
+
+    def measure(self) -> None:
+        """Note the CPU time of drivers, their children and the owners of leases; called often, the last look counts."""
+        pids = {owner.pid for owner in self.owners().values()}
+        for driver in self.alive:
+            with suppress(psutil.Error):
+                pids |= {driver.pid, *(child.pid for child in psutil.Process(driver.pid).children(recursive=True))}
+        for pid in pids:
+            with suppress(psutil.Error):
+                times = psutil.Process(pid).cpu_times()
+                self._cpu[pid, process_start(pid) or ""] = times.user + times.system
+
+    @property
+    def cpu_seconds(self) -> float:
+        return sum(self._cpu.values())
+
+    def end(self) -> None:
+        """End what is left of it, by pid."""
+        for driver in self.alive:
+            driver.kill()
+            driver.wait()
+        for owner in self.owners().values():
+            with suppress(ProcessLookupError):
+                os.kill(owner.pid, 9)
+
+
+@contextmanager
+def scene_of(drawn: Drawn, folder: Path) -> Iterator[Scene]:
+    """A scene that is gone afterwards: no process, no mount."""
+    slurm = None
+    if drawn.place == "slurm":
+        (folder / "slurm").mkdir(parents=True)
+        folder.chmod(0o755)
+        slurm = start(folder / "slurm")
+    mounted = any(fault.kind == "disk full" for fault in drawn.faults) and mount(folder / "store")
+    scene = Scene(drawn, folder, slurm)
+    try:
+        yield scene
+    finally:
+        scene.end()
+        if slurm is not None:
+            stop(slurm)
+        if mounted:
+            _unmount(folder / "store")
+
+
+BALLAST = "somebody-elses.bin"  # what fills the disk
+STORE_MB = 48  # the store takes about 7; enough beside it for two more attempts
+
+
+def mount(folder: Path) -> bool:
+    """A small disk for the store; False where we may not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _command("mount", "-t", "tmpfs", "-o", f"size={STORE_MB}m", "bench-chaos", str(folder))
+
+
+def _unmount(folder: Path) -> None:
+    for _ in range(20):
+        if _command("umount", str(folder)):
+            return
+        time.sleep(0.5)  # an orphan is still closing its files
+    _command("umount", "--lazy", str(folder))
+
+
+def _command(*words: str) -> bool:
+    with suppress(OSError):
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    return False
+
+
+def may_mount(folder: Path) -> bool:
+    """Whether this machine lets us have a disk of our own to fill."""
+    probe = folder / "probe"
+    if not mount(probe):
+        return False
+    _unmount(probe)
+    return True
+
+
+def words(items: Sequence[str]) -> str:
+    return ", ".join(items) or "-"

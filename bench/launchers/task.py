@@ -4,16 +4,13 @@ report that does not lie in a pickle: dependants start after exit code 0 alone, 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.disk import make_folder, read_json, write_json
 from bench.run.job import Job, Outcome
-
-
-class NotDone(Exception):
-    """Not every stage of the job is done: exit code 1, so that nothing is started on top of it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,8 @@ class Task:
         """Do the job, write down how its stages ended.
 
         Raises:
-            NotDone: some stage is not.
+            SystemExit: some stage is not done: exit code 1, so that nothing is started on top of it. submitit would
+                show any other exception with its own frames, below what a reader of the log looks for.
         """
         first = os.environ.get("SLURM_PROCID", "0") == "0"  # of several processes, one reports
         if first:
@@ -37,8 +35,10 @@ class Task:
         if first:
             write_json(Path(self.report), {key: asdict(outcome) for key, outcome in outcomes.items()})
         left = {key: outcome for key, outcome in outcomes.items() if outcome.state != "done"}
+        for key, outcome in left.items():
+            print(f"{key[:6]} {outcome.state} {outcome.message}".rstrip(), file=sys.stderr, flush=True)
         if left:
-            raise NotDone("; ".join(f"{key[:6]} {o.state} {o.message}".rstrip() for key, o in left.items()))
+            raise SystemExit(1)
 
 
 def read_report(path: Path) -> Mapping[str, Outcome] | None:

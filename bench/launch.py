@@ -150,6 +150,7 @@ class _Loop:
         p = self.progress
         self._heed()
         p.states = self.launcher.poll(p.running)
+        p.notes += self.launcher.news()
         for handle in [h for h in p.running if not p.states[h].active]:
             p.running.remove(handle)
             self._gather(handle, p.states[handle])
@@ -161,7 +162,7 @@ class _Loop:
         if stopping or (p.failed and not self.keep_going):
             p.stopping = True
             self.launcher.cancel(p.running)
-            return bool(p.running)
+            return any(handle.own for handle in p.running)  # another suite's jobs go on
         todo = self._todo(missing)
         if self.launcher.room() > 0 and self._startable(todo):
             with self.launcher.submitting() as mine:

@@ -117,6 +117,9 @@ class Launcher(Protocol):
     def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
         """How jobs are. May be old by a few seconds."""
 
+    def news(self) -> list[str]:
+        """What there is to tell a user, once."""
+
     def cancel(self, handles: Sequence[Handle]) -> None:
         """Ask jobs to save and end; may be called again and again."""
 

@@ -58,6 +58,9 @@ class Debug:
     def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
         return {handle: JobState("COMPLETED", outcomes=self._outcomes.pop(handle)) for handle in handles}
 
+    def news(self) -> list[str]:
+        return []
+
     def cancel(self, handles: Sequence[Handle]) -> None:
         """Whatever was submitted has ended."""
 

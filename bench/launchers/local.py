@@ -158,6 +158,9 @@ class Local:
         outcomes: Mapping[str, Outcome] = started.result()
         return JobState("COMPLETED", outcomes=outcomes, hint=hint)
 
+    def news(self) -> list[str]:
+        return []
+
     def cancel(self, handles: Sequence[Handle]) -> None:
         """SIGTERM to our own processes that hold these stages; they save and end. Other runs' and hosts' go on.
 

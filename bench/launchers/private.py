@@ -41,14 +41,14 @@ def job_folder() -> Path:
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Submit whole, and start children deaf to Ctrl-C (they inherit the signal mask): submitit's controller would kill
-    the job before it has saved. The job itself listens again (`StopFlag.install`); what comes meanwhile reaches us
-    afterwards."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Submit whole, and start children deaf to Ctrl-C and to a terminal that closes (they inherit the signal mask):
+    submitit's controller would kill the job before it has saved. The job itself listens again (`StopFlag.install`);
+    what comes meanwhile reaches us afterwards."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
 
 
 def on_tasks(machine: Machine, job: JobPlan, store: Store) -> Machine:

@@ -17,8 +17,9 @@ from bench.launchers.watch import command
 from bench.run.world import refusal_of_live_norm, refuse_shares
 from bench.stage import Stage
 
-# Said of what may run later: nodes that are down or taken now. Slurm queues such a job.
-_LATER = ("down, drained or reserved", "nodes are busy", "not available now")
+# Said of what may run later: nodes that are down or taken now (Slurm queues such a job), and a user who has as many
+# jobs in the queue as he may (AssocMaxSubmitJobLimit and others of the kind).
+_LATER = ("down, drained or reserved", "nodes are busy", "not available now", "SubmitJob")
 ELSEWHERE = "log in to a node of the cluster, or run on this machine: --cluster local"
 
 

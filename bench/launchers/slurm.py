@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import secrets
 import shlex
@@ -19,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from bench.launchers.contract import Handle, JobState
 from bench.launchers.ended import UNASKED, Judge
 from bench.launchers.private import interrupts_held_back, job_folder, told
 from bench.launchers.task import Task
-from bench.launchers.watch import IDS_A_COMMAND, NoAnswer, Seen, Watcher, command
+from bench.launchers.watch import IDS_A_COMMAND, UNHEARD, NoAnswer, Seen, Watcher, command, named
 from bench.lease import Observer, acquire, host
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
@@ -43,12 +45,15 @@ from bench.submitted import Submitted
 POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
 TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))
 MORE_THAN_ENOUGH = 1_000_000
-# sbatch says so of what may be granted later: limits on queued jobs, a busy or restarting slurmctld, a parent that has
-# ended since we looked.
-_LATER = (
-    "SubmitJob", "submit limit", "Job dependency problem", "timed out", "Unable to contact", "temporarily",
-    "try again", "Connection refused",
-)  # fmt: skip
+# sbatch says so of what will be granted later, whenever that is: limits on queued jobs (AssocMaxSubmitJobLimit and
+# others of the kind; MaxJobCount), a busy slurmctld or none.
+_LATER = ("SubmitJob", "temporarily", *UNHEARD)
+# Of what may be granted later: a parent that has ended since we looked, a limit that it does not name.
+_PERHAPS = ("Job dependency problem", "submit limit")
+_FEWER = ("SubmitJob", "temporarily", "submit limit", "Invalid job array specification")  # a part of an array may pass
+LONGEST_PAUSE_S = 600.0
+BEGUN_S = 300.0  # a submission that was cut short is looked for so long: a busy slurmctld may still be at it
+SILENT_S = 20.0  # a driver submits within seconds; one that takes longer is told of
 
 
 class Slurm:
@@ -71,7 +76,9 @@ class Slurm:
         self._watcher = Watcher()
         self._seen: dict[str, Seen | None] = {}
         self._asked_at, self._answers = -POLL_SECONDS, True
-        self._closed_until, self._refusals = 0.0, 0
+        self._closed_until, self._refusals, self._most = 0.0, 0, TASKS_AN_ARRAY
+        self._cancelled_at = self._shut_out_at = -POLL_SECONDS
+        self._news: list[str] = []
 
     # -- before
 
@@ -111,19 +118,60 @@ class Slurm:
         """One driver at a time: a lease on the folder of notes, so that no job is submitted twice."""
         lease = acquire(submitted.folder(self._root), self._observer)
         if lease is None:
+            self._shut_out()
             yield False
             return
+        self._shut_out_at = -POLL_SECONDS
         with lease:
             yield True
 
+    def _shut_out(self) -> None:
+        """Tell of a driver that has been submitting for long: it may sleep (Ctrl-Z), and we would wait for ever."""
+        now = time.monotonic()
+        if self._shut_out_at < 0:
+            self._shut_out_at = now
+        owner = self._observer.live(submitted.folder(self._root))
+        if owner is not None and now - self._shut_out_at >= SILENT_S:
+            self._shut_out_at = math.inf
+            who = f"process {owner.pid} on {owner.host}"
+            self._news.append(f"waiting for another run that is submitting: {who}; if it sleeps, wake or kill it")
+
+    def news(self) -> list[str]:
+        told, self._news = self._news, []
+        return told
+
     def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
         """Queued and running jobs of other drivers. One that has ended is noted as such and not asked for again."""
+        with contextlib.suppress(NoAnswer):
+            self._take_up()
         at_hand = {handle.id for handle in known}
         found = [note for note in submitted.of(self._root, keys) if note.id not in at_hand]
         handles = [self._handle(note, set(keys)) for note in found]
         self._asked_at = -POLL_SECONDS
         alive = self.poll(handles)
         return [handle for handle in handles if alive[handle].active]
+
+    def _take_up(self) -> None:
+        """Submissions that were cut short: their driver was killed, or sbatch's answer was lost. What can run is noted
+        down; what cannot, since submitit names its pickles after sbatch, is cancelled.
+
+        Raises:
+            NoAnswer: slurmctld is not to be reached.
+        """
+        for path, notes in submitted.begun(self._root).items():
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                if stat.st_uid != os.getuid():  # another user's jobs and pickles are for him to see
+                    continue
+                ids = named(notes[0].name)
+                for job_id in ids:
+                    note = notes[int(job_id.split("_")[1]) if "_" in job_id else 0]
+                    if (Path(note.log) / f"{job_id}_submitted.pkl").exists():
+                        submitted.write(self._root, replace(note, id=job_id, log=f"{note.log}/{job_id}_0_log.err"))
+                    else:
+                        cancel([job_id])
+                if ids or time.time() - stat.st_mtime > BEGUN_S:
+                    path.unlink(missing_ok=True)
 
     def _handle(self, note: Submitted, keys: set[str]) -> Handle:
         units = tuple(mine for unit in note.units if (mine := tuple(key for key in unit if key in keys)))
@@ -144,28 +192,38 @@ class Slurm:
             groups[str(asked)].append(job)
         handles: list[Handle] = []
         for name, group in groups.items():
-            for start in range(0, len(group), TASKS_AN_ARRAY):
-                if self.room():
-                    handles += self._submit(wanted[name], group[start : start + TASKS_AN_ARRAY], after)
+            left = group
+            while left and self.room():
+                part = left[: self._most]
+                handles += self._submit(wanted[name], part, after)
+                if self._most >= len(part):  # else it was too much at once
+                    left = left[len(part) :]
         return handles
 
     def _submit(self, asked: Resources, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
         """One job, or one array. Ctrl-C waits until it is noted down."""
         token = secrets.token_hex(4)
         name = f"{self._plan.suite.path.stem[:30]}-{token}"
-        reports = [submitted.folder(self._root) / "reports" / f"{token}-{i}.json" for i in range(len(jobs))]
-        tasks = [Task(self._job(job, asked), str(report)) for job, report in zip(jobs, reports, strict=True)]
+        folder, parents = job_folder(), tuple(handle.id for handle in after)
+        reports = [str(submitted.folder(self._root) / "reports" / f"{token}-{i}.json") for i in range(len(jobs))]
+        tasks = [Task(self._job(job, asked), report) for job, report in zip(jobs, reports, strict=True)]
+        notes = [
+            Submitted(
+                "", name, self._suite, job.units, time.time(), host(), str(folder), report, parents,
+                asked.model_dump(mode="json"), str(self._code), cluster=str(Path(self._where).resolve()),
+            )
+            for job, report in zip(jobs, reports, strict=True)
+        ]  # fmt: skip
+        handles = []
         with interrupts_held_back():
-            started = self._sbatch(asked, tasks, name, [handle.id for handle in after])
-            handles = []
-            for job, one, report in zip(jobs, started, reports, strict=True) if started else ():
-                note = Submitted(
-                    str(one.job_id), name, self._suite, job.units, time.time(), host(), str(one.paths.stderr),
-                    str(report), tuple(handle.id for handle in after), asked.model_dump(mode="json"), str(self._code),
-                    cluster=str(Path(self._where).resolve()),
-                )  # fmt: skip
-                submitted.write(self._root, note)
-                handles.append(self._handle(note, set(note.keys)))
+            begun = submitted.begin(self._root, notes)
+            started = self._sbatch(asked, tasks, name, parents, folder)
+            for note, one in zip(notes, started or (), strict=bool(started)):
+                known = replace(note, id=str(one.job_id), log=str(one.paths.stderr))
+                submitted.write(self._root, known)
+                handles.append(self._handle(known, set(known.keys)))
+            if started is not None:
+                begun.unlink(missing_ok=True)
         return handles
 
     def _job(self, job: JobPlan, asked: Resources) -> Job:
@@ -173,14 +231,15 @@ class Slurm:
         requeue = Requeue(self.max_retries, self.pause_s)
         return Job(str(self._root), job.units, machine, asked.cpus, requeue, told(self.tracking, job))
 
-    def _sbatch(self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str]) -> list[Any]:
-        """submitit's jobs; empty where Slurm takes none for the time being.
+    def _sbatch(
+        self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str], folder: Path
+    ) -> list[Any] | None:
+        """submitit's jobs; empty where Slurm takes none for the time being, None where it may have taken them.
 
         A new executor each time: `update_parameters(slurm_dependency=None)` keeps the old value (submitit 1.5.4).
         """
         import submitit
 
-        folder = job_folder()
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_python=self._cluster.python)
         options = refuse.options(asked) | {"kill-on-invalid-dep": "yes"}
         options |= {} if "no-requeue" in options else {"requeue": True}
@@ -201,22 +260,30 @@ class Slurm:
                 started = [executor.submit(task) for task in tasks]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            self._refused(str(error).strip())
-            return []
-        self._refusals = 0
+            self._refused(str(error).strip(), len(tasks))
+            return None if any(word in str(error) for word in UNHEARD) else []
+        self._refusals, self._most = 0, min(2 * self._most, TASKS_AN_ARRAY)
         return started
 
-    def _refused(self, said: str) -> None:
-        """Wait where that may help.
+    def _refused(self, said: str, tasks: int) -> None:
+        """Fewer at a time, or wait, where that may help.
 
         Raises:
             UserError: Slurm does not want such a job, or has been refusing for too long.
         """
+        if tasks > 1 and any(word in said for word in _FEWER):
+            self._most = tasks // 2
+            return
         self._refusals += 1
-        if not any(word in said for word in _LATER) or (self._refusals > self.max_retries and "imit" not in said):
+        later = any(word in said for word in _LATER)
+        perhaps = self._refusals <= self.max_retries and any(word in said for word in _PERHAPS)
+        if not (later or perhaps):
             hint = "what was submitted before goes on; see squeue --me"
             raise UserError(f"Slurm refuses a job: {said}", where=self._where, hint=hint)
-        self._closed_until = time.monotonic() + min(max(self.pause_s, POLL_SECONDS) * 2 ** (self._refusals - 1), 600.0)
+        seconds = min(max(self.pause_s, POLL_SECONDS) * 2 ** min(self._refusals - 1, 16), LONGEST_PAUSE_S)
+        self._closed_until = time.monotonic() + seconds
+        if self._refusals == 1:
+            self._news.append(f"Slurm takes no job now: {said.splitlines()[0]}; asked again in {seconds:.0f} s")
 
     @cached_property
     def _code(self) -> Path:
@@ -247,8 +314,10 @@ class Slurm:
     def cancel(self, handles: Sequence[Handle]) -> None:
         """scancel: SIGTERM to the processes, which save and end; SIGKILL after KillWait."""
         ids = [handle.id for handle in handles if handle.own and handle.id not in self._cancelled]
-        self._cancelled.update(ids)
-        cancel(ids)
+        if ids and time.monotonic() - self._cancelled_at >= POLL_SECONDS:
+            self._cancelled_at = time.monotonic()
+            if cancel(ids):
+                self._cancelled.update(ids)
 
     def close(self, *, clean: bool) -> None:
         """Files of submissions that went well go; the notes stay."""
@@ -267,10 +336,11 @@ def _exports(code: Path, asked: Resources) -> list[str]:
     return [line + '"${PYTHONPATH:+:$PYTHONPATH}"' if line.startswith("export PYTHONPATH=") else line for line in lines]
 
 
-def cancel(ids: Sequence[str]) -> None:
-    """scancel, whatever of these is left."""
-    for start in range(0, len(ids), IDS_A_COMMAND):
-        command("scancel", "--quiet", *ids[start : start + IDS_A_COMMAND])
+def cancel(ids: Sequence[str]) -> bool:
+    """scancel, whatever of these is left. False where nobody has heard it."""
+    parts = [ids[start : start + IDS_A_COMMAND] for start in range(0, len(ids), IDS_A_COMMAND)]
+    told = [command("scancel", "--quiet", *part) for part in parts]
+    return all(done is not None and not any(word in done.stderr for word in UNHEARD) for done in told)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 FIELDS = {
     "JobArrayID": 40, "Name": 80, "State": 24, "Reason": 120, "NodeList": 80, "restartcnt": 12, "exit_code": 12,
 }  # fmt: skip
+# sbatch, scancel and others say so when it was not understood, or not heard, what they were asked for.
+UNHEARD = ("timed out", "Unable to contact", "Connection refused", "try again")
 A_COMMAND_S = 60.0  # a busy slurmctld answers late; MessageTimeout is 10 s by default (slurm.conf(5))
 IDS_A_COMMAND = 400  # keeps the command line short
 UNKNOWN_ID = "Invalid job id specified"
@@ -47,6 +49,19 @@ class Seen:
 
 class NoAnswer(Exception):
     """Slurm did not answer: nothing is known."""
+
+
+def named(name: str) -> list[str]:
+    """Ids of the jobs of a name, ended ones too as long as slurmctld remembers them.
+
+    Raises:
+        NoAnswer: slurmctld is not to be reached.
+    """
+    words = ["--noheader", "--all", "--array", "--states=all", "--Format=JobArrayID:40", f"--name={name}"]
+    done = command("squeue", *words)
+    if done is None or done.returncode:
+        raise NoAnswer(done.stderr.strip() if done is not None else "squeue does not answer")
+    return done.stdout.split()
 
 
 class Watcher:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from bench import control, submitted
 from bench.launch import Progress
-from tests.cluster.conftest import Planned, Queue, drive
+from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, drive
 from tests.cluster.slurm_up import Slurm
+from tests.conftest import ROOT
 
 
 def test_nothing_waits_for_a_job_that_looks_dead(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
@@ -30,3 +38,133 @@ def test_nothing_waits_for_a_job_that_looks_dead(slurm: Slurm, queue: Queue, pla
     states = list(queue().values())
     assert states.count("PREEMPTED") == 1
     assert states.count("CANCELLED") == 2, "children, each once"
+
+
+SEEDS = ("seeds=[0,1,2,3,4]", "data.seed=0")  # one data set, five baselines: an array
+
+
+def in_place_of(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A program of Slurm's that goes wrong once: `script` runs in place of its first call; $REAL is the real one."""
+    real = shutil.which(program)
+    (folder / "bin").mkdir()
+    path = folder / "bin" / program
+    path.write_text(
+        f"#!/bin/sh\nREAL={real}\n"
+        'case "$*" in *--test-only*) exec $REAL "$@";; esac\n'
+        f'[ -e {path}.once ] && exec $REAL "$@"\ntouch {path}.once\n{script}\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
+def test_an_answer_of_sbatch_that_gets_lost(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy slurmctld has taken the job, and sbatch says that it has not."""
+    in_place_of(
+        "sbatch", tmp_path, monkeypatch,
+        '$REAL "$@" >/dev/null; echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1',
+    )  # fmt: skip
+    plan, root, said = planned(), tmp_path / "store", []
+    left = drive(plan, root, HOLD, detach=True, show=lambda progress: said.extend(progress.notes)).left
+    states = queue()
+    assert {job for job, state in states.items() if state == "PENDING"} == {handle.id for handle in left}
+    assert sorted(states.values()) == ["CANCELLED", *["PENDING"] * len(left)]
+    assert "Slurm takes no job now: sbatch: error: Socket timed out" in said[0]
+    assert not submitted.begun(root)
+
+
+def test_a_driver_that_is_killed_while_it_submits(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_place_of("sbatch", tmp_path, monkeypatch, '$REAL "$@"; kill -9 $PPID')
+    plan, root = planned(), tmp_path / "store"
+    (tmp_path / "cluster.yaml").write_text(SETTINGS + HOLD)
+    words = ["run", "tiny.yaml", "--cluster", "cluster.yaml", "--detach"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-m", "bench", *words], cwd=tmp_path, env=environment, check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert (list(queue().values()), list((root / "submitted").glob("*.json"))) == (["PENDING"], [])
+    left = {handle.id for handle in drive(plan, root, HOLD, detach=True).left}
+    assert {job for job, state in queue().items() if state == "PENDING"} == left
+
+
+def test_a_driver_that_is_killed_before_it_has_noted_all(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path
+) -> None:
+    """The jobs are whole, but nobody knows the ids: the next run takes them up."""
+    plan, root = planned("", *SEEDS), tmp_path / "store"
+    left = {handle.id for handle in drive(plan, root, HOLD, detach=True).left}
+    notes = submitted.of(root, list(plan.stages))
+    array = [note for note in notes if "_" in note.id]
+    submitted.begin(root, [replace(note, id="", log=str(Path(note.log).parent)) for note in array])
+    for note in array[1:]:
+        (root / "submitted" / f"{note.id}.json").unlink()
+    assert {handle.id for handle in drive(plan, root, HOLD, detach=True).left} == left == set(queue())
+    assert submitted.of(root, list(plan.stages)) == notes
+
+
+def test_a_cluster_that_takes_small_arrays_only(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a limit on queued jobs: five together are refused, two and two and one are not."""
+    in_place_of(
+        "sbatch", tmp_path, monkeypatch,
+        f'rm {tmp_path}/bin/sbatch.once; '
+        'for word; do if [ -f "$word" ] && grep -q "array=0-[2-9]" "$word"; then '
+        'echo "sbatch: error: AssocMaxSubmitJobLimit" >&2; '
+        'echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, '
+        "user's size and/or time limits)\" >&2; exit 1; fi; done; exec $REAL \"$@\"",
+    )  # fmt: skip
+    plan, root = planned("", *SEEDS), tmp_path / "store"
+    left = [handle.id for handle in drive(plan, root, HOLD, detach=True).left]
+    assert set(queue()) == set(left)
+    baselines = [job for job in left if "_" in job]
+    assert len({job.split("_")[0] for job in baselines}) == 2
+    assert len(baselines) == 4
+
+
+def test_scancel_that_nobody_hears(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = 'echo "scancel: error: Unable to contact slurm controller (connect failure)" >&2; exit 1'
+    in_place_of("scancel", tmp_path, monkeypatch, lost)
+    plan, root = planned(), tmp_path / "store"
+
+    def show(progress: Progress) -> None:
+        if progress.running and not (tmp_path / "bin" / "scancel.once").exists():
+            control.orders.give(root, "stop", plan.stages)
+
+    drive(plan, root, HOLD, show=show)
+    assert set(queue().values()) == {"CANCELLED"}
+
+
+def test_a_driver_that_sleeps_while_it_submits(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-Z: the others are told whom they wait for."""
+    monkeypatch.setattr("bench.launchers.slurm.SILENT_S", 1.0)
+    in_place_of("sbatch", tmp_path, monkeypatch, 'kill -STOP $PPID; exec $REAL "$@"')
+    plan, root, said = planned(), tmp_path / "store", []
+    (tmp_path / "cluster.yaml").write_text(SETTINGS + HOLD)
+    words = ["run", "tiny.yaml", "--cluster", "cluster.yaml", "--detach"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen([sys.executable, "-m", "bench", *words], cwd=tmp_path, env=environment)
+    end = time.monotonic() + 30
+    try:
+        while not list((root / "submitted" / "begun").glob("*.json")):
+            assert other.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+        def show(progress: Progress) -> None:
+            said.extend(progress.notes)
+            if progress.notes:
+                other.send_signal(signal.SIGCONT)
+
+        left = {handle.id for handle in drive(plan, root, HOLD, detach=True, show=show).left}
+    finally:
+        other.send_signal(signal.SIGCONT)
+        other.wait(60)
+    assert f"process {other.pid} on " in said[0]
+    assert set(queue()) == left, "submitted twice"

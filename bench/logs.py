@@ -23,7 +23,7 @@ from bench.store import Store
 LINES = 100  # of each file, unless asked for more
 FOLLOW_SECONDS = 0.5
 _CURVES = ("metrics",)  # for MLflow; `progress` says the same less often
-_QUIET = ("event", "time", "values", "step", "total")
+_QUIET = ("event", "time", "values", "step", "total", "environment")  # the last is long
 
 
 @dataclass(frozen=True)

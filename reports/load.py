@@ -82,8 +82,12 @@ def _norms(store: Store, predict: Stage) -> list[float] | None:
 def _environment(store: Store, evaluate: Stage) -> dict[str, Any]:
     """What a row's stages ran on; where they differ, all the values ("1.2 + 1.3"). Data are made anywhere alike."""
     stages = [stage for stage in walk(evaluate) if stage.kind != "data"]
-    found = [done.environment for stage in stages if (done := store.done(stage.key)) is not None]
-    return _together([{n: value for n, value in one.items() if n not in PER_ATTEMPT} for one in found])
+    found = [(stage.kind, done.environment) for stage in stages if (done := store.done(stage.key)) is not None]
+    merged = _together([{n: value for n, value in one.items() if n not in PER_ATTEMPT} for _, one in found])
+    # Several processes train together; a prediction by one is no mixture with that.
+    return merged | _together(
+        [{"processes": one["processes"]} for kind, one in found if kind == "train" and "processes" in one]
+    )
 
 
 def _together(environments: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -188,9 +188,11 @@ class Job:
         # Noted before anything is read: should an input be made anew meanwhile, this stage is seen to be stale.
         held = {name: store.done(source) for name, source in work.stage["inputs"].items()}
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}
-        found = of_this_process()
-        where = {name: found[name] for name in ("host", "commit", "slurm") if found.get(name)}
-        attempt.events.write("start", key=key, kind=work.stage["kind"], attempt=attempt.number, **where, **_streams())
+        ran_on = _environment(work)  # of this attempt, however it ends
+        where = {name: ran_on[name] for name in ("host", "commit", "slurm") if ran_on.get(name)}
+        attempt.events.write(
+            "start", key=key, kind=work.stage["kind"], attempt=attempt.number, **where, **_streams(), environment=ran_on
+        )
         return work
 
     def _execute(self, store: Store, works: list[Work]) -> dict[str, Outcome]:
@@ -271,15 +273,20 @@ def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
     ]
 
 
+def _environment(work: Work) -> dict[str, Any]:
+    """What an attempt runs on, and with which settings of the machine that no key holds."""
+    return {
+        **of_this_process(),
+        "threads": work.machine.threads,
+        "processes": work.machine.tasks if work.stage["kind"] == "train" else 1,
+        "channels_last": work.machine.channels_last,
+        **({"seed": work.spec["seed"]} if "seed" in work.spec else {}),
+    }
+
+
 def _finish(store: Store, work: Work, seconds: float, extra: dict[str, float]) -> Outcome:
     try:
-        environment = {
-            **of_this_process(),
-            "threads": work.machine.threads,
-            "processes": work.world.size,
-            "channels_last": work.machine.channels_last,
-            **({"seed": work.spec["seed"]} if "seed" in work.spec else {}),
-        }
+        environment = _environment(work)
         store.finish(work.attempt, inputs=work.inputs, seconds=seconds, environment=environment, extra=extra)
     except UserError as error:
         return _failed(store, work.attempt, error)

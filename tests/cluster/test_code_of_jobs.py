@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench import environment, submitted
+from bench.events import read_events
 from bench.store import Store
 from bench.submitted import Submitted
 from tests.cluster.conftest import HOLD, SETTINGS
@@ -158,3 +159,7 @@ def test_what_a_done_file_says_of_a_job(checkout: Checkout) -> None:
             assert found["slurm"]["partition"] == "debug"
             assert (found["threads"], found["processes"], found["gpus"], found["gpu_driver"]) == (1, 1, [], None)
             assert ("seed" in found) == (store.load(key)["kind"] in ("train", "data"))
+            first = read_events(store.attempts(key)[0] / "events.jsonl")[0][0]
+            assert (first["event"], first["environment"]) == ("start", found), (
+                "of an attempt that fails it is all there is"
+            )

@@ -44,12 +44,13 @@ def a_plan(seeds: tuple[int, ...]) -> Plan:
 
 def done_rows(store: Store, seed: int, norms: list[float] | None) -> None:
     train, predict, evaluate = stages(seed)
-    finish(store, train, {"model.json": "{}"}, host="a", packages={"torch": "2.14"})
+    finish(store, train, {"model.json": "{}"}, host="a", packages={"torch": "2.14"}, processes=4)
     finish(
-        store, predict, {"classifier.json": json.dumps({"weight_norms": norms})}, host="a", packages={"torch": "2.15"}
-    )
+        store, predict, {"classifier.json": json.dumps({"weight_norms": norms})}, host="a", packages={"torch": "2.15"},
+        processes=1,
+    )  # fmt: skip
     result = made("x", AP=31.0, AP1=None).record.result
-    finish(store, evaluate, {"result.json": dumps(result)}, host="a", packages={"torch": "2.15"})
+    finish(store, evaluate, {"result.json": dumps(result)}, host="a", packages={"torch": "2.15"}, processes=1)
 
 
 def test_rows_that_are_done_with_their_norms_and_surroundings(tmp_path: Path) -> None:
@@ -62,7 +63,8 @@ def test_rows_that_are_done_with_their_norms_and_surroundings(tmp_path: Path) ->
     assert first.record.metrics == {"AP": 31.0, "AP1": None}
     assert first.weight_norms == NORMS
     assert first.instance_counts == list(COUNTS)
-    assert first.record.environment == {"host": "a", "packages": {"torch": "2.14 + 2.15"}}
+    # Four that trained together and one that predicted are no mixture.
+    assert first.record.environment == {"host": "a", "packages": {"torch": "2.14 + 2.15"}, "processes": 4}
     assert second.weight_norms is None
 
 

@@ -119,7 +119,8 @@ def run(
             pass  # there is no table yet
         elif view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
             sync(suite, store_path, console, tracking_uri)
-            report(suite, store_path, console, out, failed=ended)  # last: a table that is up to date tells of both
+            files = report(suite, store_path, console, out, failed=ended)  # a table that is up to date tells of both
+            _attach(suite, store, console, tracking_uri, files)
         else:
             print_table(plan, store, console)
         for line in _what_next(ended, plan, store, again or suite.command("run", store.root)):
@@ -215,8 +216,10 @@ def config_text(suite: Suite) -> str:
     return text
 
 
-def report(suite: Suite, store_path: Path, console: Console, out: Path | None, *, failed: Ended | None = None) -> None:
-    """Write the report of what is done, and print the table."""
+def report(
+    suite: Suite, store_path: Path, console: Console, out: Path | None, *, failed: Ended | None = None
+) -> tuple[Path, ...]:
+    """Write the report of what is done, and print the table; the files."""
     from reports.load import load
     from reports.write import write
 
@@ -230,6 +233,7 @@ def report(suite: Suite, store_path: Path, console: Console, out: Path | None, *
     print_table(plan, store, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return written.files
 
 
 def print_table(plan: Plan, store: Store, console: Console, *, failed: Ended | None = None) -> None:
@@ -275,6 +279,9 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
     results = load(store, plan)
     rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
     count = track.sync(store.root, tracking_uri, suite.name, stages, rows)
+    if strict and not count.notice:  # `run` is about to write its report
+        folder = overviews.default_report_folder(store, plan)
+        _attach(suite, store, console, tracking_uri, tuple(sorted(path for path in folder.glob("*") if path.is_file())))
     if count.notice:
         if strict:
             raise UserError(
@@ -283,6 +290,15 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
         console.print(f"MLflow: {count.notice}", highlight=False, markup=False, soft_wrap=True)
     elif strict:
         console.print(f"MLflow: {count.runs} new runs, {count.values} new values", highlight=False)
+
+
+def _attach(suite: Suite, store: Store, console: Console, tracking_uri: str | None, files: tuple[Path, ...]) -> None:
+    """Tables and figures, for those who look at MLflow alone."""
+    from bench import track
+
+    notice = track.attach(store.root, tracking_uri, suite.name, suite.name, files) if files else None
+    if notice:
+        console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
 
 
 def methods(name: str | None, paths: Sequence[Path], console: Console) -> None:

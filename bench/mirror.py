@@ -5,6 +5,7 @@ file alone calls MLflow, through MlflowClient (no global state), imported inside
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ PARAMS = 100  # parameters a log_batch call takes at most (MAX_PARAMS_TAGS_PER_B
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 KEY = "bench.key"
+# A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would wait for
+# many minutes before it begins.
+HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
 
 def default_uri(store_root: Path) -> str:
@@ -110,14 +114,20 @@ def connect(store_root: Path, uri: str | None) -> Any:
 
     Raises:
         ImportError: no mlflow.
+        OSError: the folder of the database is not there; MLflow would try for 100 s.
     """
+    uri = uri or default_uri(store_root)
+    if uri.startswith("sqlite:///") and not (folder := Path(uri.removeprefix("sqlite:///")).parent).is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    for name, value in HTTP.items():
+        os.environ.setdefault(name, value)
     # No calls home from a cluster; MLflow sends usage data unless told otherwise before its import.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient  # 0.9 s, so only where it is used
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a screen of "Running upgrade .." otherwise
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong reaches the user as a notice
-    return MlflowClient(tracking_uri=uri or default_uri(store_root))
+    return MlflowClient(tracking_uri=uri)
 
 
 def is_served(uri: str | None) -> bool:

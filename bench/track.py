@@ -5,14 +5,16 @@ a job bring its own stage itself (`follow`); who comes later finds the same run 
 Of an attempt's events (bench/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED, FAILED
 or KILLED, error); others, as `progress`, are the driver's own business.
 
-What lies in MLflow: one run a stage; one run a suite, below it one a row (mean and sd over seeds), below that one a
-seed. Every run has the tag `bench.key`; a second sync of the same files adds nothing. A tracker that is broken or
-missing gives a notice and never stops a run. The drivers of one store take turns (a lock file).
+What lies in MLflow: one run a stage; one run a suite, with tables and figures of its report, below it one a row (mean
+and sd over seeds), below that one a seed. Every run has the tag `bench.key`; a second sync of the same files adds
+nothing. A tracker that is broken or missing gives a notice and never stops a run. The drivers of one store take turns
+(a lock file).
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import statistics
@@ -30,7 +32,7 @@ from bench.stage import Stage
 from bench.store import Store
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
-READ, LINES, FILED = "bench.read", "bench.lines", "bench.filed"
+READ, LINES, FILED, REPORT = "bench.read", "bench.lines", "bench.filed", "bench.report"
 WAITING = "WAITING"  # no status of MLflow: nobody has begun the stage
 # A new database takes 3-7 s (feasibility of MLflow 3.17 on two busy cores); twice that is waited for another host's.
 TRIES, PAUSE_S = 3, 5.0
@@ -116,6 +118,8 @@ def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
             return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
         except tracker_errors() as error:
             said = notice(error)
+        if is_served(uri):  # which has been asked more than once (bench/mirror.py)
+            break
         if tries + 1 < TRIES:
             time.sleep(PAUSE_S)
     return said
@@ -147,6 +151,29 @@ def sync(
         return SyncCount(notice=f"no MLflow ({error}): events stay in the store")
     except tracker_errors() as error:
         return SyncCount(notice=notice(error))
+
+
+def attach(store_root: Path, uri: str | None, experiment: str, suite: str, files: Sequence[Path]) -> str | None:
+    """Put tables and figures below the suite's run, where they are others than those that lie there.
+
+    Returns:
+        A notice where the tracker fails. A suite without a row that is done has no run, and gets none.
+    """
+    try:
+        with turn(store_root):
+            client = connect(store_root, uri)
+            mirror = Mirror(client, experiment_id(client, store_root, uri, experiment), f"suite/{suite}")
+            run = mirror.find(f"suite/{suite}")
+            content = digest([[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files])
+            if run is not None and run.data.tags.get(REPORT) != content:
+                for file in files:
+                    client.log_artifact(run.info.run_id, str(file), "report")
+                mirror.tag(run, {REPORT: content})
+    except ImportError:
+        pass  # `sync` has said so
+    except tracker_errors() as error:
+        return notice(error)
+    return None
 
 
 def follow(store_root: Path, uri: str, experiment: str, stage: TrackedStage) -> None:

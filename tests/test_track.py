@@ -213,6 +213,49 @@ def test_rows_hang_below_their_suite(root: Path, client: Any, tmp_path: Path) ->
     assert params["protocol.steps.1:base"] == "900"
 
 
+def test_the_report_hangs_at_its_suite(root: Path, client: Any, tmp_path: Path) -> None:
+    table, figure = tmp_path / "table.txt", tmp_path / "ap_by_bin.png"
+    table.write_text("| row |")
+    figure.write_bytes(b"\x89PNG")
+
+    def attach() -> str | None:
+        return track.attach(root, None, EXPERIMENT, "t4", (table, figure))
+
+    assert attach() is None  # no row is done
+    sync(root, rows=(track.TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite="t4")),))
+    assert attach() is None
+    run = run_of(client, "suite/t4").info
+    names = {file.path for file in client.list_artifacts(run.run_id, "report")}
+    assert names == {"report/table.txt", "report/ap_by_bin.png"}
+    there = Path(run.artifact_uri.removeprefix("file://")) / "report"
+    (there / "table.txt").unlink()
+    assert attach() is None
+    assert not (there / "table.txt").exists(), "what was brought is not brought again"
+    table.write_text("| row | AP |")
+    assert attach() is None
+    assert (there / "table.txt").read_text() == "| row | AP |"
+    gone = track.attach(root, f"sqlite:///{tmp_path}/none/x.db", EXPERIMENT, "t4", (table,))
+    assert gone is not None
+    assert "MLflow was not updated" in gone
+    assert f"{tmp_path}/none" in gone
+
+
+def test_a_server_that_is_down_is_told_before_long(tmp_path: Path) -> None:
+    """MLflow alone would ask for 4 minutes, and we three times; nothing has been started by then."""
+    script = (
+        "import sys, pathlib as p; from bench import track; print(track.prepare(p.Path(sys.argv[1]), sys.argv[2], 'x'))"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    begun = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), uri], capture_output=True, text=True, check=True
+    )
+    assert "MLflow was not updated" in ended.stdout
+    assert time.monotonic() - begun < 60
+
+
 def test_the_suite_runs_while_a_stage_does(root: Path, store: Store, client: Any) -> None:
     stage = a_stage(store, "of suite t2")
     rows = (track.TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite="t2")),)

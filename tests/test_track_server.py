@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from bench import track, ui
+from bench import mirror, track, ui
 from bench.mirror import KEY, Mirror, experiment_id
 from bench.run import curves
 from bench.run.curves import Curves, Tracking
@@ -118,7 +118,7 @@ def test_two_that_make_a_run_at_once_agree_on_one(server: str, client: Any, tmp_
 def test_a_server_that_is_gone_ends_no_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in curves.HTTP:
+    for name in mirror.HTTP:
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(curves, "PATIENCE_S", 120.0)
     store, stage = Store(tmp_path / "store"), Stage("train", {"name": "alone"})

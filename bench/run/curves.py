@@ -7,7 +7,6 @@ server that is slow or gone is told once, and the next driver brings what is mis
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,6 @@ from bench.trunk import read_stage
 
 EVERY_S = 15.0  # a page of curves is looked at by people
 PATIENCE_S = 20.0  # that the end of a stage waits for a slow server
-# MLflow's own (120 s, 7 retries with doubling pauses) would hold the thread for many minutes.
-HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,6 @@ class Curves:
 
     def __enter__(self) -> Curves:
         if self._tracking is not None and is_served(self._tracking.uri):
-            for name, value in HTTP.items():
-                os.environ.setdefault(name, value)
             self._thread = threading.Thread(target=self._follow, args=(self._tracking,), name="curves", daemon=True)
             self._thread.start()
         return self

@@ -143,6 +143,7 @@ class _Loop:
         self._steps: dict[str, int] = {}  # key -> the newest checkpoint when it was last ended
         self._rests: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
         self._orders = Orders(store.root)
+        self._warned: set[str] = set()  # of what reason for waiting
         self._stopped: set[str] = set()  # by `bench stop`: not to be started again in this run
 
     def turn(self, *, stopping: bool) -> bool:
@@ -155,6 +156,7 @@ class _Loop:
             p.running.remove(handle)
             self._gather(handle, p.states[handle])
         p.states = {handle: p.states[handle] for handle in p.running}
+        self._warn()
         missing = self._compare()
         if stopping and self.launcher.survives:
             p.stopping = True
@@ -192,6 +194,17 @@ class _Loop:
                 self._tries.pop(key, None)
                 self._rests.pop(key, None)
         self.launcher.cancel([handle for handle in p.running if self._stopped.intersection(handle.job.keys)])
+
+    def _warn(self) -> None:
+        """Tell of jobs for which waiting alone may not help, once a reason."""
+        p = self.progress
+        stuck = {handle.id: state for handle, state in p.states.items() if state.hint}
+        for job, state in stuck.items():
+            if state.hint not in self._warned:
+                self._warned.add(state.hint)
+                others = sum(other.hint == state.hint for other in stuck.values()) - 1
+                more = f" and {others} more" if others else ""
+                p.notes.append(f"job {job}{more}: {state.status} ({state.reason}): {state.hint}")
 
     def _compare(self) -> set[str]:
         """Bring `done`, `failed` and `elsewhere` up to date; the stages that nobody of ours makes."""
@@ -261,6 +274,8 @@ class _Loop:
             outcome = outcomes.get(key)
             if outcome is not None and outcome.state == "failed" and not outcome.again:
                 p.failed[key] = outcome
+            elif outcome is not None and outcome.state == "done" and self.launcher.survives and not self._is_done(key):
+                self._rest([key], self.launcher.pause_s)  # a network disk may show it a minute late (acdirmax, nfs(5))
             elif outcome is not None and outcome.state in ("busy", "waiting"):
                 self._rest([] if self._waited(key, handle.job) else [key], self.launcher.pause_s)
             elif outcome is not None and outcome.state == "stopped" and not self.launcher.survives:

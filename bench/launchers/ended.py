@@ -38,6 +38,23 @@ _ENDED: Mapping[str, Status] = {
     "REVOKED": "CANCELLED",
 }
 BLOCKED = "DependencyNeverSatisfied"
+# squeue(1), JOB REASON CODES: words in the reasons for which a job may wait for ever, and what is to be done then.
+_CHANGE = "stop it, change {} in {{where}}, or in `cluster:` of the row, and run again"
+_STUCK: Mapping[str, str] = {
+    "JobHeldUser": "it is held; let it go: scontrol release JOB",
+    "JobHeldAdmin held": "Slurm or its administrator holds it, mostly since it could not be started; look for the "
+    "cause, then: scontrol release JOB",
+    "PartitionTimeLimit MaxWallDurationPerJob": "it may not ask for so much time; " + _CHANGE.format("time_min"),
+    "PartitionNodeLimit PerJob": "one job may not ask for so much; " + _CHANGE.format("gpus, cpus or mem_gb"),
+    "Minutes": "the account's budget of time is used up; ask for more, or " + _CHANGE.format("account"),
+    "BadConstraints PartitionConfig": "no node is as it asks for; " + _CHANGE.format("sbatch or partition"),
+    "InvalidAccount AccountNotAllowed": "it may not be charged to its account; " + _CHANGE.format("account"),
+    "InvalidQOS QOSNotAllowed": "it may not have its QOS; " + _CHANGE.format("qos"),
+    "PartitionDown PartitionInactive": "its partition is closed; wait, or " + _CHANGE.format("partition"),
+    "ReqNodeNotAvail NodeDown": "the nodes that it asks for are down or reserved, see sinfo -R; it waits for them",
+    "ReservationDeleted InvalidReservation": "its reservation is gone; " + _CHANGE.format("sbatch"),
+    "QOSMax QOSGrp AssocMax AssocGrp": "a limit of your account or QOS; it starts when other jobs have ended",
+}
 LOST_SECONDS = 30.0  # slurmctld that starts again knows its jobs once it has read its state
 PREEMPTED_SECONDS = 60.0  # with PreemptMode=REQUEUE a job is PREEMPTED for moments; with CANCEL, for ever
 # A job's report may be seen late on a network disk; listing the folder makes an NFS client look again (nfs(5)).
@@ -70,9 +87,10 @@ class Judge:
 
     def _known(self, handle: Handle, note: Submitted, seen: Seen) -> JobState:
         if seen.state in _PENDING:
-            return JobState("REQUEUED" if seen.restarts else "PENDING", seen.reason)
+            waits: Status = "REQUEUED" if seen.restarts else "PENDING"
+            return JobState(waits, seen.reason, hint=self._stuck(seen))
         if seen.state in _REQUEUED:
-            return JobState("REQUEUED", seen.reason)
+            return JobState("REQUEUED", seen.reason, hint=self._stuck(seen))
         if seen.state == "PREEMPTED":
             if not self._long(note, "PREEMPTED", PREEMPTED_SECONDS):
                 return JobState("PREEMPTED", seen.reason, doubtful=True)
@@ -139,6 +157,12 @@ class Judge:
 
     def _all_done(self, handle: Handle) -> bool:
         return all(self._store.done(key) is not None for key in handle.job.keys)
+
+    def _stuck(self, seen: Seen) -> str:
+        """What to do for a job that would wait for ever; empty where waiting is enough."""
+        reason = f"{seen.reason} {'held' if seen.state in ('REQUEUE_HOLD', 'SPECIAL_EXIT') else ''}"
+        told = (advice for words, advice in _STUCK.items() if any(word in reason for word in words.split()))
+        return next(told, "").format(where=self._where)
 
     def _raise(self, setting: str, note: Submitted) -> str:
         return f"raise {setting} in {self._where}, or in `cluster:` of the row; then {_continue(note)}"

@@ -27,6 +27,7 @@ from typing import Any
 
 from bench import snapshot, submission, submitted
 from bench.cluster import Cluster, Resources
+from bench.disk import disk_errors
 from bench.errors import UserError
 from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState
@@ -102,6 +103,11 @@ class Slurm:
         for job, asked in zip(jobs, needs, strict=True):
             for key in job.keys:
                 refuse.together(self._plan.stages[key], asked.tasks)
+        for asked in wanted:  # `stages` and rows may ask for less than the file does
+            if 60 * asked.time_min <= self._cluster.signal_delay_s:
+                what = f"time_min: {asked.time_min} is not more than signal_delay_s: {self._cluster.signal_delay_s}"
+                hint = "a job is told to save that long before its limit: it would do nothing else"
+                raise UserError(what, where=self._where, hint=hint)
         refuse.check(self._cluster, self._where, wanted)
 
     def needs(self, job: JobPlan) -> Resources:
@@ -256,7 +262,12 @@ class Slurm:
         )
         said = io.StringIO()  # submitit repeats on stderr what it raises
         try:
-            with contextlib.redirect_stderr(said), _outside_of_an_allocation(), executor.batch():
+            with (
+                contextlib.redirect_stderr(said),
+                _outside_of_an_allocation(),
+                disk_errors(folder, hint=snapshot.OWN),
+                executor.batch(),
+            ):
                 started = [executor.submit(task) for task in tasks]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             shutil.rmtree(folder, ignore_errors=True)

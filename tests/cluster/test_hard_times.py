@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from bench import control, submitted
+from bench import plan as planning
+from bench.cluster import Cluster
+from bench.errors import UserError
 from bench.launch import Progress
+from bench.launchers.contract import Handle
+from bench.launchers.ended import Judge
+from bench.launchers.slurm import Slurm as Launcher
+from bench.launchers.watch import Seen
+from bench.plan import JobPlan
+from bench.store import Store
+from bench.submitted import Submitted
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, drive
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import ROOT
@@ -168,3 +178,83 @@ def test_a_driver_that_sleeps_while_it_submits(
         other.wait(60)
     assert f"process {other.pid} on " in said[0]
     assert set(queue()) == left, "submitted twice"
+
+
+# -- waiting
+
+
+@pytest.mark.parametrize(
+    ("more", "command", "words"),
+    [
+        (HOLD, "", "PENDING (JobHeldUser): it is held; let it go: scontrol release JOB"),
+        (
+            "partition: spot\n",
+            "",
+            "(PartitionTimeLimit): it may not ask for so much time; stop it, change time_min in ",
+        ),
+        ("setup: ['sleep 60']\n", "requeuehold", "held state): Slurm or its administrator holds it, "),
+    ],
+)
+def test_a_job_that_would_wait_for_ever(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, more: str, command: str, words: str
+) -> None:
+    """What it waits for, and what to do, is said; once."""
+    said: list[str] = []
+    hit: list[str] = []
+    end = time.monotonic() + 30
+
+    def show(progress: Progress) -> None:
+        said[:] = progress.notes
+        running = [handle.id for handle, state in progress.states.items() if state.status == "RUNNING"]
+        if command and running and not hit:
+            hit.extend(running)
+            slurm.command("scontrol", command, running[0])
+        if (said or time.monotonic() > end) and not progress.stopping:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    slurm.command("scontrol", "update", "PartitionName=spot", "MaxTime=1")
+    try:
+        drive(planned(), tmp_path / "store", more, show=show)
+    finally:
+        slurm.command("scontrol", "update", "PartitionName=spot", "MaxTime=INFINITE")
+    assert len(said) == 1
+    assert words in said[0]
+    assert "{" not in said[0]
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("QOSMaxWallDurationPerJobLimit", "time_min"),
+        ("QOSMaxGRESPerJob", "gpus, cpus or mem_gb"),
+        ("AssocGrpCPUMinutesLimit", "budget of time"),
+        ("QOSMaxJobsPerUserLimit", "it starts when other jobs have ended"),
+        ("BadConstraints", "no node is as it asks for"),
+        ("launch failed requeued held", "could not be started"),
+        ("Priority", ""),
+        ("Resources", ""),
+        ("Dependency", ""),
+        ("JobArrayTaskLimit", ""),
+        ("BeginTime", ""),
+    ],
+)
+def test_reasons_in_words(tmp_path: Path, reason: str, words: str) -> None:
+    """Of limits that need accounting, and of failures of nodes, which no cluster here has."""
+    judge = Judge(Store(tmp_path / "store"), "my.yaml")
+    job = Submitted("1", "name", "suite.yaml", (("a" * 64,),), 0.0, "host", "/l", "/r")
+    hint = judge.state(Handle("1", JobPlan(job.units)), job, Seen("PENDING", reason)).hint
+    assert words in hint if words else hint == ""
+
+
+# -- what is asked for
+
+
+def test_a_limit_below_the_time_to_save_is_refused(slurm: Slurm, planned: Planned, tmp_path: Path) -> None:
+    """Slurm would tell such a job to save as soon as it begins."""
+    plan = planned()
+    store = Store(tmp_path / "store")
+    short = Cluster(kind="slurm", time_min=30, signal_delay_s=90, stages={"data": {"time_min": 1}})
+    made = Launcher(plan, store, short, "my.yaml")
+    jobs = planning.jobs(plan, set(plan.stages), planning.learned(plan, store))
+    with pytest.raises(UserError, match="time_min: 1 is not more than signal_delay_s: 90"):
+        made.check(jobs)

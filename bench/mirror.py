@@ -119,10 +119,11 @@ def connect(store_root: Path, uri: str | None) -> Any:
     uri = uri or default_uri(store_root)
     if uri.startswith("sqlite:///") and not (folder := Path(uri.removeprefix("sqlite:///")).parent).is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    for name, value in HTTP.items():
+    # No calls home from a cluster (MLflow sends usage data unless told otherwise before its import), and no links for
+    # every run that ends.
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    for name, value in (HTTP | quiet).items():
         os.environ.setdefault(name, value)
-    # No calls home from a cluster; MLflow sends usage data unless told otherwise before its import.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient  # 0.9 s, so only where it is used
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a screen of "Running upgrade .." otherwise

@@ -273,14 +273,14 @@ def test_other_settings_are_another_run(root: Path) -> None:
     assert sync(root, rows=(rows[1],)).runs == 2
 
 
-def test_two_drivers_share_a_new_store(tmp_path: Path) -> None:
-    """Without turns, two processes that migrate one new database break it."""
+def test_drivers_share_a_new_store(tmp_path: Path) -> None:
+    """Without turns, processes that migrate one new database break it."""
     script = (
         "import sys, pathlib; from bench.track import prepare; sys.exit(prepare(pathlib.Path(sys.argv[1]), None, 'x'))"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
+    drivers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in drivers:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
 

@@ -71,7 +71,7 @@ def runs_of(client: Any, key: str) -> list[Any]:
 
 @pytest.mark.slow
 def test_a_job_and_a_driver_write_one_run(
-    server: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(curves, "EVERY_S", 0.2)
     store, stage = Store(tmp_path / "store"), Stage("train", {"name": "served", "schedule": {"lr": 0.06}})
@@ -99,6 +99,7 @@ def test_a_job_and_a_driver_write_one_run(
     assert run.info.run_name == f"train baseline {stage.key[:6]}"
     again = track.sync(store.root, server, EXPERIMENT, [track.tracked(store, stage, "baseline")], ())
     assert again == track.SyncCount(0, 0)
+    assert capfd.readouterr().out == "", "MLflow writes two lines of links a run"
     (after,) = runs_of(client, stage.key)
     assert after.info.run_id == run.info.run_id
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 20

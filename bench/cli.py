@@ -33,7 +33,21 @@ class ShowsByDefault(TyperGroup):
         return args if args and (args[0] in self.commands or args[0] == "--help") else ["show", *args]
 
 
+# As `--help` lists them: what one does first comes first.
+COMMANDS = (
+    "run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
+)  # fmt: skip
+
+
+class InOrder(TyperGroup):
+    """The commands in the order of COMMANDS; typer lists groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: (*COMMANDS, name).index(name))
+
+
 app = typer.Typer(
+    cls=InOrder,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -43,12 +57,15 @@ app = typer.Typer(
 A *suite* is a YAML file with the rows of one table. `run` brings the *store* to what the suite asks for: what is done
 stays, what is missing runs, what was killed continues.
 
-    python -m bench plan suites/table1.yaml      what would run, what is shared, how long
-    python -m bench run suites/table1.yaml       run it; ends with the table
-    python -m bench status suites/table1.yaml    what is done, what runs
-    python -m bench report suites/table1.yaml    table and figures again
-    python -m bench methods bags                 what a method does, its settings
-    python -m bench methods check mine/new.py    does a method keep the promises""",
+    python -m bench plan suites/table1.yaml        what would run, what is shared, how long
+    python -m bench run suites/table1.yaml         run it; ends with the table
+    python -m bench run suites/table1.yaml --cluster slurm --detach     submit it and leave
+    python -m bench status suites/table1.yaml      what is done, runs, waits, has failed
+    python -m bench logs suites/table1.yaml BAGS   what the job of a row says, or said
+    python -m bench stop suites/table1.yaml        save and end; `run` continues
+    python -m bench report suites/table1.yaml      table and figures again
+    python -m bench methods bags                   what a method does, its settings
+    python -m bench methods check mine/new.py      does a method keep the promises""",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before it costs GPU time.")
 app.add_typer(data_app, name="data")
@@ -86,7 +103,10 @@ Sets = Annotated[
 ]
 Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS.")]
 Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Jobs at a time (default: one a core, or one a GPU).")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Jobs at a time (default: one a core, or one a GPU; on Slurm: array_parallelism)."),
+]
 Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
 Tracking = Annotated[
     str | None,
@@ -210,21 +230,24 @@ def status(
 @app.command()
 def logs(
     suite: SuitePath, stage: RowOrStage, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
-    data: DataPath = None, sets: Sets = None, seeds: Seeds = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines of each file.")] = 100,
 ) -> None:  # fmt: skip
-    """What the job of a stage's newest attempt has said: its events, stdout and stderr."""
+    """What a row's job, or a stage's, has said in its newest attempt: events, stdout, stderr.
+
+    Of a row: the stage that is at work, else the one that failed, else the one that ran last.
+    """
     from bench import commands, upkeep
 
-    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     upkeep.logs(loaded, store, stage, Console(), follow=follow, lines=lines)
 
 
 @app.command()
 def stop(
     suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
-    data: DataPath = None, sets: Sets = None, seeds: Seeds = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
     """Tell running jobs to save and end; nothing is lost, and `run` continues.
 
@@ -232,19 +255,19 @@ def stop(
     """
     from bench import commands, upkeep
 
-    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     upkeep.stop(loaded, store, stage, Console())
 
 
 @app.command()
 def retry(
     suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
-    data: DataPath = None, sets: Sets = None, seeds: Seeds = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
     """Forget that stages failed, so that a run tries them again at once. Starts nothing itself."""
     from bench import commands, upkeep
 
-    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     upkeep.retry(loaded, store, stage, Console())
 
 
@@ -296,12 +319,12 @@ def report(
 def why(
     suite: SuitePath, stage: RowOrStage,
     store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
-    seeds: Seeds = None,
+    only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
     """Explain a stage: its spec, its inputs, who needs it, and what differs from the nearest stage that is done."""
     from bench import commands
 
-    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, seeds=seeds)
+    loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     commands.why(loaded, store, stage, Console())
 
 
@@ -339,7 +362,7 @@ def sync(
     suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
     sets: Sets = None, only: Only = None, seeds: Seeds = None, tracking_uri: Tracking = None,
 ) -> None:  # fmt: skip
-    """Bring the events of a suite's stages into MLflow (again): idempotent, with true final status."""
+    """Bring what a suite's stages have logged into MLflow; may be repeated. (`run` does it at its end.)"""
     from bench import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)

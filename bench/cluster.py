@@ -127,7 +127,7 @@ def read(name: str) -> Cluster:
     Raises:
         UserError: no such file, or anything wrong in it, with file:line and what is legal.
     """
-    document = yamlfile.read(path_of(name))
+    document = yamlfile.read(path_of(name), "cluster")
     try:
         cluster = Cluster.model_validate(document.value)
     except ValidationError as error:

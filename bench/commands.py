@@ -31,6 +31,7 @@ from bench.launchers.contract import Launcher
 from bench.launchers.local import Slots
 from bench.method import Method, discover, method_named
 from bench.mirror import is_served
+from bench.orders import Orders
 from bench.overview import Overview
 from bench.plan import Plan
 from bench.run.curves import Tracking
@@ -95,6 +96,7 @@ def run(
 
     plan = planning.make(suite)
     store = Store(store_path)
+    orders = Orders(store.root)  # to be told to stop while we begin is to be told
     launcher = _launcher(suite, plan, store, cluster, jobs, detach=detach)
     launcher.tracking = _tracking(suite, plan, tracking_uri)
     if store.root.exists():  # before anything is found to be done: `gc` leaves it alone from now on
@@ -112,8 +114,9 @@ def run(
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
             ended = launch.run(
-                plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach
-            )
+                plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach,
+                orders=orders,
+            )  # fmt: skip
     try:
         if detach and ended.left:
             pass  # there is no table yet
@@ -123,7 +126,7 @@ def run(
             _attach(suite, store, console, tracking_uri, files)
         else:
             print_table(plan, store, console)
-        for line in _what_next(ended, plan, store, again or suite.command("run", store.root)):
+        for line in _what_next(ended, plan, store, launcher, again or suite.command("run", store.root)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     finally:  # a disk that is full for a stage is so for its report
         for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
@@ -156,7 +159,7 @@ def _tracking(suite: Suite, plan: Plan, uri: str | None) -> Tracking | None:
     return Tracking(uri, suite.name, {key: planning.describe(plan, [key]) for key in plan.stages})
 
 
-def _what_next(ended: Ended, plan: Plan, store: Store, again: str) -> list[str]:
+def _what_next(ended: Ended, plan: Plan, store: Store, launcher: Launcher, again: str) -> list[str]:
     """What failed, what goes on without us, and how to come back to it."""
     suite = plan.suite
     if ended.left:
@@ -179,7 +182,8 @@ def _what_next(ended: Ended, plan: Plan, store: Store, again: str) -> list[str]:
             f"  what was said: {suite.command('logs', store.root, labels[0])}",
             f"  try again:     {again}",
         ]
-    return [*lines, f"saved. Continue: {again}"] if ended.interrupted else lines
+    how = "interrupted; what is still in the queue goes on" if launcher.survives else "saved"
+    return [*lines, f"{how}. Continue: {again}"] if ended.interrupted else lines
 
 
 def overview(

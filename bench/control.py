@@ -9,12 +9,11 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from bench import cluster as clusters
 from bench import orders, submitted
 from bench import plan as planning
 from bench.launchers.slurm import cancel
@@ -23,6 +22,7 @@ from bench.lease import LeaseInfo, host, machine
 from bench.plan import Plan
 from bench.progress import Ticks, name_of
 from bench.store import Store
+from bench.submission import cluster_option
 from bench.submitted import Submitted
 
 PATIENCE_SECONDS = 60.0  # a step over 16 pictures of 800 px takes a second on a GPU; then its checkpoint is written
@@ -53,7 +53,7 @@ def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
     done = planning.all_fresh(plan, store)
     wanted = [key for key in keys if key not in done]
     told = Told()
-    if not wanted:
+    if not wanted or not store.root.exists():
         return told
     orders.give(store.root, "stop", wanted)
     told.jobs = alive(submitted.of(store.root, wanted))
@@ -85,6 +85,9 @@ def alive(notes: list[Submitted]) -> list[Submitted]:
 
 def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console) -> None:
     """`stop`: do it, say who was told, and wait until what runs here has saved."""
+    if planning.all_fresh(plan, store).issuperset(keys):
+        _say(console, "nothing to stop: all of it is done")
+        return
     told = stop(plan, store, keys)
     beside = {key for key in plan.stages if key not in set(keys) and _same_process(store, key, told)}
     for key in told.here:
@@ -112,7 +115,7 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
         _say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
     if not (told.here or told.jobs or told.away):
         _say(console, "nothing of it runs here; a run at work starts nothing more of it")
-    _say(console, f"continue: {plan.suite.command('run', store.root, *_cluster_of(told.jobs))}")
+    _say(console, f"continue: {plan.suite.command('run', store.root, *cluster_option(told.jobs))}")
 
 
 def _at_work(store: Store, key: str, info: LeaseInfo) -> bool:
@@ -150,16 +153,11 @@ def show_retry(plan: Plan, store: Store, keys: Collection[str], console: Console
         _say(console, f"forgotten: ... and {len(found) - LINES} more")
     if not found:
         _say(console, "no failure is noted; what was killed or lost continues by itself with the next run")
-    again = plan.suite.command("run", store.root, *_cluster_of(submitted.of(store.root, keys, ended=True)))
+    again = plan.suite.command("run", store.root, *cluster_option(submitted.of(store.root, keys, ended=True)))
     if found:
         count = "1 stage" if len(found) == 1 else f"{len(found)} stages"
         _say(console, f"{count} of {planning.describe(plan, list(found))}: a run at work tries again at once; else")
     _say(console, f"  {again}")
-
-
-def _cluster_of(jobs: Sequence[Submitted]) -> tuple[str, ...]:
-    """The option that continues where the newest of these jobs was."""
-    return ("--cluster", clusters.name_of(jobs[-1].cluster)) if jobs and jobs[-1].cluster else ()
 
 
 def _say(console: Console, text: str) -> None:

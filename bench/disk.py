@@ -28,12 +28,13 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, need: int | None = None) -> Iterator[None]:
+def disk_errors(path: Path, need: int | None = None, hint: str = "") -> Iterator[None]:
     """Turn what a disk refuses into a UserError.
 
     Args:
         path: what is being written.
         need: bytes it takes, where known.
+        hint: what to do about it, where it is not the store that is written to.
 
     Raises:
         UserError: full disk or quota, read-only file system, no permission, a file where a folder should be.
@@ -44,11 +45,12 @@ def disk_errors(path: Path, need: int | None = None) -> Iterator[None]:
         if error.errno in _FULL:
             about = f"; needs about {_size(need)}" if need else ""
             what = f"no space left on the disk: free space {_size(free_bytes(path))}{about}"
-            hint = "free some space, or move the store to a larger disk; what is finished stays valid"
+            hint = hint or "free some space, or move the store to a larger disk; what is finished stays valid"
             raise UserError(what, where=str(path), hint=hint) from error
         if error.errno in _REFUSED:
             what = f"the disk refuses it: {_REFUSED[error.errno]}"
-            raise UserError(what, where=str(path), hint="choose a store that you may read and write") from error
+            hint = hint or "choose a store that you may read and write"
+            raise UserError(what, where=str(path), hint=hint) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise UserError("a file stands where a folder should be", where=str(path)) from error
         raise

@@ -300,7 +300,7 @@ class _Loop:
         p, launcher = self.progress, self.launcher
         again = state.again or (state.outcomes is not None and state.status not in ("CANCELLED", "OUT_OF_MEMORY"))
         for key in keys:  # a training longer than the time limit, say: each try brings it further
-            step = self._saved(key)
+            step = self.store.saved(key)
             if step > self._steps.get(key, 0):
                 self._tries.pop(key, None)
             self._steps[key] = step
@@ -316,11 +316,6 @@ class _Loop:
             return
         times = f", {tried + 1} times" if tried else ""
         p.failed |= dict.fromkeys(keys, Outcome("failed", f"{state.text}{times}\n  {state.hint}", 1))
-
-    def _saved(self, key: str) -> int:
-        """The step of the newest checkpoint of a stage (bench/run/checkpoint.py); 0 without one."""
-        names = [path.stem for folder in self.store.attempts(key) for path in folder.glob("checkpoint-*.safetensors")]
-        return max((int(name.split("-")[1]) for name in names if name.split("-")[1].isdigit()), default=0)
 
     def _waited(self, key: str, job: JobPlan) -> bool:
         """Whether a stage of a killed job was waiting for another one of it: only the first one is to be named."""

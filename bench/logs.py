@@ -88,6 +88,8 @@ def show(plan: Plan, store: Store, key: str, console: Console, lines: int = LINE
         _say(console, text)
     found = files(store, key)
     if found is None:
+        if not _awaited(store, key):
+            _say(console, f"start it: {plan.suite.command('run', store.root)}")
         return
     events, _ = read_events(found.events)
     _say(console, f"-- events: {found.events}")

@@ -19,7 +19,7 @@ from rich.table import Table
 from bench import forecast
 from bench import plan as planning
 from bench.cost import Estimate, Finished
-from bench.errors import UserError
+from bench.errors import UserError, did_you_mean
 from bench.key import digest
 from bench.plan import ORDER, JobPlan, Plan, State
 from bench.progress import critical_text, estimate_text, span
@@ -33,6 +33,7 @@ STYLE: Mapping[State, str] = {
     "partial": "yellow",
     "missing": "dim",
 }
+LABELS = 20  # rows that a message lists
 SHOWN = 6  # labels of a list that are spelt out
 LINES = 150  # that somebody reads; a plan with more is summarised by kind
 
@@ -293,13 +294,13 @@ def find(plan: Plan, word: str) -> Stage:
             hits = [row.evaluate.inputs["predict"].inputs["model"]]
     if len(hits) == 1:
         return hits[0]
-    what = (
-        f"{len(hits)} stages begin with '{word}'" if hits else f"no stage begins with '{word}' and no row is called so"
-    )
+    labels = list(dict.fromkeys(row.label for row in plan.rows))
+    shown = ", ".join([*labels[:LABELS], f"{len(labels) - LABELS} more"] if len(labels) > LABELS else labels)
+    nothing = f"no stage begins with '{word}' and no row is called so{did_you_mean(word, labels)}"
     raise UserError(
-        what,
+        f"{len(hits)} stages begin with '{word}'" if hits else nothing,
         where=str(plan.suite.path),
-        allowed="a key's first digits, or a row's label",
+        allowed=f"a key's first digits, or a row: {shown}",
         hint=f"see: python -m bench plan {plan.suite.path}",
     )
 

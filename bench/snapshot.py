@@ -26,6 +26,7 @@ from bench.disk import disk_errors, read_json
 from bench.environment import ORIGIN, TREE, source
 
 PACKAGES = ("bench", "methods")
+OWN = "free some space there, or set XDG_CACHE_HOME to another folder of yours"  # where the user's own folder fails
 # No queue or time limit that we know is longer; a job says at each stage that its copy is in use.
 UNUSED_DAYS = 30
 _NAME = 16  # digits of the digest
@@ -49,7 +50,7 @@ def take(store: Path) -> Path:
     origin = source(TREE)
     name = _digest(files, origin)[:_NAME]
     folder = cache() / "code" / name
-    with disk_errors(folder, sum(map(len, files.values()))):
+    with disk_errors(folder, sum(map(len, files.values())), OWN):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for private in (cache(), folder.parent, folder):
             private.chmod(0o700)

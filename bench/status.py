@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench import plan as planning
 from bench import submitted
 from bench.events import read_events
 from bench.launchers.watch import NoAnswer, Seen, Watcher
 from bench.overview import LINES, STYLE, Overview
 from bench.plan import ORDER
 from bench.progress import TAIL_BYTES, Ticks, clock, name_of
+from bench.submission import cluster_option
 from bench.submitted import Submitted
 
 WATCH_SECONDS = 2.0
@@ -115,7 +117,10 @@ class Board:
         note = self._note.get(key)
         if state == "queued" and note is not None:
             seen = self._seen.get(note.id)
-            return f"{seen.state.lower()}: {seen.reason}".rstrip(": ") if seen else "Slurm was not asked"
+            if seen is None:
+                return "Slurm was not asked"
+            reason = seen.reason or ("what comes before it in this job" if seen.state == "RUNNING" else "")
+            return f"{seen.state.lower()}: {reason}".rstrip(": ")
         failure = self._store.failure(key) if state in ("failed", "partial", "missing") else None
         if failure is not None:
             return failure.error.splitlines()[0]
@@ -147,9 +152,9 @@ class Board:
         """`status`: the title, and one line a stage or a pass; of more than `most`, a summary with what is not done
         first."""
         groups = self.view.alike()
-        title = [Text(self.view.title())]
+        title, last = [Text(self.view.title())], [Text(text, style="dim") for text in self._next()]
         if len(groups) > most:
-            return [*title, *self._summary()]
+            return [*title, *self._summary(), *last]
         lines: list[Text] = []
         rest: list[str] = []
         for keys in groups:
@@ -159,7 +164,24 @@ class Board:
                 lines.append(self._several(keys))
             else:
                 rest += keys
-        return [*title, *lines, *(self._line(group) for group in self.passes(rest))]
+        return [*title, *lines, *(self._line(group) for group in self.passes(rest)), *last]
+
+    def _next(self) -> list[str]:
+        """What one may want to type now."""
+        plan, root = self.view.plan, self._store.root
+        failed = planning.labels(plan, [key for key, state in self.states.items() if state == "failed"])
+        notes = sorted(self._note.values(), key=lambda note: note.time)
+        run = plan.suite.command("run", root, *cluster_option(notes))
+        if failed:
+            more = f" (and {len(failed) - 1} rows more)" if len(failed) > 1 else ""
+            return [f"{failed[0]} failed{more}: {plan.suite.command('logs', root, failed[0])}", f"try again: {run}"]
+        if {"running", "queued"} & set(self.states.values()):
+            return []
+        if not self.view.missing:
+            return [f"the table: {plan.suite.command('report', root)}"]
+        none = "" if root.exists() else f" (there is no folder {root} yet)"
+        begun = set(self.states.values()) - {"missing"}
+        return [f"nothing of it is at work; go on: {run}" if begun else f"start it: {run}{none}"]
 
     def _several(self, keys: Sequence[str]) -> Text:
         """A stage of several seeds, none of which is at work."""
@@ -277,7 +299,7 @@ def watch(make: Callable[[], Overview], console: Console, every: float = WATCH_S
         every: seconds.
     """
     before: list[str] = []
-    most = min(LINES, console.height - 2) if console.is_terminal else LINES
+    most = min(LINES, console.height - 4) if console.is_terminal else LINES
     with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _Plain(console) as live:
         while True:
             view = make()

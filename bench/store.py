@@ -251,6 +251,11 @@ class Store:
         found = (self.folder(key) / "attempts").glob("*")
         return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
 
+    def saved(self, key: str) -> int:
+        """The step of the newest checkpoint of a stage (bench/run/checkpoint.py); 0 without one."""
+        names = [path.stem for folder in self.attempts(key) for path in folder.glob("checkpoint-*.safetensors")]
+        return max((int(name.split("-")[1]) for name in names if name.split("-")[1].isdigit()), default=0)
+
     # -- work
 
     def running(self, key: str) -> LeaseInfo | None:

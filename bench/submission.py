@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import plan as planning
-from bench.cluster import Cluster, Resources, joined
+from bench.cluster import Cluster, Resources, joined, name_of
 from bench.plan import ORDER, JobPlan, Plan
 from bench.stage import Kind, walk
 from bench.submitted import Submitted
@@ -138,6 +138,11 @@ def _of_plan(note: Submitted, plan: Plan) -> tuple[tuple[str, ...], ...]:
     """What a job, perhaps of another suite, makes of a plan."""
     units = (tuple(key for key in unit if key in plan.stages) for unit in note.units)
     return tuple(unit for unit in units if unit)
+
+
+def cluster_option(jobs: Sequence[Submitted]) -> tuple[str, ...]:
+    """The option with which `run` goes on where the newest of these jobs was."""
+    return ("--cluster", name_of(jobs[-1].cluster)) if jobs and jobs[-1].cluster else ()
 
 
 # -- as text

@@ -28,10 +28,13 @@ from bench.suite import Suite
 def plan(view: Overview, console: Console, cluster: str | None, start: str) -> None:
     """`bench plan`; `start`: the command that runs it."""
     view.print(console)
+    verb = "start it" if view.missing else "nothing to do; the table"
     if cluster is not None and view.missing:
         settings = clusters.read(cluster)
-        submission.show(view.plan, submissions(view, settings), settings, cluster, console)
-    told = f"start it: {start}" if view.missing else f"nothing to do; the table: {start}"
+        found = submissions(view, settings)
+        submission.show(view.plan, found, settings, cluster, console)
+        verb = verb if found.jobs else "watch it"
+    told = f"{verb}: {start}"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 

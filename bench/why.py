@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import plan as planning
+from bench.errors import UserError
 from bench.key import canonical
 from bench.overview import SHOWN, mb_text
 from bench.plan import Plan
@@ -111,7 +112,10 @@ def nearest(store: Store, stage: Stage) -> tuple[str, dict[str, tuple[Any, Any]]
     for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
         if key == stage.key or store.done(key) is None:
             continue
-        other = store.load(key)
+        try:
+            other = store.load(key)
+        except UserError:  # a corrupt stage is somebody's to redo, not a reason to explain nothing
+            continue
         if other["kind"] != stage.kind:
             continue
         theirs = flat({"spec": other["spec"], "inputs": {n: k[:12] for n, k in other["inputs"].items()}})

@@ -55,8 +55,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path) -> Document:
-    """Parse a YAML mapping.
+def read(path: Path, what: str = "suite") -> Document:
+    """Parse a YAML mapping. `what`: the kind of file it is, for messages.
 
     Raises:
         UserError: missing file, broken YAML, a duplicate key or a top level that is not a mapping.
@@ -65,7 +65,7 @@ def read(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError("no such file", where=str(path), allowed=", ".join(near), hint="name a suite file") from None
+        raise UserError("no such file", where=str(path), allowed=", ".join(near), hint=f"name a {what} file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
     lines: dict[Path_, int] = {(): 1}

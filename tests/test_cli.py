@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.conftest import ROOT, Bench, Write
 
 TABLE1 = ROOT / "suites" / "table1.yaml"
 SMOKE = ROOT / "suites" / "smoke.yaml"
-COMMANDS = ("run", "plan", "status", "report", "why", "methods", "sync", "ui")
+COMMANDS = ("run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "gc", "sync", "ui")
 
 
 def test_help_teaches(call: Bench) -> None:
@@ -25,6 +26,8 @@ def test_help_teaches(call: Bench) -> None:
         said = call(name, "--help")
         assert said.code == 0
         assert len(said.out) > 300
+    listed = re.findall(r"^│ (\w+)  ", call("--help").out, re.M)
+    assert listed == [*COMMANDS[:-3], "data", *COMMANDS[-3:]]  # what one does first comes first
     assert "only what is missing runs" in " ".join(call("run", "--help").out.split())
 
 
@@ -63,10 +66,43 @@ def test_options_reach_the_plan(call: Bench) -> None:
     assert {tuple(stage["rows"]) for stage in said["stages"]} == {("tau-norm",)}
 
 
+def test_plan_says_what_starts_it(call: Bench, write: Write) -> None:
+    """The very same table: options and all."""
+    words = [write(), "--store", "elsewhere", "--set", "schedule.lr=0.02", "--only", "BAGS", "--seeds", "1,2"]
+    last = call("plan", *words).out.splitlines()[-1]
+    assert last == f"start it: python -m bench run {' '.join(map(str, words))}"
+
+
+def test_plan_on_a_cluster_needs_none(
+    call: Bench, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside a real one: cluster/test_plan_says.py."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "kind: slurm\ntime_min: 30\nsignal_delay_s: 30\ngpus: 1\ncpus: 4\npartition: gpu\nstages: {data: {gpus: 0}}\n"
+    )
+    said = call("plan", write(), "--cluster", "mine.yaml")
+    assert said.code == 0
+    assert "with 64 jobs at a time" in said.out
+    assert "3 jobs to submit to mine.yaml: 2 wait for others" in said.out
+    lines = {line.split()[0]: line for line in said.out.splitlines()}
+    assert re.search(r"^  1  - +2 data +baseline, BAGS +30 min, 4 CPUs, partition gpu *$", lines["1"])
+    assert re.search(r"^  2  1 +train, predict, evaluate +baseline, BAGS +30 min, 4 CPUs, 1 GPU, part", lines["2"])
+    assert re.search(r"^  3  2 +train, predict, evaluate +BAGS +30 min, 4 CPUs, 1 GPU, partition gpu", lines["3"])
+    found = json.loads(call("plan", write(), "--cluster", "mine.yaml", "--json").out)["submissions"]
+    assert [(one["number"], one["after"], one["asks"]["gpus"]) for one in found["jobs"]] == [
+        (1, [], 0), (2, [1], 1), (3, [2], 1),
+    ]  # fmt: skip
+    assert "submissions" not in json.loads(call("plan", write(), "--json").out)
+    many = call("plan", write(), "--cluster", "mine.yaml", "--seeds", ",".join(map(str, range(15)))).out
+    assert re.search(r"^ +30 +train, predict, evaluate +30 min", many, re.M)  # 45 jobs: one line a shape
+
+
 def test_status_without_a_store(call: Bench) -> None:
     said = call("status", SMOKE)
     assert said.code == 0
     assert said.out.count("missing ") == 18  # of 23 stages; heads and predictions of one pass are one line
+    assert said.out.splitlines()[-1] == f"start it: python -m bench run {SMOKE} (there is no folder store yet)"
     assert not Path("store").exists()
     assert json.loads(call("status", SMOKE, "--json").out)["stages"][0]["state"] == "missing"
 
@@ -89,6 +125,20 @@ def test_why_explains_a_row_and_a_key(call: Bench, write: Write) -> None:
     assert "not reused: no train stage in this store is done" in said.out
     key = json.loads(call("plan", write(), "--json").out)["stages"][0]["key"]
     assert f"data {key}" in call("why", write(), key[:8]).out
+
+
+def test_a_store_that_is_not_there(call: Bench, write: Write) -> None:
+    """Nothing to stop, to try again or to read: said, not raised, and nothing is written."""
+    for words, says in (
+        (("stop",), "nothing of it runs here"),
+        (("retry",), "no failure is noted"),
+        (("logs", "BAGS"), "has not been started yet\nstart it: python -m bench run"),
+    ):
+        said = call(words[0], write(), *words[1:], "--store", "elsewhere", "--seeds", "3")
+        assert said.code == 0, said.err
+        assert says in said.out
+        assert said.out.rstrip().endswith(f"run {write()} --store elsewhere --seeds 3")
+    assert not Path("elsewhere").exists()
 
 
 def test_methods_are_listed_and_described(call: Bench) -> None:

@@ -161,6 +161,11 @@ def test_a_row_that_fails(bench: Bench, write: Write, tmp_path: Path) -> None:
     ran = bench("run", suite, timeout=PATIENCE)
     assert ran.code == 1, ran.out + ran.err
     assert any("FAILED train    BAGS" in line and "diverged" in line for line in ran.out.splitlines())
+    assert ran.out.splitlines()[-3:] == [
+        "failed: BAGS (1 of 2 rows)",
+        f"  what was said: python -m bench logs {suite} BAGS",
+        f"  try again:     python -m bench run {suite}",
+    ]
     said = bench("logs", suite, "BAGS")
     assert said.code == 0
     assert "end status=FAILED" in said.out

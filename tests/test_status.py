@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from bench import control, orders, submitted
 from bench import overview as overviews
 from bench import plan as planning
 from bench import status as standings
+from bench.cluster import path_of
 from bench.commands import open_suite
 from bench.errors import UserError
 from bench.lease import host
@@ -27,6 +29,7 @@ from bench.plan import Plan
 from bench.stage import Stage
 from bench.status import Board
 from bench.store import Attempt, Store
+from bench.submission import cluster_option
 from bench.submitted import Submitted
 from tests import done_store
 from tests.conftest import ROOT, TINY, Bench, Write
@@ -149,6 +152,33 @@ def test_failed_says_why_in_one_sentence(plan: Plan, store: Store) -> None:
     assert line.endswith("attempt 1  node3  step 7/20  loss is not finite at step 7")
 
 
+def test_the_last_line_is_what_to_type_next(plan: Plan, store: Store, held: list[Attempt], tmp_path: Path) -> None:
+    """The same table on the same cluster; nothing to add while something is at work."""
+    where = f"tiny.yaml --store {store.root}".replace("tiny.yaml", str(plan.suite.path))
+    assert lines(plan, store)[-1] == f"nothing of it is at work; go on: python -m bench run {where}"
+    tried(store, model(plan, "BAGS"), "no")
+    file = tmp_path / "mine.yaml"
+    submitted.write(store.root, replace(note(plan, "BAGS", ended="FAILED"), cluster=str(file)))
+    assert lines(plan, store)[-2:] == [
+        f"BAGS failed: python -m bench logs {where} BAGS",
+        f"try again: python -m bench run {where} --cluster {file}",
+    ]
+    store.forgive(model(plan, "BAGS").key)
+    held.append(done_store.begin(store, model(plan, "BAGS")))
+    assert lines(plan, store)[-1].startswith("missing ")
+    done_store.end(held.pop())
+    done_store.finish(store, [stage for stage in plan.stages.values() if store.done(stage.key) is None])
+    assert lines(plan, store)[-1] == f"the table: python -m bench report {where}"
+    assert lines(plan, Store(tmp_path / "none"))[-1].endswith(f"(there is no folder {tmp_path / 'none'} yet)")
+
+
+def test_a_cluster_is_named_as_its_user_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, name in ((path_of("slurm"), "slurm"), (tmp_path / "mine.yaml", "mine.yaml"), ("/c.yaml", "/c.yaml")):
+        assert cluster_option([replace(EMPTY, cluster=str(given))]) == ("--cluster", name)
+    assert cluster_option([EMPTY]) == cluster_option([]) == ()
+
+
 def test_killed_without_a_word_is_told(plan: Plan, store: Store) -> None:
     tried(store, model(plan, "BAGS"), None)
     line = line_with(plan, store, model(plan, "BAGS"))
@@ -158,6 +188,9 @@ def test_killed_without_a_word_is_told(plan: Plan, store: Store) -> None:
 
 def note(plan: Plan, label: str, ended: str = "") -> Submitted:
     return Submitted("77_3", "n-00", "s", ((model(plan, label).key,),), time.time(), "h", "/l", "/r", ended=ended)
+
+
+EMPTY = Submitted("1", "n", "s", (), 0.0, "h", "/l", "/r")
 
 
 def test_queued_jobs_are_found_without_their_driver(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +244,15 @@ def test_why_a_stage_is_not_done(plan: Plan, store: Store, call: Bench, held: li
     assert "attempt 1 ended before it was done" in why()
     held.append(done_store.begin(store, stage))
     assert f"attempt 2 runs on {host()}, process {os.getpid()}" in why()
+
+
+def test_why_passes_over_a_stage_that_is_corrupt(plan: Plan, store: Store, call: Bench) -> None:
+    """It may be another suite's, and is none of the answer."""
+    (store.folder(model(plan, "baseline").key) / "stage.json").write_text('{"kind": "tra')
+    said = call("why", plan.suite.path, "BAGS", "--store", store.root)
+    assert said.code == 0, said.err
+    assert "not reused: no train stage in this store is done" in said.out
+    assert call("status", plan.suite.path, "--store", store.root).code == 0
 
 
 def test_why_a_stage_that_was_done_is_made_again(plan: Plan, store: Store, call: Bench) -> None:
@@ -340,6 +382,13 @@ def test_what_is_done_is_not_stopped(plan: Plan, store: Store) -> None:
     heard = orders.Orders(store.root)
     told = control.stop(plan, store, [model(plan, "baseline").key])
     assert told == control.Told()
+    assert heard.new() == []
+
+
+def test_all_is_done_already(plan: Plan, store: Store, call: Bench) -> None:
+    heard = orders.Orders(store.root)
+    said = call("stop", plan.suite.path, model(plan, "baseline").key[:12], "--store", store.root)
+    assert (said.code, said.out) == (0, "nothing to stop: all of it is done\n")
     assert heard.new() == []
 
 

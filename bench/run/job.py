@@ -86,10 +86,16 @@ class Job:
             if not world.first:
                 follow(world, store, self.machine, stop)
                 return {}
+            before = self._got_to(store)
             outcomes = self._units(store, stop, world)
             with contextlib.suppress(UserError):  # one that has gone need not be told
                 world.tell(None)
-        return self._ended(outcomes, stop)
+        further = any(now > then for now, then in zip(self._got_to(store), before, strict=True))
+        return self._ended(outcomes, stop, further=further)
+
+    def _got_to(self, store: Store) -> list[tuple[bool, int]]:
+        """How far each stage is: whether it is done, and the step of its newest checkpoint."""
+        return [(store.done(key) is not None, store.saved(key)) for unit in self.units for key in unit]
 
     def _units(self, store: Store, stop: StopFlag, world: World) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
@@ -105,12 +111,12 @@ class Job:
                     outcomes |= self.unit(store, unit, stop, sound, world)
         return outcomes
 
-    def _ended(self, outcomes: dict[str, Outcome], stop: StopFlag) -> dict[str, Outcome]:
+    def _ended(self, outcomes: dict[str, Outcome], stop: StopFlag, *, further: bool) -> dict[str, Outcome]:
         """Back into the queue, if Slurm stopped us and not a person; all is saved and every lease is released."""
         stopped = [key for key, outcome in outcomes.items() if outcome.state == "stopped"]
         if not stopped or self.requeue is None or not is_first_process() or not time_is_up(stop.signals):
             return outcomes
-        refused = put_back(self.requeue)
+        refused = put_back(self.requeue, further=further)
         if refused is None:
             raise SystemExit(0)
         return outcomes | dict.fromkeys(

@@ -28,7 +28,10 @@ class Requeue:
 
     Attributes:
         most: times in the life of one job id, whoever asked for them (SLURM_RESTART_COUNT); `max_retries` of a cluster.
-        pause_s: seconds until the first restart may begin; doubles with each. 0: as soon as Slurm likes.
+            A job that has got further since it started is put back all the same, unless this is 0: a training of five
+            days under a limit of one comes to its end without a driver.
+        pause_s: seconds until the first restart may begin; doubles with each, unless the job gets further. 0: as soon
+            as Slurm likes.
     """
 
     most: int
@@ -53,21 +56,21 @@ def time_is_up(signals: Sequence[int]) -> bool:
     return signal.SIGUSR2 in signals or found.get("PreemptTime", "None") not in ("None", "N/A")
 
 
-def put_back(limits: Requeue) -> str | None:
+def put_back(limits: Requeue, *, further: bool) -> str | None:
     """Put this job back into the queue; Slurm then ends our process. Returns why it could not be done, None if it was.
 
-    Call it when all is saved and every lease is released.
+    Call it when all is saved and every lease is released. `further`: it has saved or finished something in this run.
     """
     job, restarts = job_id(), restart_count()
     if job is None:
         return "not a Slurm job"
-    if restarts >= limits.most:
+    if restarts >= limits.most and not (further and limits.most):
         return f"job {job} has been requeued {restarts} times, max_retries is {limits.most}"
     error = _scontrol("requeue", job)
     if isinstance(error, str):
         return error
-    pause = limits.pause(restarts)
-    told = f"requeued as job {job}, restart {restarts + 1} of {limits.most}"
+    pause = limits.pause(0 if further else restarts)
+    told = f"requeued as job {job}, restart {restarts + 1}" + ("" if further else f" of {limits.most}")
     if pause > 0:
         # A requeued job keeps its own delay (cred_expire, 2 min by default) where the cluster refuses this.
         later = _scontrol("update", f"JobId={job}", f"StartTime=now+{round(pause)}")

@@ -121,7 +121,7 @@ def test_usr2_saves_and_puts_the_same_job_back(trained: Trained) -> None:
     wait_for(lambda: result(job).exists(), "the result")
     assert job.result() == {trained.key: Outcome("done")}
     trained.check_continued(["KILLED", "FINISHED"])
-    assert f"requeued as job {trained.id}, restart 1 of 3; in 20 s" in Path(job.paths.stderr).read_text()
+    assert f"requeued as job {trained.id}, restart 1; in 20 s" in Path(job.paths.stderr).read_text()
 
 
 def test_scancel_saves_and_ends(trained: Trained) -> None:
@@ -144,6 +144,20 @@ def test_a_job_goes_back_so_often_and_no_more(trained: Trained) -> None:
     assert outcome.state == "stopped"
     assert f"job {trained.id} has been requeued 0 times, max_retries is 0" in outcome.message
     wait_for(lambda: trained.state() == "COMPLETED", "the end of the job")
+
+
+def test_a_job_that_gets_further_goes_back_as_often_as_it_takes(trained: Trained) -> None:
+    """More time limits than max_retries, and nobody who watches."""
+    job = trained.submit(Requeue(1))
+    for restarts in (1, 2):
+        step = trained.store.saved(trained.key)
+        wait_for(lambda before=step: trained.store.saved(trained.key) > before, "a checkpoint")
+        trained.slurm.command("scancel", "--signal=USR2", trained.id)
+        wait_for(lambda: trained.state() == "PENDING", "the job to be queued again")
+        assert trained.shown()["Restarts"] == str(restarts)
+        trained.slurm.command("scontrol", "update", f"JobId={trained.id}", "StartTime=now")
+    wait_for(lambda: result(job).exists(), "the result")
+    trained.check_continued(["KILLED", "KILLED", "FINISHED"])
 
 
 def test_a_node_without_scontrol(trained: Trained) -> None:

@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control, logs, submitted
+from bench import control, logs, orders, submitted
 from bench import overview as overviews
 from bench.launch import Progress
+from bench.orders import Orders
 from bench.status import Board
 from bench.store import Store
 from bench.submitted import Submitted
 from tests.cluster.conftest import HOLD, Planned, Queue, drive
 from tests.cluster.slurm_up import Slurm
 from tests.planned import model
+from tests.tiny_suite import wait_for
 
 
 def test_without_a_driver(
@@ -53,6 +55,33 @@ def test_a_driver_that_watches_ends_as_if_interrupted(
     ended = drive(plan, store.root, HOLD, show=show)
     assert (ended.failed, ended.code) == ({}, 130)
     assert set(queue().values()) == {"CANCELLED"}
+
+
+def test_a_driver_that_has_only_begun_is_told_too(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
+    """It heeds what was asked since its command began, and finds jobs that are about to go."""
+    plan, store = planned(), Store(tmp_path / "store")
+    drive(plan, store.root, detach=True)
+    wait_for(lambda: "RUNNING" in queue().values(), "a job that runs")
+    began = Orders(store.root)
+    orders.give(store.root, "stop", list(plan.stages))
+    ended = drive(plan, store.root, orders=began)
+    assert (ended.failed, ended.code) == ({}, 130)
+
+
+def test_of_a_cancelled_job_one_stage_is_named(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
+    """The one that was at work, not what waited for it in the same job."""
+    plan, store = planned("", "schedule.steps=4000", "seeds=[0]"), Store(tmp_path / "store")
+    key = model(plan, "baseline").key
+    hit: list[str] = []
+
+    def cancel(progress: Progress) -> None:
+        if not hit and store.running(key) and list(store.folder(key).glob("attempts/*/checkpoint-*")):
+            hit.append(next(handle.id for handle in progress.running if key in handle.job.keys))
+            slurm.command("scancel", hit[0])
+
+    ended = drive(plan, store.root, show=cancel)
+    assert {key: outcome.message.splitlines()[0] for key, outcome in ended.failed.items()} == {key: "it was cancelled"}
+    assert ended.code == 1
 
 
 def test_a_note_whose_id_belongs_to_somebody_else(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +161,19 @@ def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], s
         (["methods", "bag"], r"no method 'bag'\. Did you mean 'bags'\?"),
         (
             ["why", "tiny.yaml", "zzz"],
-            r"no stage begins with 'zzz' and no row is called so\. Legal: ",
+            r"no stage begins with 'zzz' and no row is called so\. Legal: a key's first digits, or a row: base",
         ),
+        (
+            ["logs", "tiny.yaml", "BAG"],
+            r"no row is called so\. Did you mean 'BAGS'\? Legal: (.|\n)*bench plan tiny\.yaml",
+        ),
+        (["stop", "tiny.yaml", "basline"], r"Did you mean 'baseline'\?"),
+        (["retry", "tiny.yaml", "BAGGS"], r"Did you mean 'BAGS'\?"),
+        (["plan", "tiny.yaml", "--cluster", "slrum"], r"no cluster 'slrum'\. Did you mean 'slurm'\?"),
+        (["run", "tiny.yaml", "--cluster", "none/c.yaml"], r"none/c\.yaml: no such file\n  name a cluster file"),
+        (["run", "tiny.yaml", "--detach"], r"--detach: jobs of kind local end with their driver"),
+        (["gc", "--store", "nowhere"], r"nowhere: no such store\n  name it: --store"),
+        (["status", "tiny.yaml", "--store", "tiny.yaml"], r"tiny\.yaml: the store must be a folder"),
         (["why", "tiny.yaml", ""], r"no stage begins with ''"),
         (["data", "check", ".", "--format", "voc"], r"--format: 'voc' is no format\. Legal: lvis, coco"),
         (["data", "check", "nowhere"], r"nowhere.*: no such folder"),
@@ -196,25 +205,6 @@ def test_an_occupied_port(bench: Bench, tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         refused(bench("ui", "--port", port), f"--port: port {port} is in use", r"a free one: --port \d+")
-
-
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """`mounted("size=2m")`: a small disk of one's own; skips where that is not allowed."""
-    made: list[Path] = []
-
-    def mount(options: str) -> Path:
-        folder = tmp_path / f"disk{len(made)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-            pytest.skip("only root can mount a small disk")
-        made.append(folder)
-        return folder
-
-    yield mount
-    for folder in made:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_read_only_store(bench: Bench, write: Write, mounted: Callable[[str], Path]) -> None:

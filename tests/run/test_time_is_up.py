@@ -36,7 +36,7 @@ def test_a_task_of_an_array_is_named_as_such(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_outside_slurm_nothing_is_requeued() -> None:
     assert not time_is_up([signal.SIGUSR2])
-    assert put_back(Requeue(3)) == "not a Slurm job"
+    assert put_back(Requeue(3), further=False) == "not a Slurm job"
 
 
 def test_who_cannot_be_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
@@ -47,4 +47,4 @@ def test_who_cannot_be_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: object) 
     assert not time_is_up([signal.SIGTERM])
     assert not time_is_up([signal.SIGUSR2, signal.SIGINT])
     assert not time_is_up([signal.SIGHUP])
-    assert "scontrol requeue" in str(put_back(Requeue(3)))
+    assert "scontrol requeue" in str(put_back(Requeue(3), further=False))

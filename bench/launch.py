@@ -99,6 +99,7 @@ def run(
     keep_going: bool,
     show: Callable[[Progress], None],
     detach: bool = False,
+    orders: Orders | None = None,
 ) -> Ended:
     """Bring the store to the plan's state.
 
@@ -110,6 +111,7 @@ def run(
         keep_going: go on with other rows when a stage fails.
         show: called about twice a second.
         detach: return once all is submitted (a launcher whose jobs survive the driver).
+        orders: of users, from when the caller began; None: from now.
 
     Raises:
         UserError: the store cannot be written, or the cluster refuses a job. Whatever was submitted goes on.
@@ -117,7 +119,7 @@ def run(
     for stage in plan.stages.values():
         store.add(stage)
     quiet_threads(plan.suite.sections.machine.threads)
-    loop = _Loop(plan, store, launcher, fuse, keep_going)
+    loop = _Loop(plan, store, launcher, fuse, keep_going, orders or Orders(store.root))
     with _interruptible() as interrupted:
         while loop.turn(stopping=bool(interrupted)):
             show(loop.progress)
@@ -133,7 +135,9 @@ def run(
 class _Loop:
     """One turn: gather what ended, compare with the store, start what is ready."""
 
-    def __init__(self, plan: Plan, store: Store, launcher: Launcher, fuse: bool, keep_going: bool) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, launcher: Launcher, fuse: bool, keep_going: bool, orders: Orders
+    ) -> None:
         self.plan, self.store, self.launcher, self.fuse, self.keep_going = plan, store, launcher, fuse, keep_going
         self.estimate = planning.learned(plan, store)
         self.progress = Progress(plan, set(), [], {}, set(), launcher.slots)
@@ -142,7 +146,7 @@ class _Loop:
         self._tries: Counter[str] = Counter()  # in a row, without progress
         self._steps: dict[str, int] = {}  # key -> the newest checkpoint when it was last ended
         self._rests: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
-        self._orders = Orders(store.root)
+        self._orders = orders
         self._warned: set[str] = set()  # of what reason for waiting
         self._stopped: set[str] = set()  # by `bench stop`: not to be started again in this run
 
@@ -283,7 +287,7 @@ class _Loop:
             elif key in self._stopped:
                 continue
             elif (outcome is None or outcome.again or outcome.state == "stopped") and not self._is_done(key):
-                outside += [] if outcome is None and self._waited(key, handle.job) else [key]
+                outside += [] if self._waited(key, handle.job) else [key]
         lost = next((outcome.message for outcome in outcomes.values() if outcome.again), "")
         if lost and state.status in ("COMPLETED", "FAILED"):  # of others, Slurm's own word says more
             state = replace(state, text=lost.splitlines()[0])

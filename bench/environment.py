@@ -151,10 +151,21 @@ def _cpu() -> str | None:
 
 
 def _gpus() -> tuple[list[str], str | None]:
-    """Names of the cards, and the version of their driver."""
+    """Names of the cards that this process may use, and the version of their driver."""
     if shutil.which("nvidia-smi") is None:
         return [], None
     output = _run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or b""
     lines = [line.split(",") for line in output.decode(errors="replace").splitlines() if line.strip()]
     drivers = [line[1].strip() for line in lines if len(line) > 1]
-    return [line[0].strip() for line in lines], next(iter(drivers), None)
+    return [line[0].strip() for line in _visible(lines)], next(iter(drivers), None)
+
+
+def _visible(cards: list[list[str]]) -> list[list[str]]:
+    """Without what CUDA_VISIBLE_DEVICES hides: a node may show all its cards to a job that has two of them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return cards
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    if any(name.startswith(("GPU-", "MIG-")) for name in names):  # by identity: which name is whose is not asked
+        return cards[: len(names)]
+    return [cards[int(name)] for name in names if name.isdigit() and int(name) < len(cards)]

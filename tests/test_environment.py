@@ -67,6 +67,7 @@ def test_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tool = tmp_path / "nvidia-smi"
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setattr(environment, "SECONDS", 0.3)
         assert capture(tmp_path)["gpus"] == []
@@ -74,6 +75,9 @@ def test_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "SECONDS", 10)
     assert capture(tmp_path)["gpus"] == ["NVIDIA H200", "NVIDIA H200"]
     assert capture(tmp_path)["gpu_driver"] == "580.95.05"
+    for chosen, cards in (("1", 1), ("0,1", 2), ("", 0), ("NoDevFiles", 0), ("GPU-8a56", 1), ("7", 0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert capture()["gpus"] == ["NVIDIA H200"] * cards, chosen
     monkeypatch.setenv("PATH", "")
     assert capture()["commit"] is None
 

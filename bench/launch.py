@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from bench import plan as planning
 from bench.cluster import Cluster
+from bench.errors import UserError
 from bench.launchers.contract import Handle, JobState, Launcher
 from bench.launchers.debug import Debug
 from bench.launchers.local import Local, Slots
@@ -242,6 +243,7 @@ class _Loop:
             groups: dict[tuple[Handle, ...], list[JobPlan]] = defaultdict(list)
             for job, after in ready:
                 groups[after].append(job)
+                self._bury(job)
             for after, group in groups.items():
                 taken += self.launcher.submit(group, after)
             self.progress.running += taken
@@ -249,6 +251,12 @@ class _Loop:
             left = [job for job in left if submitted.isdisjoint(job.keys)]
             if not taken or not self.launcher.chains:
                 return
+
+    def _bury(self, job: JobPlan) -> None:
+        """A dead host that was watched here need not be watched by the job again, on a node with a GPU."""
+        for key in job.keys:
+            with contextlib.suppress(UserError):  # a full disk: the job will say so
+                self.store.bury(key)
 
     def _startable(self, jobs: list[JobPlan]) -> list[tuple[JobPlan, tuple[Handle, ...]]]:
         """The jobs that could be submitted, were there room; each with those that it has to wait for."""

@@ -96,6 +96,19 @@ class Observer:
                 break
         return now
 
+    def bury(self, folder: Path) -> None:
+        """Release the lease of an owner on another host that this observer has seen to be dead, so that whoever comes
+        next need not watch for as long. Does nothing where there is none; a live owner keeps its lease.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if any(path.parent == folder for path in self._seen):
+            number, path = _highest(folder)
+            info = _parse(_read(path), number) if path is not None else None
+            if info is not None and info.beat != _RELEASED and (lease := acquire(folder, self)) is not None:
+                lease.release()
+
     def _by_counter(self, path: Path, raw: bytes, info: LeaseInfo) -> LeaseInfo | None:
         now = self._clock()
         before = self._seen.get(path)

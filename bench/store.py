@@ -266,6 +266,10 @@ class Store:
         """`running`, made certain by waiting where the owner is another host: a beat, or the patience for the dead."""
         return self._observer.watch(self.folder(key), stop)
 
+    def bury(self, key: str) -> None:
+        """Release the lease of an owner on another host that was watched until it was known to be dead."""
+        self._observer.bury(self.folder(key))
+
     def acquire(self, key: str) -> Lease | None:
         """Take the lease without waiting; None where a live owner holds it. Ask `done` again once you hold it."""
         return acquire(self.folder(key), self._observer, self._beat)

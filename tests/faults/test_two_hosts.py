@@ -13,13 +13,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
+from tiny_suite import ROOT, bring, copied, key_of, signals_restored, tiny, wait_for
 
+import bench.lease
+from bench import launch
 from bench import plan as planning
+from bench.cluster import Cluster
 from bench.events import read_events
+from bench.launchers.debug import Debug
 from bench.store import Store
 
 PATIENCE_S, BEAT_S = 10.0, 0.5
@@ -62,6 +67,7 @@ class Hosts:
     def __init__(self, undisturbed: Path, folder: Path) -> None:
         self.undisturbed, self.key = undisturbed, key_of(PLAN, "baseline")
         data = {key for key, stage in PLAN.stages.items() if stage.kind == "data"}
+        self.data = data
         self.store = Store(copied(undisturbed, folder / "store", data))
         self.store.add(PLAN.stages[self.key])
         self.script = folder / "host.py"
@@ -126,6 +132,24 @@ def test_a_dead_hosts_work_is_taken_over_in_bounded_time(hosts: Hosts) -> None:
             took = time.monotonic() - killed
             assert b.communicate(timeout=300)[0].split()[-1] == "done"
     assert PATIENCE_S - 2 * BEAT_S < took < PATIENCE_S + 30.0, "bounded by the patience, and not before it"
+    hosts.check(attempts=2)
+
+
+def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the driver, which then takes the lease and lets it go: the job on its node need not watch as long again."""
+    with hosts.host("node-a") as a:
+        wait_for(lambda: hosts.trained_to(7), "some steps")
+        a.kill()
+        a.wait()
+    monkeypatch.setattr(bench.lease, "PATIENCE_SECONDS", 2.0)
+    plan = planning.make(SUITE)
+    plan = replace(plan, stages={key: plan.stages[key] for key in (*hosts.data, hosts.key)}, rows=())
+    debug = Debug(hosts.store, SUITE.sections.machine, Cluster(kind="debug", max_retries=0, pause_s=0))
+    with signals_restored():
+        ended = launch.run(plan, hosts.store, debug, fuse=True, keep_going=True, show=lambda progress: None)
+    assert ended.code == 0, ended.failed
+    owners = [path.name for path in hosts.store.folder(hosts.key).glob("lease.*")]
+    assert owners == ["lease.3"], "1 of the dead host, 2 of the driver, 3 of the job"
     hosts.check(attempts=2)
 
 

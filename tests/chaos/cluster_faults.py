@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from bench.lease import process_start
 from tests.chaos.faults import Fault, Injector
 from tests.chaos.scene import Scene
 from tests.cluster.slurm_up import daemon_pid, start_daemon
@@ -51,15 +52,17 @@ def limit_deaf(scene: Scene, rng: random.Random) -> Fault:
         yield
     owner = rng.choice(sorted(owners.items()))[1]
     since, held = time.monotonic(), 0.0
-    while owner in scene.owners().values():
+    while process_start(owner.pid) == owner.start:
         with suppress(ProcessLookupError):
             os.kill(owner.pid, signal.SIGSTOP)
         held = time.monotonic() - since
         yield
-    ended = {note.ended for note in scene.jobs()} | {_state(scene, note.id) for note in scene.jobs()}
-    if "TIMEOUT" not in ended:
-        return None
-    return f"job process {owner.pid} hung for {held:.0f} s and was killed for its time limit"
+    end = time.monotonic() + SEEN_S
+    while time.monotonic() < end:  # COMPLETING first
+        if any("TIMEOUT" in (note.ended, _state(scene, note.id)) for note in scene.jobs()):
+            return f"job process {owner.pid} hung for {held:.0f} s and was killed for its time limit"
+        yield
+    return None
 
 
 def preempt(scene: Scene, rng: random.Random) -> Fault:

@@ -53,8 +53,8 @@ def test_one_run(sound: Path, plan: Plan, tmp_path: Path) -> None:
     assert report.codes[-1] == 0
 
 
-def test_a_run_that_goes_wrong_is_reported(sound: Path, plan: Plan, tmp_path: Path) -> None:
-    """Other bits were expected: the run fails, and says of which stage."""
+def test_a_run_that_goes_wrong_is_reported(sound: Path, plan: Plan, root: Path, tmp_path: Path) -> None:
+    """Other bits were expected of what is in the store already: the run fails, and says of which stage."""
     expected = digests(plan, sound) | {train_key(plan): "0" * 64}
     assert episode(Drawn(0, "local", ()), tmp_path, expected, seed=1).failures == [
         f"train {train_key(plan)[:6]} has other bits"

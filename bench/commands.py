@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import cluster as clusters
+from bench import control
 from bench import overview as overviews
 from bench import plan as planning
 from bench import suite as suites
@@ -111,6 +112,8 @@ def run(
         store.check_writable()
         launcher.check(view.jobs)
         _register(plan, store)
+        for line in [] if launcher.survives else control.also_queued(plan, store, view.missing):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
             ended = launch.run(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Collection
@@ -17,7 +16,7 @@ from rich.console import Console
 from bench import orders, submitted
 from bench import plan as planning
 from bench.launchers.slurm import cancel
-from bench.launchers.watch import NoAnswer, Watcher
+from bench.launchers.watch import NoAnswer, Watcher, named
 from bench.lease import LeaseInfo, host, machine
 from bench.plan import Plan
 from bench.progress import Ticks, name_of
@@ -38,11 +37,13 @@ class Told:
         here: stages at work on this machine, with their processes' leases.
         jobs: of the cluster.
         away: stages at work on other hosts, or for other users: their drivers are told.
+        unheard: jobs that may be queued or run, but no Slurm answers here.
     """
 
     here: dict[str, LeaseInfo] = field(default_factory=dict)
     jobs: list[Submitted] = field(default_factory=list)
     away: dict[str, LeaseInfo] = field(default_factory=dict)
+    unheard: list[Submitted] = field(default_factory=list)
 
 
 def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
@@ -56,9 +57,16 @@ def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
     if not wanted or not store.root.exists():
         return told
     orders.give(store.root, "stop", wanted)
-    told.jobs = alive(submitted.of(store.root, wanted))
+    notes = submitted.of(store.root, wanted)
+    try:
+        told.jobs = alive(notes)
+        hidden = [i for job in _begun(store, wanted) for i in named(job.name)]  # their driver was killed just then
+        heard = cancel([*(job.id for job in told.jobs), *hidden])
+    except NoAnswer:
+        heard = False
+    if not heard:
+        told.jobs, told.unheard = [], notes
     in_jobs = {key for job in told.jobs for key in job.keys}
-    cancel([job.id for job in told.jobs])
     for key in wanted:
         owner = store.running(key)
         if owner is None or key in in_jobs:
@@ -72,15 +80,41 @@ def stop(plan: Plan, store: Store, keys: Collection[str]) -> Told:
 
 
 def alive(notes: list[Submitted]) -> list[Submitted]:
-    """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's."""
-    if not notes or shutil.which("squeue") is None:
+    """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's.
+
+    Raises:
+        NoAnswer: no Slurm answers here.
+    """
+    if not notes:
         return []
-    try:
-        seen = Watcher().ask({note.id: note.name for note in notes})
-    except NoAnswer:
-        return []
+    seen = Watcher().ask({note.id: note.name for note in notes})
     over = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
     return [note for note in notes if (job := seen.get(note.id)) is not None and job.state not in over]
+
+
+def _begun(store: Store, keys: Collection[str]) -> list[Submitted]:
+    """One job of each submission of these stages that was cut short."""
+    found = submitted.begun(store.root).values()
+    return [jobs[0] for jobs in found if any(set(keys).intersection(job.keys) for job in jobs)]
+
+
+def also_queued(plan: Plan, store: Store, keys: Collection[str]) -> list[str]:
+    """What a run on this machine says first: that jobs for the same wait in a queue, or may, where no Slurm answers."""
+    notes, how = submitted.of(store.root, keys), "are"
+    try:
+        notes = alive(notes)
+    except NoAnswer:
+        how = "may be"
+    if not notes:
+        return []
+    ids = [note.id for note in notes]
+    shown = ", ".join([*ids[:LINES], f"{len(ids) - LINES} more"] if len(ids) > LINES else ids)
+    return [
+        f"{len(ids)} job{'s' * (len(ids) > 1)} for the same {how} in the queue of Slurm: {shown}",
+        "  nothing is done twice: whoever comes first makes a stage, and a job that finds all of it done ends at once",
+        f"  watch them instead: {plan.suite.command('run', store.root, *cluster_option(notes))}",
+        f"  take them out:      {plan.suite.command('stop', store.root)}",
+    ]
 
 
 def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console) -> None:
@@ -101,6 +135,9 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
     for key, owner in told.away.items():
         hint = f"process {owner.pid} on {owner.host}: its run is told; if that is gone, kill it there"
         _say(console, f"not ours to stop: {name_of(plan, key)}  {hint}")
+    if told.unheard:
+        ids = " ".join(job.id for job in told.unheard)
+        _say(console, f"no Slurm answers here, and jobs may be queued or at work: stop again later, or scancel {ids}")
     ticks = Ticks(store)
     end = time.monotonic() + PATIENCE_SECONDS
     left = dict(told.here)
@@ -113,7 +150,7 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
         time.sleep(LOOK_SECONDS if left else 0)
     for key in left:
         _say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
-    if not (told.here or told.jobs or told.away):
+    if not (told.here or told.jobs or told.away or told.unheard):
         _say(console, "nothing of it runs here; a run at work starts nothing more of it")
     _say(console, f"continue: {plan.suite.command('run', store.root, *cluster_option(told.jobs))}")
 

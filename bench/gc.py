@@ -26,6 +26,7 @@ from bench.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, rea
 from bench.errors import UserError, unknown
 from bench.lease import Lease
 from bench.plan import ORDER
+from bench.snapshot import UNUSED_DAYS
 from bench.store import Root, Store
 
 TRASH = "trash"
@@ -112,7 +113,7 @@ def look(store: Store, forget: Sequence[str] = ()) -> Found:
     there = sorted({path.name for path in store.root.iterdir() if _KEY.fullmatch(path.name)} | set(store.keys()))
     sizes = {key: bytes_below(store.folder(key)) for key in there}
     reach = {root.file: _reached(store, root.keys) for root in kept}
-    needed = set().union(*reach.values()) | _queued(store)
+    needed = set().union(*reach.values()) | _reached(store, _queued(store))
     free = [key for key in there if key not in needed]
     at_work = [key for key in free if store.running(key) is not None]
     for root in forgotten:
@@ -190,8 +191,8 @@ class Needed:
     def __contains__(self, key: str) -> bool:
         stamp = [_stamps(self._store.root / "roots"), _stamps(submitted.folder(self._store.root))]
         if stamp != self._stamp:
-            roots = self._store.roots()
-            self._keys = _reached(self._store, {k for root in roots for k in root.keys}) | _queued(self._store)
+            wanted = {key for root in self._store.roots() for key in root.keys} | _queued(self._store)
+            self._keys = _reached(self._store, wanted)
             self._stamp = stamp
         return key in self._keys
 
@@ -225,10 +226,12 @@ def _kind(store: Store, key: str) -> str:
 
 
 def _queued(store: Store) -> set[str]:
-    """Keys of jobs that may be in a queue."""
+    """Keys of jobs that may be in a queue and have something to do there. Nobody may have seen how a job ended."""
     paths = submitted.folder(store.root).glob("*.json")
     notes = [note for path in paths if (note := submitted.read(store.root, path.stem)) is not None]
-    return {key for note in notes if not note.ended for key in note.keys}
+    young = time.time() - 86400 * UNUSED_DAYS
+    waiting = [note.keys for note in notes if not note.ended and note.time > young]
+    return {key for keys in waiting for key in keys if any(store.done(other) is None for other in keys)}
 
 
 def _forgotten(roots: Sequence[Root], forget: Sequence[str]) -> list[Root]:

@@ -4,7 +4,9 @@ about what is run and reported: these look at what there is to do, after what is
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from bench import plan as planning
 from bench import status as standings
 from bench.cluster import Cluster
 from bench.commands import overview
+from bench.errors import UserError
+from bench.launchers.watch import NoAnswer
 from bench.overview import Overview
 from bench.store import Store
 from bench.submission import Submissions
@@ -49,17 +53,20 @@ def plan_json(view: Overview, cluster: str | None) -> dict[str, Any]:
 def submissions(view: Overview, cluster: Cluster) -> Submissions:
     """The jobs that `run --cluster` would submit now."""
     notes = submitted.of(view.store.root, view.missing) if cluster.kind == "slurm" else []
-    queued = control.alive(notes)
+    try:
+        queued, sure = control.alive(notes), True
+    except NoAnswer:
+        queued, sure = notes, False
     made_by = {key: note.id for note in queued for key in note.keys}
     done = view.plan.stages.keys() - view.missing
     mine = {key for key in view.missing if key not in made_by and view.states[key] != "running"}
     jobs = planning.jobs(view.plan, mine, view.estimate, fuse=view.fuse, done=done, made_by=made_by)
-    return submission.submissions(view.plan, cluster, jobs, done, queued)
+    return replace(submission.submissions(view.plan, cluster, jobs, done, queued), sure=sure)
 
 
 def status(suite: Suite, store_path: Path, console: Console, *, fuse: bool = True, watch: bool = False) -> None:
     """`bench status`; `watch`: redrawn until all is done."""
-    view = overview(suite, store_path, fuse=fuse)
+    view = _with_slots_of_its_jobs(overview(suite, store_path, fuse=fuse))
     if not watch:
         standings.show(view, console)
         return
@@ -68,7 +75,15 @@ def status(suite: Suite, store_path: Path, console: Console, *, fuse: bool = Tru
 
 def status_json(suite: Suite, store_path: Path) -> dict[str, Any]:
     """What `status --json` prints."""
-    return standings.Board(overview(suite, store_path)).to_json()
+    return standings.Board(_with_slots_of_its_jobs(overview(suite, store_path))).to_json()
+
+
+def _with_slots_of_its_jobs(view: Overview) -> Overview:
+    """While jobs of it wait or run on a cluster, the rest takes as long as there, not as on this machine."""
+    notes = [note for note in submitted.of(view.store.root, view.missing) if note.cluster]
+    with contextlib.suppress(UserError):  # the file has gone, or is broken by now
+        return replace(view, slots=clusters.read(notes[-1].cluster).array_parallelism) if notes else view
+    return view
 
 
 def stop(suite: Suite, store_path: Path, word: str | None, console: Console) -> None:
@@ -89,6 +104,8 @@ def gc(store_path: Path, forget: Sequence[str], console: Console, confirm: Calla
     found = waste.look(store, forget)
     waste.show(found, console)
     if not (found.waste or found.leftovers or found.temporaries or found.forgotten):
+        if found.needs:
+            console.print("of a suite that nobody needs any more: gc --forget NAME", highlight=False, soft_wrap=True)
         return
     if not confirm():
         console.print("nothing was deleted", highlight=False)

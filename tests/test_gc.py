@@ -112,11 +112,25 @@ def test_a_run_that_registers_while_a_stage_is_moved_loses_nothing(store: Store,
 
 
 def test_queued_jobs_need_their_stages(store: Store) -> None:
-    note = Submitted("7", "n", "s.yaml", ((OLD.key,),), 0.0, "h", "/log", "/report")
+    """And what those are made from, whoever forgot their suite."""
+    new = Stage("train", {"lr": 4}, {"init": OLD})
+    store.add(new)
+    note = Submitted("7", "n", "s.yaml", ((new.key,),), time.time(), "h", "/log", "/report")
     submitted.write(store.root, note)
     assert not look(store).waste
+    assert OLD.key in Needed(store)
     submitted.end(store.root, note, "COMPLETED")
-    assert [one.key for one in look(store).waste] == [OLD.key]
+    assert {one.key for one in look(store).waste} == {OLD.key, new.key}
+
+
+def test_a_job_that_nobody_saw_end_needs_nothing_for_ever(store: Store) -> None:
+    """It has done all that it was for; or it was submitted longer ago than any queue is."""
+    submitted.write(store.root, Submitted("7", "n", "s.yaml", ((OLD.key,),), time.time(), "h", "/log", "/report"))
+    assert {one.key for one in look(store).waste} == {OLD.key}
+    new = Stage("train", {"lr": 4}, {"init": OLD})
+    store.add(new)
+    submitted.write(store.root, Submitted("8", "n", "s.yaml", ((new.key,),), 0.0, "h", "/log", "/report"))
+    assert {one.key for one in look(store).waste} == {OLD.key, new.key}
 
 
 def test_what_a_done_stage_does_not_need(store: Store) -> None:
@@ -206,6 +220,12 @@ def test_a_store_without_roots_is_left_alone(tmp_path: Path, call: Bench) -> Non
     assert said.code == 2
     assert "no suite was ever registered" in said.err
     assert store.done(DATA.key) is not None
+
+
+def test_nothing_to_free_says_how_to_free_something(store: Store, call: Bench) -> None:
+    assert call("gc", "--store", store.root, "--yes").out.splitlines()[-1].startswith("freed ")
+    last = call("gc", "--store", store.root).out.splitlines()[-2:]
+    assert last == ["0 stages, 0.0 MB in all can be freed", "of a suite that nobody needs any more: gc --forget NAME"]
 
 
 def test_unknown_roots_are_refused(store: Store) -> None:

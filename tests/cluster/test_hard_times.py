@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bench import control, submitted
 from bench import plan as planning
@@ -22,12 +23,12 @@ from bench.launchers.contract import Handle
 from bench.launchers.ended import Judge
 from bench.launchers.slurm import Slurm as Launcher
 from bench.launchers.watch import Seen
-from bench.plan import JobPlan
+from bench.plan import JobPlan, Plan
 from bench.store import Store
 from bench.submitted import Submitted
-from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, drive
+from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Bench
 
 
 def test_nothing_waits_for_a_job_that_looks_dead(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
@@ -178,6 +179,47 @@ def test_a_driver_that_sleeps_while_it_submits(
         other.wait(60)
     assert f"process {other.pid} on " in said[0]
     assert set(queue()) == left, "submitted twice"
+
+
+def test_stop_says_when_nobody_hears_it(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What is queued while slurmctld is away is not taken for stopped. Nor what a killed driver has not noted."""
+    plan, store = planned(), Store(tmp_path / "store")
+    drive(plan, store.root, HOLD, detach=True)
+    note = submitted.of(store.root, list(plan.stages))[-1]
+    submitted.begin(store.root, [replace(note, id="", log=str(Path(note.log).parent))])
+    with monkeypatch.context() as away:
+        away.setenv("SLURM_CONF", str(deaf(slurm, tmp_path)))
+        control.show_stop(plan, store, list(plan.stages), Console(width=200))
+        assert f"scancel {' '.join(sorted(queue_ids(store, plan)))}" in capsys.readouterr().out
+    (store.root / "submitted" / f"{note.id}.json").unlink()
+    control.show_stop(plan, store, list(plan.stages), Console(width=200))
+    assert set(queue().values()) == {"CANCELLED"}
+
+
+def queue_ids(store: Store, plan: Plan) -> list[str]:
+    return [note.id for note in submitted.of(store.root, list(plan.stages))]
+
+
+def test_a_run_here_beside_queued_jobs(
+    slurm: Slurm, queue: Queue, planned: Planned, call: Bench, tmp_path: Path
+) -> None:
+    """They are told of; once all is done they end at once and well, and so do those that wait for them."""
+    drive(planned(), tmp_path / "store", HOLD, detach=True)
+    jobs = sorted(queue())
+    ran = call("run", "tiny.yaml")
+    assert ran.code == 0, ran
+    assert f"{len(jobs)} jobs for the same are in the queue of Slurm: {', '.join(jobs)}" in ran.out
+    assert "watch them instead: python -m bench run tiny.yaml --cluster " in ran.out
+    slurm.command("scontrol", "release", *jobs)
+    end = time.monotonic() + 60
+    while set(queue().values()) != {"COMPLETED"}:
+        assert time.monotonic() < end, queue()
+        time.sleep(0.2)
+    seconds = slurm.command("squeue", "-h", "--states=all", "-j", ",".join(jobs), "-O", "TimeUsed")
+    assert set(seconds.split()) <= {f"0:{n:02}" for n in range(10)}
 
 
 # -- waiting

@@ -334,9 +334,9 @@ def methods(
     path: MethodsPath = None,
 ) -> None:  # fmt: skip
     """The methods there are; with a name: what it does, its source, settings, and where it departs from the paper."""
-    from bench import commands
+    from bench import catalogue
 
-    commands.methods(name, path or [], Console())
+    catalogue.show(name, path or [], Console())
 
 
 @methods_app.command("check")

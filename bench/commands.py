@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from bench import cluster as clusters
 from bench import control
@@ -30,7 +28,6 @@ from bench.key import canonical, plain
 from bench.launch import Ended
 from bench.launchers.contract import Launcher
 from bench.launchers.local import Slots
-from bench.method import Method, discover, method_named
 from bench.mirror import is_served
 from bench.orders import Orders
 from bench.overview import Overview
@@ -308,21 +305,6 @@ def _attach(suite: Suite, store: Store, console: Console, tracking_uri: str | No
         console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
 
 
-def methods(name: str | None, paths: Sequence[Path], console: Console) -> None:
-    """`bench methods [NAME]`."""
-    known = discover(paths)
-    if name is None:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("method", "settings", "what it does"):
-            table.add_column(column, overflow="fold")
-        for method in sorted(known.values(), key=lambda m: m.name):
-            table.add_row(method.name, ", ".join(method.model_fields) or "-", _first_sentence(method))
-        console.print(table)
-        console.print("one of them: python -m bench methods NAME", highlight=False)
-        return
-    _describe_method(method_named(name, known, "methods"), console)
-
-
 def data_check(path: Path, train: str, val: str, images: str, form: str, console: Console) -> int:
     """`bench data check`: 0 clean or warnings only, 1 with errors."""
     from bench.data.check import check as check_data
@@ -391,41 +373,6 @@ def _blamed_on(suite: Suite) -> Iterator[None]:
     except UserError as error:
         where = f"{suite.document.where(*error.where.split('.'))} {error.where}"
         raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
-
-
-def _describe_method(method: type[Method], console: Console) -> None:
-    console.print(f"[bold]{method.name}[/]  ({Path(inspect.getsourcefile(method) or '-').name})", highlight=False)
-    console.print(escape(inspect.getdoc(method) or "-"), highlight=False, soft_wrap=True)
-    console.print(f"needs of an engine: {', '.join(sorted(method.needs))}", highlight=False)
-    console.print("settings:" if method.model_fields else "settings: none", highlight=False)
-    schema = method.model_json_schema()
-    for name, field in method.model_fields.items():
-        form = _form(schema["properties"][name], schema.get("$defs", {}))
-        console.print(f"  {name} = {field.default!r}    {escape(form)}", highlight=False, soft_wrap=True)
-    for deviation in method.deviations():
-        console.print(f"DEVIATION: {escape(deviation)}", highlight=False, soft_wrap=True)
-
-
-def _form(schema: dict[str, Any], defined: dict[str, Any]) -> str:
-    """What a setting takes, in words, from its JSON schema."""
-    if "anyOf" in schema:
-        return " or ".join(_form(option, defined) for option in schema["anyOf"])
-    if "$ref" in schema:
-        inner = defined[schema["$ref"].rsplit("/", 1)[-1]]["properties"]
-        return "{" + ", ".join(f"{name}: {_form(value, defined)}" for name, value in inner.items()) + "}"
-    if "enum" in schema or "const" in schema:
-        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    if schema.get("type") == "array":
-        items = schema.get("prefixItems") or [schema.get("items", {})]
-        return "[" + ", ".join(_form(item, defined) for item in items) + "]"
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[word]:g}" for word, sign in limits.items() if word in schema]
-    return " ".join([str(schema.get("type", "any")), *bounds])
-
-
-def _first_sentence(method: type[Method]) -> str:
-    text = " ".join((inspect.getdoc(method) or "-").split("\n\n")[0].split())
-    return escape(text.split(". ")[0].rstrip("."))
 
 
 def _fingerprint(data: FolderData, split: str) -> str:

@@ -90,12 +90,14 @@ class Submissions:
     Attributes:
         jobs: in the order of submission.
         queued: jobs that wait or run already; they are not submitted again.
+        sure: whether Slurm was asked about those.
         later: jobs that can be submitted once what another run does elsewhere is done.
     """
 
     jobs: tuple[Submission, ...]
     queued: tuple[Submitted, ...] = ()
     later: tuple[JobPlan, ...] = ()
+    sure: bool = True
 
 
 def submissions(
@@ -183,7 +185,8 @@ def show(plan: Plan, found: Submissions, cluster: Cluster, name: str, console: C
     mine = {key for note in found.queued for key in note.keys}
     if found.queued:
         ids = _some([note.id for note in found.queued])
-        say(f"{_count(len(found.queued), 'job')} in the queue: {ids}, for {len(mine & set(plan.stages))} stages")
+        where = "in the queue" if found.sure else "that may be in the queue (no Slurm answers here)"
+        say(f"{_count(len(found.queued), 'job')} {where}: {ids}, for {_count(len(mine & set(plan.stages)), 'stage')}")
     arrays = Counter((one.after, one.queued, str(one.asks)) for one in found.jobs)
     several = sum(number > 1 for number in arrays.values()) if cluster.kind == "slurm" else 0
     waiting = sum(bool(one.after or one.queued) for one in found.jobs)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands
+from bench import commands, submitted
 from bench import plan as planning
+from bench.submitted import Submitted
 from tests.conftest import ROOT, Bench, Write
 
 TABLE1 = ROOT / "suites" / "table1.yaml"
@@ -96,6 +97,10 @@ def test_plan_on_a_cluster_needs_none(
     assert "submissions" not in json.loads(call("plan", write(), "--json").out)
     many = call("plan", write(), "--cluster", "mine.yaml", "--seeds", ",".join(map(str, range(15)))).out
     assert re.search(r"^ +30 +train, predict, evaluate +30 min", many, re.M)  # 45 jobs: one line a shape
+    key = next(stage["key"] for stage in json.loads(call("plan", write(), "--json").out)["stages"])
+    submitted.write(Path("store"), Submitted("77", "n-00", "s", ((key,),), 0.0, "h", "/l", "/r"))
+    said = call("plan", write(), "--cluster", "mine.yaml")
+    assert "1 job that may be in the queue (no Slurm answers here): 77, for 1 stage" in said.out
 
 
 def test_status_without_a_store(call: Bench) -> None:

@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("launch", "crosscheck", "contract_check*"),  # F6
     ("ui", "progress"),
     ("overview",),
-    ("status", "logs", "gc", "control", "why"),
+    ("status", "logs", "gc", "control", "why", "catalogue"),
     ("commands",),  # F7
     ("upkeep",),
     ("cli",),

@@ -193,12 +193,17 @@ def note(plan: Plan, label: str, ended: str = "") -> Submitted:
 EMPTY = Submitted("1", "n", "s", (), 0.0, "h", "/l", "/r")
 
 
-def test_queued_jobs_are_found_without_their_driver(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queued_jobs_are_found_without_their_driver(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch, call: Bench
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")  # no squeue here
     submitted.write(store.root, note(plan, "BAGS"))
     line = line_with(plan, store, model(plan, "BAGS"))
     assert line.startswith("queued ")
     assert "job 77_3" in line
+    (store.root / "c.yaml").write_text("kind: slurm\ntime_min: 30\nsignal_delay_s: 30\narray_parallelism: 17\n")
+    submitted.write(store.root, replace(note(plan, "BAGS"), cluster=str(store.root / "c.yaml")))
+    assert "with 17 jobs at a time" in call("status", plan.suite.path, "--store", store.root).out
     submitted.write(store.root, note(plan, "BAGS", ended="TIMEOUT"))
     assert line_with(plan, store, model(plan, "BAGS")).startswith("missing ")
     tried(store, model(plan, "BAGS"), None)

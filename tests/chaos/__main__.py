@@ -14,12 +14,11 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tests.chaos import results
-from tests.chaos.episode import Report, episode
+from tests.chaos.episode import ENDING, Report, episode
 from tests.chaos.kinds import Drawn, draw
 from tests.chaos.scene import may_mount, undisturbed, wanted
 from tests.cluster.slurm_up import Unavailable, install
@@ -40,15 +39,19 @@ def main() -> int:
     todo = [one for one in todo if not _skip(one, skipped)]
     print(f"{len(todo)} runs to do, {len(known)} known; work in {work}", flush=True)
     expected = digests(wanted(), undisturbed(work))
-    guard = threading.Lock()
     with ThreadPoolExecutor(asked.jobs) as pool:
         going = [pool.submit(_one, one, work, expected, asked.seed) for one in todo]
-        for ended in as_completed(going):
-            report = ended.result()
-            with guard, (work / "runs.jsonl").open("a") as file:
-                print(report.line, flush=True)
-                file.write(json.dumps(report.to_json()) + "\n")
-            known[report.number] = report.to_json()
+        try:
+            for ended in as_completed(going):
+                report = ended.result()
+                with (work / "runs.jsonl").open("a") as file:
+                    print(report.line, flush=True)
+                    file.write(json.dumps(report.to_json()) + "\n")
+                known[report.number] = report.to_json()
+        except KeyboardInterrupt:  # runs that are under way end their drivers and clusters, and are not written down
+            ENDING.set()
+            pool.shutdown(cancel_futures=True)
+            raise
     if asked.out is not None:
         results.write(asked.out, [known[number] for number in sorted(known)], asked.seed, sys.argv[1:], skipped)
     return 1 if any(report["failures"] for report in known.values()) else 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 import traceback
 from collections import Counter
@@ -25,6 +26,7 @@ LOOK_S = 0.2
 MEASURE_EVERY = 5  # looks
 MOST_CALLS = 8
 A_CALL_S = 3600.0  # a driver that takes longer hangs; undisturbed it takes 15 s of two free cores
+ENDING = threading.Event()  # somebody wants the whole command to end
 ORPHANS_S = 900.0  # how long jobs that a dead driver left behind are waited for before the next call at most
 
 
@@ -49,6 +51,7 @@ class Report:
     codes: list[int] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
     again: int = 0
+    retries: int = 0
     jobs: int = 0
     wall: float = 0.0
     cpu: float = 0.0
@@ -135,9 +138,12 @@ class _Run:
 
         Raises:
             TimeoutError: it does not come.
+            InterruptedError: the whole command is to end.
         """
         end = time.monotonic() + patience
         while not over():
+            if ENDING.is_set():
+                raise InterruptedError("Ctrl-C")
             if time.monotonic() > end:
                 raise TimeoutError(f"waited {patience:.0f} s for {what}")
             self._look()
@@ -171,11 +177,12 @@ class _Run:
 
 
 def _count(scene: Scene, report: Report) -> None:
-    """Attempts of each kind of stage, jobs, CPU time."""
+    """Attempts of each kind of stage, what drivers submitted again by themselves, jobs, CPU time."""
     counted: Counter[str] = Counter()
     for key, stage in scene.plan.stages.items():
         counted[stage.kind] += len(scene.store.attempts(key))
     report.attempts = dict(counted)
     report.again = sum(counted.values()) - len(scene.plan.stages)
+    report.retries = sum(scene.output(n).count("; again in ") for n in range(len(scene.drivers)))
     report.jobs = len(scene.jobs())
     report.cpu = round(scene.cpu_seconds, 1)

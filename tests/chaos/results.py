@@ -61,9 +61,10 @@ def summary(runs: Runs, seed: int, words: Sequence[str], skipped: Mapping[str, s
         "left out": dict(skipped),
         "attempts": dict(attempts),
         "attempts more than stages": sum(run["again"] for run in runs),
+        "retries by drivers": sum(run["retries"] for run in runs),
         "calls of run": dict(sorted(Counter(len(run["codes"]) for run in runs).items())),
         "jobs submitted to Slurm": sum(run["jobs"] for run in runs),
-        "wall seconds of all runs": round(sum(run["wall"] for run in runs)),
+        "wall seconds of all runs, one after another": round(sum(run["wall"] for run in runs)),
         "CPU seconds of all runs": round(sum(run["cpu"] for run in runs)),
     }
 

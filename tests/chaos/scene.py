@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -171,12 +172,15 @@ class Scene:
 
     def end(self) -> None:
         """End what is left of it, by pid."""
+        left = [owner.pid for owner in self.owners().values()]
         for driver in self.alive:
-            driver.kill()
-            driver.wait()
-        for owner in self.owners().values():
+            with suppress(psutil.Error):
+                left += [driver.pid, *(child.pid for child in psutil.Process(driver.pid).children(recursive=True))]
+        for pid in left:
             with suppress(ProcessLookupError):
-                os.kill(owner.pid, 9)
+                os.kill(pid, signal.SIGKILL)
+        for driver in self.drivers:
+            driver.wait()
 
 
 @contextmanager

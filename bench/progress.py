@@ -136,16 +136,17 @@ class Display:
     def _line(self, key: str, progress: Progress, others: int) -> Text:
         tick = self._ticks.of(key)
         text = name_of(self._plan, key) + (f" +{others}" if others else "")
+        owner = self._store.running(key) if key in progress.elsewhere else None
+        whose = [f"(another run does it, on {owner.host})"] if owner else []
         if tick is None:
-            return Text(f"{text}  starting")
+            return Text("  ".join([text, *(whose or ["starting"])]))
         filled = round(BAR * tick.step / max(tick.total, 1))
         bar = "#" * filled + "." * (BAR - filled)
         parts = [f"{text}  [{bar}] {tick.step}/{tick.total}"]
         parts += [f"loss {tick.loss:.2f}"] if tick.loss is not None else []
         parts += [f"{tick.rate:.1f} step/s"] if tick.rate else []
         parts += [f"{clock(tick.left)} left"] if tick.left is not None else []
-        parts += ["(another run does it)"] if key in progress.elsewhere else []
-        return Text("  ".join(parts))
+        return Text("  ".join([*parts, *whose]))
 
     def _footer(self, progress: Progress) -> Text:
         lost = self._lost(progress)

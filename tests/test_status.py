@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -24,8 +25,10 @@ from bench import status as standings
 from bench.cluster import path_of
 from bench.commands import open_suite
 from bench.errors import UserError
+from bench.launch import Progress
 from bench.lease import host
 from bench.plan import Plan
+from bench.progress import Display
 from bench.stage import Stage
 from bench.status import Board
 from bench.store import Attempt, Store
@@ -411,3 +414,18 @@ def test_a_word_that_means_nothing(plan: Plan) -> None:
     with pytest.raises(UserError, match="no stage begins with"):
         overviews.chosen(plan, "nothing")
     assert overviews.chosen(plan, None) == list(plan.stages)
+
+
+def test_a_run_says_whom_it_waits_for(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that another host holds and of which nothing is heard: not "starting"."""
+    head = model(plan, "cls-retrain")
+    store.add(head)
+    monkeypatch.setenv("BENCH_HOST", "node-7")
+    lease = store.acquire(head.key)
+    assert lease is not None
+    monkeypatch.delenv("BENCH_HOST")
+    console = Console(file=io.StringIO(), width=200)
+    with lease, Display(plan, store, console) as display:
+        display.show(Progress(plan, set(), [], {}, {head.key}, 1))
+    assert isinstance(console.file, io.StringIO)
+    assert f"{head.key[:6]}  (another run does it, on node-7)" in console.file.getvalue()

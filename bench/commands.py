@@ -34,7 +34,7 @@ from bench.overview import Overview
 from bench.plan import Plan
 from bench.run.curves import Tracking
 from bench.spec import FolderData
-from bench.stage import Stage, walk
+from bench.stage import walk
 from bench.store import Store
 from bench.suite import Suite
 from bench.why import explain
@@ -97,6 +97,7 @@ def run(
     orders = Orders(store.root)  # to be told to stop while we begin is to be told
     launcher = _launcher(suite, plan, store, cluster, jobs, detach=detach)
     launcher.tracking = _tracking(suite, plan, tracking_uri)
+    _check_weights_early(suite, plan, store)
     if store.root.exists():  # before anything is found to be done: `gc` leaves it alone from now on
         with contextlib.suppress(UserError):  # a store that may only be read serves as long as nothing is missing
             _register(plan, store)
@@ -105,7 +106,6 @@ def run(
         console.print(escape(line), highlight=False, soft_wrap=True)
     ended = Ended({}, False)
     if view.missing:
-        _check_weights_early(suite, [plan.stages[key] for key in view.missing])
         store.check_writable()
         launcher.check(view.jobs)
         _register(plan, store)
@@ -357,10 +357,13 @@ def _prepare_tracking(store: Store, suite: Suite, uri: str | None, console: Cons
         console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _check_weights_early(suite: Suite, missing: Sequence[Stage]) -> None:
-    """A weights file that cannot be read is refused before anything starts."""
+def _check_weights_early(suite: Suite, plan: Plan, store: Store) -> None:
+    """A weights file that cannot be read is refused before anything starts, or is written."""
     path = suite.weights_file
-    if path is not None and any(stage.spec.get("weights") for stage in missing):
+    if path is None:
+        return
+    done = planning.all_fresh(plan, store)
+    if any(stage.spec.get("weights") for key, stage in plan.stages.items() if key not in done):
         with _blamed_on(suite):
             importlib.import_module(facts(suite.sections.detector.engine).module).read_weights(str(path))
 

@@ -88,7 +88,7 @@ class Overview:
         seeds = len(p.suite.sections.seeds)
         done = len(p.stages) - len(missing)
         stages = f"{len(p.stages)} stages ({p.unshared} unshared), {done} done"
-        head = f"{p.suite.name}: {rows} rows x {seeds} seed{'s' * (seeds > 1)} -> {stages}"
+        head = f"{p.suite.name}: {rows} row{'s' * (rows > 1)} x {seeds} seed{'s' * (seeds > 1)} -> {stages}"
         if missing:
             slots = "slots unknown (no GPU here)" if self.slots is None else f"{self.slots} job"
             slots += "s" * (self.slots is not None and self.slots > 1)

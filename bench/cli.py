@@ -334,7 +334,7 @@ def methods(
     path: MethodsPath = None,
 ) -> None:  # fmt: skip
     """The methods there are; with a name: what it does, its source, settings, and where it departs from the paper."""
-    from bench import catalogue
+    from bench.terminal import catalogue
 
     catalogue.show(name, path or [], Console())
 

@@ -18,7 +18,6 @@ from rich.markup import escape
 
 from bench import cluster as clusters
 from bench import control
-from bench import overview as overviews
 from bench import plan as planning
 from bench import suite as suites
 from bench.cluster import Cluster
@@ -30,14 +29,15 @@ from bench.launchers.contract import Launcher
 from bench.launchers.local import Slots
 from bench.mirror import is_served
 from bench.orders import Orders
-from bench.overview import Overview
 from bench.plan import Plan
 from bench.run.curves import Tracking
 from bench.spec import FolderData
 from bench.stage import walk
 from bench.store import Store
 from bench.suite import Suite
-from bench.why import explain
+from bench.terminal import overview as overviews
+from bench.terminal.overview import Overview
+from bench.terminal.why import explain
 
 MANY = 20  # job ids that a line shows
 
@@ -90,7 +90,7 @@ def run(
 ) -> int:
     """`bench run`; returns the exit code. `again`: the command that continues, shown after an interruption."""
     from bench import launch
-    from bench.progress import Display
+    from bench.terminal.progress import Display
 
     plan = planning.make(suite)
     store = Store(store_path)

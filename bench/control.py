@@ -19,10 +19,10 @@ from bench.launchers.slurm import cancel
 from bench.launchers.watch import NoAnswer, Watcher, named
 from bench.lease import LeaseInfo, host, machine
 from bench.plan import Plan
-from bench.progress import Ticks, name_of
 from bench.store import Store
 from bench.submission import cluster_option
 from bench.submitted import Submitted
+from bench.terminal.progress import Ticks, name_of
 
 PATIENCE_SECONDS = 60.0  # a step over 16 pictures of 800 px takes a second on a GPU; then its checkpoint is written
 LOOK_SECONDS = 0.2

@@ -15,18 +15,18 @@ from rich.console import Console
 from bench import cluster as clusters
 from bench import control, submission, submitted
 from bench import gc as waste
-from bench import logs as files
-from bench import overview as overviews
 from bench import plan as planning
-from bench import status as standings
 from bench.cluster import Cluster
 from bench.commands import overview
 from bench.errors import UserError
 from bench.launchers.watch import NoAnswer
-from bench.overview import Overview
 from bench.store import Store
 from bench.submission import Submissions
 from bench.suite import Suite
+from bench.terminal import logs as files
+from bench.terminal import overview as overviews
+from bench.terminal import status as standings
+from bench.terminal.overview import Overview
 
 
 def plan(view: Overview, console: Console, cluster: str | None, start: str) -> None:

@@ -12,11 +12,11 @@ from rich.console import Console
 from bench import commands, forecast
 from bench import plan as planning
 from bench.cost import Estimate
-from bench.overview import Overview, compare
 from bench.plan import Plan
-from bench.status import show
 from bench.store import Store
 from bench.suite import Cost
+from bench.terminal.overview import Overview, compare
+from bench.terminal.status import show
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, model, plan_of, predict
 

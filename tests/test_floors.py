@@ -31,9 +31,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("run*",),  # F5
     ("launchers*",),
     ("launch", "crosscheck", "contract_check*"),  # F6
-    ("ui", "progress"),
-    ("overview",),
-    ("status", "logs", "gc", "control", "why", "catalogue"),
+    ("ui", "terminal*"),
+    ("gc", "control"),
     ("commands",),  # F7
     ("upkeep",),
     ("cli",),

@@ -230,7 +230,7 @@ class Job:
 
 
 def _streams() -> dict[str, Any]:
-    """pid; out and err: the files that this process writes to, for bench/logs.py (under srun they are pipes)."""
+    """pid; out and err: the files that this process writes to, for `bench logs` (under srun they are pipes)."""
     found: dict[str, Any] = {"pid": os.getpid()}
     for name, number in (("out", 1), ("err", 2)):
         with contextlib.suppress(OSError):

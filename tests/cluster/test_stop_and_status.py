@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control, logs, orders, submitted
-from bench import overview as overviews
+from bench import control, orders, submitted
 from bench.launch import Progress
 from bench.orders import Orders
-from bench.status import Board
 from bench.store import Store
 from bench.submitted import Submitted
+from bench.terminal import logs
+from bench.terminal import overview as overviews
+from bench.terminal.status import Board
 from tests.cluster.conftest import HOLD, Planned, Queue, drive
 from tests.cluster.slurm_up import Slurm
 from tests.planned import model

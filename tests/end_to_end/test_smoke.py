@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from bench import commands
 from bench import plan as planning
 from bench.cli import app
-from bench.overview import default_report_folder
 from bench.store import Store
+from bench.terminal.overview import default_report_folder
 
 LABELS = ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]
 

@@ -24,11 +24,11 @@ from bench import plan as planning
 from bench import submitted
 from bench.events import read_events
 from bench.launchers.watch import NoAnswer, Seen, Watcher
-from bench.overview import LINES, STYLE, Overview
 from bench.plan import ORDER
-from bench.progress import TAIL_BYTES, Ticks, clock, name_of
 from bench.submission import cluster_option
 from bench.submitted import Submitted
+from bench.terminal.overview import LINES, STYLE, Overview
+from bench.terminal.progress import TAIL_BYTES, Ticks, clock, name_of
 
 WATCH_SECONDS = 2.0
 FIRST = ("running", "failed", "queued", "partial", "missing", "done")  # what is not done comes first

@@ -13,11 +13,11 @@ from rich.markup import escape
 from bench import plan as planning
 from bench.errors import UserError
 from bench.key import canonical
-from bench.overview import SHOWN, mb_text
 from bench.plan import Plan
-from bench.progress import clock
 from bench.stage import Stage
 from bench.store import Store
+from bench.terminal.overview import SHOWN, mb_text
+from bench.terminal.progress import clock
 
 
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:

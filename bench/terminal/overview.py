@@ -22,9 +22,9 @@ from bench.cost import Estimate, Finished
 from bench.errors import UserError, did_you_mean
 from bench.key import digest
 from bench.plan import ORDER, JobPlan, Plan, State
-from bench.progress import critical_text, estimate_text, span
 from bench.stage import Kind, Stage, walk
 from bench.store import Store
+from bench.terminal.progress import critical_text, estimate_text, span
 
 STYLE: Mapping[State, str] = {
     "done": "green",

@@ -19,21 +19,21 @@ import pytest
 from rich.console import Console
 
 from bench import control, orders, submitted
-from bench import overview as overviews
 from bench import plan as planning
-from bench import status as standings
 from bench.cluster import path_of
 from bench.commands import open_suite
 from bench.errors import UserError
 from bench.launch import Progress
 from bench.lease import host
 from bench.plan import Plan
-from bench.progress import Display
 from bench.stage import Stage
-from bench.status import Board
 from bench.store import Attempt, Store
 from bench.submission import cluster_option
 from bench.submitted import Submitted
+from bench.terminal import overview as overviews
+from bench.terminal import status as standings
+from bench.terminal.progress import Display
+from bench.terminal.status import Board
 from tests import done_store
 from tests.conftest import ROOT, TINY, Bench, Write
 from tests.planned import model

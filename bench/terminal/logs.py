@@ -17,8 +17,8 @@ from rich.console import Console
 from bench import submitted
 from bench.events import read_events
 from bench.plan import Plan
-from bench.progress import name_of
 from bench.store import Store
+from bench.terminal.progress import name_of
 
 LINES = 100  # of each file, unless asked for more
 FOLLOW_SECONDS = 0.5

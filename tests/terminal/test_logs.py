@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import logs, submitted
 from bench import plan as planning
+from bench import submitted
 from bench.commands import open_suite
 from bench.plan import Plan
 from bench.store import Store
 from bench.submitted import Submitted
+from bench.terminal import logs
 from tests import done_store
 from tests.conftest import ROOT, TINY, Bench, Ran, Write
 from tests.planned import model

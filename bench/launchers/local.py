@@ -64,10 +64,21 @@ class Slots:
 
 
 def visible_gpus() -> list[int]:
-    """Indices of the GPUs that jobs may use, found without torch; empty without a driver."""
+    """Indices of the GPUs that jobs may use, found without torch; empty without a driver.
+
+    Raises:
+        UserError: CUDA_VISIBLE_DEVICES names them by UUID, which submitit's local executor cannot hand on.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [int(part) for part in chosen.split(",") if part.strip().isdigit()]
+        parts = [part.strip() for part in chosen.split(",") if part.strip()]
+        strange = next((part for part in parts if not part.lstrip("-").isdigit()), None)
+        if strange is not None:
+            raise UserError(
+                f"a queue on one machine knows GPUs by number, and this is {strange}", where="CUDA_VISIBLE_DEVICES",
+                allowed="e.g. 0,1", hint="or --cluster slurm, or --cluster debug: one job at a time on what is visible",
+            )  # fmt: skip
+        return [int(part) for part in parts if part.isdigit()]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

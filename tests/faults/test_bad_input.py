@@ -197,6 +197,13 @@ def test_no_gpu(bench: Bench, write: Write, store: Path, monkeypatch: pytest.Mon
     refused(ran, r"machine\.device: no GPU on this machine\. Legal: auto, cpu", "--set machine.device=cpu")
 
 
+def test_gpus_by_uuid(bench: Bench, write: Write, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than all jobs on the CPU without a word."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-5c0e2f1d-77ab")
+    ran = bench("run", write(), "--store", store)
+    refused(ran, r"CUDA_VISIBLE_DEVICES: .*by number, and this is MIG-5c0e2f1d-77ab\. Legal: e\.g\. 0,1", "--cluster")
+
+
 def test_an_occupied_port(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "mlflow.db").write_bytes(b"")

@@ -21,9 +21,10 @@ from bench import control
 from bench import plan as planning
 from bench import suite as suites
 from bench.cluster import Cluster
+from bench.disk import write_atomic
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
-from bench.key import canonical, plain
+from bench.key import canonical, digest, plain
 from bench.launch import Ended
 from bench.launchers.contract import Launcher
 from bench.launchers.local import Slots
@@ -40,6 +41,7 @@ from bench.terminal.overview import Overview
 from bench.terminal.why import explain
 
 MANY = 20  # job ids that a line shows
+TOLD = ".told"  # in a report's folder: what report and MLflow were told of, see `_told`
 
 
 def open_suite(
@@ -120,10 +122,11 @@ def run(
     try:
         if detach and ended.left:
             pass  # there is no table yet
-        elif view.missing or not _reported(plan, store, out or overviews.default_report_folder(store, plan)):
-            sync(suite, store_path, console, tracking_uri)
-            files = report(suite, store_path, console, out, failed=ended)  # a table that is up to date tells of both
-            _attach(suite, store, console, tracking_uri, files)
+        elif view.missing or not _told(plan, store, out):
+            synced = sync(suite, store_path, console, tracking_uri)
+            files = report(suite, store_path, console, out, failed=ended)
+            if _attach(suite, store, console, tracking_uri, files) and synced:
+                _note_told(plan, store, out)
         else:
             print_table(plan, store, console)
         for line in _what_next(ended, plan, store, launcher, again or suite.command("run", store.root)):
@@ -273,8 +276,9 @@ def official(suite: Suite, store_path: Path, console: Console) -> int:
     return 0 if crosscheck.show(crosscheck.compare(planning.make(suite), Store(store_path)), console) else 1
 
 
-def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None, *, strict: bool = False) -> None:
-    """Mirror the suite's stages and rows in MLflow; `strict` makes a failing tracker the user's error."""
+def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None, *, strict: bool = False) -> bool:
+    """Mirror the suite's stages and rows in MLflow; whether that was possible. `strict` makes a failing tracker the
+    user's error."""
     from bench import track
     from reports.load import load
 
@@ -285,7 +289,8 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
     count = track.sync(store.root, tracking_uri, suite.name, stages, rows)
     if strict and not count.notice:  # `run` is about to write its report
         folder = overviews.default_report_folder(store, plan)
-        _attach(suite, store, console, tracking_uri, tuple(sorted(path for path in folder.glob("*") if path.is_file())))
+        files = (path for path in folder.glob("*") if path.is_file() and path.name != TOLD)
+        _attach(suite, store, console, tracking_uri, tuple(sorted(files)))
     if count.notice:
         if strict:
             raise UserError(
@@ -294,15 +299,17 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
         console.print(f"MLflow: {count.notice}", highlight=False, markup=False, soft_wrap=True)
     elif strict:
         console.print(f"MLflow: {count.runs} new runs, {count.values} new values", highlight=False)
+    return not count.notice
 
 
-def _attach(suite: Suite, store: Store, console: Console, tracking_uri: str | None, files: tuple[Path, ...]) -> None:
-    """Tables and figures, for those who look at MLflow alone."""
+def _attach(suite: Suite, store: Store, console: Console, tracking_uri: str | None, files: tuple[Path, ...]) -> bool:
+    """Tables and figures, for those who look at MLflow alone; whether that was possible."""
     from bench import track
 
     notice = track.attach(store.root, tracking_uri, suite.name, suite.name, files) if files else None
     if notice:
         console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
+    return not notice
 
 
 def data_check(path: Path, train: str, val: str, images: str, form: str, console: Console) -> int:
@@ -327,11 +334,25 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
     return 1 if errors else 0
 
 
-def _reported(plan: Plan, store: Store, folder: Path) -> bool:
-    """Whether the report is younger than every stage; it is not after a driver was killed while its jobs went on."""
-    table = folder / "table.txt"
-    newest = max(((store.folder(key) / "done").stat().st_mtime for key in plan.stages), default=0.0)
-    return table.exists() and table.stat().st_mtime >= newest
+def _told(plan: Plan, store: Store, out: Path | None) -> bool:
+    """Whether report and MLflow tell of what is done now. They do not after a driver was killed while its jobs went on,
+    nor where the disk was full or the tracker away when they were to be told."""
+    folder = out or overviews.default_report_folder(store, plan)
+    with contextlib.suppress(OSError):
+        return (folder / "table.txt").exists() and (folder / TOLD).read_text() == _outcome(plan, store)
+    return False
+
+
+def _note_told(plan: Plan, store: Store, out: Path | None) -> None:
+    with contextlib.suppress(UserError):  # the next run tells once more
+        folder = out or overviews.default_report_folder(store, plan)
+        write_atomic(folder / TOLD, _outcome(plan, store).encode())
+
+
+def _outcome(plan: Plan, store: Store) -> str:
+    """A digest of what every stage holds, and by which attempt."""
+    found = ((key, store.done(key)) for key in plan.stages)
+    return digest([[key, done.attempt, done.digest] if done else [key] for key, done in found])
 
 
 def _absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_suite import SETS, SMOKE, Undisturbed, attempts, drive
+from tiny_suite import SETS, SMOKE, Undisturbed, attempts, copied, drive
 from typer.testing import CliRunner
 
 from bench import commands
@@ -17,6 +17,7 @@ from bench import plan as planning
 from bench.cli import app
 from bench.store import Store
 from bench.terminal.overview import default_report_folder
+from tests.chaos.checks import runs
 
 LABELS = ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]
 
@@ -112,20 +113,26 @@ def test_second_run_trains_nothing_and_is_quick(smoke: Undisturbed) -> None:
     assert all(f"\n{label} " in ended.stdout for label in LABELS)
 
 
-def test_a_report_older_than_a_stage_is_written_again(smoke: Undisturbed) -> None:
-    """A driver was killed while its jobs went on: nothing is left to do, but nobody has told."""
-    table = default_report_folder(Store(smoke.root), smoke.plan) / "table.txt"
-    whole = table.read_text()
-    table.write_text("of an earlier run, with half the rows\n")
-    _age(table)
-    ended = drive(smoke.root)
+def test_what_nobody_has_told_is_told_by_the_next_run(smoke: Undisturbed, tmp_path: Path) -> None:
+    """A driver was killed while its jobs went on, or its tracker or disk failed: nothing is left to do but that."""
+    root = copied(smoke.root, tmp_path / "store", set(smoke.plan.stages))
+    database = root / "mlflow.db"
+    database.write_bytes(b"no database" * 1000)
+    ended = drive(root)
     assert ended.returncode == 0, ended.stderr
+    assert "MLflow was not updated" in ended.stdout
+    database.unlink()
+    assert drive(root).returncode == 0
+    told = runs(root)
+    assert {told.get(key) for key in smoke.plan.stages} == {"FINISHED"}
+    table = default_report_folder(Store(root), smoke.plan) / "table.txt"
+    whole = table.read_text()
+    table.unlink()
+    assert drive(root).returncode == 0
     assert table.read_text() == whole
-
-
-def _age(path: Any) -> None:
-
-    os.utime(path, (1, 1))
+    stamp = table.stat().st_mtime_ns
+    assert drive(root).returncode == 0
+    assert table.stat().st_mtime_ns == stamp, "once all is told, nothing is written again"
 
 
 def test_options_do_not_overwrite_the_report_of_the_file(smoke: Undisturbed) -> None:

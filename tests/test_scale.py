@@ -34,6 +34,18 @@ rows:
 SEEDS = SEVEN.replace("seeds: [0]", f"seeds: {list(range(450))}")
 
 
+# By a small process between: what a process starts is charged with the memory that its parent had (getrusage(2)), and
+# the one that runs tests has trained detectors.
+MEASURE = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(child.pid, 0)
+with open(sys.argv[1], "w") as used:
+    print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss, file=used)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 @dataclass(frozen=True)
 class Big:
     """A suite file, how many stages it has, and a store in which all of them are done."""
@@ -58,15 +70,13 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
 def measured(folder: Path, *words: str | Path) -> tuple[str, float, float]:
     """What a command says, its CPU seconds and its memory in MB."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    with (folder / "said").open("w+") as said:
-        command = [sys.executable, "-m", "bench", *map(str, words)]
-        child = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=folder, env=environment)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        text = said.read()
-    assert child.returncode == 0, text
-    return text, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+    command = [sys.executable, "-c", MEASURE, str(folder / "used"), sys.executable, "-m", "bench", *map(str, words)]
+    ended = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment, check=False
+    )
+    assert ended.returncode == 0, ended.stdout
+    seconds, kilobytes = (folder / "used").read_text().split()
+    return ended.stdout, float(seconds), float(kilobytes) / 1000
 
 
 def answers(command: str, path: Path, store: Path, folder: Path, stages: str) -> None:

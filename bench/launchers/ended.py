@@ -47,7 +47,10 @@ _STUCK: Mapping[str, str] = {
     "PartitionTimeLimit MaxWallDurationPerJob": "it may not ask for so much time; " + _CHANGE.format("time_min"),
     "PartitionNodeLimit PerJob": "one job may not ask for so much; " + _CHANGE.format("gpus, cpus or mem_gb"),
     "Minutes": "the account's budget of time is used up; ask for more, or " + _CHANGE.format("account"),
-    "BadConstraints PartitionConfig": "no node is as it asks for; " + _CHANGE.format("sbatch or partition"),
+    "BadConstraints": "no node is as it asks for; " + _CHANGE.format("sbatch or partition"),
+    # Also said of a time that the partition does not give, before PartitionTimeLimit is (22.05).
+    "PartitionConfig": "its partition does not take such a job; "
+    + _CHANGE.format("time_min, gpus, cpus, mem_gb or partition"),
     "InvalidAccount AccountNotAllowed": "it may not be charged to its account; " + _CHANGE.format("account"),
     "InvalidQOS QOSNotAllowed": "it may not have its QOS; " + _CHANGE.format("qos"),
     "PartitionDown PartitionInactive": "its partition is closed; wait, or " + _CHANGE.format("partition"),

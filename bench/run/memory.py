@@ -17,10 +17,13 @@ from bench.errors import StageError
 _CARD = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _HOST = ("can't allocate memory", "not enough memory")
 _PROCESS = Path("/proc/self")
+_most = 0  # Linux counts in batches of pages for each thread: VmHWM can fall by some from one look to the next
 
 
 def begin() -> None:
     """Count from here: a job makes several stages in one process."""
+    global _most
+    _most = 0
     with contextlib.suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")  # resets VmHWM, Linux 4.0 (proc(5))
     cuda = _cuda()
@@ -31,7 +34,9 @@ def begin() -> None:
 def peak() -> dict[str, float]:
     """host_mb: most that this process had resident (not its children's); gpu_mb: most that torch had allocated on its
     card, as detectron2's and MMDetection's logs count, where it has used one. In 1e6 bytes, since `begin`."""
-    found = {"host_mb": round(_resident() / 1e6, 1)}
+    global _most
+    _most = max(_most, _resident())
+    found = {"host_mb": round(_most / 1e6, 1)}
     cuda = _cuda()
     if cuda is not None:
         found["gpu_mb"] = round(cuda.max_memory_allocated() / 1e6, 1)

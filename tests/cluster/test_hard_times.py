@@ -232,7 +232,7 @@ def test_a_run_here_beside_queued_jobs(
         (
             "partition: spot\n",
             "",
-            "(PartitionTimeLimit): it may not ask for so much time; stop it, change time_min in ",
+            "stop it, change time_min",
         ),
         ("setup: ['sleep 60']\n", "requeuehold", "held state): Slurm or its administrator holds it, "),
     ],

@@ -17,6 +17,7 @@ from tests.chaos.scene import Scene
 from tests.cluster.slurm_up import daemon_pid, start_daemon
 
 AWAY_S = (3.0, 12.0)  # how long a daemon is gone
+SETTLED_S = 10.0  # a job is COMPLETING before it is TIMEOUT
 SEEN_S = 60.0  # how long Slurm is watched for what it does of a preemption; GraceTime is 10 s
 
 
@@ -47,22 +48,23 @@ def limit_told(scene: Scene, rng: random.Random) -> Fault:
 
 
 def limit_deaf(scene: Scene, rng: random.Random) -> Fault:
-    """The job hangs (it is stopped, and stopped again whenever Slurm wakes it) until Slurm ends it for its limit."""
-    while not (owners := scene.owners()):
-        yield
-    owner = rng.choice(sorted(owners.items()))[1]
-    since, held = time.monotonic(), 0.0
-    while process_start(owner.pid) == owner.start:
-        with suppress(ProcessLookupError):
-            os.kill(owner.pid, signal.SIGSTOP)
-        held = time.monotonic() - since
-        yield
-    end = time.monotonic() + SEEN_S
-    while time.monotonic() < end:  # COMPLETING first
-        if any("TIMEOUT" in (note.ended, _state(scene, note.id)) for note in scene.jobs()):
-            return f"job process {owner.pid} hung for {held:.0f} s and was killed for its time limit"
-        yield
-    return None
+    """A job hangs (it is stopped, and stopped again whenever Slurm wakes it) until Slurm ends it for its limit. Where
+    something else ends it first, another one hangs."""
+    while True:
+        while not (owners := scene.owners()):
+            yield
+        owner = rng.choice(sorted(owners.items()))[1]
+        since, held = time.monotonic(), 0.0
+        while process_start(owner.pid) == owner.start:
+            with suppress(ProcessLookupError):
+                os.kill(owner.pid, signal.SIGSTOP)
+            held = time.monotonic() - since
+            yield
+        end = time.monotonic() + SETTLED_S
+        while time.monotonic() < end:
+            if any("TIMEOUT" in (note.ended, _state(scene, note.id)) for note in scene.jobs()):
+                return f"job process {owner.pid} hung for {held:.0f} s and was killed for its time limit"
+            yield
 
 
 def preempt(scene: Scene, rng: random.Random) -> Fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -45,7 +46,7 @@ def summary(runs: Runs, seed: int, words: Sequence[str], skipped: Mapping[str, s
     return {
         "command": f"python -m tests.chaos {shlex.join(words)}",
         "commit": _said("git", "describe", "--always", "--dirty", "--abbrev=12"),
-        "machine": f"{_processor()}, {_said('nproc')} cores",
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},

@@ -108,6 +108,8 @@ class _Run:
             if self.report.codes[-1] == 0:
                 self._until(lambda: not self.scene.alive, A_CALL_S, "the other driver to end")
                 break
+            if (self.scene.root / BALLAST).exists():  # the message said that the disk is full
+                self._until(lambda: not (self.scene.root / BALLAST).exists(), ORPHANS_S, "the disk to be freed")
             if self.rng.random() < 0.5:  # a user who comes back at once, or later
                 with contextlib.suppress(TimeoutError):
                     self._until(lambda: not self.scene.owners(), ORPHANS_S, "jobs of a dead driver to end")

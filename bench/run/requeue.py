@@ -7,6 +7,7 @@ it again: nothing is lost but the place in the queue.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -73,7 +74,8 @@ def put_back(limits: Requeue, *, further: bool) -> str | None:
     told = f"requeued as job {job}, restart {restarts + 1}" + ("" if further else f" of {limits.most}")
     if pause > 0:
         # A requeued job keeps its own delay (cred_expire, 2 min by default) where the cluster refuses this.
-        later = _scontrol("update", f"JobId={job}", f"StartTime=now+{round(pause)}")
+        # Never at once: slurmd revokes a requeued job's credential, and ends a job that starts in that very second.
+        later = _scontrol("update", f"JobId={job}", f"StartTime=now+{math.ceil(pause)}")
         told += f"; Slurm chooses when it starts ({later})" if isinstance(later, str) else f"; in {pause:.0f} s"
     print(told, file=sys.stderr, flush=True)
     return None

@@ -45,10 +45,10 @@ def train_key(plan: Plan) -> str:
 
 
 def test_one_run(sound: Path, plan: Plan, tmp_path: Path) -> None:
-    drawn = Drawn(0, "local", (Fault("checkpoint truncated", 0.1, 0.0), Fault("two drivers", 0.3, 0.0)))
+    drawn = Drawn(0, "local", (Fault("checkpoint truncated", 0.1, 0.0), Fault("lease of a dead process", 0.3, 0.0)))
     report = episode(drawn, tmp_path / "run", digests(plan, sound), seed=1)
     assert report.failures == []
-    assert [one.kind for one in report.injected] == ["checkpoint truncated", "two drivers"]
+    assert [one.kind for one in report.injected] == ["checkpoint truncated", "lease of a dead process"]
     assert report.again >= 1
     assert report.codes[-1] == 0
 

@@ -107,15 +107,19 @@ def test_a_user_without_the_right(slurm: Slurm, queue: Queue, open_folder: Path,
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can become another user")
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if subprocess.run([*nobody, sys.executable, "-c", f"open({str(ROOT / 'bench' / '__init__.py')!r})"]).returncode:
-        pytest.skip("another user cannot read this checkout")
+    look = f"import typer; open({str(ROOT / 'bench' / '__init__.py')!r})"
+    if subprocess.run([*nobody, sys.executable, "-c", look], capture_output=True, cwd="/").returncode:
+        pytest.skip("another user cannot read this checkout or its environment")
     for name in ("jobs", "store"):
         (open_folder / name).mkdir()
     os.chown(open_folder / mine, 65534, 65534)
     for name, text in (("tiny.yaml", TINY), ("cluster.yaml", SETTINGS + HOLD)):
         (open_folder / name).write_text(text)
+    untraced = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+    }  # its file is ours
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "HOME": str(open_folder), "USER": "nobody", "LOGNAME": "nobody",
+        **untraced, "PYTHONPATH": str(ROOT), "HOME": str(open_folder), "USER": "nobody", "LOGNAME": "nobody",
         "XDG_CACHE_HOME": str(open_folder / "jobs"), "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     ended = subprocess.run(

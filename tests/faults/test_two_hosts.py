@@ -28,7 +28,7 @@ from bench.launchers.debug import Debug
 from bench.store import Store
 
 PATIENCE_S, BEAT_S = 10.0, 0.5
-SUITE = tiny(only="baseline")
+SUITE = tiny("schedule.steps=150", only="baseline")  # longer than a host takes to start
 PLAN = planning.make(SUITE)
 HOST = """
 import json, sys, time

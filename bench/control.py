@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bench import orders, submitted
 from bench import plan as planning
+from bench.launchers.ended import ENDED
 from bench.launchers.slurm import cancel
 from bench.launchers.watch import NoAnswer, Watcher, named
 from bench.lease import LeaseInfo, host, machine
@@ -88,8 +89,7 @@ def alive(notes: list[Submitted]) -> list[Submitted]:
     if not notes:
         return []
     seen = Watcher().ask({note.id: note.name for note in notes})
-    over = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
-    return [note for note in notes if (job := seen.get(note.id)) is not None and job.state not in over]
+    return [note for note in notes if (job := seen.get(note.id)) is not None and job.state not in ENDED]
 
 
 def _begun(store: Store, keys: Collection[str]) -> list[Submitted]:

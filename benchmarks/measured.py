@@ -64,13 +64,21 @@ def measure(command: Sequence[str], *, env: Mapping[str, str] | None = None, log
     return found
 
 
+def _without_out(arguments: Sequence[str]) -> list[str]:
+    """Where the result went is of no interest to whoever repeats it."""
+    words = list(arguments)
+    if "--out" in words:
+        del words[words.index("--out") : words.index("--out") + 2]
+    return [word for word in words if not word.startswith("--out=")]
+
+
 def write(path: Path, benchmark: str, arguments: Sequence[str], content: Mapping[str, Any]) -> None:
     """A result with what it takes to read it years later: command, date, commit, versions, machine."""
     from bench.environment import capture
 
     about = {
         "benchmark": benchmark,
-        "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *arguments]),
+        "command": " ".join(["python", "-m", f"benchmarks.{benchmark}", *_without_out(arguments)]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "environment": {name: value for name, value in capture().items() if name != "host"},
     }

@@ -5,15 +5,13 @@ Stages are known by what they compute, so every test compares its store with the
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from bench import commands
 from bench import plan as planning
 from bench.plan import Plan
 from bench.run.job import Job, Outcome
+from bench.run.work import signals_restored
 from bench.store import Store
 from bench.suite import Suite
 
@@ -139,18 +138,6 @@ def work(root: Path, suite: Suite, *units: tuple[str, ...]) -> dict[str, Outcome
         return Job(str(root), units, suite.sections.machine)()
 
 
-@contextlib.contextmanager
-def signals_restored() -> Iterator[None]:
-    """A job listens to the stop signals; pytest wants its own Ctrl-C back."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def key_of(plan: Plan, label: str, kind: str = "train") -> str:
     """The stage of a row: its model ("train" or "patch"), its predict or its evaluate stage."""
     row = next(row for row in plan.rows if row.label == label)
@@ -171,12 +158,6 @@ def attempts(plan: Plan, root: Path) -> dict[str, tuple[str, ...]]:
     """The attempts of each stage, by number and inode (a folder that was made anew is another one)."""
     store = Store(root)
     return {k: tuple(f"{p.name}:{p.stat().st_ino}" for p in store.attempts(k)) for k in plan.stages}
-
-
-def trained_steps(plan: Plan, root: Path, key: str) -> int:
-    """The step that the newest checkpoint of a stage holds; 0 without one."""
-    names = [p.name for folder in Store(root).attempts(key) for p in folder.glob("checkpoint-*.safetensors")]
-    return max((int(name.split("-")[1].split(".")[0]) for name in names), default=0)
 
 
 def copied(source: Path, target: Path, keep: Mapping[str, object] | set[str]) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.cluster import Cluster
@@ -13,7 +12,7 @@ from bench.launchers.contract import Handle, JobState
 from bench.plan import JobPlan
 from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
-from bench.run.work import STOP_SIGNALS
+from bench.run.work import signals_restored
 from bench.spec import Machine
 from bench.store import Store
 
@@ -49,7 +48,7 @@ class Debug:
         for handle in handles:
             machine = self._machine.model_copy(update={"tasks": 1})  # this process alone
             call = Job(str(self._store.root.resolve()), handle.job.units, machine)
-            with _signals_restored():
+            with signals_restored():
                 self._outcomes[handle] = outcomes = call()
             if any(outcome.state == "stopped" for outcome in outcomes.values()):
                 signal.raise_signal(signal.SIGINT)  # the job has heard the Ctrl-C that was meant for the driver as well
@@ -66,14 +65,3 @@ class Debug:
 
     def close(self, *, clean: bool) -> None:
         """No files."""
-
-
-@contextlib.contextmanager
-def _signals_restored() -> Iterator[None]:
-    """A job listens to the stop signals itself; the driver wants its Ctrl-C back."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

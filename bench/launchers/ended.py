@@ -24,7 +24,7 @@ from bench.submitted import Submitted
 # squeue(1), JOB STATE CODES. What is not here is taken for running: Slurm adds states, and none of them is an end.
 _PENDING = {"PENDING", "CONFIGURING", "RESV_DEL_HOLD"}
 _REQUEUED = {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-_ENDED: Mapping[str, Status] = {
+ENDED: Mapping[str, Status] = {
     "COMPLETED": "COMPLETED",
     "FAILED": "FAILED",
     "LAUNCH_FAILED": "FAILED",
@@ -99,7 +99,7 @@ class Judge:
                 return JobState("PREEMPTED", seen.reason, doubtful=True)
             text = "it was preempted, and this cluster does not put such jobs back into the queue"
             return JobState("PREEMPTED", again=True, over=True, text=text, outcomes=_report(note), hint=_continue(note))
-        status = _ENDED.get(seen.state)
+        status = ENDED.get(seen.state)
         return (
             JobState("RUNNING", seen.reason, seen.host) if status is None else self._ended(handle, note, seen, status)
         )

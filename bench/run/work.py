@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,17 @@ class StopFlag:
         """Raise `Stopped` if a stop was asked for."""
         if self:
             raise Stopped
+
+
+@contextlib.contextmanager
+def signals_restored() -> Iterator[None]:
+    """Around a job in a process that is not its own, and wants its Ctrl-C back: a job listens to the stop signals."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass

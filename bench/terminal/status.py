@@ -6,6 +6,7 @@ and no GPU; where jobs are queued, Slurm is asked how they are, if it answers.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -300,7 +301,8 @@ def watch(make: Callable[[], Overview], console: Console, every: float = WATCH_S
     """
     before: list[str] = []
     most = min(LINES, console.height - 4) if console.is_terminal else LINES
-    with Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else _Plain(console) as live:
+    redrawn = Live(console=console, auto_refresh=False, transient=False)
+    with redrawn if console.is_terminal else contextlib.nullcontext(_Plain(console)) as live:
         while True:
             view = make()
             lines = Board(view).lines(most)
@@ -313,16 +315,10 @@ def watch(make: Callable[[], Overview], console: Console, every: float = WATCH_S
 
 
 class _Plain:
-    """Live's two methods, for a file or a pipe."""
+    """Live's update, for a file or a pipe."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-
-    def __enter__(self) -> _Plain:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def update(self, text: Text, *, refresh: bool) -> None:
         """Print it."""

@@ -29,7 +29,7 @@ from bench.store import Store
 from bench.submitted import Submitted
 from tests.chaos.kinds import Drawn
 from tests.cluster.slurm_up import Slurm, start, stop
-from tests.tiny_suite import ROOT, arguments, drive, environment, tiny, trained_steps
+from tests.tiny_suite import ROOT, arguments, drive, environment, tiny
 
 ROWS = "baseline,cls-retrain,re-weight-cls,tau-norm"
 # About 8 s of one core for the baseline and 1 s for the two classifiers that are trained together (0.065 s and 5 ms a
@@ -135,7 +135,7 @@ class Scene:
             if stage.kind == "train":
                 steps = int(stage.spec["schedule"]["steps"])
                 total += steps
-                ahead += steps if key in done else trained_steps(self.plan, self.root, key)
+                ahead += steps if key in done else Store(self.root).saved(key)
         return ahead / total
 
     def jobs(self) -> list[Submitted]:

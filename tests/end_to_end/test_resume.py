@@ -17,7 +17,6 @@ from tiny_suite import (
     copied,
     key_of,
     tiny,
-    trained_steps,
     work,
 )
 
@@ -83,7 +82,7 @@ def test_a_whole_detector_goes_on_exactly(smoke: Undisturbed, tmp_path: Path, st
     key = key_of(smoke.plan, "baseline")
     root = store_without(smoke, tmp_path / "store", key)
     stopped_at(step, root, smoke.suite, (key,))
-    assert trained_steps(smoke.plan, root, key) == step
+    assert Store(root).saved(key) == step
     assert Store(root).done(key) is None
     assert planning.states(smoke.plan, Store(root))[key] == "partial"
     finish(root, smoke.suite, key)
@@ -100,7 +99,7 @@ def test_stopped_again_and_again(smoke: Undisturbed, tmp_path: Path) -> None:
     root = store_without(smoke, tmp_path / "store", key)
     for _ in range(3):
         stopped_at(3, root, smoke.suite, (key,))
-    assert trained_steps(smoke.plan, root, key) == 9
+    assert Store(root).saved(key) == 9
     finish(root, smoke.suite, key)
     check_equal(smoke.plan, root, smoke.root, key)
 
@@ -146,9 +145,9 @@ def test_fused_heads_that_stand_at_different_steps(smoke: Undisturbed, tmp_path:
     root = store_without(smoke, tmp_path / "store", *heads)
     stopped_at(3, root, smoke.suite, (heads[0],))
     stopped_at(11, root, smoke.suite, (heads[2],))
-    assert [trained_steps(smoke.plan, root, key) for key in heads] == [3, 0, 11]
+    assert [Store(root).saved(key) for key in heads] == [3, 0, 11]
     stopped_at(6, root, smoke.suite, tuple(sorted(heads)))
-    assert [trained_steps(smoke.plan, root, key) for key in heads] == [6, 6, 11]
+    assert [Store(root).saved(key) for key in heads] == [6, 6, 11]
     finish(root, smoke.suite, *heads)
     check_equal(smoke.plan, root, smoke.root, *heads)
 

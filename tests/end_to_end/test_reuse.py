@@ -18,7 +18,6 @@ from tiny_suite import (
     flip_bit,
     key_of,
     tiny,
-    trained_steps,
     work,
 )
 
@@ -157,7 +156,7 @@ def test_heads_do_not_go_on_over_another_trunk(smoke: Undisturbed, root: Path) -
         save(
             attempt.folder, 10, {"model/classifier.fc.weight": torch.zeros(1)}, {"key": key, "inputs": {"init": "old"}}
         )
-        assert trained_steps(smoke.plan, root, key) == 10
+        assert Store(root).saved(key) == 10
     bring(smoke.suite, root)
     assert digests(smoke.plan, root) == smoke.digests()
 

@@ -20,7 +20,6 @@ from tiny_suite import (
     key_of,
     start,
     tiny,
-    trained_steps,
     wait_for,
 )
 
@@ -66,7 +65,7 @@ def pid_of(root: Path, key: str) -> int | None:
 
 def wait_until_trained(plan: Plan, root: Path, key: str) -> None:
     """Until a first checkpoint lies there (or, on a machine that stutters, the stage is done already)."""
-    wait_for(lambda: trained_steps(plan, root, key) > 0 or Store(root).done(key) is not None, "a checkpoint")
+    wait_for(lambda: Store(root).saved(key) > 0 or Store(root).done(key) is not None, "a checkpoint")
 
 
 def check_complete(smoke: Undisturbed, plan: Plan, root: Path) -> None:
@@ -110,7 +109,7 @@ def test_a_job_dies_and_later_the_machine(smoke: Undisturbed, plan: Plan, root: 
         assert driver.returncode == 1, output
         assert "its process was killed" in output
         assert "run the same command again" in output
-        assert trained_steps(plan, root, key) > 0
+        assert Store(root).saved(key) > 0
 
     driver = begin(root)
     wait_until_trained(plan, root, key_of(plan, "BAGS"))
@@ -142,7 +141,7 @@ def test_ctrl_c_saves_and_says_how_to_continue(smoke: Undisturbed, plan: Plan, r
     assert str(root) in last
     assert not any(Store(root).running(k) for k in plan.stages)
     assert not any(Store(root).failure(k) for k in plan.stages)
-    step = trained_steps(plan, root, key)
+    step = Store(root).saved(key)
     bring(tiny(only=ROWS), root)
     check_complete(smoke, plan, root)
     assert step > 0

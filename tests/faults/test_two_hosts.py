@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_suite import ROOT, bring, copied, key_of, signals_restored, tiny, wait_for
+from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
 import bench.lease
 from bench import launch
@@ -25,6 +25,7 @@ from bench import plan as planning
 from bench.cluster import Cluster
 from bench.events import read_events
 from bench.launchers.debug import Debug
+from bench.run.work import signals_restored
 from bench.store import Store
 
 PATIENCE_S, BEAT_S = 10.0, 0.5

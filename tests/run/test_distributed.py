@@ -29,7 +29,6 @@ from tiny_suite import (
     drive,
     key_of,
     tiny,
-    trained_steps,
     wait_for,
     work,
 )
@@ -200,7 +199,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     assert states == {key: "stopped", key_of(plan, "RFS"): "stopped"}
     assert [process.returncode for process in together.running] == [0, 0]
     assert [len(part) for part in together.steps()] == [7, 7]
-    assert trained_steps(plan, root, key) == 7
+    assert Store(root).saved(key) == 7
     assert len(Store(root).attempts(key)) == 1
     assert Store(root).attempts(key_of(plan, "RFS")) == []
     assert work(root, suite, (key,))[key].state == "done"
@@ -213,7 +212,7 @@ def test_several_go_on_where_one_stopped(
 ) -> None:
     key, root = key_of(plan, "baseline"), fresh(data, plan, tmp_path / "store")
     assert Processes(root, suite, [[key]], 1, stop={0: 10}).outcomes()[key][0] == "stopped"
-    assert trained_steps(plan, root, key) == 8
+    assert Store(root).saved(key) == 8
     together = Processes(root, suite, [[key]], 2)
     assert together.outcomes() == {key: ["done", "", 0]}
     assert [len(part) for part in together.steps()] == [STEPS - 8] * 2
@@ -237,7 +236,7 @@ def test_when_one_is_killed_the_others_end_and_several_go_on(
 ) -> None:
     key, root = key_of(plan, "baseline"), fresh(data, plan, tmp_path / "store")
     together = Processes(root, suite, [[key]], 2)
-    wait_for(lambda: trained_steps(plan, root, key) >= 5, "a checkpoint")
+    wait_for(lambda: Store(root).saved(key) >= 5, "a checkpoint")
     together.running[1].send_signal(signal.SIGKILL)
     together.running[1].wait()
     state, message, code = together.outcomes()[key]

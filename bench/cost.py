@@ -19,7 +19,7 @@ from bench.errors import UserError
 from bench.key import digest
 from bench.stage import Kind, Stage
 from bench.suite import Cost
-from bench.trunk import TAPS, read_stage, trains_classifier_only, trunk_of
+from bench.lineage import TAPS, read_stage, trains_classifier_only, trunk_of
 
 MB = 1e6
 FLOAT = 4  # bytes

@@ -22,7 +22,7 @@ from bench.key import digest
 from bench.method import planned
 from bench.stage import Kind, Stage, walk
 from bench.suite import Suite
-from bench.trunk import (
+from bench.lineage import (
     N_POST_HOC,
     features_stage,
     prediction_group,

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
     ("method", "done", "events", "lease", "snapshot", "mirror", "cluster", "submitted"),
     ("rows", "orders"),
-    ("suite", "store", "trunk"),  # F2
+    ("suite", "store", "lineage"),  # F2
     ("cost",),
     ("plan", "detection*", "evaluation*", "track"),  # F3: a job may bring its curves to a server itself
     ("data*", "forecast", "submission"),

@@ -13,7 +13,7 @@ from bench import plan as planning
 from bench.cost import Estimate
 from bench.plan import JobPlan, Plan
 from bench.stage import walk
-from bench.trunk import N_POST_HOC
+from bench.lineage import N_POST_HOC
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, job_with, model, named, plan_of, predict
 from tests.test_imports import loaded

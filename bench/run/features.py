@@ -26,7 +26,7 @@ from bench.run.job import is_fresh
 from bench.run.model import load_model
 from bench.run.work import Work, device_of
 from bench.store import Store
-from bench.trunk import TAPS, features_stages, read_stage
+from bench.lineage import TAPS, features_stages, read_stage
 
 FEATURES = "features.safetensors"
 INFO = "features.json"

@@ -22,7 +22,7 @@ from bench.run import checkpoint
 from bench.run.features import Frame, Network, kept
 from bench.run.model import load_classifier
 from bench.run.work import Work, device_of
-from bench.trunk import read_stage, trunk_of
+from bench.lineage import read_stage, trunk_of
 
 DETECTIONS = "detections.safetensors"
 PROPOSALS = "proposals.safetensors"

@@ -17,7 +17,7 @@ from bench import yamlfile
 from bench.blame import blame, message
 from bench.errors import UserError, unknown
 from bench.spec import Positive, Section
-from bench.stage import Kind
+from bench.stage import KINDS
 
 CLUSTERS = Path(__file__).resolve().parent.parent / "suites" / "_clusters"
 Option = bool | int | float | str
@@ -48,7 +48,7 @@ class Cluster(Resources):
     signal_delay_s: Positive = 120  # seconds before the limit at which a job is told to save
     max_retries: Annotated[int, Field(ge=0)] = 3  # in a row, without a new checkpoint, of what was killed
     pause_s: Annotated[float, Field(ge=0)] = 30.0  # seconds before the first retry; doubles
-    stages: Mapping[Kind, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes
+    stages: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes
 
     @model_validator(mode="after")
     def _a_job_is_told_before_its_limit(self) -> Cluster:
@@ -56,7 +56,7 @@ class Cluster(Resources):
             raise ValueError(f"signal_delay_s must be less than time_min ({self.time_min} min)")
         return self
 
-    def of(self, kinds: Collection[Kind], row: Mapping[str, Any] | None = None) -> Resources:
+    def of(self, kinds: Collection[str], row: Mapping[str, Any] | None = None) -> Resources:
         """What a job asks for whose stages are of these kinds.
 
         Later wins: the file, its `stages`, the row's `cluster`, the row's `stages`. Over several kinds: see `joined`.
@@ -133,6 +133,7 @@ def read(name: str) -> Cluster:
     except ValidationError as error:
         raise blame(error, document, (), Cluster) from None
     for kind in cluster.stages:
+        _check_kind(kind, f"{document.where('stages', kind)} stages")
         where = f"{document.where('stages', kind)} stages.{kind}"
         resources(cluster.stages[kind], where=where)
     return cluster
@@ -163,11 +164,14 @@ def name_of(path: str) -> str:
 def _check_stages(stages: Any, where: str) -> None:
     if not _mapping(stages):
         raise UserError("stages must be a mapping", where=where, allowed="stages: {evaluate: {gpus: 0}}")
-    legal: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]
     for kind, changes in stages.items():
-        if kind not in legal:
-            raise unknown("kind of stage", str(kind), legal, where=where)
+        _check_kind(kind, where)
         resources(changes if _mapping(changes) else {str(changes): None}, where=f"{where}.stages.{kind}")
+
+
+def _check_kind(kind: Any, where: str) -> None:
+    if kind not in KINDS:
+        raise unknown("kind of stage", str(kind), KINDS, where=where)
 
 
 def _mapping(value: Any) -> bool:

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from bench.disk import read_json
 from bench.errors import UserError
 from bench.key import digest
-from bench.stage import Kind, Stage
+from bench.lineage import TAPS, Finished, read_stage, trains_classifier_only, trunk_of
+from bench.stage import Stage
 from bench.suite import Cost
-from bench.lineage import TAPS, read_stage, trains_classifier_only, trunk_of
 
 MB = 1e6
 FLOAT = 4  # bytes
@@ -37,21 +37,6 @@ ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
 _NO_CLASSES = 80  # of photographs that nobody has read yet
-
-
-class Finished(Protocol):
-    """What is read of a finished stage; bench.store.Done is one."""
-
-    @property
-    def digest(self) -> str: ...
-    @property
-    def inputs(self) -> Mapping[str, str]: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def extra(self) -> Mapping[str, Any]: ...
-    @property
-    def sizes(self) -> Mapping[str, int]: ...
 
 
 class Measured(Protocol):
@@ -284,7 +269,7 @@ def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set
 
 
 @functools.lru_cache(maxsize=65536)
-def _shape(stage: Stage, unit: str = "", kind: Kind | None = None) -> str:
+def _shape(stage: Stage, unit: str = "", kind: str | None = None) -> str:
     """Stages of one shape take equally long for a unit of length. `kind`: as if the stage were of that kind."""
     what: Any
     spec = stage.spec

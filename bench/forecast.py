@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.cost import Estimate, Finished
+from bench.cost import Estimate
+from bench.lineage import Finished
 from bench.plan import JobPlan, Plan, jobs
-from bench.stage import Kind, walk
+from bench.stage import KINDS, walk
 
 PROBE_STEPS = 20  # of each training of a probe: enough that starting up does not show
 
@@ -93,7 +94,7 @@ class Passes:
 def passes(
     plan: Plan,
     estimate: Estimate,
-    kind: Kind = "train",
+    kind: str = "train",
     *,
     fuse: bool = True,
     found: Iterable[JobPlan] | None = None,
@@ -130,7 +131,7 @@ def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str]
     One row, or a few, whose stages have the unknown shapes, with every training cut to a few steps: the store learns
     from them what a step takes, whatever the length.
     """
-    lacking = [stage for key in missing if estimate(stage := plan.stages[key]) is None and stage.kind != "features"]
+    lacking = [stage for key in missing if estimate(stage := plan.stages[key]) is None and not KINDS[stage.kind].cache]
     unknown = {shape for stage in lacking for shape in estimate.shapes(stage)}
     labels: list[str] = []
     have = _taught(plan, estimate)

@@ -25,8 +25,9 @@ from bench import submitted
 from bench.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, read_json, remove, stale_temporaries
 from bench.errors import UserError, unknown
 from bench.lease import Lease
-from bench.plan import ORDER
+from bench.lineage import reached
 from bench.snapshot import UNUSED_DAYS
+from bench.stage import KINDS
 from bench.store import Root, Store
 
 TRASH = "trash"
@@ -206,14 +207,12 @@ def _stamps(folder: Path) -> list[tuple[str, int, int]]:
 
 def _reached(store: Store, keys: Collection[str]) -> set[str]:
     """These keys and all below them. A root names all it needs; this is a second lock."""
-    found = set(keys)
-    queue = list(found)
-    for key in queue:
-        below = _stage(store, key).get("inputs")
-        more = set(below.values()) - found if isinstance(below, dict) else set()
-        found |= more
-        queue += more
-    return found
+    return reached(keys, lambda key: _inputs(store, key))
+
+
+def _inputs(store: Store, key: str) -> list[str]:
+    below = _stage(store, key).get("inputs")
+    return [str(source) for source in below.values()] if isinstance(below, dict) else []
 
 
 def _stage(store: Store, key: str) -> dict[str, object]:
@@ -299,7 +298,7 @@ def show(found: Found, console: Console) -> None:
         groups[one.rows].append(one)
     for rows, group in _largest(groups):
         counted = Counter(one.kind for one in group)
-        kinds = ", ".join(f"{counted[kind]} {kind}" for kind in (*ORDER, "unknown") if kind in counted)
+        kinds = ", ".join(f"{counted[kind]} {kind}" for kind in (*KINDS, "unknown") if kind in counted)
         say(f"free: {'rows not known' if rows == '-' else rows}  {kinds}  {_mb(sum(one.bytes for one in group))}")
     if len(groups) > LINES:
         say(f"free: ... and what {len(groups) - LINES} more rows have left")

@@ -1,25 +1,119 @@
-"""Which trunk a model uses, and what can be done in one pass over it. Separate because the planner and the jobs must
-agree on it; no torch.
-
-Three questions: which stages train classifiers over one frozen trunk (one training pass), which predictions are of one
-trunk (one pass over the pictures), and which `features` stage holds what such a pass reads again.
+"""What lies below a stage, whose trunk a model uses, whether a stage is fresh, and what one pass can make. Separate
+because the planner and the jobs must agree on it; no torch.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from bench.engines.facts import only_classifier
-from bench.key import Fixed, Input, canonical, digest
-from bench.stage import Stage
+from bench.key import Fixed, Input, canonical, digest, plain
+from bench.stage import KINDS, Stage
 
 TAPS = ("box_features", "box_features_pre_relu", "roi_map")  # names of bench.detection.contract.Taps
 # From so many post-hoc predictions over one trunk on, its val features are kept. Within one run they save nothing (the
 # predictions are one pass anyway): what is kept serves the points that are added later. A sweep has at least five
 # points (tau 0, 0.25, ..., 1) and grows; the one or two post-hoc rows of a table of methods do not.
 N_POST_HOC = 5
+
+
+class Finished(Protocol):
+    """What is read of a finished stage; bench.store.Done is one."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def inputs(self) -> Mapping[str, str]: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def extra(self) -> Mapping[str, Any]: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+
+# -- a stage and what it is made from
+
+
+def read_stage(load: Callable[[str], Mapping[str, Any]], key: str, known: dict[str, Stage] | None = None) -> Stage:
+    """A stage as it was written down, with all below it; `load` gives the JSON of a key (bench.store.Store.load).
+
+    It has the key that it was written under, whatever version of the code that was.
+
+    Raises:
+        UserError: a stage below is missing or corrupt.
+        KeyError: one is of another form.
+    """
+    known = {} if known is None else known
+    if key not in known:
+        value = load(key)
+        inputs = {name: read_stage(load, source, known) for name, source in value["inputs"].items()}
+        stage = Stage(value["kind"], plain(value["spec"]), inputs, plain(value.get("aside", {})))
+        vars(stage)["key"] = value["key"]
+        known[key] = stage
+    return known[key]
+
+
+def fresh(stage: Stage, done: Callable[[str], Finished | None]) -> bool:
+    """Done, and made from what its inputs hold now. An input that is missing right now does not make it stale.
+
+    Args:
+        stage: of a plan, or read from a store.
+        done: what a store says of a key (bench.store.Store.done).
+    """
+    found = done(stage.key)
+    if found is None:
+        return False
+    held = ((name, done(source.key)) for name, source in stage.inputs.items())
+    return all(source is None or found.inputs.get(name) == source.digest for name, source in held)
+
+
+def sources(stage: Stage) -> list[tuple[Stage, bool]]:
+    """All that a stage is made from, each once, nearest first; True for its own inputs."""
+    found = {source.key: (source, True) for source in stage.inputs.values()}
+    queue = [source for source, _ in found.values()]
+    for one in queue:
+        below = {source.key: (source, False) for source in one.inputs.values() if source.key not in found}
+        found |= below
+        queue += [source for source, _ in below.values()]
+    return list(found.values())
+
+
+def reached(keys: Collection[str], inputs: Callable[[str], Sequence[str]]) -> set[str]:
+    """These keys and the keys of all below them; `inputs` gives those of a stage, none where it cannot be read."""
+    found = set(keys)
+    queue = list(found)
+    for key in queue:
+        more = set(inputs(key)) - found
+        found |= more
+        queue += more
+    return found
+
+
+# -- models
+
+
+def model_chain(model: Stage) -> list[Stage]:
+    """The stages that a model was made by, the first training first, the model last."""
+    parent = model.inputs.get("model") or model.inputs.get("init")
+    return [*(model_chain(parent) if parent else []), model]
+
+
+def training_of(model: Stage) -> Stage:
+    """The train stage below patches: the model itself, or what was patched."""
+    while model.kind == "patch":
+        model = model.inputs["model"]
+    return model
+
+
+def rest_of(model: Stage) -> Stage | None:
+    """The stage that holds what a model does not store itself (a stage stores only what it trained); None: it has
+    everything."""
+    if model.kind == "patch":
+        return model.inputs["model"]
+    return model.inputs["init"] if model.spec["trainable"] else None
 
 
 def trunk_of(model: Stage) -> Stage:
@@ -36,6 +130,25 @@ def trunk_of(model: Stage) -> Stage:
 def trains_classifier_only(stage: Stage) -> bool:
     """Whether this is a training that leaves everything below the classifier as it is."""
     return stage.kind == "train" and only_classifier(stage.spec["trainable"])
+
+
+# -- what one pass can make
+
+
+def pass_of(stage: Stage) -> str:
+    """Equal for stages that one pass makes: heads over one frozen trunk, predictions of one trunk; else the key."""
+    if not KINDS[stage.kind].together:
+        return stage.key
+    if "model" in stage.inputs:
+        return prediction_group(stage)
+    return training_group(stage) if trains_classifier_only(stage) else stage.key
+
+
+def job_root(stage: Stage) -> Stage:
+    """The stage with a job of its own in whose job a stage rides, directly or below others."""
+    while (ridden := KINDS[stage.kind].rides_with) is not None:
+        stage = stage.inputs[ridden]
+    return stage
 
 
 @functools.lru_cache(maxsize=65536)
@@ -86,16 +199,6 @@ def taps_named(model: Stage) -> set[str]:
     A guess, since to know it the part would have to be imported. A tap that is missed costs a network pass, no more.
     """
     return {"box_features"} | {value for value in _texts(canonical(model.spec["classifier"])) if value in TAPS}
-
-
-def read_stage(load: Callable[[str], Mapping[str, Any]], key: str, known: dict[str, Stage] | None = None) -> Stage:
-    """A stage as it was written down, with all below it; `load` gives the JSON of a key (bench.store.Store.load)."""
-    known = {} if known is None else known
-    if key not in known:
-        value = load(key)
-        inputs = {name: read_stage(load, source, known) for name, source in value["inputs"].items()}
-        known[key] = Stage(value["kind"], value["spec"], inputs)
-    return known[key]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -10,31 +10,22 @@ from __future__ import annotations
 import functools
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from bench.cost import Estimate, Finished
+from bench import lineage
+from bench.cost import Estimate
 from bench.cost import learned as learned_from
 from bench.engines.facts import facts
 from bench.key import digest
+from bench.lineage import N_POST_HOC, Finished, features_stage, job_root, pass_of, taps_named, trunk_of
 from bench.method import planned
-from bench.stage import Kind, Stage, walk
+from bench.stage import KINDS, Stage, walk
 from bench.suite import Suite
-from bench.lineage import (
-    N_POST_HOC,
-    features_stage,
-    prediction_group,
-    taps_named,
-    training_group,
-    trains_classifier_only,
-    trunk_of,
-)
 
 State = Literal["done", "running", "failed", "partial", "missing"]
-# Inside a job, of what could come next: what others wait for first, numbers last.
-ORDER: Mapping[Kind, int] = {"data": 0, "train": 1, "fit": 2, "patch": 3, "features": 4, "predict": 5, "evaluate": 6}
 
 
 class StoreView(Protocol):
@@ -159,7 +150,7 @@ def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dic
     groups: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages.values():
         if stage.kind == "predict" and stage.inputs["model"].kind == "patch":
-            groups[prediction_group(stage)].append(stage)
+            groups[pass_of(stage)].append(stage)
     estimate, limit = Estimate(suite.sections.cost), suite.sections.machine.features_mb
     notes = []
     for group in groups.values():
@@ -176,25 +167,14 @@ def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dic
 
 
 def fresh(stage: Stage, store: StoreView) -> bool:
-    """Done, and made from what its inputs hold now. An input that is missing right now does not make it stale."""
-    return _fresh(stage, store.done)
+    """Done, and made from what its inputs hold now: see bench.lineage.fresh."""
+    return lineage.fresh(stage, store.done)
 
 
 def all_fresh(plan: Plan, store: StoreView) -> set[str]:
     """The keys of all stages that are `fresh`; asks the store once for each."""
     found = {key: store.done(key) for key in plan.stages}
-    return {key for key, stage in plan.stages.items() if found[key] is not None and _fresh(stage, found.get)}
-
-
-def _fresh(stage: Stage, ask: Callable[[str], Finished | None]) -> bool:
-    done = ask(stage.key)
-    if done is None:
-        return False
-    for name, source in stage.inputs.items():
-        other = ask(source.key)
-        if other is not None and done.inputs.get(name) != other.digest:
-            return False
-    return True
+    return {key for key, stage in plan.stages.items() if found[key] is not None and lineage.fresh(stage, found.get)}
 
 
 def states(plan: Plan, store: StoreView) -> dict[str, State]:
@@ -270,7 +250,8 @@ def _chains(
                 needs_of[key] = needs | {f"elsewhere/{made_by.get(key, key)}"}
             continue
         name = _job_name(stage, job_of, fuse)
-        inside = frozenset() if stage.kind == "train" else frozenset({name})  # a head may not wait for its own unit
+        # What rides may wait for its own job; a head that is fused with others may not wait for its own unit.
+        inside = frozenset() if KINDS[stage.kind].rides_with is None else frozenset({name})
         if name in found and needs - inside != found[name].needs:
             name = f"{name}/{digest(sorted(needs))[:12]}"
         found.setdefault(name, _Chain(needs - {name})).stages.append(stage)
@@ -279,34 +260,33 @@ def _chains(
 
 
 def _job_name(stage: Stage, job_of: Mapping[str, str], fuse: bool) -> str:
-    if stage.kind == "data":
-        return f"data/{stage.spec.get('seed')}"
-    if stage.kind == "train":
-        return f"heads/{training_group(stage)}" if fuse and trains_classifier_only(stage) else stage.key
-    producer = stage.inputs["predict" if stage.kind == "evaluate" else "model"]
+    kind = KINDS[stage.kind]
+    if kind.rides_with is None:
+        shared = None if kind.job_by is None else f"{stage.kind}/{stage.spec.get(kind.job_by)}"
+        return shared or (pass_of(stage) if fuse else stage.key)
+    producer = stage.inputs[kind.rides_with]
     if producer.key in job_of:
         return job_of[producer.key]
-    model = producer.inputs["model"] if producer.kind == "predict" else producer
-    return f"tail/{trunk_of(model).key}"  # what rides on finished models of one trunk shares one job
+    return f"tail/{trunk_of(job_root(stage)).key}"  # what rides on finished models of one trunk shares one job
 
 
 def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
     """The stages of a job as units in the order of work: inputs first, else by kind."""
     groups: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages:
-        groups[_group(stage) if fuse else stage.key].append(stage)
+        groups[pass_of(stage) if fuse else stage.key].append(stage)
     unit_of = {stage.key: name for name, group in groups.items() for stage in group}
     waits = {
         name: {unit_of[i.key] for stage in group for i in stage.inputs.values() if i.key in unit_of}
         for name, group in groups.items()
     }
-    order = sorted(groups, key=lambda name: _place(groups[name][0]))  # stable: the plan's order among equals
-    place = {name: i for i, name in enumerate(order)}
+    order = sorted(groups, key=lambda name: _order(groups[name][0]))  # stable: the plan's order among equals
+    rank = {name: i for i, name in enumerate(order)}
     after: dict[str, list[str]] = defaultdict(list)
     for name in order:
         for other in waits[name]:
             after[other].append(name)
-    free = [place[name] for name in order if not waits[name]]
+    free = [rank[name] for name in order if not waits[name]]
     ordered: list[tuple[str, ...]] = []
     while free:  # a heap: of what waits for nothing, the first
         name = order[heapq.heappop(free)]
@@ -314,20 +294,13 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
         for other in after[name]:
             waits[other].discard(name)
             if not waits[other]:
-                heapq.heappush(free, place[other])
+                heapq.heappush(free, rank[other])
     return ordered
 
 
-def _place(stage: Stage) -> tuple[int, bool]:
+def _order(stage: Stage) -> tuple[int, bool]:
     """By kind; val before train, so that who waits for train finds both, and what it predicts can ride in its job."""
-    return ORDER[stage.kind], stage.kind == "data" and stage.spec["split"] == "train"
-
-
-def _group(stage: Stage) -> str:
-    """Equal for stages that one pass makes."""
-    if stage.kind == "predict":
-        return prediction_group(stage)
-    return training_group(stage) if trains_classifier_only(stage) else stage.key
+    return KINDS[stage.kind].order, stage.spec.get("split") == "train"
 
 
 def ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
@@ -346,7 +319,7 @@ def pulled_in(plan: Plan) -> list[str]:
 
 
 def fused_groups(
-    plan: Plan, keys: Iterable[str], kind: Kind = "train", *, found: Iterable[JobPlan] | None = None
+    plan: Plan, keys: Iterable[str], kind: str = "train", *, found: Iterable[JobPlan] | None = None
 ) -> list[tuple[str, ...]]:
     """The groups of at least two of these train stages (or predict stages) that one pass makes.
 
@@ -360,9 +333,10 @@ def fused_groups(
 
 
 def _priority(job: JobPlan, plan: Plan, estimate: Estimate) -> float:
-    """Seconds of the job and of the longest training that waits for it."""
+    """Seconds of the job and of the longest job that waits for it."""
     own = set(job.keys)
-    after = [estimate(s) or 0.0 for k in own for s in plan.consumers(k) if s.key not in own and s.kind == "train"]
+    waiting = (s for k in own for s in plan.consumers(k) if s.key not in own)
+    after = [estimate(stage) or 0.0 for stage in waiting if KINDS[stage.kind].rides_with is None]
     return job.seconds + max(after, default=0.0)
 
 

@@ -1,20 +1,154 @@
-"""The Stage value: the unit of work and of reuse. Separate because every floor above speaks in stages."""
+"""The Stage value and the kinds there are: the unit of work and of reuse. Separate because everything above speaks in
+stages.
+
+What planner, jobs and terminal need to know of a kind stands in `KINDS`, one entry per kind; what it computes stands in
+one file of bench/run. What is in the key of a kind is its spec, typed below.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
-from bench.key import canonical, digest
+from bench.errors import UserError
+from bench.key import Part, canonical, digest
 
-Kind = Literal["data", "train", "fit", "patch", "features", "predict", "evaluate"]
 
-# Bumped when the code of a stage kind changes what it computes; part of every key of that kind.
-KIND_VERSIONS: Mapping[str, int] = {
-    "data": 1, "train": 1, "fit": 1, "patch": 1, "features": 1, "predict": 1, "evaluate": 1,
-}  # fmt: skip
+@dataclass(frozen=True)
+class Kind:
+    """What planner, jobs and terminal know of a kind of stage.
+
+    Attributes:
+        name: of the kind.
+        version: raised when the code of the kind changes what it computes; in every key of the kind.
+        order: inside a job, of what could come next: what others wait for first.
+        rides_with: the input in whose job it rides; None: it has a job of its own.
+        job_by: the entry of the spec by which stages without `rides_with` share one job; None: they do not.
+        images: the input whose images it goes over, on which its time depends; None: it reads no images.
+        named_by: the entry of the spec that a user is shown as its name; None: the first row that needs it.
+        processes: several processes may share it (they train together).
+        together: its `run` takes several stages that one pass makes, and gives one outcome each.
+        direct_only: only stages that have it as an input read it; of other kinds, all that is made along their lineage.
+        torch: its code uses torch, whose threads are set for it.
+        cache: no stage has it as an input, and nothing is lost without it.
+        module: the file with its `run`; "": bench.run.NAME.
+    """
+
+    name: str
+    version: int
+    order: int
+    rides_with: str | None = None
+    job_by: str | None = None
+    images: str | None = None
+    named_by: str | None = None
+    processes: bool = False
+    together: bool = False
+    direct_only: bool = False
+    torch: bool = True
+    cache: bool = False
+    module: str = ""
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("data", 1, 0, job_by="seed", named_by="split", direct_only=True, torch=False),
+        Kind("train", 1, 1, images="train", processes=True, together=True),
+        Kind("fit", 1, 2, rides_with="model", images="data"),
+        Kind("patch", 1, 3, rides_with="model"),
+        Kind("features", 1, 4, rides_with="model", images="val", cache=True),
+        Kind("predict", 1, 5, rides_with="model", images="val", together=True),
+        Kind("evaluate", 1, 6, rides_with="predict", images="val", torch=False),
+    )
+}
+
+
+# -- what is in the key of each kind, beside its version and the keys of its inputs
+
+
+class _DataMay(TypedDict, total=False):  # not NotRequired: under `from __future__ import annotations` it is not seen
+    seed: int  # where it is drawn
+    fingerprint: str  # where it is read: annotations, names and byte sizes of the images
+
+
+class DataSpec(_DataMay):
+    """Inputs: none."""
+
+    data: Mapping[str, Any]  # of the data section, what this split depends on
+    split: Literal["train", "val"]
+    reader: int  # VERSION of the code that reads or makes it
+
+
+class _TrainMay(TypedDict, total=False):
+    scope: Mapping[str, int]  # see bench.spec.Machine
+
+
+class TrainSpec(_TrainMay):
+    """Inputs: train; init, where it starts from another model; and those that settings of its parts name."""
+
+    engine: Mapping[str, Any]  # name, version
+    detector: Mapping[str, Any]  # the section without `engine` and `weights`
+    weights: str | None  # sha256 of the weights file; None with init
+    input: Mapping[str, Any]
+    augment: int  # VERSION
+    precision: str
+    bins: list[int]
+    classifier: Part | Mapping[str, Any]
+    sampler: Part | Mapping[str, Any]
+    annotations: Part | Mapping[str, Any] | None
+    trainable: list[str]
+    keep_classifier: bool | None
+    seed: int
+    phase: int  # trainings before this one in its chain of init
+    schedule: Mapping[str, Any]
+
+
+class FitSpec(TypedDict):
+    """Inputs: model, data, and those that settings of the part name."""
+
+    fit: Part | Mapping[str, Any]
+    input: Mapping[str, Any]
+    precision: str
+    augment: int  # VERSION
+    batch: int
+
+
+class PatchSpec(TypedDict):
+    """Inputs: model, train, and those that settings of its parts name."""
+
+    patch: Part | Mapping[str, Any] | None  # None: the classifier is put around that of `model`
+    classifier: Part | Mapping[str, Any]
+    phase: int
+
+
+class FeaturesSpec(TypedDict):
+    """Inputs: model (the trunk), val."""
+
+    input: Mapping[str, Any]
+    precision: str
+    augment: int  # VERSION
+    batch: int
+    taps: list[str]
+
+
+class PredictSpec(TypedDict):
+    """Inputs: model, val."""
+
+    test: Mapping[str, Any]  # the section without `bins`
+    input: Mapping[str, Any]
+    precision: str
+    augment: int  # VERSION
+    postprocess: int  # VERSION
+
+
+class EvaluateSpec(TypedDict):
+    """Inputs: predict, val, and train, for its counts."""
+
+    max_detections: int
+    bins: list[int]
+    evaluator: int  # VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +156,16 @@ class Stage:
     """What is computed, from what. Two stages with equal keys are the same stage.
 
     Attributes:
-        kind: which file of bench/run/ executes it.
+        kind: a name of `KINDS`.
         spec: all that can change its result, JSON-like (parts, numbers, strings, lists, dicts).
         inputs: name -> the stage whose outputs it reads.
-        aside: what a job needs and the result does not depend on (paths, threads); not in the key.
+        not_in_key: what a job needs and the result does not depend on (paths; how often a checkpoint is written).
     """
 
-    kind: Kind
+    kind: str
     spec: Mapping[str, Any]
     inputs: Mapping[str, Stage] = field(default_factory=dict)
-    aside: Mapping[str, Any] = field(default_factory=dict)
+    not_in_key: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -39,7 +173,7 @@ class Stage:
         return digest(
             {
                 "kind": self.kind,
-                "version": KIND_VERSIONS[self.kind],
+                "version": KINDS[self.kind].version,
                 "spec": self.spec,
                 "inputs": {name: stage.key for name, stage in self.inputs.items()},
             }
@@ -50,10 +184,10 @@ class Stage:
         return {
             "key": self.key,
             "kind": self.kind,
-            "version": KIND_VERSIONS[self.kind],
+            "version": KINDS[self.kind].version,
             "spec": canonical(self.spec),
             "inputs": {name: stage.key for name, stage in self.inputs.items()},
-            "aside": canonical(self.aside),
+            "aside": canonical(self.not_in_key),  # its name since the first stores
         }
 
     def __eq__(self, other: object) -> bool:
@@ -61,6 +195,24 @@ class Stage:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+Spec = TypeVar("Spec")
+
+
+def spec_of(stage: Stage, kind: type[Spec]) -> Spec:
+    """The spec of a stage under its type: `spec_of(stage, TrainSpec)["schedule"]`.
+
+    Raises:
+        UserError: it lacks an entry, i.e. another version of the code wrote it.
+    """
+    required: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
+    if lacking := sorted(required - stage.spec.keys()):
+        raise UserError(
+            f"the stage has no entry '{lacking[0]}'", where=f"{stage.kind} stage {stage.key[:6]}",
+            hint="another version of this code wrote it: use that version, or another --store",
+        )  # fmt: skip
+    return cast(Spec, stage.spec)
 
 
 def walk(*roots: Stage) -> Iterator[Stage]:

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from bench import plan as planning
 from bench.cluster import Cluster, Resources, joined, name_of
-from bench.plan import ORDER, JobPlan, Plan
-from bench.stage import Kind, walk
+from bench.plan import JobPlan, Plan
+from bench.stage import KINDS, walk
 from bench.submitted import Submitted
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
         label = next(iter(plan.needed_by.get(key, ())), "")
         found.append(cluster.of({stage.kind}, rows.get(label)))
     asked = joined(found)
-    trains = any(plan.stages[key].kind == "train" for key in job.keys)
+    trains = any(KINDS[plan.stages[key].kind].processes for key in job.keys)
     tasks = max(asked.tasks, plan.suite.sections.machine.tasks) if trains else 1  # they train together
     return asked.model_copy(update={"tasks": tasks})
 
@@ -163,14 +163,14 @@ def asks_text(asks: Resources) -> str:
 
 def kinds_text(plan: Plan, units: Iterable[Sequence[str]]) -> str:
     """`train (3 in one pass), 3 predict, 3 evaluate`: what a job does, kind by kind."""
-    counts: Counter[Kind] = Counter()
-    passes: Counter[Kind] = Counter()
+    counts: Counter[str] = Counter()
+    passes: Counter[str] = Counter()
     for unit in units:
         kind = plan.stages[unit[0]].kind
         counts[kind] += len(unit)
         passes[kind] += 1
     parts = []
-    for kind in sorted(counts, key=lambda kind: ORDER[kind]):
+    for kind in sorted(counts, key=lambda kind: KINDS[kind].order):
         many = "" if passes[kind] == counts[kind] else f" in {_count(passes[kind], 'pass', 'passes')}"
         parts.append((f"{counts[kind]} {kind}" if counts[kind] > 1 else kind) + many)
     return ", ".join(parts)

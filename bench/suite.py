@@ -138,7 +138,7 @@ class Suite:
             "fingerprint": self._fingerprints[split],
             "reader": self._reader,
         }
-        return Stage("data", spec, aside={"source": data.model_dump()})
+        return Stage("data", spec, not_in_key={"source": data.model_dump()})
 
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(what every train stage of this suite has in its key, what its job needs beside)."""

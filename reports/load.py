@@ -13,7 +13,7 @@ from bench.environment import PER_ATTEMPT
 from bench.key import canonical
 from bench.plan import Plan, fresh
 from bench.record import Record, Result, loads
-from bench.stage import Stage, walk
+from bench.stage import KINDS, Stage, walk
 from bench.store import Store
 
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
@@ -81,12 +81,12 @@ def _norms(store: Store, predict: Stage) -> list[float] | None:
 
 def _environment(store: Store, evaluate: Stage) -> dict[str, Any]:
     """What a row's stages ran on; where they differ, all the values ("1.2 + 1.3"). Data are made anywhere alike."""
-    stages = [stage for stage in walk(evaluate) if stage.kind != "data"]
+    stages = [stage for stage in walk(evaluate) if not KINDS[stage.kind].direct_only]
     found = [(stage.kind, done.environment) for stage in stages if (done := store.done(stage.key)) is not None]
     merged = _together([{n: value for n, value in one.items() if n not in PER_ATTEMPT} for _, one in found])
     # Several processes train together; a prediction by one is no mixture with that.
     return merged | _together(
-        [{"processes": one["processes"]} for kind, one in found if kind == "train" and "processes" in one]
+        [{"processes": one["processes"]} for kind, one in found if KINDS[kind].processes and "processes" in one]
     )
 
 

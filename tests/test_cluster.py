@@ -90,7 +90,11 @@ def test_where_a_row_runs_is_no_part_of_what_it_is(write: Write) -> None:
         ("time_min: 600", "time_min: 0", r"mine\.yaml:3 time_min: .*greater than or equal to 1, got 0"),
         ("kind: slurm", "kind: lsf", r"mine\.yaml:1 kind: .*'local', 'slurm' or 'debug', got 'lsf'"),
         ("evaluate: {gpus: 0,", "evaluate: {gpu: 0,", r"mine\.yaml:10 stages\.evaluate.*no cluster setting 'gpu'"),
-        ("  train:", "  trian:", r"mine\.yaml:8 stages: .*'train', 'fit'"),
+        (
+            "  train:",
+            "  trian:",
+            r"mine\.yaml:9 stages: no kind of stage 'trian'. Did you mean 'train'\? Legal: data, ",
+        ),
         ("time_min: 600", "time_min: 1", r"signal_delay_s must be less than time_min \(1 min\)"),
     ],
     ids=["setting", "value", "kind", "setting of a stage", "stage", "told too early"],

@@ -11,9 +11,9 @@ import pytest
 from bench import commands
 from bench import plan as planning
 from bench.cost import Estimate
+from bench.lineage import N_POST_HOC
 from bench.plan import JobPlan, Plan
 from bench.stage import walk
-from bench.lineage import N_POST_HOC
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, job_with, model, named, plan_of, predict
 from tests.test_imports import loaded

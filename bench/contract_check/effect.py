@@ -110,7 +110,7 @@ class _Effects:
     def _says(self, model: Stage) -> list[torch.Tensor]:
         """Scores of made RoIs, near and far from the decision."""
         if model.key not in self._scores:
-            classifier = load_model(self.place.store, model.key).classifier
+            classifier = load_model(self.place.store, model).classifier
             classifier.eval()
             with torch.inference_mode():
                 both = (classifier.scores(classifier(made_taps(classifier.head, 64, size))) for size in (1.0, LARGE))

@@ -34,7 +34,7 @@ def predicts_well_formed(subject: Subject) -> str | None:
     C = split.num_classes
     if len(decided) and (int(decided.min()) < -1 or int(decided.max()) > C):
         raise Broken("a proposal is decided for a class that there is not", FIX_SCORES)
-    detector = load_model(place.store, subject.model.key)
+    detector = load_model(place.store, subject.model)
     detector.eval()
     section = specs.Input.model_validate(predict.spec["input"])
     batch = eval_batch(split, section, eval_batches(split, section, 4)[0])
@@ -51,8 +51,8 @@ def stands_edge_batches(subject: Subject) -> str | None:
     subject.ran()
     place = subject.place
     for stage in subject.own_trainings:
-        _check_background_loss(load_model(place.store, stage.key).classifier)
-    classifier = load_model(place.store, subject.model.key).classifier
+        _check_background_loss(load_model(place.store, stage).classifier)
+    classifier = load_model(place.store, subject.model).classifier
     C = classifier.head.num_classes
     classifier.eval()
     with torch.inference_mode():

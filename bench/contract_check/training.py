@@ -42,7 +42,7 @@ def moves_what_it_names(subject: Subject) -> str | None:
         rehearsal = subject.place.rehearse(stage)
         live, named = rehearsal.live, tuple(stage.spec["trainable"])
         init = stage.inputs.get("init")
-        below = {} if init is None else state_of(subject.place.store, init.key)
+        below = {} if init is None else state_of(subject.place.store, init)
         before = {n: t for n, t in below.items() if not n.startswith("classifier.")} | dict(rehearsal.initial)
         moved = {n for n, t in _state(live).items() if n in before and not torch.equal(t, before[n])}
         learning = {name for name, parameter in live.named_parameters() if parameter.requires_grad}
@@ -91,7 +91,7 @@ def resumes_exactly(subject: Subject) -> str | None:
 def reloads_as_it_was(subject: Subject) -> str | None:
     """The model that the store gives back is the one that was trained: every tensor, and its scores."""
     for variant, stage in subject.trainings():
-        live, loaded = subject.place.rehearse(stage).live, load_model(subject.place.store, stage.key)
+        live, loaded = subject.place.rehearse(stage).live, load_model(subject.place.store, stage)
         theirs = _state(loaded)
         other = [n for n, t in _state(live).items() if n not in theirs or not torch.equal(t, theirs[n])]
         if other:

@@ -18,6 +18,7 @@ from bench.errors import UserError
 from bench.plan import JobPlan
 from bench.run.curves import Tracking
 from bench.spec import Machine
+from bench.stage import KINDS
 from bench.store import Store
 
 
@@ -53,7 +54,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 def on_tasks(machine: Machine, job: JobPlan, store: Store) -> Machine:
     """The machine of one job: several processes train together, but none of the other kinds."""
-    if machine.tasks > 1 and not any(store.load(key)["kind"] == "train" for key in job.keys):
+    if machine.tasks > 1 and not any(KINDS[store.load(key)["kind"]].processes for key in job.keys):
         return machine.model_copy(update={"tasks": 1})
     return machine
 

@@ -15,7 +15,7 @@ from bench.cluster import Cluster, Resources
 from bench.errors import UserError, unknown
 from bench.launchers.watch import command
 from bench.run.world import refusal_of_live_norm, refuse_shares
-from bench.stage import Stage
+from bench.stage import KINDS, Stage
 
 # Said of what may run later: nodes that are down or taken now (Slurm queues such a job), and a user who has as many
 # jobs in the queue as he may (AssocMaxSubmitJobLimit and others of the kind).
@@ -56,7 +56,7 @@ def together(stage: Stage, tasks: int) -> None:
     Raises:
         UserError: fewer pictures a step than processes, shares that count unequally, or batch norm that learns.
     """
-    if stage.kind != "train" or tasks == 1:
+    if not KINDS[stage.kind].processes or tasks == 1:
         return
     spec = stage.spec
     refuse_shares(int(spec["schedule"]["batch"]), tasks, alone="scope" in spec)

@@ -11,30 +11,31 @@ from bench.data import glyphs
 from bench.data.split import Split, open_split
 from bench.disk import write_atomic
 from bench.run.work import Work
+from bench.stage import DataSpec, Stage, spec_of
 
 
 def run(work: Work) -> None:
     """Write annotations.json, counts.json and, for glyphs, the pixels."""
-    split, out = work.spec["split"], work.out
+    spec, out = spec_of(work.stage, DataSpec), work.out
+    split = spec["split"]
 
     def told(step: int, total: int) -> None:
         work.stop.check()
         work.progress(step, total)
 
-    if work.spec["data"]["name"] == "glyphs":
-        data = specs.GlyphsData.model_validate(work.spec["data"])
-        glyphs.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=told)
+    if spec["data"]["name"] == "glyphs":
+        data = specs.GlyphsData.model_validate(spec["data"])
+        glyphs.make_split(data, int(spec["seed"]), split, out, processes=work.processes, progress=told)
     else:
-        folder = specs.FolderData.model_validate(work.stage["aside"]["source"])
+        folder = specs.FolderData.model_validate(work.stage.not_in_key["source"])
         reader = importlib.import_module(f"bench.data.{folder.name}")
         reader.write_split(folder, split, out)
-    opened = open_split(out, image_root_of(work.stage["aside"]))
-    write_counts(opened, out / "counts.json")
+    write_counts(open_split(out, image_root_of(work.stage)), out / "counts.json")
 
 
-def image_root_of(aside: dict[str, object]) -> Path | None:
-    """The folder of the pictures of a folder data set; None for glyphs, whose pixels lie in the store."""
-    source = aside.get("source")
+def image_root_of(data: Stage) -> Path | None:
+    """The folder of the images of a folder data set; None for glyphs, whose pixels lie in the store."""
+    source = data.not_in_key.get("source")
     if not isinstance(source, dict):
         return None
     return Path(str(source["path"])) / str(source["images"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from bench.data.split import Split, open_split
 from bench.disk import read_json, write_atomic
 from bench.evaluation.accuracy import Accuracy, accuracy, assign
 from bench.evaluation.ap import ApResult, DetectedBoxes, evaluate_boxes
-from bench.key import plain
+from bench.lineage import model_chain
 from bench.record import PerClass, Protocol, Result, dumps, points
 from bench.run.checkpoint import read_tensors
+from bench.run.model import TRAIN_INFO
 from bench.run.predict import DETECTIONS, PROPOSALS
 from bench.run.work import Work
-from bench.store import Store
+from bench.stage import DataSpec, EvaluateSpec, PredictSpec, TrainSpec, spec_of
 
 RESULT = "result.json"
 EVALUATOR = "faster-coco-eval"
@@ -30,13 +30,12 @@ EVALUATOR = "faster-coco-eval"
 
 def run(work: Work) -> None:
     """Evaluate the detections of one predict stage."""
-    edges = tuple(int(b) for b in work.spec["bins"])
+    spec = spec_of(work.stage, EvaluateSpec)
+    edges, predict = tuple(spec["bins"]), work.input("predict")
     split = open_split(work.input("val"), None)
-    ap = evaluate_boxes(
-        split.lvis_json(), detected(split, work.input("predict") / DETECTIONS), edges, int(work.spec["max_detections"])
-    )
-    acc = proposal_accuracy(split, work.input("predict") / PROPOSALS, edges)
-    model = work.store.load(work.input_key("predict"))["inputs"]["model"]
+    ap = evaluate_boxes(split.lvis_json(), detected(split, predict / DETECTIONS), edges, spec["max_detections"])
+    acc = proposal_accuracy(split, predict / PROPOSALS, edges)
+    model = work.stage.inputs["predict"].inputs["model"].key
     metrics = points({**ap.metrics(), **acc.metrics()})
     result = Result(
         evaluate_key=work.key, model_key=model, metrics=metrics, classes_per_bin=ap.classes_per_bin,
@@ -87,49 +86,36 @@ def _per_class(split: Split, ap: ApResult) -> PerClass:
 
 
 def _protocol(work: Work, split: Split) -> Protocol:
-    store = work.store
-    predict = plain(store.load(work.input_key("predict")))
-    chain = lineage(store, predict["inputs"]["model"])
-    first = chain[0][1]
+    store, spec = work.store, spec_of(work.stage, EvaluateSpec)
+    predict, data = work.stage.inputs["predict"], spec_of(work.stage.inputs["val"], DataSpec)
+    trained = [stage for stage in model_chain(predict.inputs["model"]) if stage.kind == "train"]
+    specs = [spec_of(stage, TrainSpec) for stage in trained]
+    first, test = specs[0], spec_of(predict, PredictSpec)["test"]
     train, val = store.done(work.input_key("train")), store.done(work.input_key("val"))
     assert train is not None, "the job checked its inputs"
     assert val is not None, "the job checked its inputs"
-    trained = [(key, stage) for key, stage in chain if stage["kind"] == "train"]
-    info = {key: read_json(store.output(key) / "train.json") for key, _ in trained}
-    names = {key: f"{i}:{_stage_name(stage)}" for i, (key, stage) in enumerate(trained, start=1)}
-    weights = first["spec"]["weights"]
+    infos = [read_json(store.output(stage.key) / TRAIN_INFO) for stage in trained]
+    names = [f"{i}:{'+'.join(spec['trainable']) or 'all'}" for i, spec in enumerate(specs, start=1)]
     return Protocol(
-        data=str(store.load(work.input_key("val"))["spec"]["data"]["name"]),
+        data=str(data["data"]["name"]),
         train_digest=train.digest,
         val_digest=val.digest,
         train_images=int(read_json(work.input("train") / "counts.json")["num_images"]),
         val_images=len(split.images),
         classes=split.num_classes,
         split="val",
-        engine=str(first["spec"]["engine"]["name"]),
-        engine_version=str(first["spec"]["engine"]["version"]),
-        trunk=str(first["spec"]["detector"]["trunk"]),
-        initialisation="random" if weights is None else f"weights {str(weights)[:12]}",
-        reinitialised=tuple(name for key, stage in trained[1:] for name in info[key]["reinitialised"]),
-        steps={names[key]: int(info[key]["steps"]) for key, _ in trained},
-        batch={names[key]: int(stage["spec"]["schedule"]["batch"]) for key, stage in trained},
-        precision=str(first["spec"]["precision"]),
+        engine=str(first["engine"]["name"]),
+        engine_version=str(first["engine"]["version"]),
+        trunk=str(first["detector"]["trunk"]),
+        initialisation="random" if first["weights"] is None else f"weights {first['weights'][:12]}",
+        reinitialised=tuple(name for info in infos[1:] for name in info["reinitialised"]),
+        steps={name: int(info["steps"]) for name, info in zip(names, infos, strict=True)},
+        batch={name: int(spec["schedule"]["batch"]) for name, spec in zip(names, specs, strict=True)},
+        precision=first["precision"],
         evaluator=EVALUATOR,
         evaluator_version=importlib.metadata.version(EVALUATOR),
-        max_detections=int(work.spec["max_detections"]),
-        score_threshold=float(predict["spec"]["test"]["score_threshold"]),
-        nms=float(predict["spec"]["test"]["nms"]),
-        bins=tuple(int(b) for b in work.spec["bins"]),
+        max_detections=spec["max_detections"],
+        score_threshold=float(test["score_threshold"]),
+        nms=float(test["nms"]),
+        bins=tuple(spec["bins"]),
     )
-
-
-def lineage(store: Store, key: str) -> list[tuple[str, dict[str, Any]]]:
-    """The stages a model was made by, the first training first."""
-    stage = plain(store.load(key))
-    parent = stage["inputs"].get("model") or stage["inputs"].get("init")
-    return [*(lineage(store, parent) if parent else []), (key, stage)]
-
-
-def _stage_name(stage: Mapping[str, Any]) -> str:
-    only = stage["spec"]["trainable"]
-    return "+".join(only) if only else "all"

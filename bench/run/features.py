@@ -20,13 +20,13 @@ from bench.data.loader import eval_batch, eval_batches
 from bench.data.split import open_split
 from bench.detection.contract import Batch, PredictOutput, Taps
 from bench.disk import read_json, write_json
+from bench.lineage import TAPS, features_stages, fresh
 from bench.run import checkpoint
 from bench.run.data import image_root_of
-from bench.run.job import is_fresh
 from bench.run.model import load_model
 from bench.run.work import Work, device_of
+from bench.stage import FeaturesSpec, Stage, spec_of
 from bench.store import Store
-from bench.lineage import TAPS, features_stages, read_stage
 
 FEATURES = "features.safetensors"
 INFO = "features.json"
@@ -70,20 +70,19 @@ class Network:
 
     Args:
         work: the predict or features stage that asks; its stop flag is looked at once a batch.
-        model: key of a model with the trunk.
+        model: a model with the trunk.
         batch: pictures of a forward pass.
         taps: names of the taps wanted.
         device: torch device.
     """
 
-    def __init__(self, work: Work, model: str, batch: int, taps: Sequence[str], device: str) -> None:
+    def __init__(self, work: Work, model: Stage, batch: int, taps: Sequence[str], device: str) -> None:
         self._work, self._taps, self._device = work, tuple(taps), device
         self._detector = load_model(work.store, model)
         self._detector.to(device)
         self._detector.eval()
         self._input = specs.Input.model_validate(work.spec["input"])
-        aside = dict(work.store.load(work.input_key("val"))["aside"])
-        self._split = open_split(work.input("val"), image_root_of(aside))
+        self._split = open_split(work.input("val"), image_root_of(work.stage.inputs["val"]))
         self._cuts = eval_batches(self._split, self._input, batch)
 
     def __len__(self) -> int:
@@ -101,15 +100,15 @@ class Network:
 def run(work: Work) -> None:
     """Write features.safetensors and features.json; or, where that would be larger than machine.features_mb, only
     features.json with {"skipped": reason}."""
-    device = device_of(work.machine)
-    taps = [str(name) for name in work.spec["taps"]]
-    network = Network(work, work.input_key("model"), int(work.spec["batch"]), taps, device)
+    device, spec = device_of(work.machine), spec_of(work.stage, FeaturesSpec)
+    taps = spec["taps"]
+    network = Network(work, work.stage.inputs["model"], spec["batch"], taps, device)
     limit = work.machine.features_mb * 1_000_000
     frames: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     dtypes: dict[str, str] = {}
     size = 0
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=work.spec["precision"] == "bfloat16"):
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
         for i, (frame, out) in enumerate(network.batches()):
             found = _found(out, taps)
             dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in found.items()}
@@ -127,15 +126,13 @@ def run(work: Work) -> None:
     write_json(work.out / INFO, {"skipped": None, "frames": frames, "dtypes": dtypes})
 
 
-def kept(store: Store, predict: str, taps: Sequence[str]) -> Kept | None:
+def kept(store: Store, predict: Stage, taps: Sequence[str]) -> Kept | None:
     """The pass that a predict stage would make with these taps, where a features stage in the store has kept it.
 
     A stage that is stale, was skipped or has a rotten file is passed over.
     """
-    stage = read_stage(store.load, predict)
-    for wanted in features_stages(stage, taps):
-        done = store.done(wanted.key)
-        if done is None or not is_fresh(store, store.load(wanted.key)):
+    for wanted in features_stages(predict, taps):
+        if not fresh(wanted, store.done):
             continue
         if not store.verify(wanted.key):
             print(f"features {wanted.key[:6]}: corrupt, the network is run instead", file=sys.stderr)

@@ -20,6 +20,7 @@ from bench.run import checkpoint
 from bench.run.data import image_root_of
 from bench.run.model import FIT, fitted, load_model
 from bench.run.work import Work, device_of
+from bench.stage import FitSpec, spec_of
 
 MATCH_IOU = 0.5  # a proposal shows the class of the true box that it overlaps this much (methods.md 0.4, as in ACC)
 ROIS = ("gt", "proposals")
@@ -27,18 +28,18 @@ ROIS = ("gt", "proposals")
 
 def run(work: Work) -> None:
     """Write fit.safetensors: the tensors of the part's `result()`."""
-    device = device_of(work.machine)
-    detector = load_model(work.store, work.input_key("model"))
+    device, spec = device_of(work.machine), spec_of(work.stage, FitSpec)
+    detector = load_model(work.store, work.stage.inputs["model"])
     detector.to(device)
     detector.eval()
-    kind, settings = resolve(work.spec["fit"], fitted(work.store, work.stage))
+    kind, settings = resolve(spec["fit"], fitted(work.store, work.stage))
     part: FitPart = kind(detector.classifier.head, **settings)
     if part.rois not in ROIS:
         raise unknown("kind of RoIs", part.rois, ROIS, where=type(part).__name__)
-    section = specs.Input.model_validate(work.spec["input"])
-    split = open_split(work.input("data"), image_root_of(dict(work.store.load(work.input_key("data"))["aside"])))
-    batches = eval_batches(split, section, int(work.spec["batch"]))
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=work.spec["precision"] == "bfloat16"):
+    section = specs.Input.model_validate(spec["input"])
+    split = open_split(work.input("data"), image_root_of(work.stage.inputs["data"]))
+    batches = eval_batches(split, section, spec["batch"])
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
         for i, indices in enumerate(batches):
             work.stop.check()
             batch = eval_batch(split, section, indices).to(device)

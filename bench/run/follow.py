@@ -8,7 +8,6 @@ import importlib
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from bench.errors import StageError
 from bench.run.work import StopFlag, Stopped, Work
@@ -54,7 +53,7 @@ def _work(
     attempt = Attempt(key, number, store.folder(key) / "attempts" / str(number), None)
     work = Work(store, key, attempt, machine, stop, inputs=inputs, world=world)
     end = time.monotonic() + _SEEN_WITHIN
-    while missing := [name for name, digest in inputs.items() if _digest(store, work.stage, name) != digest]:
+    while missing := [name for name, digest in inputs.items() if _digest(store, work.input_key(name)) != digest]:
         if time.monotonic() > end:
             raise StageError(
                 f"'{missing[0]}', which the first process reads, is not to be seen here", where=str(store.root),
@@ -64,6 +63,6 @@ def _work(
     return work
 
 
-def _digest(store: Store, stage: Mapping[str, Any], name: str) -> str | None:
-    done = store.done(stage["inputs"][name])
+def _digest(store: Store, key: str) -> str | None:
+    done = store.done(key)
     return None if done is None else done.digest

@@ -24,6 +24,7 @@ from bench.disk import disk_errors
 from bench.environment import of_this_process
 from bench.errors import UserError
 from bench.lease import Lease
+from bench.lineage import fresh, read_stage, sources
 from bench.run import memory, outside
 from bench.run.curves import Curves, Tracking
 from bench.run.follow import follow, told_of
@@ -31,9 +32,8 @@ from bench.run.requeue import Requeue, is_first_process, put_back, time_is_up
 from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
+from bench.stage import KINDS, Stage
 from bench.store import Attempt, Store
-
-TOGETHER = ("train", "predict")  # kinds whose `run` takes several stages and gives one outcome each
 
 
 @dataclass(frozen=True)
@@ -131,87 +131,110 @@ class Job:
         sound: set[tuple[str, str]] | None = None,
         world: World = SINGLE,
     ) -> dict[str, Outcome]:
-        """One unit. `sound`: what this job has verified, key and digest; a sweep's thirty short stages read the same
-        data, and a training takes long enough for a disk to rot. `world`: the processes that train with this one."""
+        """One unit.
+
+        Args:
+            store: where its stages live.
+            keys: of the unit.
+            stop: the stop flag of the process.
+            sound: pairs (key, digest) whose checksum this job has verified; forgotten after a training, which takes
+                hours.
+            world: the processes that train with this one.
+        """
         sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
         with contextlib.ExitStack() as leases:
             works = []
             for key in sorted(keys):  # in key order, and waiting for the dead alone: two fused jobs cannot deadlock
-                outcome = self._begin(store, key, stop, leases, sound)
-                if isinstance(outcome, Work):
-                    works.append(outcome)
+                try:
+                    begun = self._begin(store, key, stop, leases, sound)
+                except UserError as error:
+                    begun = Outcome("failed", str(error), error.exit_code)
+                if isinstance(begun, Work):
+                    works.append(begun)
                 else:
-                    outcomes[key] = outcome
+                    outcomes[key] = begun
             for work in works:
-                work.world = world if work.stage["kind"] == "train" else SINGLE
+                work.world = world if KINDS[work.stage.kind].processes else SINGLE
             if works:
                 outcomes |= self._execute(store, works)
-                if works[0].stage["kind"] == "train":
+                if KINDS[works[0].stage.kind].processes:
                     sound.clear()
         return outcomes
 
     def _begin(
         self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack, sound: set[tuple[str, str]]
     ) -> Work | Outcome:
-        """Take the lease of a stage whose sources are sound; `sound` keeps what was read for the others of this job."""
-        try:
-            stage = store.load(key)
-            if is_fresh(store, stage):
-                return Outcome("done")
-            stale = store.done(key)
-            if stale is not None:
-                store.discard(key, stale)
+        """A new attempt at a stage that is not done, under its lease, from sound sources; or why there is none."""
+        stage = read_stage(store.load, key)
+        if fresh(stage, store.done):
+            return Outcome("done")
+        stale = store.done(key)
+        if stale is not None:
+            store.discard(key, stale)
+        lease = self._take(store, key, stop)
+        if isinstance(lease, Outcome):
+            return lease
+        leases.enter_context(lease)
+        if store.done(key) is not None:  # made by somebody between our look and our lease
+            return Outcome("done")
+        unsound = self._unsound(store, stage, sound)
+        if unsound is not None:
+            return unsound
+        outside.check([stage.spec, *(source.spec for source, _ in sources(stage))])
+        return self._work(store, key, lease, stop)
+
+    def _take(self, store: Store, key: str, stop: StopFlag) -> Lease | Outcome:
+        """The lease of a stage, also of one whose host has died; or who has it."""
+        lease = store.acquire(key)
+        if lease is None and store.watch(key, lambda: bool(stop)) is None:  # its host died: a node, say
             lease = store.acquire(key)
-            if lease is None and store.watch(key, lambda: bool(stop)) is None:  # its host died: a node, say
-                lease = store.acquire(key)
-            if lease is None:
-                return Outcome("stopped" if stop else "busy", "" if stop else "another run works on it")
-            leases.enter_context(lease)
-            if store.done(key) is not None:  # made by somebody between our look and our lease
-                return Outcome("done")
-            for source, direct in sources(store, stage).items():
-                held = store.done(source)
-                if held is None:
-                    return Outcome("waiting", f"{source[:6]} that it is made from is not there")
-                # Pictures further down are not read; weights and settings along a model's lineage are.
-                if not (direct or store.load(source)["kind"] != "data"):
-                    continue
-                if (source, held.digest) in sound:
-                    continue
-                if not store.verify(source):
-                    store.discard(source)
-                    return Outcome("waiting", f"{source[:6]} that it is made from was corrupt and will be made again")
-                sound.add((source, held.digest))
-            outside.check([stage["spec"], *(store.load(source)["spec"] for source in sources(store, stage))])
-            return self._work(store, key, lease, stop)
-        except UserError as error:
-            return Outcome("failed", str(error), error.exit_code)
+        if lease is None:
+            return Outcome("stopped" if stop else "busy", "" if stop else "another run works on it")
+        return lease
+
+    def _unsound(self, store: Store, stage: Stage, sound: set[tuple[str, str]]) -> Outcome | None:
+        """What is missing or corrupt of all that a stage is made from; what was verified is added to `sound`."""
+        for source, direct in sources(stage):
+            held = store.done(source.key)
+            if held is None:
+                return Outcome("waiting", f"{source.key[:6]} that it is made from is not there")
+            # Images further down are not read; weights and settings along a model's lineage are.
+            if KINDS[source.kind].direct_only and not direct:
+                continue
+            if (source.key, held.digest) in sound:
+                continue
+            if not store.verify(source.key):
+                store.discard(source.key)
+                return Outcome("waiting", f"{source.key[:6]} that it is made from was corrupt and will be made again")
+            sound.add((source.key, held.digest))
+        return None
 
     def _work(self, store: Store, key: str, lease: Lease, stop: StopFlag) -> Work:
         attempt = store.begin(key, lease)
         work = Work(store, key, attempt, self.machine, stop, processes=self.processes)
         # Noted before anything is read: should an input be made anew meanwhile, this stage is seen to be stale.
-        held = {name: store.done(source) for name, source in work.stage["inputs"].items()}
+        held = {name: store.done(source.key) for name, source in work.stage.inputs.items()}
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}
         ran_on = _environment(work)  # of this attempt, however it ends
         where = {name: ran_on[name] for name in ("host", "commit", "slurm") if ran_on.get(name)}
         attempt.events.write(
-            "start", key=key, kind=work.stage["kind"], attempt=attempt.number, **where, **_streams(), environment=ran_on
+            "start", key=key, kind=work.stage.kind, attempt=attempt.number, **where, **_streams(), environment=ran_on
         )
         return work
 
     def _execute(self, store: Store, works: list[Work]) -> dict[str, Outcome]:
-        kind = works[0].stage["kind"]
+        kind = KINDS[works[0].stage.kind]
         begun = time.monotonic()
         try:
-            module = importlib.import_module(f"bench.run.{kind}")
-            _set_threads(kind, self.machine)
+            module = importlib.import_module(kind.module or f"bench.run.{kind.name}")
+            if kind.torch:
+                _set_threads(self.machine)
             memory.begin()
             begun = time.monotonic()  # the imports belong to the job, whoever is first in it
-            if kind == "train":
+            if kind.processes:
                 works[0].world.tell(told_of(works))
-            errors = module.run(works) if kind in TOGETHER else [module.run(works[0])]
+            errors = module.run(works) if kind.together else [module.run(works[0])]
         except Stopped:
             for work in works:
                 work.attempt.events.write("end", status="KILLED", error="stopped; it continues from its checkpoint")
@@ -219,7 +242,7 @@ class Job:
         except Exception as error:
             return {work.key: _failed(store, work.attempt, _told(error, work.attempt.folder)) for work in works}
         seconds = time.monotonic() - begun  # of a fused stage: of the whole pass
-        shares = _shares(works, seconds) if kind in TOGETHER else [{} for _ in works]
+        shares = _shares(works, seconds) if kind.together else [{} for _ in works]
         needed = memory.peak()  # of the whole pass
         outcomes = {}
         for work, failed, share in zip(works, errors, shares, strict=True):
@@ -238,26 +261,6 @@ def _streams() -> dict[str, Any]:
             if os.path.isfile(path):
                 found[name] = path
     return found
-
-
-def sources(store: Store, stage: dict[str, Any]) -> dict[str, bool]:
-    """Keys of all that a stage is made from, nearest first; True for its own inputs."""
-    found = dict.fromkeys(stage["inputs"].values(), True)
-    queue = list(found)
-    for key in queue:
-        below = [source for source in store.load(key)["inputs"].values() if source not in found]
-        found |= dict.fromkeys(below, False)
-        queue += below
-    return found
-
-
-def is_fresh(store: Store, stage: dict[str, Any]) -> bool:
-    """Done, from what its inputs hold now (see bench.plan.fresh, which asks the same of a planned stage)."""
-    done = store.done(stage["key"])
-    if done is None:
-        return False
-    held = ((name, store.done(key)) for name, key in stage["inputs"].items())
-    return all(source is None or done.inputs.get(name) == source.digest for name, source in held)
 
 
 def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
@@ -284,7 +287,7 @@ def _environment(work: Work) -> dict[str, Any]:
     return {
         **of_this_process(),
         "threads": work.machine.threads,
-        "processes": work.machine.tasks if work.stage["kind"] == "train" else 1,
+        "processes": work.machine.tasks if KINDS[work.stage.kind].processes else 1,
         "channels_last": work.machine.channels_last,
         **({"seed": work.spec["seed"]} if "seed" in work.spec else {}),
     }
@@ -330,8 +333,7 @@ def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
     return Outcome("failed", message, code)
 
 
-def _set_threads(kind: str, machine: Machine) -> None:
-    if kind not in ("data", "evaluate"):
-        import torch
+def _set_threads(machine: Machine) -> None:
+    import torch
 
-        torch.set_num_threads(machine.threads)
+    torch.set_num_threads(machine.threads)

@@ -18,9 +18,10 @@ from torch import Tensor
 from bench import spec as specs
 from bench.detection.contract import Classifier, Detector, HeadSpec, build_classifier
 from bench.engines.facts import facts
-from bench.key import plain
+from bench.lineage import rest_of, training_of
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
+from bench.stage import Stage, TrainSpec, spec_of
 from bench.store import Store
 
 WEIGHTS = "model.safetensors"
@@ -28,35 +29,27 @@ FIT = "fit.safetensors"
 TRAIN_INFO = "train.json"
 
 
-def training_stage(store: Store, key: str) -> tuple[str, dict[str, Any]]:
-    """(key, stage.json) of the train stage whose trunk a model uses: the model itself or what was patched."""
-    stage = plain(store.load(key))
-    while stage["kind"] == "patch":
-        key = stage["inputs"]["model"]
-        stage = plain(store.load(key))
-    return key, stage
-
-
-def state_of(store: Store, key: str) -> dict[str, Tensor]:
+def state_of(store: Store, model: Stage) -> dict[str, Tensor]:
     """The whole state dict of a finished model, gathered along its lineage."""
-    stage = store.load(key)
-    own: dict[str, Tensor] = read_tensors(store.output(key) / WEIGHTS)
-    parent = _parent(stage)
-    if parent is None:
+    own: dict[str, Tensor] = read_tensors(store.output(model.key) / WEIGHTS)
+    rest = rest_of(model)
+    if rest is None:
         return own
-    below = state_of(store, parent)
+    below = state_of(store, rest)
     if any(name.startswith("classifier.") for name in own):
         below = {n: t for n, t in below.items() if not n.startswith("classifier.")}
     return below | own
 
 
-def head_spec(stage: Mapping[str, Any], train: Path, own: Mapping[str, Any] | None = None) -> HeadSpec:
+def head_spec(stage: Stage, train: Path, own: Mapping[str, Any] | None = None) -> HeadSpec:
     """What classifiers may know: widths from the detector's settings, counts from the train split's folder.
 
-    `own`: {"instances": [...], "images": [...]} of what the stage trains on, where a data part made that another list.
+    Args:
+        stage: a train stage.
+        train: the output folder of its train split.
+        own: {"instances": [...], "images": [...]} of what it trains on, where a data part made that another list.
     """
     counts = json.loads((train / "counts.json").read_text())
-    spec = stage["spec"]
     detector = detector_spec(stage)
     engine = importlib.import_module(facts(detector.engine).module)
     features, roi_shape = engine.head_widths(detector)
@@ -64,73 +57,64 @@ def head_spec(stage: Mapping[str, Any], train: Path, own: Mapping[str, Any] | No
     stage_counts = (instances, images) if own is None else (tuple(own["instances"]), tuple(own["images"]))
     return HeadSpec(
         len(instances), features, roi_shape, instances, images, int(counts["num_images"]), *stage_counts,
-        tuple(spec["bins"]), detector.classifier_std,
+        tuple(spec_of(stage, TrainSpec)["bins"]), detector.classifier_std,
     )  # fmt: skip
 
 
-def detector_spec(stage: Mapping[str, Any]) -> specs.Detector:
+def detector_spec(stage: Stage) -> specs.Detector:
     """The typed detector section of a train stage."""
-    spec = stage["spec"]
+    spec = spec_of(stage, TrainSpec)
     return specs.Detector.model_validate({**spec["detector"], "engine": spec["engine"]["name"], "weights": None})
 
 
-def make_classifier(store: Store, stage: Mapping[str, Any], head: HeadSpec, seed: int) -> Classifier:
+def make_classifier(store: Store, stage: Stage, head: HeadSpec, seed: int) -> Classifier:
     """The classifier of a train or patch stage with initial weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "classifier_init"))
-        return build_classifier(stage["spec"]["classifier"], head, fitted(store, stage))
+        return build_classifier(stage.spec["classifier"], head, fitted(store, stage))
 
 
-def fitted(store: Store, stage: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+def fitted(store: Store, stage: Stage) -> dict[str, dict[str, Tensor]]:
     """The results that a stage's parts get in place of settings: tensors of its inputs of kind fit, by input name."""
     return {
-        name: read_tensors(store.output(key) / FIT)
-        for name, key in stage["inputs"].items()
-        if store.load(key)["kind"] == "fit"
+        name: read_tensors(store.output(source.key) / FIT)
+        for name, source in stage.inputs.items()
+        if source.kind == "fit"
     }
 
 
-def new_detector(
-    stage: Mapping[str, Any], head: HeadSpec, classifier: Classifier, *, weights: str | None = None
-) -> Detector:
-    """A detector with initial weights around a classifier; `weights` is the path of a weights file."""
+def new_detector(stage: Stage, head: HeadSpec, classifier: Classifier, *, weights: str | None = None) -> Detector:
+    """The detector of a train stage with initial weights around a classifier; `weights`: path of a weights file."""
     detector = detector_spec(stage).model_copy(update={"weights": weights})
     engine = importlib.import_module(facts(detector.engine).module)
-    built: Detector = engine.build(detector, head, classifier, seed=int(stage["spec"]["seed"]))
+    built: Detector = engine.build(detector, head, classifier, seed=spec_of(stage, TrainSpec)["seed"])
     return built
 
 
-def load_model(store: Store, key: str) -> Detector:
+def load_model(store: Store, model: Stage) -> Detector:
     """The detector of a finished train or patch stage."""
-    _, stage = training_stage(store, key)
-    classifier = _empty_classifier(store, key)
-    detector = new_detector(stage, classifier.head, classifier)
-    detector.load_state_dict(state_of(store, key))
+    classifier = _empty_classifier(store, model)
+    detector = new_detector(training_of(model), classifier.head, classifier)
+    detector.load_state_dict(state_of(store, model))
     return detector
 
 
-def load_classifier(store: Store, key: str) -> Classifier:
+def load_classifier(store: Store, model: Stage) -> Classifier:
     """The classifier alone of a finished train or patch stage; the trunk below is not read."""
-    classifier = _empty_classifier(store, key)
+    classifier = _empty_classifier(store, model)
     prefix = "classifier."
-    maker: str | None = key
+    maker: Stage | None = model
     while maker is not None:
-        own = read_tensors(store.output(maker) / WEIGHTS)
+        own = read_tensors(store.output(maker.key) / WEIGHTS)
         if any(name.startswith(prefix) for name in own):
             classifier.load_state_dict({n.removeprefix(prefix): t for n, t in own.items() if n.startswith(prefix)})
             break
-        maker = _parent(store.load(maker))  # a stage that left the classifier as it was
+        maker = rest_of(maker)  # a stage that left the classifier as it was
     return classifier
 
 
-def _empty_classifier(store: Store, key: str) -> Classifier:
-    trained, stage = training_stage(store, key)
-    own = json.loads((store.output(trained) / TRAIN_INFO).read_text()).get("counts")
-    head = head_spec(stage, store.output(stage["inputs"]["train"]), own)
-    return make_classifier(store, plain(store.load(key)), head, int(stage["spec"]["seed"]))
-
-
-def _parent(stage: Mapping[str, Any]) -> str | None:
-    if stage["kind"] == "patch":
-        return str(stage["inputs"]["model"])
-    return str(stage["inputs"]["init"]) if stage["spec"]["trainable"] else None
+def _empty_classifier(store: Store, model: Stage) -> Classifier:
+    trained = training_of(model)
+    own = json.loads((store.output(trained.key) / TRAIN_INFO).read_text()).get("counts")
+    head = head_spec(trained, store.output(trained.inputs["train"].key), own)
+    return make_classifier(store, model, head, spec_of(trained, TrainSpec)["seed"])

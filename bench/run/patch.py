@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from bench.key import resolve
+from bench.lineage import training_of
 from bench.run import checkpoint
-from bench.run.model import WEIGHTS, fitted, load_classifier, make_classifier, training_stage
+from bench.run.model import WEIGHTS, fitted, load_classifier, make_classifier
 from bench.run.work import Work
+from bench.stage import PatchSpec, TrainSpec, spec_of
 
 
 def run(work: Work) -> None:
     """Load the model, change its classifier, store the classifier alone."""
-    old = load_classifier(work.store, work.input_key("model"))
-    if work.spec["patch"] is not None:
-        edit, settings = resolve(work.spec["patch"], fitted(work.store, work.stage))
+    model, patch = work.stage.inputs["model"], spec_of(work.stage, PatchSpec)["patch"]
+    old = load_classifier(work.store, model)
+    if patch is not None:
+        edit, settings = resolve(patch, fitted(work.store, work.stage))
         classifier = edit(old, **settings)
     else:
-        _, trained = training_stage(work.store, work.input_key("model"))
-        classifier = make_classifier(work.store, work.stage, old.head, int(trained["spec"]["seed"]))
+        seed = spec_of(training_of(model), TrainSpec)["seed"]
+        classifier = make_classifier(work.store, work.stage, old.head, seed)
         classifier.wrap(old)
     tensors = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
     checkpoint.write_tensors(work.out / WEIGHTS, tensors)

@@ -18,11 +18,12 @@ from bench import spec as specs
 from bench.detection.contract import Classifier, Detections, PredictOutput
 from bench.detection.postprocess import postprocess
 from bench.disk import write_json
+from bench.lineage import trunk_of
 from bench.run import checkpoint
 from bench.run.features import Frame, Network, kept
 from bench.run.model import load_classifier
 from bench.run.work import Work, device_of
-from bench.lineage import read_stage, trunk_of
+from bench.stage import PredictSpec, spec_of
 
 DETECTIONS = "detections.safetensors"
 PROPOSALS = "proposals.safetensors"
@@ -56,7 +57,7 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
     heads: list[Head] = []
     for work in works:
         try:
-            classifier = load_classifier(work.store, work.input_key("model"))
+            classifier = load_classifier(work.store, work.stage.inputs["model"])
             heads.append(Head(work, classifier.to(device).eval()))
         except Exception as error:  # a part that is gone, say: the others go on
             errors[work.key] = error
@@ -75,16 +76,16 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
     """Show every picture once; every head reads what the trunk says of it. Returns the proposals of each batch, which
     all heads share: picture and box in original pixels."""
     proposals: list[dict[str, Tensor]] = []
-    test = specs.Test.model_validate(lead.spec["test"])
+    spec = spec_of(lead.stage, PredictSpec)
+    test = specs.Test.model_validate(spec["test"])
     taps = sorted({tap for head in heads for tap in head.classifier.inputs})
-    known = kept(lead.store, lead.key, taps)
+    known = kept(lead.store, lead.stage, taps)
     if known is not None:
         total, batches = len(known), known.batches(device)
     else:
-        trunk = trunk_of(read_stage(lead.store.load, lead.input_key("model"))).key
-        network = Network(lead, trunk, test.batch, taps, device)
+        network = Network(lead, trunk_of(lead.stage.inputs["model"]), test.batch, taps, device)
         total, batches = len(network), network.batches()
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=lead.spec["precision"] == "bfloat16"):
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
         for i, (frame, out) in enumerate(batches):
             lead.stop.check()
             active = [head for head in heads if head.error is None]

@@ -37,6 +37,7 @@ from bench.run.model import (
 )
 from bench.run.work import Stopped, Work, device_of
 from bench.run.world import World, portable, refuse_shares
+from bench.stage import TrainSpec, spec_of
 
 DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this nothing is learned
 CURVE_POINTS = 90  # points of a training curve
@@ -56,7 +57,7 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     device = device_of(works[0].machine)
     split = _split(works[0])
     loader = _loader(works[0], split)
-    counts = _counts(split) if works[0].spec["annotations"] is not None else None
+    counts = _counts(split) if spec_of(works[0].stage, TrainSpec)["annotations"] is not None else None
     detector, learners, errors = _prepare(works, loader, counts, device)
     _agree_on(world, {learner.work.key: learner.total for learner in learners})
     for learner in learners:
@@ -105,7 +106,7 @@ def _loop(
     loader: Loader,
     device: str,
 ) -> None:
-    spec = lead.spec
+    spec = spec_of(lead.stage, TrainSpec)
     frozen = only_classifier(spec["trainable"])
     assert frozen or len(learners) == 1, "only classifiers over a frozen trunk are trained together"
     world, scope = lead.world, _scope(lead)
@@ -114,7 +115,7 @@ def _loop(
     for step in range(min(learner.step for learner in learners), max(learner.total for learner in learners)):
         _stop_together(lead)
         batch = loader.batch(step).to(device)
-        draws = Draws(int(spec["seed"]), int(spec["phase"]), step, loader.share[0])
+        draws = Draws(spec["seed"], spec["phase"], step, loader.share[0])
         active = [one for one in learners if one.error is None and one.step <= step < one.total]
         if not active:  # one has failed, or is done, while another goes on from a later checkpoint
             continue
@@ -236,7 +237,7 @@ def _prepare(
     Raises:
         Exception: of the first stage, where no stage has a classifier.
     """
-    lead = works[0]
+    lead, spec = works[0], spec_of(works[0].stage, TrainSpec)
     head = head_spec(lead.stage, lead.input("train"), counts)
     classifiers: list[tuple[Work, Classifier, list[str]]] = []
     errors: dict[str, Exception | None] = {}
@@ -247,10 +248,10 @@ def _prepare(
             errors[work.key] = error
     if not classifiers:
         raise next(error for error in errors.values() if error is not None)
-    weights = lead.stage["aside"].get("weights_path") if lead.spec["weights"] is not None else None
+    weights = lead.stage.not_in_key.get("weights_path") if spec["weights"] is not None else None
     detector = new_detector(lead.stage, head, classifiers[0][1], weights=weights)
     trunk_fresh = _load_trunk(lead, detector)
-    detector.set_mode(tuple(lead.spec["trainable"]))
+    detector.set_mode(tuple(spec["trainable"]))
     if lead.machine.channels_last and isinstance(detector, nn.Module):
         detector.to(memory_format=torch.channels_last)
     detector.to(device)
@@ -264,7 +265,7 @@ def _prepare(
 
 def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list[str], loader: Loader) -> Learner:
     """One stage's classifier on the common detector: which of its parameters learn, and how fast."""
-    trainable = tuple(work.spec["trainable"])
+    trainable = tuple(spec_of(work.stage, TrainSpec)["trainable"])
     own = {name: group for group, names in classifier.groups().items() for name in names}
     legal = {*GROUPS, *classifier.groups()}
     for group in trainable:
@@ -296,26 +297,28 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
 
 def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
     """The stage's classifier, with the weights of `init` where it is kept, and the names of parameters made anew."""
-    classifier = make_classifier(work.store, work.stage, head, int(work.spec["seed"]))
+    spec, init = spec_of(work.stage, TrainSpec), work.stage.inputs.get("init")
+    classifier = make_classifier(work.store, work.stage, head, spec["seed"])
     names = [name for name, _ in classifier.named_parameters()]  # buffers hold the layout of a head, nothing learned
-    if "init" not in work.stage["inputs"]:
+    if init is None:
         return classifier, []
-    if not work.spec["keep_classifier"]:
+    if not spec["keep_classifier"]:
         return classifier, [f"classifier.{name}" for name in names]
-    other = load_model(work.store, work.input_key("init")).classifier
+    other = load_model(work.store, init).classifier
     return classifier, [f"classifier.{name}" for name in classifier.load_from(other) if name in names]
 
 
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
     """Everything below the classifier from init; returns the names that a weights file left new."""
-    if "init" in work.stage["inputs"]:
-        state = state_of(work.store, work.input_key("init"))
+    init = work.stage.inputs.get("init")
+    if init is not None:
+        state = state_of(work.store, init)
         own = detector.state_dict()
         below = {n: t for n, t in state.items() if not n.startswith("classifier.")}
         kept = {n: t for n, t in own.items() if n.startswith("classifier.")}
         detector.load_state_dict(below | kept)
         return []
-    return list(detector.fresh) if work.spec["weights"] is not None else []
+    return list(detector.fresh) if spec_of(work.stage, TrainSpec)["weights"] is not None else []
 
 
 def _split(work: Work) -> Split:
@@ -324,15 +327,14 @@ def _split(work: Work) -> Split:
     Raises:
         UserError: the data part leaves no picture.
     """
-    aside = dict(work.store.load(work.input_key("train"))["aside"])
-    split = open_split(work.input("train"), image_root_of(aside))
-    if work.spec["annotations"] is None:
+    split, data = open_split(work.input("train"), image_root_of(work.stage.inputs["train"])), work.spec["annotations"]
+    if data is None:
         return split
-    change, settings = resolve(work.spec["annotations"], fitted(work.store, work.stage))
+    change, settings = resolve(data, fitted(work.store, work.stage))
     changed: Split = change(split, **settings)
     if not len(changed):
         raise UserError(
-            "the data part leaves no picture to train on", where=str(work.spec["annotations"]["part"]),
+            "the data part leaves no picture to train on", where=str(data["part"]),
             hint="look at its settings beside the counts of `python -m bench data check`",
         )  # fmt: skip
     return changed
@@ -344,11 +346,11 @@ def _counts(split: Split) -> dict[str, Any]:
 
 
 def _loader(work: Work, split: Split) -> Loader:
-    kind, settings = resolve(work.spec["sampler"], fitted(work.store, work.stage))
+    spec = spec_of(work.stage, TrainSpec)
+    kind, settings = resolve(spec["sampler"], fitted(work.store, work.stage))
     sampler = kind(split.statistics(), **settings)
-    section = specs.Input.model_validate(work.spec["input"])
-    seed, phase = int(work.spec["seed"]), int(work.spec["phase"])
-    batch = int(work.spec["schedule"]["batch"])
+    section = specs.Input.model_validate(spec["input"])
+    seed, phase, batch = spec["seed"], spec["phase"], int(spec["schedule"]["batch"])
     share = work.world.share(batch)
     return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share)
 
@@ -359,7 +361,8 @@ def _scope(work: Work) -> str:
     Raises:
         UserError: so many are not here.
     """
-    processes = work.spec.get("scope", {}).get("device", 1)
+    spec = spec_of(work.stage, TrainSpec)
+    processes = spec["scope"]["device"] if "scope" in spec else 1
     if processes == 1:
         return "global"
     if processes != work.world.size:
@@ -367,11 +370,11 @@ def _scope(work: Work) -> str:
             f"a loss of each of {processes} processes alone is to be trained, by {work.world.size}",
             where="machine.scope: device", allowed=f"{processes} processes (machine.tasks)",
         )  # fmt: skip
-    refuse_shares(int(work.spec["schedule"]["batch"]), processes, alone=True)
+    refuse_shares(int(spec["schedule"]["batch"]), processes, alone=True)
     return "device"
 
 
 def _schedule(work: Work) -> specs.Schedule:
-    every = work.stage["aside"].get("checkpoint_every")
+    every = work.stage.not_in_key.get("checkpoint_every")
     more = {} if every is None else {"checkpoint_every": every}
-    return specs.Schedule.model_validate({**work.spec["schedule"], **more})
+    return specs.Schedule.model_validate({**spec_of(work.stage, TrainSpec)["schedule"], **more})

@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.key import plain
+from bench.lineage import read_stage
 from bench.run import memory
 from bench.run.world import SINGLE, World
 from bench.spec import Machine
+from bench.stage import Stage
 from bench.store import Attempt, Store
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
@@ -98,23 +100,20 @@ class Work:
     own_seconds: float = 0.0
     begun: int = 0
     total: int = 0
-    _stage: dict[str, Any] = field(default_factory=dict)
     _last: float = 0.0
 
-    @property
-    def stage(self) -> Mapping[str, Any]:
-        """The content of stage.json."""
-        if not self._stage:
-            self._stage = plain(self.store.load(self.key))
-        return self._stage
+    @cached_property
+    def stage(self) -> Stage:
+        """The stage as it was written down, with all below it."""
+        return read_stage(self.store.load, self.key)
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        spec: Mapping[str, Any] = self.stage["spec"]
-        return spec
+        """Of the stage; typed: `spec_of(work.stage, TrainSpec)`."""
+        return self.stage.spec
 
     def input_key(self, name: str) -> str:
-        return str(self.stage["inputs"][name])
+        return self.stage.inputs[name].key
 
     def input(self, name: str) -> Path:
         """The output folder of an input stage."""

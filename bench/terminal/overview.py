@@ -18,11 +18,12 @@ from rich.table import Table
 
 from bench import forecast
 from bench import plan as planning
-from bench.cost import Estimate, Finished
+from bench.cost import Estimate
 from bench.errors import UserError, did_you_mean
 from bench.key import digest
-from bench.plan import ORDER, JobPlan, Plan, State
-from bench.stage import Kind, Stage, walk
+from bench.lineage import Finished
+from bench.plan import JobPlan, Plan, State
+from bench.stage import KINDS, Stage, walk
 from bench.store import Store
 from bench.terminal.progress import critical_text, estimate_text, span
 
@@ -68,7 +69,7 @@ class Overview:
         """What would make the whole plan."""
         return planning.jobs(self.plan, self.plan.stages, self.estimate, fuse=self.fuse)
 
-    def fused(self, kind: Kind = "train") -> list[tuple[str, ...]]:
+    def fused(self, kind: str = "train") -> list[tuple[str, ...]]:
         """The groups of stages that are missing and that one pass makes."""
         return planning.fused_groups(self.plan, (), kind, found=self.jobs) if self.fuse else []
 
@@ -144,7 +145,7 @@ class Overview:
 
     def _features(self) -> str:
         """What is kept for later post-hoc rows."""
-        kept = [stage for stage in self.plan.stages.values() if stage.kind == "features"]
+        kept = [stage for stage in self.plan.stages.values() if KINDS[stage.kind].cache]
         if not kept:
             return ""
         sizes = [self._size(stage) for stage in kept]
@@ -183,7 +184,7 @@ class Overview:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("stage", "stages", "passes", "state", "seconds of all"):
             table.add_column(name, justify="left" if name in ("stage", "state") else "right")
-        for kind in ORDER:
+        for kind in KINDS:
             keys = [key for key, stage in self.plan.stages.items() if stage.kind == kind]
             if keys:
                 found = forecast.passes(self.plan, self.estimate, kind, found=self.jobs_of_all)

@@ -16,7 +16,7 @@ from bench.cost import Estimate
 from bench.events import read_events
 from bench.launch import Progress
 from bench.plan import Plan
-from bench.stage import Stage
+from bench.stage import KINDS, Stage
 from bench.store import Store
 
 BAR = 10  # characters
@@ -192,7 +192,8 @@ def name_of(plan: Plan, key: str) -> str:
 
 def _label(plan: Plan, stage: Stage) -> str:
     """The row that names a stage: the first that needs it; the split for data; the seed where there are several."""
-    text = str(stage.spec["split"]) if stage.kind == "data" else plan.needed_by[stage.key][0]
+    named_by = KINDS[stage.kind].named_by
+    text = plan.needed_by[stage.key][0] if named_by is None else str(stage.spec[named_by])
     several = len(plan.suite.sections.seeds) > 1 and stage.key in plan.seed_of
     return f"{text} s{plan.seed_of[stage.key]}" if several else text
 

@@ -25,7 +25,7 @@ from bench import plan as planning
 from bench import submitted
 from bench.events import read_events
 from bench.launchers.watch import NoAnswer, Seen, Watcher
-from bench.plan import ORDER
+from bench.stage import KINDS
 from bench.submission import cluster_option
 from bench.submitted import Submitted
 from bench.terminal.overview import LINES, STYLE, Overview
@@ -213,7 +213,7 @@ class Board:
                 lines.append(Text(f"{state:<8} ... and {len(groups) - EACH} more", style=STYLES[state]))
         kind_of = {key: stage.kind for key, stage in self.view.plan.stages.items()}
         for state in FIRST:
-            for kind in ORDER:
+            for kind in KINDS:
                 count = sum(kind_of[key] == kind for key in by_state[state])
                 if count:
                     lines.append(

@@ -177,8 +177,8 @@ def test_rows_that_need_the_same_fit_share_it(made: tuple[Plan, Path]) -> None:
 def test_a_wrapper_takes_the_model_s_classifier_and_the_fit_s_result(made: tuple[Plan, Path]) -> None:
     plan, root = made
     store = Store(root)
-    base = load_model(store, key_of(plan, "baseline"))
-    own = load_model(store, key_of(plan, "calibrated", "patch"))
+    base = load_model(store, plan.stages[key_of(plan, "baseline")])
+    own = load_model(store, plan.stages[key_of(plan, "calibrated", "patch")])
     for name, value in base.classifier.state_dict().items():
         assert torch.equal(own.classifier.state_dict()[f"inner.{name}"], value)
     z = torch.tensor([[2.0] + [1.0] * 7 + [0.5]])
@@ -203,7 +203,7 @@ def test_a_wrapper_holds_any_classifier_and_another_wrapper(made: tuple[Plan, Pa
     plan, root = made
     once, twice, groups = (detections(plan, root, label) for label in ("calibrated", "twice", "groups"))
     torch.testing.assert_close(twice["scores"], once["scores"], rtol=1e-4, atol=1e-6)
-    kinds = [type(load_model(Store(root), key_of(plan, label, "patch")).classifier.inner).__name__  # type: ignore[union-attr]
+    kinds = [type(load_model(Store(root), plan.stages[key_of(plan, label, "patch")]).classifier.inner).__name__  # type: ignore[union-attr]
              for label in ("calibrated", "twice", "groups")]  # fmt: skip
     assert kinds == ["Softmax", "NorCal", "GroupSoftmax"]
     assert len(groups["scores"])
@@ -212,7 +212,7 @@ def test_a_wrapper_holds_any_classifier_and_another_wrapper(made: tuple[Plan, Pa
 def test_a_group_of_a_classifier_learns_and_the_rest_of_it_is_stored_as_it_was(made: tuple[Plan, Path]) -> None:
     plan, root = made
     state = read_tensors(Store(root).output(key_of(plan, "scaled")) / "model.safetensors")
-    base = load_model(Store(root), key_of(plan, "baseline"))
+    base = load_model(Store(root), plan.stages[key_of(plan, "baseline")])
     assert state.keys() == {"classifier.scale", "classifier.inner.fc.weight", "classifier.inner.fc.bias"}
     assert torch.equal(state["classifier.inner.fc.weight"], base.classifier.state_dict()["fc.weight"])
     assert not torch.equal(state["classifier.scale"], torch.ones_like(state["classifier.scale"]))

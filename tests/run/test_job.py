@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_suite import ROOT, Undisturbed, attempts, copied, key_of, work
 
-from bench.run.job import Job, Outcome, sources
+from bench.lineage import read_stage, sources
+from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag
 from bench.store import Store
 
@@ -86,8 +87,7 @@ def test_a_job_in_a_thread_does_without_signals(smoke: Undisturbed) -> None:
 
 def test_sources_are_the_whole_lineage(smoke: Undisturbed) -> None:
     key = key_of(smoke.plan, "BAGS", "evaluate")
-    store = Store(smoke.root)
-    found = sources(store, store.load(key))
+    found = {stage.key: direct for stage, direct in sources(read_stage(Store(smoke.root).load, key))}
     head, base = key_of(smoke.plan, "BAGS"), key_of(smoke.plan, "baseline")
     data = {k for k, stage in smoke.plan.stages.items() if stage.kind == "data"}
     assert set(found) == data | {head, base, key_of(smoke.plan, "BAGS", "predict")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bench import plan as planning
 from bench.detection.contract import HeadSpec
 from bench.disk import read_json
+from bench.lineage import read_stage
 from bench.record import Result, loads
 from bench.run.checkpoint import newest, read_tensors, save
 from bench.run.model import load_model, make_classifier, new_detector, state_of
@@ -41,7 +43,8 @@ def stored(root: Path, key: str) -> dict[str, Tensor]:
 
 
 def loaded(root: Path, key: str) -> dict[str, Tensor]:
-    model = load_model(Store(root), key)
+    store = Store(root)
+    model = load_model(store, read_stage(store.load, key))
     assert isinstance(model, nn.Module)
     return nn.Module.state_dict(model)
 
@@ -76,7 +79,7 @@ def test_tau_norm_is_the_baseline_with_rows_of_length_one(smoke: Undisturbed) ->
 def test_a_whole_detector_is_stored_whole(smoke: Undisturbed) -> None:
     base = stored(smoke.root, key_of(smoke.plan, "baseline"))
     assert same(loaded(smoke.root, key_of(smoke.plan, "baseline")), base)
-    assert same(state_of(Store(smoke.root), key_of(smoke.plan, "baseline")), base)
+    assert same(state_of(Store(smoke.root), smoke.plan.stages[key_of(smoke.plan, "baseline")]), base)
     twice = stored(smoke.root, key_of(smoke.plan, "x2"))
     assert twice.keys() == base.keys()
     moved = [name for name in base if not torch.equal(base[name], twice[name])]
@@ -116,12 +119,12 @@ def test_the_record_names_parameters_that_were_made_anew(smoke: Undisturbed) -> 
 
 def test_initial_weights_have_an_address(smoke: Undisturbed) -> None:
     """They follow the seed and nothing else: not torch's global stream, and they do not move it."""
-    stage = smoke.plan.stages[key_of(smoke.plan, "baseline")].to_json()
+    stage = smoke.plan.stages[key_of(smoke.plan, "baseline")]
     head = HeadSpec(8, 128, (64, 7, 7), (3,) * 8, (2,) * 8, 12, (3,) * 8, (2,) * 8, (5, 15, 40), 0.01)
 
     def initial(seed: int) -> dict[str, Tensor]:
         classifier = make_classifier(Store(smoke.root), stage, head, seed)
-        model = new_detector({**stage, "spec": {**stage["spec"], "seed": seed}}, head, classifier)
+        model = new_detector(replace(stage, spec={**stage.spec, "seed": seed}), head, classifier)
         assert isinstance(model, nn.Module)
         return {name: t.detach().clone() for name, t in model.named_parameters()}
 

@@ -4,7 +4,7 @@ where something is wrong, and nothing else does."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -57,15 +57,21 @@ def _located(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[Models, 
     """(sections that may stand at a pydantic location, the location as in YAML: without names of alternatives)."""
     options: Models = (model,)
     path: list[str | int] = []
+    open_names = False  # whether a name that is no field may come: the mapping's own keys
     for name in loc:
         field = next((m.model_fields[str(name)] for m in options if name in m.model_fields), None)
         if field is not None:
             options = _models(field.annotation)
-        if field is not None or isinstance(name, int):
+        if field is not None or isinstance(name, int) or open_names:
             path.append(name)
+            open_names = field is not None and _is_mapping(field.annotation)
         else:
             options = (KINDS[name],) if name in KINDS else tuple(m for m in options if m.__name__ == name) or options
     return options, tuple(path)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) in (dict, Mapping)
 
 
 def _models(annotation: Any) -> Models:

@@ -171,7 +171,7 @@ def _lengths(plan: Plan, labels: Collection[str]) -> list[str]:
     found = ["schedule"]
     roots = [row.evaluate for row in plan.rows if row.evaluate is not None and row.label in labels]
     used = [stage.spec["schedule"] for stage in walk(*roots) if stage.kind == "train"]
-    for name, section in plan.suite.sections.stages.model_dump().items():
+    for name, section in plan.suite.sections.stages.items():
         own = {word: section[word] for word in ("steps", "epochs") if word in section}
         found += [f"stages.{name}"] if own and any(own.items() <= schedule.items() for schedule in used) else []
     for row in plan.suite.rows:

@@ -15,6 +15,7 @@ import pkgutil
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -69,7 +70,9 @@ class Method(BaseModel):
 class Plannable(Protocol):
     """What a Builder asks of a suite; bench.suite.Suite is one."""
 
-    def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule: ...
+    def schedule_named(self, name: str) -> Schedule: ...
+
+    def schedule_changed(self, schedule: Schedule, own: Mapping[str, Any]) -> Schedule: ...
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage: ...
 
@@ -82,15 +85,15 @@ class Builder:
     """Makes stages for one row and one seed; `b.train()` with no argument is the baseline that rows share.
 
     `train` trains, `fit` measures, `patch` edits a classifier, `wrap` puts another one around it.
+
+    Attributes:
+        schedules: names of the schedules that were asked for; those of `stages:` that nobody asks for are refused.
     """
 
-    def __init__(
-        self, suite: Plannable, seed: int, own: Mapping[str, Any] | None = None, last: str | None = None
-    ) -> None:
+    def __init__(self, suite: Plannable, seed: int) -> None:
         self._suite = suite
         self._seed = seed
-        self._own = own  # the row's own schedule, for the training whose key would be `last` without it
-        self._last = last
+        self.schedules: set[str] = set()
 
     def train(
         self,
@@ -101,7 +104,7 @@ class Builder:
         sampler: Part | None = None,
         data: Part | None = None,
         trainable: Sequence[str] = (),
-        schedule: Literal["auto", "base", "second", "classifier_only", "tune"] = "auto",
+        schedule: str = "auto",
     ) -> Stage:
         """Train a detector.
 
@@ -112,8 +115,9 @@ class Builder:
             sampler: the sampler part; default every image once an epoch.
             data: a part that maps the training split's annotations to others: fewer images or boxes, boxes to ignore.
             trainable: parameter groups that learn; () is all that the detector's settings do not freeze.
-            schedule: "auto" is base without init, classifier_only where nothing below the classifier learns, else
-                second; "tune" is for good in the recipe that asks for it.
+            schedule: a name. "base" is `schedule:` of the suite; of any other, `stages: {NAME: ...}` says what it
+                changes of that, and a recipe may name its own. "auto" is base without init, classifier_only where
+                nothing below the classifier learns, else second.
 
         A part's setting may be a fit stage: it becomes an input, and the part receives the stage's tensors by name.
 
@@ -143,13 +147,8 @@ class Builder:
         if init is not None:
             spec["weights"] = None  # the weights file made the init stage, not this one
 
-        def stage(own: Mapping[str, Any] | None) -> Stage:
-            chosen = self._suite.schedule_named(schedule, own)
-            lengths = {"schedule": _in_key(chosen)}
-            return Stage("train", spec | lengths, inputs, aside | {"checkpoint_every": chosen.checkpoint_every})
-
-        common = stage(None)
-        return stage(self._own) if common.key == self._last else common
+        self.schedules.add(schedule)
+        return _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule))
 
     def fit(self, what: Part, *, model: Stage, split: Literal["train", "val"] = "train") -> Stage:
         """Stream a trained model over a split, without augmentation, and keep what the part makes of it.
@@ -181,6 +180,11 @@ class Builder:
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""
         return self._suite.data_stage(split, self._seed)
+
+
+def _with_schedule(train: Stage, schedule: Schedule) -> Stage:
+    aside = {**train.not_in_key, "checkpoint_every": schedule.checkpoint_every}
+    return replace(train, spec={**train.spec, "schedule": _in_key(schedule)}, not_in_key=aside)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -216,16 +220,45 @@ def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) ->
     return bound
 
 
-def planned(method: Method, suite: Plannable, seed: int, own: Mapping[str, Any] | None = None) -> Stage:
-    """The stage that a recipe ends in. `own`, a row's own schedule, changes its last training and no other, so that a
-    row starts from the baseline that all share; of a row that is one training (or its patch), it changes that one."""
-    stage = method.plan(Builder(suite, seed))
+def planned(
+    method: Method,
+    suite: Plannable,
+    seed: int,
+    own: Mapping[str, Any] | None = None,
+    *,
+    schedules: set[str] | None = None,
+) -> Stage:
+    """The stage that a recipe ends in.
+
+    Args:
+        method: the recipe with its settings.
+        suite: what it is planned on.
+        seed: of model and order.
+        own: a row's own schedule. It changes the row's last training and no other, so that a row starts from the
+            baseline that all share; of a row that is one training (or its patch), it changes that one.
+        schedules: gets the names of the schedules that the recipe asks for.
+    """
+    builder = Builder(suite, seed)
+    stage = method.plan(builder)
+    if schedules is not None:
+        schedules |= builder.schedules
     if own is None:
         return stage
     last = stage
     while last.kind == "patch":
         last = last.inputs["model"]
-    return method.plan(Builder(suite, seed, own, last.key))
+    every = {"checkpoint_every": last.not_in_key["checkpoint_every"]}
+    schedule = Schedule.model_validate({**last.spec["schedule"], **every})
+    return replaced(stage, last, _with_schedule(last, suite.schedule_changed(schedule, own)))
+
+
+def replaced(stage: Stage, old: Stage, new: Stage) -> Stage:
+    """The stage with one input, anywhere below it, exchanged."""
+    if stage == old:
+        return new
+    inputs = {name: replaced(source, old, new) for name, source in stage.inputs.items()}
+    same = all(inputs[name] is source for name, source in stage.inputs.items())
+    return stage if same else replace(stage, inputs=inputs)
 
 
 def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:

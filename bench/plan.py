@@ -23,7 +23,7 @@ from bench.key import digest
 from bench.lineage import N_POST_HOC, Finished, features_stage, job_root, pass_of, taps_named, trunk_of
 from bench.method import planned
 from bench.stage import KINDS, Stage, walk
-from bench.suite import Suite
+from bench.suite import SCHEDULES, Suite
 
 State = Literal["done", "running", "failed", "partial", "missing"]
 
@@ -126,6 +126,7 @@ def make(suite: Suite) -> Plan:
     needed: dict[str, dict[str, None]] = defaultdict(dict)  # key -> row labels, an ordered set
     roots: list[Stage] = []
     unshared = 0
+    asked: set[str] = set()  # schedules, by name
     for row in suite.rows:
         lacking = sorted(row.method.needs - provided)
         own = suite.of(row)
@@ -134,15 +135,24 @@ def make(suite: Suite) -> Plan:
                 reason = f"engine '{suite.sections.detector.engine}' lacks {', '.join(lacking)}"
                 rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, reason))
                 continue
-            evaluate = own.evaluated(planned(row.method, own, seed, row.schedule), seed)
+            evaluate = own.evaluated(planned(row.method, own, seed, row.schedule, schedules=asked), seed)
             rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate))
             roots.append(evaluate)
             for stage in walk(evaluate):
                 unshared += 1
                 needed[stage.key][row.label] = None
+    _check_schedules(suite, asked)
     stages = {stage.key: stage for stage in walk(*roots)}
     notes = _keep_features(suite, stages, needed)
     return Plan(suite, tuple(rows), stages, {k: tuple(v) for k, v in needed.items()}, unshared, tuple(notes))
+
+
+def _check_schedules(suite: Suite, asked: set[str]) -> None:
+    """Refuse schedules that no recipe asks for, those of rows that are left out or skipped included."""
+    if suite.sections.stages.keys() - asked - set(SCHEDULES):
+        for row in (*suite.rows, *suite.set_aside):
+            planned(row.method, suite.of(row), suite.sections.seeds[0], row.schedule, schedules=asked)
+    suite.check_schedules(asked)
 
 
 def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dict[str, None]]) -> list[str]:

@@ -67,15 +67,13 @@ def check_rows(
     return tuple(found.values())
 
 
-def merged_schedule(base: Schedule, changes: Mapping[str, Any], more: Mapping[str, Any], where: str) -> Schedule:
-    """The base schedule with the changes of a later stage and of a row.
+def merged_schedule(base: Schedule, changes: Mapping[str, Any], where: str) -> Schedule:
+    """A schedule with changes: of a later stage, or of a row.
 
     Raises:
         UserError: a setting that no schedule has, or a value it cannot take.
     """
-    merged = base.model_dump()
-    for layer in (changes, more):
-        merged = {k: v for k, v in merged.items() if LENGTHS.get(k) not in layer} | dict(layer)
+    merged = {k: v for k, v in base.model_dump().items() if LENGTHS.get(k) not in changes} | dict(changes)
     try:
         return Schedule.model_validate(merged)
     except ValidationError as error:
@@ -168,7 +166,7 @@ def _row(
             fields = (Schedule if name == "schedule" else type(data)).model_fields
             raise UserError(f"{name} must be a mapping", where=where, allowed=", ".join(fields))
     if "schedule" in own:
-        merged_schedule(base, own["schedule"], {}, where)
+        merged_schedule(base, own["schedule"], where)
     of_its_own = _own_data(own, data, document, entry)
     return Row(label, method, {**method.model_dump(), **own}, own.get("schedule"), of_its_own, cluster)
 

@@ -31,6 +31,7 @@ class Kind:
         processes: several processes may share it (they train together).
         together: its `run` takes several stages that one pass makes, and gives one outcome each.
         direct_only: only stages that have it as an input read it; of other kinds, all that is made along their lineage.
+        hands: its file of tensors, which a part gets that names the stage in a setting; None: it hands nothing on.
         torch: its code uses torch, whose threads are set for it.
         cache: no stage has it as an input, and nothing is lost without it.
         module: the file with its `run`; "": bench.run.NAME.
@@ -46,6 +47,7 @@ class Kind:
     processes: bool = False
     together: bool = False
     direct_only: bool = False
+    hands: str | None = None
     torch: bool = True
     cache: bool = False
     module: str = ""
@@ -56,7 +58,7 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("data", 1, 0, job_by="seed", named_by="split", direct_only=True, torch=False),
         Kind("train", 1, 1, images="train", processes=True, together=True),
-        Kind("fit", 1, 2, rides_with="model", images="data"),
+        Kind("fit", 1, 2, rides_with="model", images="data", hands="fit.safetensors"),
         Kind("patch", 1, 3, rides_with="model"),
         Kind("features", 1, 4, rides_with="model", images="val", cache=True),
         Kind("predict", 1, 5, rides_with="model", images="val", together=True),

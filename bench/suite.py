@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench import yamlfile
 from bench.blame import blame
@@ -29,12 +29,10 @@ from bench.stage import Stage
 PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
 
 
-class Stages(Section):
-    """What later stages change of the schedule."""
-
-    second: dict[str, Any] = Field(default_factory=dict)  # everything learns again, from a trained model
-    classifier_only: dict[str, Any] = Field(default_factory=dict)  # over a frozen trunk
-    tune: dict[str, Any] = Field(default_factory=dict)  # gently on: BAGS' lr 1e-4 for 10 epochs, x 0.1 after 7
+# What later stages change of the schedule, by a name that recipes ask for. Always legal, whatever the rows: second
+# (everything learns again, from a trained model), classifier_only (over a frozen trunk), tune (gently on: BAGS' lr 1e-4
+# for 10 epochs, x 0.1 after 7). Other names are those that a recipe of the suite brings.
+SCHEDULES = ("second", "classifier_only", "tune")
 
 
 class Cost(Section):
@@ -49,6 +47,13 @@ class Cost(Section):
     measured_on: str = "-"
 
 
+def _with_the_usual(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {**{name: {} for name in SCHEDULES}, **stages}
+
+
+Stages = Annotated[dict[str, dict[str, Any]], AfterValidator(_with_the_usual)]  # name -> changes of `schedule`
+
+
 class Sections(BaseModel):
     """The typed top level of a suite without its rows."""
 
@@ -59,7 +64,7 @@ class Sections(BaseModel):
     input: Input = Input()
     test: Test = Test()
     schedule: Schedule = Schedule()
-    stages: Stages = Stages()
+    stages: Stages = Field(default={}, validate_default=True)
     machine: Machine = Machine()
     cost: Cost = Cost()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
@@ -107,13 +112,28 @@ class Suite:
             return self
         return replace(self, sections=self.sections.model_copy(update={"data": row.data}))
 
-    def schedule_named(self, name: str, override: Mapping[str, Any] | None) -> Schedule:
-        """The base schedule with the changes of a later stage and of a row."""
-        changes = {} if name == "base" else getattr(self.sections.stages, name)
+    def schedule_named(self, name: str) -> Schedule:
+        """The base schedule with the changes that `stages:` has under a name, if any."""
+        changes = {} if name == "base" else self.sections.stages.get(name, {})
         if name == "tune" and not changes:
             changes = _tuned(self.sections.schedule)
-        where = f"{self.document.where('stages', name)} stages.{name}"
-        return merged_schedule(self.sections.schedule, changes, override or {}, where)
+        return merged_schedule(self.sections.schedule, changes, f"{self.document.where('stages', name)} stages.{name}")
+
+    def schedule_changed(self, schedule: Schedule, own: Mapping[str, Any]) -> Schedule:
+        """A schedule with the changes of a row."""
+        return merged_schedule(schedule, own, f"{self.path} rows")
+
+    def check_schedules(self, asked: Collection[str]) -> None:
+        """Refuse a name below `stages:` that no recipe of the suite asks for.
+
+        Raises:
+            UserError: with the line.
+        """
+        legal = sorted({*SCHEDULES, *asked} - {"base"})
+        for name in self.sections.stages:
+            if name not in legal:
+                where = f"{self.document.where('stages', name)} stages"
+                raise unknown("schedule", name, legal, where=where, hint="a row's method asks for it by name")
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         """The data stage of a split; a glyph split's key holds only what it depends on."""
@@ -353,9 +373,8 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
         sections = Sections.model_validate(tree)
     except ValidationError as error:
         raise blame(error, document, (), Sections) from None
-    for name in Stages.model_fields:
-        where = f"{document.where('stages', name)} stages.{name}"
-        merged_schedule(sections.schedule, getattr(sections.stages, name), {}, where)
+    for name, changes in sections.stages.items():
+        merged_schedule(sections.schedule, changes, f"{document.where('stages', name)} stages.{name}")
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
         raise UserError(
             "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"

@@ -117,9 +117,9 @@ def test_epochs_and_steps_take_each_other_s_place(
 
 def test_epochs_of_a_later_stage(write: Write) -> None:
     suite = commands.open_suite(write(TINY.replace("{steps: 2, lr: 0.01}", "{epochs: 1}")))
-    chosen = suite.schedule_named("classifier_only", None)
+    chosen = suite.schedule_named("classifier_only")
     assert (chosen.steps, chosen.epochs) == (None, 1)
-    assert suite.schedule_named("classifier_only", {"steps": 9}).epochs is None
+    assert suite.schedule_changed(chosen, {"steps": 9}).epochs is None
 
 
 # -- keys
@@ -338,9 +338,9 @@ def test_tune_is_a_hundredth_of_the_rate_unless_the_suite_says(write: Write) -> 
     """BAGS' released configurations: lr 0.01 for 12 epochs, then 1e-4 for 10, x 0.1 after 7."""
     tail = TINY.replace("preset: cpu\n", "") + "  tail: {method: finetune_tail}\n"
     suite = commands.open_suite(write(tail), sets=["schedule.epochs=12"])
-    tune = suite.schedule_named("tune", None)
+    tune = suite.schedule_named("tune")
     assert (tune.epochs, tune.lr, tune.decay, tune.drops) == (10, 0.01 / 100, "steps", (0.7,))
-    said = commands.open_suite(write(tail), sets=["stages.tune={lr: 0.5}"]).schedule_named("tune", None)
+    said = commands.open_suite(write(tail), sets=["stages.tune={lr: 0.5}"]).schedule_named("tune")
     assert (said.lr, said.steps) == (0.5, 3)
 
 
@@ -352,3 +352,56 @@ def test_set_reaches_a_row_whatever_its_label(write: Write, label: str) -> None:
     assert next(row.settings["edges"] for row in suite.rows if row.label not in ("baseline", "BAGS")) == (3, 9)
     with pytest.raises(UserError, match="no row 'nowhere'"):
         commands.open_suite(write(text), sets=["rows.nowhere.edges=[3, 9]"])
+
+
+STAGED = '''
+"""Two trainings, each under a schedule of its own name."""
+
+from typing import ClassVar
+
+from bench.method import Builder, Method
+from bench.stage import Stage
+
+
+class Staged(Method):
+    """Train long, then end at a low rate."""
+
+    name: ClassVar[str] = "staged"
+
+    def plan(self, b: Builder) -> Stage:
+        return b.train(init=b.train(schedule="pretrain"), keep_classifier=True, schedule="ending")
+'''
+
+
+def staged(write: Write, stages: str) -> Path:
+    (write("", "staged.py")).write_text(STAGED)
+    text = TINY.replace("  classifier_only: {steps: 2, lr: 0.01}", stages) + "  staged: {method: staged}\n"
+    return write(text + "methods_path: staged.py\n")
+
+
+def test_a_recipe_names_its_own_schedules(write: Write) -> None:
+    plan = planning.make(commands.open_suite(staged(write, "  pretrain: {steps: 7}\n  ending: {lr: 0.001}")))
+    last = next(row.evaluate for row in plan.rows if row.label == "staged").inputs["predict"].inputs["model"]  # type: ignore[union-attr]
+    first = last.inputs["init"]
+    assert [(s.spec["schedule"]["steps"], s.spec["schedule"]["lr"]) for s in (first, last)] == [(7, 0.01), (3, 0.001)]
+
+
+def test_a_row_changes_the_last_of_them_alone(write: Write) -> None:
+    path = staged(write, "  pretrain: {steps: 7}\n  ending: {lr: 0.001}")
+    suite = commands.open_suite(path, sets=["rows.staged.schedule={steps: 5, checkpoint_every: 2}"], only="staged")
+    row = planning.make(suite).rows[0]
+    assert row.evaluate is not None
+    last = row.evaluate.inputs["predict"].inputs["model"]
+    assert (last.spec["schedule"]["steps"], last.spec["schedule"]["lr"]) == (5, 0.001)
+    assert (last.not_in_key["checkpoint_every"], last.inputs["init"].not_in_key["checkpoint_every"]) == (2, 1)
+    assert last.inputs["init"].spec["schedule"]["steps"] == 7
+
+
+def test_a_schedule_that_no_recipe_asks_for_is_refused(write: Write) -> None:
+    path = staged(write, "  pretrian: {steps: 7}")
+    line = line_of(path.read_text(), "pretrian")
+    words = rf"tiny\.yaml:{line} stages: no schedule 'pretrian'. Did you mean 'pretrain'\? Legal: classifier_only, end"
+    with pytest.raises(UserError, match=words):
+        planning.make(commands.open_suite(path))
+    kept = staged(write, "  pretrain: {steps: 7}")  # the row that asks for it is left out: it is legal all the same
+    assert planning.make(commands.open_suite(kept, only="baseline")).rows

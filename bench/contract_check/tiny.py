@@ -41,7 +41,7 @@ def suite(engine: str) -> Suite:
     Raises:
         UserError: no such engine, or one that cannot build the tiny detector.
     """
-    steps = [f"schedule.steps={STEPS}", *(f"stages.{name}.steps={STEPS}" for name in suites.Stages.model_fields)]
+    steps = [f"schedule.steps={STEPS}", *(f"stages.{name}.steps={STEPS}" for name in suites.SCHEDULES)]
     source = suites.Source(lambda data, split: "", lambda name: facts(name).version)
     sets = [*SETS, *steps, f"detector.engine={engine}"]
     loaded = suites.load(SMOKE, source=source, sets=sets, only=["baseline"])

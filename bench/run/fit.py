@@ -18,9 +18,9 @@ from bench.errors import unknown
 from bench.key import resolve
 from bench.run import checkpoint
 from bench.run.data import image_root_of
-from bench.run.model import FIT, fitted, load_model
+from bench.run.model import fitted, load_model
 from bench.run.work import Work, device_of
-from bench.stage import FitSpec, spec_of
+from bench.stage import KINDS, FitSpec, spec_of
 
 MATCH_IOU = 0.5  # a proposal shows the class of the true box that it overlaps this much (methods.md 0.4, as in ACC)
 ROIS = ("gt", "proposals")
@@ -45,7 +45,9 @@ def run(work: Work) -> None:
             batch = eval_batch(split, section, indices).to(device)
             part.update(seen(detector, split, batch, part))
             work.progress(i + 1, len(batches))
-    checkpoint.write_tensors(work.out / FIT, {name: value.cpu() for name, value in part.result().items()})
+    checkpoint.write_tensors(
+        work.out / str(KINDS["fit"].hands), {name: value.cpu() for name, value in part.result().items()}
+    )
 
 
 def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:

@@ -21,11 +21,10 @@ from bench.engines.facts import facts
 from bench.lineage import rest_of, training_of
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
-from bench.stage import Stage, TrainSpec, spec_of
+from bench.stage import KINDS, Stage, TrainSpec, spec_of
 from bench.store import Store
 
 WEIGHTS = "model.safetensors"
-FIT = "fit.safetensors"
 TRAIN_INFO = "train.json"
 
 
@@ -75,11 +74,12 @@ def make_classifier(store: Store, stage: Stage, head: HeadSpec, seed: int) -> Cl
 
 
 def fitted(store: Store, stage: Stage) -> dict[str, dict[str, Tensor]]:
-    """The results that a stage's parts get in place of settings: tensors of its inputs of kind fit, by input name."""
+    """The results that a stage's parts get in place of settings: what its inputs hand on (fit), by input name."""
+    files = {name: KINDS[source.kind].hands for name, source in stage.inputs.items()}
     return {
-        name: read_tensors(store.output(source.key) / FIT)
-        for name, source in stage.inputs.items()
-        if source.kind == "fit"
+        name: read_tensors(store.output(stage.inputs[name].key) / file)
+        for name, file in files.items()
+        if file is not None
     }
 
 

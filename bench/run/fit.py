@@ -45,9 +45,8 @@ def run(work: Work) -> None:
             batch = eval_batch(split, section, indices).to(device)
             part.update(seen(detector, split, batch, part))
             work.progress(i + 1, len(batches))
-    checkpoint.write_tensors(
-        work.out / str(KINDS["fit"].hands), {name: value.cpu() for name, value in part.result().items()}
-    )
+    found = {name: value.cpu() for name, value in part.result().items()}
+    checkpoint.write_tensors(work.out / str(KINDS[work.stage.kind].hands), found)
 
 
 def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench import yamlfile
 from bench.blame import blame
+from bench.engines.facts import facts
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
 from bench.method import discover
@@ -162,7 +163,7 @@ class Suite:
         """The evaluate stage of a model: predict on val, then AP and accuracy."""
         s = self.sections
         val = self.data_stage("val", seed)
-        spec = self.test_spec() | {"postprocess": module_version("bench.detection.postprocess")}
+        spec = self.test_spec() | {"postprocess": module_version(facts(s.detector.engine).postprocess)}
         predict = Stage("predict", spec, {"model": model, "val": val})
         protocol = {
             "max_detections": s.test.max_detections,

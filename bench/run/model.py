@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import spec as specs
 from bench.detection.contract import Classifier, Detector, HeadSpec, build_classifier
-from bench.engines.facts import facts
+from bench.engines.facts import detector_of, facts
 from bench.key import plain
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
@@ -57,21 +56,14 @@ def head_spec(stage: Mapping[str, Any], train: Path, own: Mapping[str, Any] | No
     """
     counts = json.loads((train / "counts.json").read_text())
     spec = stage["spec"]
-    detector = detector_spec(stage)
-    engine = importlib.import_module(facts(detector.engine).module)
-    features, roi_shape = engine.head_widths(detector)
+    detector = detector_of(spec)
+    features, roi_shape = facts(detector.engine).head_widths(detector)
     instances, images = tuple(counts["instances"]), tuple(counts["images"])
     stage_counts = (instances, images) if own is None else (tuple(own["instances"]), tuple(own["images"]))
     return HeadSpec(
         len(instances), features, roi_shape, instances, images, int(counts["num_images"]), *stage_counts,
         tuple(spec["bins"]), detector.classifier_std,
     )  # fmt: skip
-
-
-def detector_spec(stage: Mapping[str, Any]) -> specs.Detector:
-    """The typed detector section of a train stage."""
-    spec = stage["spec"]
-    return specs.Detector.model_validate({**spec["detector"], "engine": spec["engine"]["name"], "weights": None})
 
 
 def make_classifier(store: Store, stage: Mapping[str, Any], head: HeadSpec, seed: int) -> Classifier:
@@ -94,7 +86,7 @@ def new_detector(
     stage: Mapping[str, Any], head: HeadSpec, classifier: Classifier, *, weights: str | None = None
 ) -> Detector:
     """A detector with initial weights around a classifier; `weights` is the path of a weights file."""
-    detector = detector_spec(stage).model_copy(update={"weights": weights})
+    detector = detector_of(stage["spec"]).model_copy(update={"weights": weights})
     engine = importlib.import_module(facts(detector.engine).module)
     built: Detector = engine.build(detector, head, classifier, seed=int(stage["spec"]["seed"]))
     return built

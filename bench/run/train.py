@@ -21,7 +21,7 @@ from bench import spec as specs
 from bench.data.loader import Loader
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec, TrainOutput
-from bench.engines.facts import GROUPS, only_classifier
+from bench.engines.facts import facts, only_classifier
 from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
 from bench.run import distributed
@@ -106,7 +106,7 @@ def _loop(
     device: str,
 ) -> None:
     spec = lead.spec
-    frozen = only_classifier(spec["trainable"])
+    frozen = only_classifier(spec["trainable"], _groups(lead))
     assert frozen or len(learners) == 1, "only classifiers over a frozen trunk are trained together"
     world, scope = lead.world, _scope(lead)
     taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
@@ -266,7 +266,7 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
     """One stage's classifier on the common detector: which of its parameters learn, and how fast."""
     trainable = tuple(work.spec["trainable"])
     own = {name: group for group, names in classifier.groups().items() for name in names}
-    legal = {*GROUPS, *classifier.groups()}
+    legal = {*_groups(work), *classifier.groups()}
     for group in trainable:
         if group not in legal:
             raise unknown("parameter group", group, legal, where=f"trainable of {type(classifier).__name__}")
@@ -277,7 +277,7 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
         parameter.requires_grad_(wanted and parameter.requires_grad)
     # A stage that trains any of its classifier stores all of it: a group's weights alone would be half a classifier.
     saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
-    if not only_classifier(trainable):  # in the model's order, in which the gradient's norm is summed
+    if not only_classifier(trainable, _groups(work)):  # in the model's order, in which the gradient's norm is summed
         state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
         saved = {n: t for n, t in state.items() if not trainable or n in saved or detector.group_of(n) in trainable}
         saved = {n: t for n, t in saved.items() if learns or not n.startswith("classifier.")}
@@ -351,6 +351,11 @@ def _loader(work: Work, split: Split) -> Loader:
     batch = int(work.spec["schedule"]["batch"])
     share = work.world.share(batch)
     return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share)
+
+
+def _groups(work: Work) -> tuple[str, ...]:
+    """The engine's parameter groups."""
+    return facts(work.spec["engine"]["name"]).groups
 
 
 def _scope(work: Work) -> str:

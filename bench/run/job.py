@@ -14,10 +14,10 @@ import importlib
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench import snapshot
 from bench.disk import disk_errors
@@ -32,6 +32,9 @@ from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
 from bench.store import Attempt, Store
+
+if TYPE_CHECKING:
+    from bench.detection.contract import Detector
 
 TOGETHER = ("train", "predict")  # kinds whose `run` takes several stages and gives one outcome each
 
@@ -130,9 +133,11 @@ class Job:
         stop: StopFlag,
         sound: set[tuple[str, str]] | None = None,
         world: World = SINGLE,
+        observe: Callable[[Detector], None] | None = None,
     ) -> dict[str, Outcome]:
         """One unit. `sound`: what this job has verified, key and digest; a sweep's thirty short stages read the same
-        data, and a training takes long enough for a disk to rot. `world`: the processes that train with this one."""
+        data, and a training takes long enough for a disk to rot. `world`: the processes that train with this one.
+        `observe`: see Work."""
         sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
         with contextlib.ExitStack() as leases:
@@ -145,6 +150,7 @@ class Job:
                     outcomes[key] = outcome
             for work in works:
                 work.world = world if work.stage["kind"] == "train" else SINGLE
+                work.observe = observe
             if works:
                 outcomes |= self._execute(store, works)
                 if works[0].stage["kind"] == "train":

@@ -58,6 +58,8 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     loader = _loader(works[0], split)
     counts = _counts(split) if works[0].spec["annotations"] is not None else None
     detector, learners, errors = _prepare(works, loader, counts, device)
+    if works[0].observe is not None:
+        works[0].observe(detector)
     _agree_on(world, {learner.work.key: learner.total for learner in learners})
     for learner in learners:
         begin(learner, world)
@@ -180,11 +182,22 @@ def _backward(learner: Learner, out: TrainOutput, draws: Draws, scope: str) -> N
     own = learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
     if alone:  # the mean over processes
         own = {name: value / world.size for name, value in own.items()}
+    _refuse_same_names(out.losses, own, type(learner.classifier).__name__)
     losses = out.losses | own
     loss = torch.stack([value.float() for value in losses.values()]).sum()
     learner.values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
     learner.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _refuse_same_names(trunk: Mapping[str, Any], own: Mapping[str, Any], classifier: str) -> None:
+    """One would take the place of the other in the sum, and the trunk would go on without it."""
+    same = sorted(trunk.keys() & own.keys())
+    if same:
+        raise StageError(
+            f"the trunk and {classifier}.loss both have a loss '{same[0]}'", where=f"loss of {classifier}",
+            allowed=f"any name but {', '.join(sorted(trunk))}",
+        )  # fmt: skip
 
 
 def _sum_over_processes(learners: Sequence[Learner], world: World, trunk: Sequence[str], scope: str) -> None:

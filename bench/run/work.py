@@ -8,16 +8,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.key import plain
 from bench.run import memory
 from bench.run.world import SINGLE, World
 from bench.spec import Machine
 from bench.store import Attempt, Store
+
+if TYPE_CHECKING:
+    from bench.detection.contract import Detector
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 
@@ -84,6 +87,8 @@ class Work:
         world: the processes of this job, of which the first alone writes.
         processes: how many processes the stage may use for itself (glyphs).
         own_seconds: of a pass that makes several stages: what it has spent on this one alone.
+        observe: of a training: is shown the detector before its first step (whoever checks methods looks at what no
+            file holds whole).
         begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
     """
 
@@ -96,6 +101,7 @@ class Work:
     world: World = SINGLE
     processes: int = 1
     own_seconds: float = 0.0
+    observe: Callable[[Detector], None] | None = None
     begun: int = 0
     total: int = 0
     _stage: dict[str, Any] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.data.formats import reckoned
 from bench.detection.taps import tap_width
 from bench.disk import read_json
 from bench.engines.contract import EngineFacts
@@ -28,8 +29,6 @@ from bench.trunk import read_stage, trains_classifier_only, trunk_of
 MB = 1e6
 FLOAT = 4  # bytes
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
-# Training instances of a glyph set as a share of classes x max_instances: 23,179 of 80 x 1,600 on the CPU preset.
-_GLYPH_FILL = 0.18
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
@@ -182,23 +181,20 @@ class Estimate:
         return None if images is None or rate is None else rate * images / batch
 
     def _images(self, data: Stage) -> float | None:
-        """Pictures of a data stage: counted where it is done, else reckoned for glyphs."""
+        """Images of a data stage: counted where it is done, else reckoned from its settings."""
         if data.key in self.images:
             return float(self.images[data.key])
-        spec = data.spec["data"]
-        if spec["name"] != "glyphs":
-            return None
-        each = spec["val_instances"] if data.spec["split"] == "val" else _GLYPH_FILL * spec["max_instances"]
-        return float(max(1.0, each * spec["classes"] / spec["objects"]))
+        expected = reckoned(data.spec["data"], data.spec["split"])
+        return None if expected is None else expected.images
 
     def _classes(self, data: Stage) -> int:
-        return self.classes.get(data.key) or int(data.spec["data"].get("classes", _NO_CLASSES))
+        expected = reckoned(data.spec["data"], data.spec["split"])
+        return self.classes.get(data.key) or (_NO_CLASSES if expected is None else expected.classes)
 
     def _bytes(self, stage: Stage) -> float | None:
         if stage.kind == "data":
-            images = self._images(stage)
-            size = stage.spec["data"].get("size")
-            return None if images is None or size is None else images * 3 * size**2
+            images, expected = self._images(stage), reckoned(stage.spec["data"], stage.spec["split"])
+            return None if images is None or expected is None else images * expected.image_bytes
         if stage.kind in ("train", "patch"):
             return self._weights(stage)
         if stage.kind == "fit":

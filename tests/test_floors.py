@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds", "frequency", "environment"),  # F0
     ("key", "spec", "yamlfile", "detection.taps"),
-    ("engines.contract",),
+    ("engines.contract", "data.formats"),
     ("engines.torchvision.facts",),
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
     ("method", "done", "events", "lease", "snapshot", "mirror", "cluster", "submitted"),

@@ -1,4 +1,4 @@
-"""The `data` stage: make the glyphs, or bring a folder of photographs into LVIS form. Runs without torch."""
+"""The `data` stage: make a split, or bring a folder of photographs into LVIS form. Runs without torch."""
 
 from __future__ import annotations
 
@@ -6,34 +6,33 @@ import importlib
 import json
 from pathlib import Path
 
-from bench import spec as specs
-from bench.data import glyphs
+from bench.data.formats import FORMATS
 from bench.data.split import Split, open_split
 from bench.disk import write_atomic
 from bench.run.work import Work
 
 
 def run(work: Work) -> None:
-    """Write annotations.json, counts.json and, for glyphs, the pixels."""
+    """Write annotations.json, counts.json and, of images that are made, the pixels."""
     split, out = work.spec["split"], work.out
 
     def told(step: int, total: int) -> None:
         work.stop.check()
         work.progress(step, total)
 
-    if work.spec["data"]["name"] == "glyphs":
-        data = specs.GlyphsData.model_validate(work.spec["data"])
-        glyphs.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=told)
+    form = FORMATS[work.spec["data"]["name"]]
+    module = importlib.import_module(form.module)
+    if form.generated:
+        data = form.section.model_validate(work.spec["data"])
+        module.make_split(data, int(work.spec["seed"]), split, out, processes=work.processes, progress=told)
     else:
-        folder = specs.FolderData.model_validate(work.stage["aside"]["source"])
-        reader = importlib.import_module(f"bench.data.{folder.name}")
-        reader.write_split(folder, split, out)
+        module.write_split(form.section.model_validate(work.stage["aside"]["source"]), split, out)
     opened = open_split(out, image_root_of(work.stage["aside"]))
     write_counts(opened, out / "counts.json")
 
 
 def image_root_of(aside: dict[str, object]) -> Path | None:
-    """The folder of the pictures of a folder data set; None for glyphs, whose pixels lie in the store."""
+    """The folder of the images of a folder data set; None where they are made: their pixels lie in the store."""
     source = aside.get("source")
     if not isinstance(source, dict):
         return None

@@ -85,7 +85,7 @@ class Work:
         stop: the stop flag of the process.
         inputs: input name -> digest of what it held when this attempt began; what it is made from.
         world: the processes of this job, of which the first alone writes.
-        processes: how many processes the stage may use for itself (glyphs).
+        processes: how many processes the stage may use for itself (to make data).
         own_seconds: of a pass that makes several stages: what it has spent on this one alone.
         observe: of a training: is shown the detector before its first step (whoever checks methods looks at what no
             file holds whole).

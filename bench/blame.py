@@ -9,13 +9,11 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from bench.data.formats import FORMATS
 from bench.errors import UserError, unknown
-from bench.spec import FolderData, GlyphsData, Section
 from bench.yamlfile import Document
 
 Models = tuple[type[BaseModel], ...]
-
-KINDS: Mapping[str, type[Section]] = {"glyphs": GlyphsData, "lvis": FolderData, "coco": FolderData}  # tags of spec.Data
 
 
 def blame(
@@ -33,7 +31,9 @@ def blame(
         legal = [name for section in sections for name in section.model_fields]
         return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
     if first["type"] == "union_tag_invalid":
-        return unknown("data set", str(first["ctx"]["tag"]), KINDS, where=f"{document.where(*full, 'name')} data.name")
+        return unknown(
+            "data set", str(first["ctx"]["tag"]), FORMATS, where=f"{document.where(*full, 'name')} data.name"
+        )
     if first["type"] == "missing":
         last = path[-1]
         what = f"value number {last + 1} is missing" if isinstance(last, int) else f"'{last}' is missing"
@@ -66,7 +66,11 @@ def _located(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[Models, 
             path.append(name)
             open_names = field is not None and _is_mapping(field.annotation)
         else:
-            options = (KINDS[name],) if name in KINDS else tuple(m for m in options if m.__name__ == name) or options
+            options = (
+                (FORMATS[name].section,)
+                if name in FORMATS
+                else tuple(m for m in options if m.__name__ == name) or options
+            )
     return options, tuple(path)
 
 

@@ -386,7 +386,7 @@ def data_check(
     train: Annotated[str, typer.Option(help="Training annotations, below PATH.")] = "annotations/train.json",
     val: Annotated[str, typer.Option(help="Validation annotations, below PATH.")] = "annotations/val.json",
     images: Annotated[str, typer.Option(help="Folder of the pictures, below PATH.")] = "images",
-    form: Annotated[str, typer.Option("--format", help="lvis or coco.")] = "lvis",
+    form: Annotated[str, typer.Option("--format", help="Format of the annotations, e.g. coco.")] = "lvis",
 ) -> None:
     """Find what would hurt later: missing pictures, unknown ids, bad boxes, no negative lists, untrained classes."""
     from bench import commands

@@ -21,6 +21,7 @@ from bench import control
 from bench import plan as planning
 from bench import suite as suites
 from bench.cluster import Cluster
+from bench.data.formats import FORMATS
 from bench.disk import write_atomic
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
@@ -316,9 +317,10 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
     """`bench data check`: 0 clean or warnings only, 1 with errors."""
     from bench.data.check import check as check_data
 
-    if form not in ("lvis", "coco"):
-        raise UserError(f"'{form}' is no format", where="--format", allowed="lvis, coco")
-    findings = check_data(str(path), train, val, images, "lvis" if form == "lvis" else "coco")
+    read = [name for name, known in FORMATS.items() if not known.generated]
+    if form not in read:
+        raise UserError(f"'{form}' is no format", where="--format", allowed=", ".join(read))
+    findings = check_data(str(path), train, val, images, form)
     for f in findings:
         colour = "bold red" if f.severity == "error" else "yellow"
         console.print(
@@ -400,8 +402,7 @@ def _blamed_on(suite: Suite) -> Iterator[None]:
 
 
 def _fingerprint(data: FolderData, split: str) -> str:
-    reader = importlib.import_module(f"bench.data.{data.name}")
-    return str(reader.fingerprint(data, split))
+    return str(importlib.import_module(FORMATS[data.name].module).fingerprint(data, split))
 
 
 def _words(text: str | None) -> list[str]:

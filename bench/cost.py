@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.data.formats import reckoned
+from bench.detection.taps import tap_width
 from bench.disk import read_json
+from bench.engines.contract import EngineFacts
+from bench.engines.facts import detector_of, facts
 from bench.errors import UserError
 from bench.key import digest
-from bench.lineage import TAPS, Finished, read_stage, trains_classifier_only, trunk_of
+from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
+from bench.spec import Detector
 from bench.stage import Stage
 from bench.suite import Cost
 
 MB = 1e6
 FLOAT = 4  # bytes
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
-# Trunk: parameters of its body, channels that its pyramid reads, levels. Counted on the built modules.
-_TRUNKS: Mapping[str, tuple[int, int, int]] = {
-    "small": (435_624, 224, 2),
-    "resnet18_fpn": (11_186_112, 960, 4),
-    "resnet50_fpn": (23_561_152, 3840, 4),
-    "mobilenet_v2_fpn": (2_257_984, 1344, 4),
-}
-# Training instances of a glyph set as a share of classes x max_instances: 23,179 of 80 x 1,600 on the CPU preset.
-_GLYPH_FILL = 0.18
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
@@ -170,23 +166,20 @@ class Estimate:
         return None if images is None or rate is None else rate * images / batch
 
     def _images(self, data: Stage) -> float | None:
-        """Pictures of a data stage: counted where it is done, else reckoned for glyphs."""
+        """Images of a data stage: counted where it is done, else reckoned from its settings."""
         if data.key in self.images:
             return float(self.images[data.key])
-        spec = data.spec["data"]
-        if spec["name"] != "glyphs":
-            return None
-        each = spec["val_instances"] if data.spec["split"] == "val" else _GLYPH_FILL * spec["max_instances"]
-        return float(max(1.0, each * spec["classes"] / spec["objects"]))
+        expected = reckoned(data.spec["data"], data.spec["split"])
+        return None if expected is None else expected.images
 
     def _classes(self, data: Stage) -> int:
-        return self.classes.get(data.key) or int(data.spec["data"].get("classes", _NO_CLASSES))
+        expected = reckoned(data.spec["data"], data.spec["split"])
+        return self.classes.get(data.key) or (_NO_CLASSES if expected is None else expected.classes)
 
     def _bytes(self, stage: Stage) -> float | None:
         if stage.kind == "data":
-            images = self._images(stage)
-            size = stage.spec["data"].get("size")
-            return None if images is None or size is None else images * 3 * size**2
+            images, expected = self._images(stage), reckoned(stage.spec["data"], stage.spec["split"])
+            return None if images is None or expected is None else images * expected.image_bytes
         if stage.kind in ("train", "patch"):
             return self._weights(stage)
         if stage.kind == "fit":
@@ -197,34 +190,24 @@ class Estimate:
         trunk = trunk_of(stage.inputs["model"])
         if images is None:
             return None
-        proposals = float(trunk.spec["detector"]["rpn"]["post_nms_test"])
-        if stage.kind == "features":
-            return images * proposals * self._row_bytes(stage, trunk)
+        engine, detector = _engine(trunk)
+        proposals, boxes = engine.proposals(detector, self._classes(stage.inputs["val"]))
+        if stage.kind == "features":  # of each proposal its box, its refined boxes, its taps and its image
+            widths = engine.head_widths(detector)
+            values = 4 + 4 * boxes + sum(tap_width(name, *widths) for name in stage.spec["taps"])
+            return images * proposals * float(FLOAT * values + 8)
         kept = float(stage.spec["test"]["max_detections"])
         return images * (kept * _BOX_BYTES + proposals * (4 * FLOAT + 4 + 4))
-
-    def _row_bytes(self, stage: Stage, trunk: Stage) -> float:
-        """Of one proposal in a features stage: its box, its refined boxes, its taps and its picture."""
-        roi = trunk.spec["detector"]["roi"]
-        boxes = 1 if roi["class_agnostic"] else self._classes(stage.inputs["val"])
-        map_size = trunk.spec["detector"]["fpn_channels"] * roi["pool"] ** 2
-        width = {name: map_size if name == "roi_map" else roi["width"] for name in TAPS}
-        return float(FLOAT * (4 + 4 * boxes + sum(width[name] for name in stage.spec["taps"])) + 8)
 
     def _weights(self, stage: Stage, classifier: bool = False) -> float:
         """Of what a stage stores: the classifier, and the trunk where it is trained."""
         trunk = trunk_of(stage)
-        detector = trunk.spec["detector"]
-        classes, width = self._classes(trunk.inputs["train"]), detector["roi"]["width"]
-        last = (classes + 1) * (width + 1)
+        engine, detector = _engine(trunk)
+        classes, (width, _) = self._classes(trunk.inputs["train"]), engine.head_widths(detector)
+        last = engine.heads(detector) * (classes + 1) * (width + 1)
         if classifier or stage is not trunk:
             return float(FLOAT * last)
-        body, read, levels = _TRUNKS.get(detector["trunk"], _TRUNKS["resnet50_fpn"])
-        channels = detector["fpn_channels"]
-        pyramid = channels * read + 9 * channels**2 * (levels + 1)  # and the RPN's own 3 x 3 conv
-        head = channels * detector["roi"]["pool"] ** 2 * width + width**2
-        boxes = 4 * width * (1 if detector["roi"]["class_agnostic"] else classes)
-        return float(FLOAT * (body + pyramid + head + boxes + last))
+        return float(FLOAT * (engine.parameters(detector, classes) + last))
 
 
 def learned(stages: Iterable[Stage], cost: Cost, store: Measured) -> Estimate:
@@ -266,6 +249,13 @@ def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set
         if shapes & wanted and (done := store.done(key)) is not None:
             estimate.learn(stage, done)
             wanted = wanted - {shape for shape in shapes if estimate.times[shape].count >= ENOUGH}
+
+
+@functools.lru_cache(maxsize=65536)
+def _engine(trunk: Stage) -> tuple[EngineFacts, Detector]:
+    """The engine of a train stage, and its detector section."""
+    detector = detector_of(trunk.spec)
+    return facts(detector.engine), detector
 
 
 @functools.lru_cache(maxsize=65536)

@@ -190,6 +190,13 @@ def signature_of(ref: str) -> Signature:
     return _read(path, path.stat().st_mtime_ns, name, ref)
 
 
+def methods_of(ref: str) -> frozenset[str]:
+    """Names of the methods that the classes of a part's file define, read from its syntax tree."""
+    tree = ast.parse(_file_of(ref.partition(":")[0], ref).read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return frozenset(node.name for one in classes for node in one.body if isinstance(node, ast.FunctionDef))
+
+
 @functools.cache
 def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     text = path.read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from bench.engines.facts import only_classifier
+from bench.detection.taps import TAPS
+from bench.engines.facts import facts, only_classifier
 from bench.key import Fixed, Input, canonical, digest, plain
 from bench.stage import KINDS, Stage
 
-TAPS = ("box_features", "box_features_pre_relu", "roi_map")  # names of bench.detection.contract.Taps
 # From so many post-hoc predictions over one trunk on, its val features are kept. Within one run they save nothing (the
 # predictions are one pass anyway): what is kept serves the points that are added later. A sweep has at least five
 # points (tau 0, 0.25, ..., 1) and grows; the one or two post-hoc rows of a table of methods do not.
@@ -129,7 +129,9 @@ def trunk_of(model: Stage) -> Stage:
 
 def trains_classifier_only(stage: Stage) -> bool:
     """Whether this is a training that leaves everything below the classifier as it is."""
-    return stage.kind == "train" and only_classifier(stage.spec["trainable"])
+    if stage.kind != "train":
+        return False
+    return only_classifier(stage.spec["trainable"], facts(stage.spec["engine"]["name"]).groups)
 
 
 # -- what one pass can make

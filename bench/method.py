@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.engines.facts import only_classifier
+from bench.engines.facts import facts, only_classifier
 from bench.errors import UserError, unknown
-from bench.key import Fixed, Input, Part, part
+from bench.key import Fixed, Input, Part, methods_of, part
 from bench.spec import Schedule
 from bench.stage import Stage
 
@@ -122,7 +122,8 @@ class Builder:
         A part's setting may be a fit stage: it becomes an input, and the part receives the stage's tensors by name.
 
         Raises:
-            UserError: `init` without `keep_classifier`, or the other way round.
+            UserError: `init` without `keep_classifier`, or the other way round; a group that neither the engine nor
+                the classifier has.
         """
         if (init is None) != (keep_classifier is None):
             raise UserError(
@@ -131,10 +132,12 @@ class Builder:
         if classifier is None:
             kept = init.spec.get("classifier") if init is not None and keep_classifier else None
             classifier = kept if isinstance(kept, Part) else part(SOFTMAX)
-        if schedule == "auto":
-            schedule = "base" if init is None else "classifier_only" if only_classifier(trainable) else "second"
         inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
         spec, aside = self._suite.train_spec()
+        groups = facts(spec["engine"]["name"]).groups
+        _check_groups(trainable, groups, classifier)
+        if schedule == "auto":
+            schedule = "base" if init is None else "classifier_only" if only_classifier(trainable, groups) else "second"
         spec |= {
             "classifier": _bound(classifier, inputs, init),
             "sampler": _bound(sampler or part(SHUFFLE), inputs),
@@ -191,6 +194,17 @@ def _with_schedule(train: Stage, schedule: Schedule) -> Stage:
 def _in_key(schedule: Schedule) -> Fixed:
     """What a schedule is in a key: where a checkpoint is written changes no result."""
     return Fixed(schedule.model_dump(exclude={"checkpoint_every"}))
+
+
+def _check_groups(trainable: Sequence[str], groups: Sequence[str], classifier: Part) -> None:
+    """Refuse what can be seen without torch to be no parameter group: a classifier has none of its own unless its file
+    defines `groups`. Of one that does, the job that trains it knows the names."""
+    strange = [name for name in trainable if name not in groups]
+    if strange and "groups" not in methods_of(classifier.ref):
+        raise unknown(
+            "parameter group", strange[0], groups, where=f"trainable= beside {classifier.ref}",
+            hint="a classifier that divides its parameters defines `groups`, see bench/detection/contract.py",
+        )  # fmt: skip
 
 
 def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) -> Part:

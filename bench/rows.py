@@ -13,14 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.blame import blame, message
 from bench.cluster import check_row
+from bench.data.formats import Data
 from bench.errors import UserError, did_you_mean, unknown
 from bench.method import Method, method_named
-from bench.spec import Data, FolderData, GlyphsData, Schedule
+from bench.spec import Schedule
 from bench.yamlfile import Document
 
 OWN = ("schedule", "data", "cluster")  # what a row may say beside its method's settings
 LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
-DATA: TypeAdapter[GlyphsData | FolderData] = TypeAdapter(Data)
+DATA: TypeAdapter[Data] = TypeAdapter(Data)
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Row:
     method: Method
     settings: Mapping[str, Any]
     schedule: Mapping[str, Any] | None = None
-    data: GlyphsData | FolderData | None = None
+    data: Data | None = None
     cluster: Mapping[str, Any] | None = None
 
 
 def check_rows(
-    rows: Any, known: Mapping[str, type[Method]], base: Schedule, data: GlyphsData | FolderData, document: Document
+    rows: Any, known: Mapping[str, type[Method]], base: Schedule, data: Data, document: Document
 ) -> tuple[Row, ...]:
     """All typed rows; an entry with `each` gives one for every combination of its values.
 
@@ -134,7 +135,7 @@ def _row(
     value: Any,
     known: Mapping[str, type[Method]],
     base: Schedule,
-    data: GlyphsData | FolderData,
+    data: Data,
     document: Document,
     entry: str,
 ) -> Row:
@@ -171,9 +172,7 @@ def _row(
     return Row(label, method, {**method.model_dump(), **own}, own.get("schedule"), of_its_own, cluster)
 
 
-def _own_data(
-    own: Mapping[str, Any], data: GlyphsData | FolderData, document: Document, entry: str
-) -> GlyphsData | FolderData | None:
+def _own_data(own: Mapping[str, Any], data: Data, document: Document, entry: str) -> Data | None:
     if "data" not in own:
         return None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -31,11 +31,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class GlyphsData(Section):
+class GeneratedData(Section):
+    """Images that are made, from settings and a seed."""
+
+    name: str
+    seed: int | Literal["follow"] = "follow"  # "follow": the seed of the row
+
+
+class GlyphsData(GeneratedData):
     """The embedded data set: symbols of the DejaVu fonts on cluttered ground, with LVIS-like class counts."""
 
     name: Literal["glyphs"] = "glyphs"
-    seed: int | Literal["follow"] = "follow"  # "follow": the seed of the row
     classes: Annotated[int, Field(ge=4, le=1203)] = 80
     size: Annotated[int, Field(ge=64, le=640)] = 128  # pixels, square pictures
     objects: Annotated[float, Field(ge=3, le=60)] = 13  # mean instances a picture (Poisson)
@@ -48,23 +54,13 @@ class GlyphsData(Section):
 
 
 class FolderData(Section):
-    """Photographs with LVIS- or COCO-format annotations, in a folder."""
+    """Photographs with annotations in a folder; `name` is their format, see bench/data/formats.py."""
 
-    name: Literal["lvis", "coco"]
+    name: str
     path: str
     train: str = "annotations/train.json"
     val: str = "annotations/val.json"
     images: str = "images"  # folder of the pictures, below path
-
-
-def _data_kind(value: Any) -> str:
-    return str(value.get("name", "glyphs") if isinstance(value, dict) else getattr(value, "name", "glyphs"))
-
-
-Data = Annotated[
-    Annotated[GlyphsData, Tag("glyphs")] | Annotated[FolderData, Tag("lvis")] | Annotated[FolderData, Tag("coco")],
-    Discriminator(_data_kind),
-]
 
 
 class Input(Section):

@@ -19,11 +19,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bench import yamlfile
 from bench.blame import blame
+from bench.data.formats import DEFAULT, FORMATS, Data
+from bench.engines.facts import facts
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
 from bench.method import discover
 from bench.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
-from bench.spec import Data, Detector, Figure, FolderData, GlyphsData, Input, Machine, Schedule, Section, Test
+from bench.spec import Detector, Figure, FolderData, GeneratedData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
 
 PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
@@ -59,7 +61,7 @@ class Sections(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: Data = GlyphsData()
+    data: Data = DEFAULT
     detector: Detector = Detector()
     input: Input = Input()
     test: Test = Test()
@@ -136,7 +138,7 @@ class Suite:
                 raise unknown("schedule", name, legal, where=where, hint="a row's method asks for it by name")
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
-        """The data stage of a split; a glyph split's key holds only what it depends on."""
+        """The data stage of a split; its key holds only what the split depends on."""
         if (split, seed) not in self._data_stages:
             self._data_stages[split, seed] = self._data_stage(split, seed)
         return self._data_stages[split, seed]
@@ -147,18 +149,12 @@ class Suite:
 
     def _data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         data = self.sections.data
-        if isinstance(data, GlyphsData):
-            exact = seed if data.seed == "follow" else data.seed
-            drop = {"seed"} | ({"val_instances"} if split == "train" else set())
-            made = {"data": data.model_dump(exclude=drop), "split": split, "seed": exact, "reader": self._reader}
-            return Stage("data", made)
-        spec = {
-            "data": {"name": data.name},
-            "split": split,
-            "fingerprint": self._fingerprints[split],
-            "reader": self._reader,
-        }
-        return Stage("data", spec, not_in_key={"source": data.model_dump()})
+        form = FORMATS[data.name]
+        spec = {"data": form.in_key(data, split), "split": split, "reader": module_version(form.version)}
+        if isinstance(data, GeneratedData):
+            return Stage("data", spec | {"seed": seed if data.seed == "follow" else data.seed})
+        source = {"source": data.model_dump()}
+        return Stage("data", spec | {"fingerprint": self._fingerprints[split]}, not_in_key=source)
 
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(what every train stage of this suite has in its key, what its job needs beside)."""
@@ -182,7 +178,7 @@ class Suite:
         """The evaluate stage of a model: predict on val, then AP and accuracy."""
         s = self.sections
         val = self.data_stage("val", seed)
-        spec = self.test_spec() | {"postprocess": module_version("bench.detection.postprocess")}
+        spec = self.test_spec() | {"postprocess": module_version(facts(s.detector.engine).postprocess)}
         predict = Stage("predict", spec, {"model": model, "val": val})
         protocol = {
             "max_detections": s.test.max_detections,
@@ -204,11 +200,6 @@ class Suite:
             "precision": s.machine.precision,
             "augment": module_version("bench.data.augment"),
         }
-
-    @cached_property
-    def _reader(self) -> int:
-        """VERSION of the code that reads or makes the data."""
-        return module_version("bench.data.glyphs" if self.sections.data.name == "glyphs" else "bench.data.folder")
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:

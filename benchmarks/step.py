@@ -31,7 +31,8 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from bench import spec
 from bench.detection.contract import Batch, Context, Draws, HeadSpec
-from bench.engines.torchvision import build, head_widths
+from bench.engines.torchvision.build import build
+from bench.engines.torchvision.facts import head_widths
 from benchmarks.measured import write
 from methods.parts.softmax import Softmax
 
@@ -74,7 +75,7 @@ def our_step(detector: spec.Detector, batch: Batch, device: str, *, channels_las
     """A full step of ours: forward, losses, backward, SGD."""
     counts = (1,) * C
     head = HeadSpec(C, *head_widths(detector), counts, counts, C, counts, counts)
-    model = build(detector, head, Softmax(head), seed=0, load=False).to(device)
+    model = build(detector, head, Softmax(head), seed=0).to(device)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     batch = batch.to(device)

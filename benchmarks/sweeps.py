@@ -79,7 +79,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
     from bench import commands
     from bench import plan as planning
-    from bench.engines import torchvision as _engine  # noqa: F401
+    from bench.engines.torchvision import build as _engine  # noqa: F401
     from bench.run import evaluate as _evaluate  # noqa: F401
     from bench.run import predict as _predict  # noqa: F401
     from bench.run import train as _train  # noqa: F401

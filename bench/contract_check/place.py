@@ -9,11 +9,10 @@ import io
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -111,8 +110,14 @@ class Place:
             if self.store.done(stage.key) is None:
                 self.work(self.store, stage)
 
-    def work(self, store: Store, *unit: Stage, stop: StopFlag | None = None) -> None:
-        """One unit in one pass.
+    def work(
+        self,
+        store: Store,
+        *unit: Stage,
+        stop: StopFlag | None = None,
+        observe: Callable[[Detector], None] | None = None,
+    ) -> None:
+        """One unit in one pass; `observe` is shown the detector that is trained.
 
         Raises:
             RunFailed: it failed, or ended otherwise than it should (stopped where `stop` is given, else done).
@@ -120,7 +125,8 @@ class Place:
         log = io.StringIO()
         job = Job(str(store.root), (), self.suite.sections.machine)
         with contextlib.redirect_stderr(log):
-            outcomes = job.unit(store, sorted(stage.key for stage in unit), StopFlag() if stop is None else stop)
+            keys = sorted(stage.key for stage in unit)
+            outcomes = job.unit(store, keys, StopFlag() if stop is None else stop, observe=observe)
         expected = "done" if stop is None else "stopped"  # a flag is false until it is raised
         for stage in unit:
             outcome: Outcome = outcomes[stage.key]
@@ -149,10 +155,10 @@ class Place:
             names = ((name.partition("model/")[2], tensor) for name, tensor in found[1].items())
             initial = {name: tensor for name, tensor in names if name}
             self.work(store, stage, stop=StopAfter(STOP_AT))
-            with built(self.engine) as detectors:
-                self.work(store, stage)
+            shown: list[Detector] = []
+            self.work(store, stage, observe=shown.append)
             final = checkpoint.read_tensors(next(store.output(stage.key).glob("model.safetensors")))
-            self._rehearsed[stage.key] = Rehearsal(initial, final, detectors[-1], self.digests(store, stage))
+            self._rehearsed[stage.key] = Rehearsal(initial, final, shown[-1], self.digests(store, stage))
             shutil.rmtree(store.root)
         return self._rehearsed[stage.key]
 
@@ -161,23 +167,6 @@ class Place:
         done = store.done(stage.key)
         assert done is not None
         return done.digests
-
-
-@contextlib.contextmanager
-def built(engine: str) -> Iterator[list[Detector]]:
-    """The detectors that an engine builds meanwhile."""
-    module: Any = importlib.import_module(facts(engine).module)
-    build, made = module.build, []
-
-    def keep(*arguments: Any, **named: Any) -> Any:
-        made.append(build(*arguments, **named))
-        return made[-1]
-
-    module.build = keep
-    try:
-        yield made
-    finally:
-        module.build = build
 
 
 def places(root: Path, engines: Sequence[str]) -> tuple[list[Place], dict[str, str]]:

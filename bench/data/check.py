@@ -16,6 +16,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from bench.data.folder import candidates, leaves_root, sections
+from bench.data.formats import FORMATS
 from bench.data.split import Document, listing, read_json, write_json
 from bench.errors import UserError
 
@@ -67,12 +68,12 @@ _ADVICE: dict[str, tuple[Literal["error", "warning"], str]] = {
 }  # fmt: skip
 
 
-def check(path: str, train: str, val: str, images: str, format: Literal["lvis", "coco"]) -> list[Finding]:
+def check(path: str, train: str, val: str, images: str, format: str) -> list[Finding]:
     """All findings, errors first. Every picture is decoded, so this takes minutes for 100,000 of them.
 
     Args:
         path: the folder; `train`, `val` and `images` lie below it.
-        format: "coco" has no negative lists, so their absence is no finding.
+        format: one of bench.data.formats; where it has no negative lists, their absence is no finding.
 
     Raises:
         UserError: a file cannot be read at all, or there is no folder of pictures.
@@ -90,7 +91,7 @@ def check(path: str, train: str, val: str, images: str, format: Literal["lvis", 
         names[split] = _check_pictures(document, root, faults)
         _check_ids(document, known, faults)
         _check_boxes(document, faults)
-        if split == "val" and format == "lvis":  # in training nothing reads them
+        if split == "val" and FORMATS[format].negatives:  # in training nothing reads them
             _check_negatives(document, faults)
         if split == "train":
             _check_classes(document, faults)

@@ -16,8 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bench.detection.taps import TAPS, Taps
 from bench.errors import UserError
 from bench.key import resolve
+
+__all__ = [
+    "TAPS", "Batch", "Classifier", "Context", "Detections", "Detector", "Draws", "FitPart", "Frame", "HeadSpec",
+    "PredictOutput", "Seen", "Taps", "Targets", "TrainOutput", "build_classifier", "identity_all_reduce",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,15 +53,6 @@ class HeadSpec:
     stage_image_counts: tuple[int, ...]
     bins: tuple[int, ...] = (10, 100, 1000)
     init_std: float = 0.01
-
-
-@dataclass
-class Taps:
-    """Where a classifier may read; what is not asked for (`Classifier.inputs`) may be None."""
-
-    box_features: Tensor  # ND, after the last ReLU of the box head
-    box_features_pre_relu: Tensor | None = None  # ND
-    roi_map: Tensor | None = None  # N x channels x P x P
 
 
 @dataclass
@@ -290,6 +287,15 @@ class PredictOutput:
     image_N: Tensor
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Where the images of a batch lie: see the fields of the same names of `Batch`."""
+
+    sizes: list[tuple[int, int]]
+    scale: list[tuple[float, float]]
+    image_index: list[int]
+
+
 @dataclass
 class Detections:
     """Final boxes of a set of pictures in ORIGINAL pixels, sorted by (image, score descending).
@@ -306,7 +312,7 @@ class Detections:
 class Detector(Protocol):
     """An engine's model behind the seam: an nn.Module with these. Parameter names start with their group.
 
-    Groups: "backbone", "fpn", "rpn", "box_head", "box_regressor", "classifier".
+    Groups: those that the engine's facts list (bench.engines.facts); "classifier" is one of them.
     """
 
     classifier: Classifier
@@ -333,14 +339,6 @@ class Detector(Protocol):
 
     def set_mode(self, trainable: Sequence[str]) -> None:
         """requires_grad for the named groups (empty: all that the config does not freeze); the rest in eval mode."""
-        ...
-
-    def to_foreign(self) -> Mapping[str, Tensor]:
-        """The state dict under the engine library's own names (for its weight files)."""
-        ...
-
-    def load_foreign(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Load a library state dict (backbone alone or whole detector); return the names left as initialised."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from bench.detection.contract import Detections
+from bench.detection.contract import Detections, Frame, PredictOutput
 from bench.errors import StageError
 from bench.spec import Test
 
@@ -31,6 +31,14 @@ MIN_SIZE = 1e-2
 FIRST_BLOCK = 2
 # Pairs compared at once (about 60 bytes each): bounds the memory, changes no decision.
 MAX_PAIRS = 4_000_000
+
+
+def detections(p_NC: Tensor, out: PredictOutput, frame: Frame, test: Test) -> Detections:
+    """The final boxes of a batch in original pixels: what engines name in `EngineFacts.postprocess`."""
+    return postprocess(
+        p_NC, out.boxes, out.image_N, len(frame.sizes), frame.sizes, test,
+        scale=frame.scale, image_index=frame.image_index,
+    )  # fmt: skip
 
 
 def postprocess(

@@ -1,4 +1,4 @@
-"""The `data` stage: make the glyphs, or bring a folder of photographs into LVIS form. Runs without torch."""
+"""The `data` stage: make a split, or bring a folder of photographs into LVIS form. Runs without torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
-from bench import spec as specs
-from bench.data import glyphs
+from bench.data.formats import FORMATS
 from bench.data.split import Split, open_split
 from bench.disk import write_atomic
 from bench.run.work import Work
@@ -15,7 +14,7 @@ from bench.stage import DataSpec, Stage, spec_of
 
 
 def run(work: Work) -> None:
-    """Write annotations.json, counts.json and, for glyphs, the pixels."""
+    """Write annotations.json, counts.json and, of images that are made, the pixels."""
     spec, out = spec_of(work.stage, DataSpec), work.out
     split = spec["split"]
 
@@ -23,18 +22,18 @@ def run(work: Work) -> None:
         work.stop.check()
         work.progress(step, total)
 
-    if spec["data"]["name"] == "glyphs":
-        data = specs.GlyphsData.model_validate(spec["data"])
-        glyphs.make_split(data, int(spec["seed"]), split, out, processes=work.processes, progress=told)
+    form = FORMATS[spec["data"]["name"]]
+    module = importlib.import_module(form.module)
+    if form.generated:
+        data = form.section.model_validate(spec["data"])
+        module.make_split(data, spec["seed"], split, out, processes=work.processes, progress=told)
     else:
-        folder = specs.FolderData.model_validate(work.stage.not_in_key["source"])
-        reader = importlib.import_module(f"bench.data.{folder.name}")
-        reader.write_split(folder, split, out)
+        module.write_split(form.section.model_validate(work.stage.not_in_key["source"]), split, out)
     write_counts(open_split(out, image_root_of(work.stage)), out / "counts.json")
 
 
 def image_root_of(data: Stage) -> Path | None:
-    """The folder of the images of a folder data set; None for glyphs, whose pixels lie in the store."""
+    """The folder of the images of a folder data set; None where they are made: their pixels lie in the store."""
     source = data.not_in_key.get("source")
     if not isinstance(source, dict):
         return None

@@ -20,13 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from bench.detection.contract import Taps, Targets, TrainOutput, identity_all_reduce
+from bench.detection.contract import Targets, TrainOutput, identity_all_reduce
 from bench.errors import StageError
 from bench.run.world import World, refusal_of_live_norm
 
 # Elements of a bucket of gradients: 32 MB of float32, a copy of which is all that summing costs in memory.
 _BUCKET = 8 * 2**20
-_TAPS = ("box_features", "box_features_pre_relu", "roi_map")
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def whole_step(out: TrainOutput, first: int, world: World, scope: str) -> TrainO
     owned = torch.stack((ours.labels_N, ours.image_N + first), 1)
     labels_N, image_N = _gathered(owned, rows, world).unbind(1)
     present, negative = _classes(torch.cat([*ours.present, *ours.negative]), told, world)
-    box_features, *more = (getattr(out.taps, name) for name in _TAPS)
-    taps = Taps(_gathered(box_features, rows, world), *(None if v is None else _gathered(v, rows, world) for v in more))
+    taps = out.taps.each(lambda value: _gathered(value, rows, world))
     return replace(out, losses=losses, taps=taps, targets=Targets(labels_N, image_N, present, negative, taps))
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from bench import spec as specs
 from bench.data.loader import eval_batch, eval_batches
 from bench.data.split import open_split
-from bench.detection.contract import Batch, PredictOutput, Taps
+from bench.detection.contract import TAPS, Batch, Frame, PredictOutput, Taps
 from bench.disk import read_json, write_json
-from bench.lineage import TAPS, features_stages, fresh
+from bench.lineage import features_stages, fresh
 from bench.run import checkpoint
 from bench.run.data import image_root_of
 from bench.run.model import load_model
@@ -31,15 +31,6 @@ from bench.store import Store
 FEATURES = "features.safetensors"
 INFO = "features.json"
 _FIELDS = ("proposals_N4", "boxes", "image_N")  # of PredictOutput, beside its taps
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where the pictures of a batch lie: see the fields of the same names of `bench.detection.contract.Batch`."""
-
-    sizes: list[tuple[int, int]]
-    scale: list[tuple[float, float]]
-    image_index: list[int]
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class Kept:
                 name: self.tensors[f"{i}/{name}"].to(getattr(torch, dtype), copy=True).to(device)
                 for name, dtype in self.dtypes.items()
             }
-            taps = Taps(found["box_features"], found.get("box_features_pre_relu"), found.get("roi_map"))
+            taps = Taps(**{name: found[name] for name in TAPS if name in found})
             yield frame, PredictOutput(taps, **{name: found[name] for name in _FIELDS})
 
 

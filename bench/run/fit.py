@@ -13,7 +13,7 @@ from bench import spec as specs
 from bench.data.loader import eval_batch, eval_batches
 from bench.data.split import Split, open_split
 from bench.detection.boxes import iou
-from bench.detection.contract import Batch, Detector, FitPart, Seen, Taps
+from bench.detection.contract import Batch, Detector, FitPart, Seen
 from bench.errors import unknown
 from bench.key import resolve
 from bench.run import checkpoint
@@ -60,7 +60,7 @@ def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:
     else:
         out = detector.predict_forward(batch, taps=taps)
         kept, rows = _matched(out.proposals_N4, out.image_N, boxes, [row_G for _, row_G in truth])
-        read, rois_N4 = _rows_of(out.taps, kept), out.proposals_N4[kept]
+        read, rois_N4 = out.taps.each(lambda value: value[kept]), out.proposals_N4[kept]
     pictures = [torch.full((len(row_G),), i) for i, row_G in zip(batch.image_index, rows, strict=True)]
     labels = [torch.from_numpy(split.labels[i])[row_G] for i, row_G in zip(batch.image_index, rows, strict=True)]
     whole = [torch.tensor([[w, h, w, h]]).expand(len(r), 4) for (h, w), r in zip(batch.sizes, rows, strict=True)]
@@ -96,12 +96,3 @@ def _matched(
         matched.append(row_G[index[hit].cpu()])
     none = torch.zeros(0, dtype=torch.int64, device=proposals_N4.device)
     return torch.cat([none, *kept]), matched
-
-
-def _rows_of(taps: Taps, rows_M: Tensor) -> Taps:
-    before, roi_map = taps.box_features_pre_relu, taps.roi_map
-    return Taps(
-        taps.box_features[rows_M],
-        None if before is None else before[rows_M],
-        None if roi_map is None else roi_map[rows_M],
-    )

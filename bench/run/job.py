@@ -14,10 +14,10 @@ import importlib
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench import snapshot
 from bench.disk import disk_errors
@@ -34,6 +34,9 @@ from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
 from bench.stage import KINDS, Stage
 from bench.store import Attempt, Store
+
+if TYPE_CHECKING:
+    from bench.detection.contract import Detector
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Job:
         stop: StopFlag,
         sound: set[tuple[str, str]] | None = None,
         world: World = SINGLE,
+        observe: Callable[[Detector], None] | None = None,
     ) -> dict[str, Outcome]:
         """One unit.
 
@@ -140,6 +144,7 @@ class Job:
             sound: pairs (key, digest) whose checksum this job has verified; forgotten after a training, which takes
                 hours.
             world: the processes that train with this one.
+            observe: see Work.
         """
         sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
@@ -156,6 +161,7 @@ class Job:
                     outcomes[key] = begun
             for work in works:
                 work.world = world if KINDS[work.stage.kind].processes else SINGLE
+                work.observe = observe
             if works:
                 outcomes |= self._execute(store, works)
                 if KINDS[works[0].stage.kind].processes:

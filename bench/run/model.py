@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import spec as specs
 from bench.detection.contract import Classifier, Detector, HeadSpec, build_classifier
-from bench.engines.facts import facts
+from bench.engines.facts import detector_of, facts
 from bench.lineage import rest_of, training_of
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
@@ -49,21 +48,14 @@ def head_spec(stage: Stage, train: Path, own: Mapping[str, Any] | None = None) -
         own: {"instances": [...], "images": [...]} of what it trains on, where a data part made that another list.
     """
     counts = json.loads((train / "counts.json").read_text())
-    detector = detector_spec(stage)
-    engine = importlib.import_module(facts(detector.engine).module)
-    features, roi_shape = engine.head_widths(detector)
+    detector = detector_of(stage.spec)
+    features, roi_shape = facts(detector.engine).head_widths(detector)
     instances, images = tuple(counts["instances"]), tuple(counts["images"])
     stage_counts = (instances, images) if own is None else (tuple(own["instances"]), tuple(own["images"]))
     return HeadSpec(
         len(instances), features, roi_shape, instances, images, int(counts["num_images"]), *stage_counts,
         tuple(spec_of(stage, TrainSpec)["bins"]), detector.classifier_std,
     )  # fmt: skip
-
-
-def detector_spec(stage: Stage) -> specs.Detector:
-    """The typed detector section of a train stage."""
-    spec = spec_of(stage, TrainSpec)
-    return specs.Detector.model_validate({**spec["detector"], "engine": spec["engine"]["name"], "weights": None})
 
 
 def make_classifier(store: Store, stage: Stage, head: HeadSpec, seed: int) -> Classifier:
@@ -85,7 +77,7 @@ def fitted(store: Store, stage: Stage) -> dict[str, dict[str, Tensor]]:
 
 def new_detector(stage: Stage, head: HeadSpec, classifier: Classifier, *, weights: str | None = None) -> Detector:
     """The detector of a train stage with initial weights around a classifier; `weights`: path of a weights file."""
-    detector = detector_spec(stage).model_copy(update={"weights": weights})
+    detector = detector_of(stage.spec).model_copy(update={"weights": weights})
     engine = importlib.import_module(facts(detector.engine).module)
     built: Detector = engine.build(detector, head, classifier, seed=spec_of(stage, TrainSpec)["seed"])
     return built

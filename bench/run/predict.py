@@ -7,20 +7,21 @@ gives alone.
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.detection.contract import Classifier, Detections, PredictOutput
-from bench.detection.postprocess import postprocess
+from bench.detection.contract import Classifier, Detections, Frame, PredictOutput
 from bench.disk import write_json
+from bench.engines.facts import facts
 from bench.lineage import trunk_of
 from bench.run import checkpoint
-from bench.run.features import Frame, Network, kept
+from bench.run.features import Network, kept
 from bench.run.model import load_classifier
 from bench.run.work import Work, device_of
 from bench.stage import PredictSpec, spec_of
@@ -29,6 +30,11 @@ DETECTIONS = "detections.safetensors"
 PROPOSALS = "proposals.safetensors"
 CLASSIFIER = "classifier.json"
 FIELDS = ("image", "boxes", "scores", "labels")  # of bench.detection.contract.Detections
+
+
+# Scores p_NC of the proposals of a batch -> boxes: `detections` of the module that an engine's facts name. A function,
+# not a method of a detector, since over a kept pass no detector is built.
+Detect = Callable[[Tensor, PredictOutput, Frame, specs.Test], Detections]
 
 
 @dataclass
@@ -79,11 +85,13 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
     spec = spec_of(lead.stage, PredictSpec)
     test = specs.Test.model_validate(spec["test"])
     taps = sorted({tap for head in heads for tap in head.classifier.inputs})
+    trunk = trunk_of(lead.stage.inputs["model"])
+    detect: Detect = importlib.import_module(facts(trunk.spec["engine"]["name"]).postprocess).detections
     known = kept(lead.store, lead.stage, taps)
     if known is not None:
         total, batches = len(known), known.batches(device)
     else:
-        network = Network(lead, trunk_of(lead.stage.inputs["model"]), test.batch, taps, device)
+        network = Network(lead, trunk, test.batch, taps, device)
         total, batches = len(network), network.batches()
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
         for i, (frame, out) in enumerate(batches):
@@ -93,7 +101,7 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
             for head in active:
                 begun = time.perf_counter()
                 try:
-                    found, decided = predict_batch(head.classifier, out, frame, test)
+                    found, decided = predict_batch(head.classifier, out, frame, test, detect)
                 except Exception as error:  # whatever it is, the other heads over this trunk go on
                     head.error = error
                     continue
@@ -107,20 +115,11 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
 
 
 def predict_batch(
-    classifier: Classifier, out: PredictOutput, frame: Frame, test: specs.Test
+    classifier: Classifier, out: PredictOutput, frame: Frame, test: specs.Test, detect: Detect
 ) -> tuple[Detections, Tensor]:
     """Detections of a batch, and the class of each proposal (int32 N; C: background, -1: no p_bg)."""
     p_NC, p_bg_N = classifier.scores(classifier(out.taps).float())
-    detections = postprocess(
-        p_NC,
-        out.boxes,
-        out.image_N,
-        len(frame.sizes),
-        frame.sizes,
-        test,
-        scale=frame.scale,
-        image_index=frame.image_index,
-    )
+    detections = detect(p_NC, out, frame, test)
     if p_bg_N is None:
         return detections, torch.full_like(out.image_N, -1).int()
     return detections, torch.cat([p_NC, p_bg_N[:, None]], dim=1).argmax(dim=1).int()

@@ -21,7 +21,7 @@ from bench import spec as specs
 from bench.data.loader import Loader
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec, TrainOutput
-from bench.engines.facts import GROUPS, only_classifier
+from bench.engines.facts import facts, only_classifier
 from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
 from bench.run import distributed
@@ -59,6 +59,8 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     loader = _loader(works[0], split)
     counts = _counts(split) if spec_of(works[0].stage, TrainSpec)["annotations"] is not None else None
     detector, learners, errors = _prepare(works, loader, counts, device)
+    if works[0].observe is not None:
+        works[0].observe(detector)
     _agree_on(world, {learner.work.key: learner.total for learner in learners})
     for learner in learners:
         begin(learner, world)
@@ -107,7 +109,7 @@ def _loop(
     device: str,
 ) -> None:
     spec = spec_of(lead.stage, TrainSpec)
-    frozen = only_classifier(spec["trainable"])
+    frozen = only_classifier(spec["trainable"], _groups(lead))
     assert frozen or len(learners) == 1, "only classifiers over a frozen trunk are trained together"
     world, scope = lead.world, _scope(lead)
     taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
@@ -181,11 +183,22 @@ def _backward(learner: Learner, out: TrainOutput, draws: Draws, scope: str) -> N
     own = learner.classifier.loss(learner.classifier(out.taps), out.targets, context)
     if alone:  # the mean over processes
         own = {name: value / world.size for name, value in own.items()}
+    _refuse_same_names(out.losses, own, type(learner.classifier).__name__)
     losses = out.losses | own
     loss = torch.stack([value.float() for value in losses.values()]).sum()
     learner.values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
     learner.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _refuse_same_names(trunk: Mapping[str, Any], own: Mapping[str, Any], classifier: str) -> None:
+    """One would take the place of the other in the sum, and the trunk would go on without it."""
+    same = sorted(trunk.keys() & own.keys())
+    if same:
+        raise StageError(
+            f"the trunk and {classifier}.loss both have a loss '{same[0]}'", where=f"loss of {classifier}",
+            allowed=f"any name but {', '.join(sorted(trunk))}",
+        )  # fmt: skip
 
 
 def _sum_over_processes(learners: Sequence[Learner], world: World, trunk: Sequence[str], scope: str) -> None:
@@ -267,7 +280,7 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
     """One stage's classifier on the common detector: which of its parameters learn, and how fast."""
     trainable = tuple(spec_of(work.stage, TrainSpec)["trainable"])
     own = {name: group for group, names in classifier.groups().items() for name in names}
-    legal = {*GROUPS, *classifier.groups()}
+    legal = {*_groups(work), *classifier.groups()}
     for group in trainable:
         if group not in legal:
             raise unknown("parameter group", group, legal, where=f"trainable of {type(classifier).__name__}")
@@ -278,7 +291,7 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
         parameter.requires_grad_(wanted and parameter.requires_grad)
     # A stage that trains any of its classifier stores all of it: a group's weights alone would be half a classifier.
     saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
-    if not only_classifier(trainable):  # in the model's order, in which the gradient's norm is summed
+    if not only_classifier(trainable, _groups(work)):  # in the model's order, in which the gradient's norm is summed
         state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
         saved = {n: t for n, t in state.items() if not trainable or n in saved or detector.group_of(n) in trainable}
         saved = {n: t for n, t in saved.items() if learns or not n.startswith("classifier.")}
@@ -353,6 +366,11 @@ def _loader(work: Work, split: Split) -> Loader:
     seed, phase, batch = spec["seed"], spec["phase"], int(spec["schedule"]["batch"])
     share = work.world.share(batch)
     return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share)
+
+
+def _groups(work: Work) -> tuple[str, ...]:
+    """The engine's parameter groups."""
+    return facts(work.spec["engine"]["name"]).groups
 
 
 def _scope(work: Work) -> str:

@@ -8,11 +8,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.lineage import read_stage
 from bench.run import memory
@@ -20,6 +20,9 @@ from bench.run.world import SINGLE, World
 from bench.spec import Machine
 from bench.stage import Stage
 from bench.store import Attempt, Store
+
+if TYPE_CHECKING:
+    from bench.detection.contract import Detector
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 
@@ -84,8 +87,10 @@ class Work:
         stop: the stop flag of the process.
         inputs: input name -> digest of what it held when this attempt began; what it is made from.
         world: the processes of this job, of which the first alone writes.
-        processes: how many processes the stage may use for itself (glyphs).
+        processes: how many processes the stage may use for itself (to make data).
         own_seconds: of a pass that makes several stages: what it has spent on this one alone.
+        observe: of a training: is shown the detector before its first step (whoever checks methods looks at what no
+            file holds whole).
         begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
     """
 
@@ -98,6 +103,7 @@ class Work:
     world: World = SINGLE
     processes: int = 1
     own_seconds: float = 0.0
+    observe: Callable[[Detector], None] | None = None
     begun: int = 0
     total: int = 0
     _last: float = 0.0

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.detection.contract import Classifier, Context, HeadSpec, Seen, Taps, Targets, build_classifier
+from bench.detection.contract import TAPS, Classifier, Context, HeadSpec, Seen, Taps, Targets, build_classifier
 from bench.errors import UserError, unknown
 from methods.parts.softmax import wide
-
-TAPS = ("box_features", "box_features_pre_relu", "roi_map")
 
 
 class ClassMeans:

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from bench import spec
 from bench.detection.contract import Batch, Classifier, Context, HeadSpec, Taps, Targets
-from bench.engines.torchvision import TwoStageDetector, build, head_widths
+from bench.engines.torchvision.build import build
+from bench.engines.torchvision.detector import TwoStageDetector
+from bench.engines.torchvision.facts import head_widths
 
 CLASSES = 5
 

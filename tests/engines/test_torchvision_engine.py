@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from bench.detection.contract import Batch, Draws, Taps
-from bench.engines.facts import ENGINES, GROUPS, check, facts
-from bench.engines.torchvision import TwoStageDetector, build, head_widths
+from bench.engines.facts import ENGINES, check, facts
+from bench.engines.torchvision.build import build
+from bench.engines.torchvision.detector import TwoStageDetector
+from bench.engines.torchvision.facts import GROUPS, head_widths
 from bench.errors import UserError
 
 

@@ -11,7 +11,7 @@ from engine_stock import stock_detector
 from torchvision.models import mobilenet_v2, resnet18
 
 from bench.detection.contract import Classifier
-from bench.engines.torchvision import build
+from bench.engines.torchvision.build import build
 from bench.errors import UserError
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.data.loader import Loader
-from bench.engines.torchvision import TwoStageDetector
+from bench.engines.torchvision.detector import TwoStageDetector
 from bench.run import distributed, job
 from bench.run.job import Job
 from bench.run.work import StopFlag

@@ -14,43 +14,12 @@ from torch.nn import functional as F
 
 from bench import spec
 from bench.detection.boxes import clip, decode, encode
-from bench.detection.contract import Batch, Classifier, Draws, HeadSpec, PredictOutput, Taps, Targets, TrainOutput
+from bench.detection.contract import Batch, Classifier, Draws, PredictOutput, Taps, Targets, TrainOutput
 from bench.detection.sampling import draw, match
-from bench.engines.facts import GROUPS, check
 from bench.engines.torchvision import heads, trunks, weights
+from bench.engines.torchvision.facts import GROUPS
 from bench.engines.torchvision.proposals import Anchors, RpnOutput, propose, rpn_losses, run_rpn
 from bench.errors import unknown
-from bench.seeds import address
-
-
-def head_widths(detector: spec.Detector) -> tuple[int, tuple[int, int, int]]:
-    """(features D, (channels, height, width) of a RoI map), without building the model."""
-    return detector.roi.width, (detector.fpn_channels, detector.roi.pool, detector.roi.pool)
-
-
-def build(
-    detector: spec.Detector, head: HeadSpec, classifier: Classifier, *, seed: int, load: bool = True
-) -> TwoStageDetector:
-    """A detector whose initial weights are a pure function of `seed` (and of the weights file).
-
-    Args:
-        detector: engine, trunk and heads.
-        head: number of classes; D and the RoI shape must be those of `head_widths`.
-        classifier: the last layer, built by the caller.
-        seed: of the initial weights; torch's global stream is left as it was.
-        load: read `detector.weights`; False where a checkpoint is loaded next.
-
-    Raises:
-        UserError: a section that cannot be built, or a weights file of which nothing fits.
-    """
-    check(detector)
-    assert (head.features, head.roi_shape) == head_widths(detector), "the head spec is of another detector section"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(address(seed, "init"))
-        model = TwoStageDetector(detector, head.num_classes, classifier)
-    if load and detector.weights is not None:
-        model.fresh = weights.load_file(model, detector.weights)
-    return model
 
 
 class TwoStageDetector(nn.Module):

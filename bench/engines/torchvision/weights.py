@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from bench import spec
 from bench.detection.contract import Classifier
 from bench.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.engines.torchvision.detector import TwoStageDetector
 
 # our group -> torchvision's prefix
 _PREFIXES = {
@@ -36,7 +34,21 @@ _OLD_NAMES = (
 )
 
 
-def to_foreign(model: TwoStageDetector) -> dict[str, Tensor]:
+class Model(Protocol):
+    """What is asked of a detector whose weights are read or written."""
+
+    spec: spec.Detector
+    classifier: Classifier
+    body_prefix: str  # what ImageNet weight files put before the names of the body
+
+    def group_of(self, name: str) -> str: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> object: ...
+
+
+def to_foreign(model: Model) -> dict[str, Tensor]:
     """Our weights under torchvision's names.
 
     The background slot of `bbox_pred`, which torchvision never trains or reads, is zero. A classifier without a single
@@ -57,7 +69,7 @@ def to_foreign(model: TwoStageDetector) -> dict[str, Tensor]:
     return foreign
 
 
-def load_foreign(model: TwoStageDetector, state: Mapping[str, Tensor]) -> list[str]:
+def load_foreign(model: Model, state: Mapping[str, Tensor]) -> list[str]:
     """Load a torchvision state dict: an ImageNet classifier (its body) or a whole detector.
 
     Returns:
@@ -81,7 +93,7 @@ def load_foreign(model: TwoStageDetector, state: Mapping[str, Tensor]) -> list[s
     return [name for name in ours if name not in fitting]
 
 
-def load_file(model: TwoStageDetector, path: str) -> list[str]:
+def load_file(model: Model, path: str) -> list[str]:
     """Load a .pth of torchvision; the names left as initialised.
 
     Raises:
@@ -115,7 +127,7 @@ def _rename(name: str) -> str:
     return ""
 
 
-def _to_ours(model: TwoStageDetector, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _to_ours(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not any(name.startswith(("backbone.", "roi_heads.")) for name in state):  # an ImageNet classifier
         prefix = model.body_prefix
         return {f"backbone.{name.removeprefix(prefix)}": v for name, v in state.items() if name.startswith(prefix)}

@@ -1,0 +1,105 @@
+"""The formats of data, as a table. Separate because planning needs it; jobs alone import what reads or makes images.
+
+A format is added by its entry here and its file, bench/data/NAME.py. Nothing else asks for a format by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+
+from bench.spec import FolderData, GeneratedData, GlyphsData
+
+Split = Literal["train", "val"]
+
+# Training instances of a glyph set as a share of classes x max_instances: 23,179 of 80 x 1,600 on the CPU preset.
+_GLYPH_FILL = 0.18
+
+
+@dataclass(frozen=True)
+class Reckoned:
+    """What a split will have, before it is made: images, classes, bytes of an image's pixels."""
+
+    images: float
+    classes: int
+    image_bytes: int
+
+
+def name_alone(data: FolderData, split: Split) -> dict[str, Any]:
+    """Of data that are read: where they lie is not in the key, the fingerprint of what lies there is."""
+    return {"name": data.name}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of data.
+
+    Attributes:
+        name: `data.name` of a suite.
+        section: its settings. A GeneratedData is made, from these and a seed; a FolderData is read, from its path.
+        module: dotted module with `make_split(section, seed, split, out, *, processes, progress)` of data that are
+            made; with `write_split(section, split, out)` and `fingerprint(section, split)` of data that are read.
+        version: dotted module whose VERSION is in the key of the data stage.
+        in_key: the settings that a split depends on, its seed apart.
+        reckon: from these settings, what a split will have; None: nobody knows before it is read.
+        negatives: its images list the classes that are known to be absent, so `data check` misses lists that are empty.
+    """
+
+    name: str
+    section: type[GeneratedData | FolderData]
+    module: str
+    version: str
+    in_key: Callable[[Any, Split], dict[str, Any]] = name_alone
+    reckon: Callable[[Mapping[str, Any], Split], Reckoned] | None = None
+    negatives: bool = False
+
+    @property
+    def generated(self) -> bool:
+        return issubclass(self.section, GeneratedData)
+
+
+def _glyphs_in_key(data: GlyphsData, split: Split) -> dict[str, Any]:
+    return data.model_dump(exclude={"seed"} | ({"val_instances"} if split == "train" else set()))
+
+
+def _glyphs_reckoned(settings: Mapping[str, Any], split: Split) -> Reckoned:
+    each = settings["val_instances"] if split == "val" else _GLYPH_FILL * settings["max_instances"]
+    images = max(1.0, each * settings["classes"] / settings["objects"])
+    return Reckoned(float(images), int(settings["classes"]), 3 * settings["size"] ** 2)
+
+
+FORMATS: Mapping[str, Format] = {
+    one.name: one
+    for one in (
+        Format(
+            "glyphs", GlyphsData, "bench.data.glyphs", "bench.data.glyphs",
+            in_key=_glyphs_in_key, reckon=_glyphs_reckoned,
+        ),
+        Format("lvis", FolderData, "bench.data.lvis", "bench.data.folder", negatives=True),
+        Format("coco", FolderData, "bench.data.coco", "bench.data.folder"),
+    )
+}  # fmt: skip
+DEFAULT = GlyphsData()
+
+
+def reckoned(settings: Mapping[str, Any], split: Split) -> Reckoned | None:
+    """What a split will have, from the settings in its key; None where that is not known."""
+    form = FORMATS.get(str(settings["name"]))
+    return None if form is None or form.reckon is None else form.reckon(settings, split)
+
+
+def _named(value: Any) -> str:
+    name = value.get("name", DEFAULT.name) if isinstance(value, dict) else getattr(value, "name", DEFAULT.name)
+    return str(name)
+
+
+if TYPE_CHECKING:
+    Data = GeneratedData | FolderData
+else:  # the section that `name` says
+    _sections = functools.reduce(operator.or_, (Annotated[one.section, Tag(one.name)] for one in FORMATS.values()))
+    Data = Annotated[_sections, Discriminator(_named)]

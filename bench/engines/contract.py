@@ -1,0 +1,52 @@
+"""What an engine says of itself, as data. Separate from facts.py, which lists the engines: each engine fills one in.
+
+Nothing here, and nothing that an engine's facts are made of, imports torch: planning needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bench import spec
+
+CLASSIFIER = "classifier"  # the parameter group that every engine has, and leaves to the classifier
+
+
+def one_head(detector: spec.Detector) -> int:
+    """Of engines without a cascade."""
+    return 1
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """One engine. The functions get a detector section that `check` has let pass.
+
+    Attributes:
+        name: as written in a suite.
+        version: part of every key that the engine's numbers enter; bumped when they may change.
+        module: dotted module with `build` (a bench.detection.contract.Detector) and `read_weights`.
+        provides: capability words a method may need.
+        trunks: name of each trunk -> the feature maps it yields, finest first.
+        groups: parameter groups a stage may train, in the order of the model; CLASSIFIER among them.
+        check: refuses, as a UserError, a section that cannot be built; engine and trunk are known already.
+        head_widths: features D of a RoI, and (channels, height, width) of its map.
+        parameters: parameters below the classifier, for so many classes.
+        proposals: of each image at test time, and the refined boxes of each proposal, for so many classes.
+        heads: how many classifiers there are one after the other (a cascade, decoder layers).
+        postprocess: dotted module with `detections`, by which scores become boxes, and VERSION, which enters the key of
+            what is predicted.
+    """
+
+    name: str
+    version: int
+    module: str
+    provides: frozenset[str]
+    trunks: Mapping[str, tuple[str, ...]]
+    groups: tuple[str, ...]
+    check: Callable[[spec.Detector], None]
+    head_widths: Callable[[spec.Detector], tuple[int, tuple[int, int, int]]]
+    parameters: Callable[[spec.Detector, int], int]
+    proposals: Callable[[spec.Detector, int], tuple[int, int]]
+    heads: Callable[[spec.Detector], int] = one_head
+    postprocess: str = "bench.detection.postprocess"

@@ -1,0 +1,94 @@
+"""What the torchvision engine says of itself. Separate from the engine: planning reads it and imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench import spec
+from bench.detection.taps import TAPS
+from bench.engines.contract import CLASSIFIER, EngineFacts
+from bench.errors import UserError, unknown
+
+GROUPS = ("backbone", "fpn", "rpn", "box_head", "box_regressor", CLASSIFIER)
+
+_PYRAMID = ("0", "1", "2", "3", "pool")
+# Trunk: parameters of its body, channels that its pyramid reads, levels. Counted on the built modules.
+_BODIES: Mapping[str, tuple[int, int, int]] = {
+    "small": (435_624, 224, 2),
+    "resnet18_fpn": (11_186_112, 960, 4),
+    "resnet50_fpn": (23_561_152, 3840, 4),
+    "mobilenet_v2_fpn": (2_257_984, 1344, 4),
+}
+
+
+def check(detector: spec.Detector) -> None:
+    """Refuse what cannot be built.
+
+    Raises:
+        UserError: a feature map that the trunk lacks; anchors that do not fit the levels; thresholds that cross.
+    """
+    maps = TORCHVISION.trunks[detector.trunk]
+    for where, levels in (("detector.rpn.levels", detector.rpn.levels), ("detector.roi.levels", detector.roi.levels)):
+        for level in levels:
+            if level not in maps:
+                raise unknown(f"feature map of trunk '{detector.trunk}'", level, maps, where=where)
+        first = maps.index(levels[0]) if levels else 0
+        if not levels or levels != maps[first : first + len(levels)]:
+            raise UserError(
+                "levels must be neighbours, finest first", where=where, allowed=f"a run of {', '.join(maps)}"
+            )
+    sizes = detector.rpn.anchor_sizes
+    if len(sizes) != len(detector.rpn.levels) or len({len(of_level) for of_level in sizes}) != 1:
+        raise UserError(
+            f"{len(sizes)} groups of anchor sizes for {len(detector.rpn.levels)} levels",
+            where="detector.rpn.anchor_sizes",
+            allowed="one group for each of rpn.levels, all of one length (the RPN head is shared)",
+        )
+    if detector.rpn.bg_iou > detector.rpn.fg_iou:
+        raise UserError("bg_iou is above fg_iou", where="detector.rpn", allowed="bg_iou <= fg_iou")
+    if detector.trunk == "small" and len(detector.widths) != 4:
+        raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
+
+
+def head_widths(detector: spec.Detector) -> tuple[int, tuple[int, int, int]]:
+    """(features D, (channels, height, width) of a RoI map)."""
+    return detector.roi.width, (detector.fpn_channels, detector.roi.pool, detector.roi.pool)
+
+
+def parameters(detector: spec.Detector, classes: int) -> int:
+    """Below the classifier, without biases and norms: a few per cent too few."""
+    body, read, levels = _BODIES[detector.trunk]
+    channels, width = detector.fpn_channels, detector.roi.width
+    pyramid = channels * read + 9 * channels**2 * (levels + 1)  # and the RPN's own 3 x 3 conv
+    head = channels * detector.roi.pool**2 * width + width**2
+    return body + pyramid + head + 4 * width * _boxes(detector, classes)
+
+
+def proposals(detector: spec.Detector, classes: int) -> tuple[int, int]:
+    """(proposals of an image, refined boxes of each)."""
+    return detector.rpn.post_nms_test, _boxes(detector, classes)
+
+
+def _boxes(detector: spec.Detector, classes: int) -> int:
+    return 1 if detector.roi.class_agnostic else classes
+
+
+TORCHVISION = EngineFacts(
+    name="torchvision",
+    version=1,
+    module="bench.engines.torchvision.build",
+    provides=frozenset(
+        {*TAPS, "classifier", "proposals", "rpn", "fpn", "ignore", "box_regressor", "class_weights", "box_taps"}
+    ),
+    trunks={
+        "small": ("0", "1"),
+        "resnet18_fpn": _PYRAMID,
+        "resnet50_fpn": _PYRAMID,
+        "mobilenet_v2_fpn": _PYRAMID,
+    },
+    groups=GROUPS,
+    check=check,
+    head_widths=head_widths,
+    parameters=parameters,
+    proposals=proposals,
+)

@@ -39,7 +39,7 @@ from bench.lease import Observer, acquire, host
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job
-from bench.run.requeue import Requeue
+from bench.run.requeue import SlurmRequeue
 from bench.store import Store
 from bench.submitted import Submitted
 
@@ -234,7 +234,7 @@ class Slurm:
 
     def _job(self, job: JobPlan, asked: Resources) -> Job:
         machine = self._plan.suite.sections.machine.model_copy(update={"tasks": asked.tasks})
-        requeue = Requeue(self.max_retries, self.pause_s)
+        requeue = SlurmRequeue(self.max_retries, self.pause_s)
         return Job(str(self._root), job.units, machine, asked.cpus, requeue, told(self.tracking, job))
 
     def _sbatch(

@@ -366,7 +366,7 @@ def sync(
     from bench import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    commands.sync(loaded, store, Console(), tracking_uri, strict=True)
+    commands.sync(loaded, store, Console(), tracking_uri)
 
 
 @app.command()

@@ -97,6 +97,11 @@ _ALL = (
 LAUNCHERS: Mapping[str, LauncherFacts] = {facts.kind: facts for facts in _ALL}
 
 
+def facts_of(kind: str) -> LauncherFacts:
+    """What is known of a kind; of one that this version does not have (a note by a later one), its name alone."""
+    return LAUNCHERS.get(kind) or LauncherFacts(kind, module="", title=f"queue '{kind}'", outlives_driver=True)
+
+
 def options_that_outlive() -> str:
     """`--cluster slurm`: the clusters that are shipped whose jobs need no driver, as a hint names them."""
     return " or ".join(f"--cluster {kind}" for kind, facts in LAUNCHERS.items() if facts.outlives_driver)

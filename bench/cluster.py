@@ -47,7 +47,7 @@ class Cluster(Resources):
     array_parallelism: Positive = 64  # tasks of one array that run at a time, at most
     setup: tuple[str, ...] = ()  # shell lines before a job: modules, environment
     python: str | None = None  # the command that starts Python, e.g. in a container; None: the driver's
-    signal_delay_s: Positive = 120  # seconds before the limit at which a job is told to save
+    signal_delay_s: Positive = 120  # seconds before the limit at which a job is signalled to save
     max_retries: Annotated[int, Field(ge=0)] = 3  # in a row, without a new checkpoint, of what was killed
     pause_s: Annotated[float, Field(ge=0)] = 30.0  # seconds before the first retry; doubles
     stages: Mapping[Kind, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes

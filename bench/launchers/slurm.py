@@ -46,7 +46,7 @@ from bench.submitted import Submitted
 POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
 TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))
 MORE_THAN_ENOUGH = 1_000_000
-# sbatch says so of what will be granted later, whenever that is: limits on queued jobs (AssocMaxSubmitJobLimit and
+# Words of sbatch for what will be granted later, whenever that is: limits on queued jobs (AssocMaxSubmitJobLimit and
 # others of the kind; MaxJobCount), a busy slurmctld or none.
 _LATER = ("SubmitJob", "temporarily", *UNHEARD)
 # Of what may be granted later: a parent that has ended since we looked, a limit that it does not name.
@@ -274,10 +274,10 @@ class Slurm:
             slurm_additional_parameters={k: v for k, v in options.items() if v is not False},
             **({"slurm_dependency": f"afterok:{':'.join(after)}"} if after else {}),
         )
-        said = io.StringIO()  # submitit repeats on stderr what it raises
+        repeated = io.StringIO()  # submitit repeats on stderr what it raises
         try:
             with (
-                contextlib.redirect_stderr(said),
+                contextlib.redirect_stderr(repeated),
                 _outside_of_an_allocation(),
                 disk_errors(folder, hint=snapshot.OWN),
                 executor.batch(),
@@ -290,25 +290,25 @@ class Slurm:
         self._refusals, self._most = 0, min(2 * self._most, TASKS_AN_ARRAY)
         return started
 
-    def _refused(self, said: str, tasks: int) -> None:
+    def _refused(self, answer: str, tasks: int) -> None:
         """Fewer at a time, or wait, where that may help.
 
         Raises:
             UserError: Slurm does not want such a job, or has been refusing for too long.
         """
-        if tasks > 1 and any(word in said for word in _FEWER):
+        if tasks > 1 and any(word in answer for word in _FEWER):
             self._most = tasks // 2
             return
         self._refusals += 1
-        later = any(word in said for word in _LATER)
-        perhaps = self._refusals <= self.max_retries and any(word in said for word in _PERHAPS)
+        later = any(word in answer for word in _LATER)
+        perhaps = self._refusals <= self.max_retries and any(word in answer for word in _PERHAPS)
         if not (later or perhaps):
             hint = "what was submitted before goes on; see squeue --me"
-            raise UserError(f"Slurm refuses a job: {said}", where=self._where, hint=hint)
+            raise UserError(f"Slurm refuses a job: {answer}", where=self._where, hint=hint)
         seconds = min(max(self.pause_s, POLL_SECONDS) * 2 ** min(self._refusals - 1, 16), LONGEST_PAUSE_S)
         self._closed_until = time.monotonic() + seconds
         if self._refusals == 1:
-            self._news.append(f"Slurm takes no job now: {said.splitlines()[0]}; asked again in {seconds:.0f} s")
+            self._news.append(f"Slurm takes no job now: {answer.splitlines()[0]}; asked again in {seconds:.0f} s")
 
     @cached_property
     def _code(self) -> Path:

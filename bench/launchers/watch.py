@@ -150,12 +150,12 @@ def _scontrol(job_id: str, name: str) -> QueueEntry | None:
         if UNKNOWN_ID in done.stderr + done.stdout:
             return None
         raise NoAnswer(done.stderr.strip())
-    said = dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
-    if said.get("JobName") != name:
+    fields = dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
+    if fields.get("JobName") != name:
         return None
     return entry(
-        said.get("JobState", ""), said.get("Reason", "").replace("None", ""), said.get("NodeList", ""),
-        _number(said.get("Restarts", "0")), _status(said.get("ExitCode", "")),
+        fields.get("JobState", ""), fields.get("Reason", "").replace("None", ""), fields.get("NodeList", ""),
+        _number(fields.get("Restarts", "0")), _status(fields.get("ExitCode", "")),
     )  # fmt: skip
 
 

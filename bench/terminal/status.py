@@ -198,7 +198,7 @@ class Board:
         shown = max(found, key=lambda s: (s.total or 0) - (s.step or 0))
         state = Text(f"{shown.state:<8}", style=STYLES[shown.state])
         return state.append(
-            f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_told(shown)}".rstrip(), style="default"
+            f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_details(shown)}".rstrip(), style="default"
         )
 
     def _summary(self) -> list[Text]:
@@ -245,7 +245,7 @@ def _asked(notes: Sequence[Submitted]) -> dict[str, QueueEntry | None]:
     return found
 
 
-def _told(s: Standing) -> str:
+def _details(s: Standing) -> str:
     parts = []
     if s.state == "done":
         seconds = f"{s.seconds or 0:.0f} s" + (f"/{s.pass_of}" if s.pass_of > 1 else "")

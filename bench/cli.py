@@ -18,6 +18,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from bench.errors import UserError, show
+from bench.launchers.facts import LAUNCHERS
 
 
 class ShowsByDefault(TyperGroup):
@@ -105,7 +106,7 @@ Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS
 Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Jobs at a time (default: one a core, or one a GPU; on Slurm: array_parallelism)."),
+    typer.Option(min=1, help="Jobs at a time (default: one per core, or per GPU; in a queue: array_parallelism)."),
 ]
 Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
 Tracking = Annotated[
@@ -119,7 +120,7 @@ ClusterName = Annotated[
     str,
     typer.Option(
         "--cluster", envvar="BENCH_CLUSTER", metavar="NAME|FILE",
-        help="Where jobs run: local, slurm, debug (suites/_clusters), or a file of yours.",
+        help=f"Where jobs run: {', '.join(LAUNCHERS)} (suites/_clusters), or a file of yours.",
     ),
 ]  # fmt: skip
 MaybeCluster = Annotated[
@@ -189,7 +190,7 @@ def plan(
     """Show the unique stages, who shares them, what is done and what the rest will cost. Starts nothing.
 
     With `--cluster slurm` also the jobs that `run --cluster slurm` would submit: which stages ride in which, who waits
-    for whom, what each asks for. It needs no Slurm.
+    for whom, what each asks for. It works on a machine that has no such queue.
     """
     from bench import cluster as clusters
     from bench import commands, upkeep
@@ -249,7 +250,7 @@ def stop(
     suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
     data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
-    """Tell running jobs to save and end; nothing is lost, and `run` continues.
+    """Ask running jobs to save and end; nothing is lost, and `run` continues.
 
     With a row: what it alone needs. Stages that other rows wait for are stopped by their key.
     """
@@ -264,7 +265,7 @@ def retry(
     suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
     data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
-    """Forget that stages failed, so that a run tries them again at once. Starts nothing itself."""
+    """Clear the failures of stages, so that a run tries them again at once. Starts nothing itself."""
     from bench import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
@@ -366,7 +367,7 @@ def sync(
     from bench import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    commands.sync(loaded, store, Console(), tracking_uri, strict=True)
+    commands.sync(loaded, store, Console(), tracking_uri)
 
 
 @app.command()

@@ -11,11 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from bench import yamlfile
 from bench.blame import blame, message
 from bench.errors import UserError, unknown
+from bench.launchers.facts import LAUNCHERS
 from bench.spec import Positive, Section
 from bench.stage import KINDS
 
@@ -41,18 +43,27 @@ class Resources(Section):
 class Cluster(Resources):
     """One file of suites/_clusters."""
 
-    kind: Literal["local", "slurm", "debug"] = "local"
+    kind: str = "local"  # one of LAUNCHERS
     array_parallelism: Positive = 64  # tasks of one array that run at a time, at most
     setup: tuple[str, ...] = ()  # shell lines before a job: modules, environment
     python: str | None = None  # the command that starts Python, e.g. in a container; None: the driver's
-    signal_delay_s: Positive = 120  # seconds before the limit at which a job is told to save
+    signal_delay_s: Positive = 120  # seconds before the limit at which a job is signalled to save
     max_retries: Annotated[int, Field(ge=0)] = 3  # in a row, without a new checkpoint, of what was killed
     pause_s: Annotated[float, Field(ge=0)] = 30.0  # seconds before the first retry; doubles
     stages: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes
 
+    @field_validator("kind")
+    @classmethod
+    def _there_is_such_a_launcher(cls, kind: str) -> str:
+        if kind in LAUNCHERS:
+            return kind
+        *most, last = (f"'{name}'" for name in LAUNCHERS)
+        expected = f"{', '.join(most)} or {last}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
     @model_validator(mode="after")
-    def _a_job_is_told_before_its_limit(self) -> Cluster:
-        if self.kind == "slurm" and self.signal_delay_s >= 60 * self.time_min:
+    def _a_job_is_signalled_before_its_limit(self) -> Cluster:
+        if LAUNCHERS[self.kind].asks_resources and self.signal_delay_s >= 60 * self.time_min:
             raise ValueError(f"signal_delay_s must be less than time_min ({self.time_min} min)")
         return self
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import cluster as clusters
-from bench import control
+from bench import control, track
 from bench import plan as planning
 from bench import suite as suites
 from bench.cluster import Cluster
@@ -27,10 +27,11 @@ from bench.engines.facts import check, facts
 from bench.errors import UserError, show
 from bench.key import canonical, digest, plain
 from bench.launch import Ended
-from bench.launchers.contract import Launcher
+from bench.launchers.contract import Launcher, launcher_of
+from bench.launchers.facts import LAUNCHERS, options_that_outlive
 from bench.launchers.local import Slots
 from bench.mirror import is_served
-from bench.orders import Orders
+from bench.orders import Requests
 from bench.plan import Plan
 from bench.run.curves import Tracking
 from bench.spec import FolderData
@@ -40,9 +41,11 @@ from bench.suite import Suite
 from bench.terminal import overview as overviews
 from bench.terminal.overview import Overview
 from bench.terminal.why import explain
+from bench.track import SyncCount
+from reports.load import RowResult, load
 
 MANY = 20  # job ids that a line shows
-TOLD = ".told"  # in a report's folder: what report and MLflow were told of, see `_told`
+REPORTED = ".told"  # in a report's folder: the results that report and MLflow show, see `_is_reported`
 
 
 def open_suite(
@@ -95,9 +98,8 @@ def run(
     from bench import launch
     from bench.terminal.progress import Display
 
-    plan = planning.make(suite)
-    store = Store(store_path)
-    orders = Orders(store.root)  # to be told to stop while we begin is to be told
+    plan, store = planning.make(suite), Store(store_path)
+    requests = Requests(store.root)  # a stop that is asked for while this begins counts
     launcher = _launcher(suite, plan, store, cluster, jobs, detach=detach)
     launcher.tracking = _tracking(suite, plan, tracking_uri)
     _check_weights_early(suite, plan, store)
@@ -112,24 +114,26 @@ def run(
         store.check_writable()
         launcher.check(view.jobs)
         _register(plan, store)
-        for line in [] if launcher.survives else control.also_queued(plan, store, view.missing):
+        for line in [] if launcher.outlives_driver else control.also_queued(plan, store, view.missing):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         _prepare_tracking(store, suite, tracking_uri, console)
         with Display(plan, store, console) as display:
             ended = launch.run(
                 plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach,
-                orders=orders,
+                requests=requests,
             )  # fmt: skip
     try:
         if detach and ended.left:
             pass  # there is no table yet
-        elif view.missing or not _told(plan, store, out):
-            synced = sync(suite, store_path, console, tracking_uri)
-            files = report(suite, store_path, console, out, failed=ended)
-            if _attach(suite, store, console, tracking_uri, files) and synced:
-                _note_told(plan, store, out)
+        elif view.missing or not _is_reported(plan, store, out):
+            results = load(store, plan)
+            notice = _mirror(plan, store, results, tracking_uri).notice
+            _print_notice(notice, console)
+            files = write_report(plan, store, results, console, out, failed=ended)
+            if _attach(plan, store, console, tracking_uri, files) and not notice:
+                _note_reported(plan, store, out)
         else:
-            print_table(plan, store, console)
+            print_table(plan, store, load(store, plan), console)
         for line in _what_next(ended, plan, store, launcher, again or suite.command("run", store.root)):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     finally:  # a disk that is full for a stage is so for its report
@@ -145,19 +149,17 @@ def _register(plan: Plan, store: Store) -> None:
 
 
 def _launcher(suite: Suite, plan: Plan, store: Store, name: str, jobs: int | None, *, detach: bool) -> Launcher:
-    from bench import launch
-
     cluster = clusters.read(name)
     with _blamed_on(suite):
-        launcher = launch.launcher_for(cluster, str(clusters.path_of(name)), plan, store, jobs)
-    if detach and not launcher.survives:
-        hint = "run it in the background instead: nohup, tmux; or --cluster slurm"
+        launcher = launcher_of(plan, store, cluster, str(clusters.path_of(name)), jobs)
+    if detach and not launcher.outlives_driver:
+        hint = f"run it in the background instead: nohup, tmux; or {options_that_outlive()}"
         raise UserError(f"jobs of kind {cluster.kind} end with their driver", where="--detach", hint=hint)
     return launcher
 
 
 def _tracking(suite: Suite, plan: Plan, uri: str | None) -> Tracking | None:
-    """The server that jobs bring their curves to themselves."""
+    """The server that jobs send their curves to themselves."""
     if uri is None or not is_served(uri):
         return None
     return Tracking(uri, suite.name, {key: planning.describe(plan, [key]) for key in plan.stages})
@@ -186,7 +188,7 @@ def _what_next(ended: Ended, plan: Plan, store: Store, launcher: Launcher, again
             f"  what was said: {suite.command('logs', store.root, labels[0])}",
             f"  try again:     {again}",
         ]
-    how = "interrupted; what is still in the queue goes on" if launcher.survives else "saved"
+    how = "interrupted; what is still in the queue goes on" if launcher.outlives_driver else "saved"
     return [*lines, f"{how}. Continue: {again}"] if ended.interrupted else lines
 
 
@@ -195,7 +197,7 @@ def overview(
 ) -> Overview:
     """What `plan` and `status` show; on a machine without the GPUs that jobs use the slots are not known."""
     slots = jobs
-    if cluster is not None and cluster.kind == "slurm":
+    if cluster is not None and LAUNCHERS[cluster.kind].asks_resources:
         slots = min(jobs or cluster.array_parallelism, cluster.array_parallelism)
     else:
         with contextlib.suppress(UserError):  # a login node; `run` refuses there
@@ -224,34 +226,45 @@ def config_text(suite: Suite) -> str:
     return text
 
 
-def report(
-    suite: Suite, store_path: Path, console: Console, out: Path | None, *, failed: Ended | None = None
+def report(suite: Suite, store_path: Path, console: Console, out: Path | None) -> None:
+    """`bench report`."""
+    plan, store = planning.make(suite), Store(store_path)
+    write_report(plan, store, load(store, plan), console, out)
+
+
+def write_report(
+    plan: Plan,
+    store: Store,
+    results: Sequence[RowResult],
+    console: Console,
+    out: Path | None,
+    *,
+    failed: Ended | None = None,
 ) -> tuple[Path, ...]:
     """Write the report of what is done, and print the table; the files."""
-    from reports.load import load
     from reports.write import write
 
-    plan, store = planning.make(suite), Store(store_path)
-    folder = out or overviews.default_report_folder(store, plan)
+    suite, folder = plan.suite, out or overviews.default_report_folder(store, plan)
     written = write(
-        load(store, plan), folder, suite.name, suite.sections.compare_with,
-        order=[row.label for row in suite.rows], skipped=_absent(plan, store, failed), edges=suite.sections.test.bins,
-        wanted=suite.sections.figures, planned=plan.rows,
+        results, folder, suite.name, suite.sections.compare_with, order=[row.label for row in suite.rows],
+        skipped=_absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
+        planned=plan.rows,
     )  # fmt: skip
-    print_table(plan, store, console, failed=failed)
+    print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return written.files
 
 
-def print_table(plan: Plan, store: Store, console: Console, *, failed: Ended | None = None) -> None:
+def print_table(
+    plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, failed: Ended | None = None
+) -> None:
     """The table on the terminal."""
-    from reports.load import load
     from reports.render import WIDTH, to_text
     from reports.tables import table
 
     content = table(
-        load(store, plan), suite=plan.suite.name, compare_with=plan.suite.sections.compare_with,
+        results, suite=plan.suite.name, compare_with=plan.suite.sections.compare_with,
         order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
     )  # fmt: skip
     width = console.width if console.is_terminal else WIDTH
@@ -260,7 +273,6 @@ def print_table(plan: Plan, store: Store, console: Console, *, failed: Ended | N
 
 def report_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
     """What `report --json` prints."""
-    from reports.load import load
     from reports.tables import to_json
 
     plan, store = planning.make(suite), Store(store_path)
@@ -277,40 +289,41 @@ def official(suite: Suite, store_path: Path, console: Console) -> int:
     return 0 if crosscheck.show(crosscheck.compare(planning.make(suite), Store(store_path)), console) else 1
 
 
-def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None, *, strict: bool = False) -> bool:
-    """Mirror the suite's stages and rows in MLflow; whether that was possible. `strict` makes a failing tracker the
-    user's error."""
-    from bench import track
-    from reports.load import load
+def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None) -> None:
+    """`bench sync`: mirror the suite's stages and rows in MLflow, and the report that `run` has written.
 
+    Raises:
+        UserError: the tracker fails.
+    """
     plan, store = planning.make(suite), Store(store_path)
-    stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
-    results = load(store, plan)
-    rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
-    count = track.sync(store.root, tracking_uri, suite.name, stages, rows)
-    if strict and not count.notice:  # `run` is about to write its report
-        folder = overviews.default_report_folder(store, plan)
-        files = (path for path in folder.glob("*") if path.is_file() and path.name != TOLD)
-        _attach(suite, store, console, tracking_uri, tuple(sorted(files)))
+    count = _mirror(plan, store, load(store, plan), tracking_uri)
     if count.notice:
-        if strict:
-            raise UserError(
-                count.notice, where=tracking_uri or str(store.root), hint="then: python -m bench sync SUITE"
-            )
-        console.print(f"MLflow: {count.notice}", highlight=False, markup=False, soft_wrap=True)
-    elif strict:
-        console.print(f"MLflow: {count.runs} new runs, {count.values} new values", highlight=False)
-    return not count.notice
+        hint = "then: python -m bench sync SUITE"
+        raise UserError(count.notice, where=tracking_uri or str(store.root), hint=hint)
+    folder = overviews.default_report_folder(store, plan)
+    files = (path for path in folder.glob("*") if path.is_file() and path.name != REPORTED)
+    _attach(plan, store, console, tracking_uri, tuple(sorted(files)))
+    console.print(f"MLflow: {count.runs} new runs, {count.values} new values", highlight=False)
 
 
-def _attach(suite: Suite, store: Store, console: Console, tracking_uri: str | None, files: tuple[Path, ...]) -> bool:
+def _mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | None) -> SyncCount:
+    """Bring stages and rows into MLflow; what was new, or why that was not possible."""
+    stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
+    rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
+    return track.sync(store.root, uri, plan.suite.name, stages, rows)
+
+
+def _attach(plan: Plan, store: Store, console: Console, uri: str | None, files: tuple[Path, ...]) -> bool:
     """Tables and figures, for those who look at MLflow alone; whether that was possible."""
-    from bench import track
+    name = plan.suite.name
+    notice = track.attach(store.root, uri, name, name, files) if files else None
+    _print_notice(notice, console)
+    return not notice
 
-    notice = track.attach(store.root, tracking_uri, suite.name, suite.name, files) if files else None
+
+def _print_notice(notice: str | None, console: Console) -> None:
     if notice:
         console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
-    return not notice
 
 
 def data_check(path: Path, train: str, val: str, images: str, form: str, console: Console) -> int:
@@ -336,19 +349,19 @@ def data_check(path: Path, train: str, val: str, images: str, form: str, console
     return 1 if errors else 0
 
 
-def _told(plan: Plan, store: Store, out: Path | None) -> bool:
-    """Whether report and MLflow tell of what is done now. They do not after a driver was killed while its jobs went on,
-    nor where the disk was full or the tracker away when they were to be told."""
+def _is_reported(plan: Plan, store: Store, out: Path | None) -> bool:
+    """Whether report and MLflow show what is done now. They do not after a driver was killed while its jobs went on,
+    nor where the disk was full or the tracker away when they were to be brought up to date."""
     folder = out or overviews.default_report_folder(store, plan)
     with contextlib.suppress(OSError):
-        return (folder / "table.txt").exists() and (folder / TOLD).read_text() == _outcome(plan, store)
+        return (folder / "table.txt").exists() and (folder / REPORTED).read_text() == _outcome(plan, store)
     return False
 
 
-def _note_told(plan: Plan, store: Store, out: Path | None) -> None:
-    with contextlib.suppress(UserError):  # the next run tells once more
+def _note_reported(plan: Plan, store: Store, out: Path | None) -> None:
+    with contextlib.suppress(UserError):  # the next run writes the report once more
         folder = out or overviews.default_report_folder(store, plan)
-        write_atomic(folder / TOLD, _outcome(plan, store).encode())
+        write_atomic(folder / REPORTED, _outcome(plan, store).encode())
 
 
 def _outcome(plan: Plan, store: Store) -> str:
@@ -373,11 +386,7 @@ def _absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:
 
 
 def _prepare_tracking(store: Store, suite: Suite, uri: str | None, console: Console) -> None:
-    from bench import track
-
-    notice = track.prepare(store.root, uri, suite.name)
-    if notice:
-        console.print(f"MLflow: {notice}", highlight=False, markup=False, soft_wrap=True)
+    _print_notice(track.prepare(store.root, uri, suite.name), console)
 
 
 def _check_weights_early(suite: Suite, plan: Plan, store: Store) -> None:

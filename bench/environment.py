@@ -15,9 +15,12 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from bench.launchers.facts import LAUNCHERS
 
 TREE = Path(__file__).resolve().parent.parent
 # What can change a number, or how it was launched.
@@ -28,13 +31,7 @@ PACKAGES = (
 SECONDS = 10.0  # longest wait for git or nvidia-smi
 LARGE = 10_000_000  # bytes from which an untracked file is told by its size: it is data, and reading it takes long
 ORIGIN = "snapshot.json"  # in a copy of the product (bench/snapshot.py): the commit it was taken from
-# What Slurm tells a job (sbatch(1), OUTPUT ENVIRONMENT VARIABLES).
-SLURM = {
-    "job": "SLURM_JOB_ID", "array_job": "SLURM_ARRAY_JOB_ID", "array_task": "SLURM_ARRAY_TASK_ID",
-    "restarts": "SLURM_RESTART_COUNT", "partition": "SLURM_JOB_PARTITION", "node": "SLURMD_NODENAME",
-    "cluster": "SLURM_CLUSTER_NAME",
-}  # fmt: skip
-PER_ATTEMPT = ("slurm", "seed")  # of no use beside another row's: never a mixture that a footnote tells
+PER_ATTEMPT = (*LAUNCHERS, "seed")  # differs from attempt to attempt: no reason for a footnote about mixed rows
 
 
 @functools.cache
@@ -52,11 +49,10 @@ def capture(root: Path = TREE) -> dict[str, Any]:
     Returns:
         commit, dirty (None: as committed; else sha256 of the difference), python, packages (name -> version, those
         installed), cuda (that torch was built for), host, system, cpu, cpus (usable by this process), omp_num_threads,
-        gpus (names), gpu_driver; under Slurm slurm (see `SLURM`). Of a copy of the product: commit and dirty of the
-        checkout it was taken from.
+        gpus (names), gpu_driver; in a job of a queue that queue's kind (see
+        LauncherFacts.environment). Of a copy of the product: commit and dirty of the checkout it was taken from.
     """
     gpus, driver = _gpus()
-    slurm = {name: os.environ[variable] for name, variable in SLURM.items() if os.environ.get(variable)}
     return {
         **source(root),
         "python": platform.python_version(),
@@ -69,8 +65,23 @@ def capture(root: Path = TREE) -> dict[str, Any]:
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "gpus": gpus,
         "gpu_driver": driver,
-        **({"slurm": slurm} if slurm else {}),
+        **_queued(),
     }
+
+
+def job_of(environment: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The kind of queue whose job an attempt was, and what is noted of that job; ("", {}) without one."""
+    found = ((kind, environment.get(kind)) for kind in LAUNCHERS)
+    return next(((kind, job) for kind, job in found if isinstance(job, Mapping) and job), ("", {}))
+
+
+def _queued() -> dict[str, dict[str, str]]:
+    """What each queue has put into the environment of this process, by kind; of most queues nothing."""
+    found = {
+        kind: {name: os.environ[variable] for name, variable in facts.environment.items() if os.environ.get(variable)}
+        for kind, facts in LAUNCHERS.items()
+    }
+    return {kind: job for kind, job in found.items() if job}
 
 
 def source(root: Path = TREE) -> dict[str, str | None]:

@@ -1,8 +1,8 @@
 """Bring a store to a plan: the one loop for every place where jobs run. Separate from bench/launchers, which know how
 to submit, ask and cancel; this file decides what to start, what to try again and what has failed.
 
-The driver holds nothing that matters. What is done is what the store says; a job is found again by its lease, or by its
-note under submitted/; so a driver may be killed, and the next one goes on where things are.
+The driver holds no state of its own. What is done is read from the store; a job is found again by its lease, or by its
+note under submitted/; so a driver may be killed, and the next one continues.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bench import plan as planning
-from bench.cluster import Cluster
 from bench.errors import UserError
 from bench.launchers.contract import Handle, JobState, Launcher
-from bench.launchers.debug import Debug
-from bench.launchers.local import Local, Slots
-from bench.launchers.slurm import Slurm
-from bench.orders import Orders
+from bench.orders import Requests
 from bench.plan import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.run.work import quiet_threads
 from bench.store import Store
-from bench.submission import Waits
+from bench.submission import Dependencies
 
 TURN_SECONDS = 0.5
 
@@ -49,10 +45,11 @@ class Progress:
     @property
     def queue(self) -> str:
         """`2 RUNNING, 3 PENDING (Priority)` of jobs that do not simply run."""
-        said = Counter(
+        counts = Counter(
             f"{state.status} ({state.reason})" if state.reason else state.status for state in self.states.values()
         )
-        return ", ".join(f"{number} {text}" for text, number in said.most_common()) if set(said) - {"RUNNING"} else ""
+        texts = [f"{number} {text}" for text, number in counts.most_common()]
+        return ", ".join(texts) if set(counts) - {"RUNNING"} else ""
 
 
 @dataclass(frozen=True)
@@ -70,27 +67,6 @@ class Ended:
         return 130 if self.interrupted else 1 if self.failed else 0
 
 
-def launcher_for(cluster: Cluster, where: str, plan: Plan, store: Store, limit: int | None) -> Launcher:
-    """The launcher of a cluster.
-
-    Args:
-        cluster: the settings.
-        where: the file they are from, for messages.
-        plan: what is wanted.
-        store: where it goes.
-        limit: jobs at a time (--jobs).
-
-    Raises:
-        UserError: this machine lacks what the suite's machine section asks for.
-    """
-    machine = plan.suite.sections.machine
-    if cluster.kind == "slurm":
-        return Slurm(plan, store, cluster, where, limit)
-    if cluster.kind == "debug":
-        return Debug(store, machine, cluster)
-    return Local(plan, store, Slots(machine, limit), cluster)
-
-
 def run(
     plan: Plan,
     store: Store,
@@ -100,7 +76,7 @@ def run(
     keep_going: bool,
     show: Callable[[Progress], None],
     detach: bool = False,
-    orders: Orders | None = None,
+    requests: Requests | None = None,
 ) -> Ended:
     """Bring the store to the plan's state.
 
@@ -111,8 +87,8 @@ def run(
         fuse: train classifiers over one trunk in one pass.
         keep_going: go on with other rows when a stage fails.
         show: called about twice a second.
-        detach: return once all is submitted (a launcher whose jobs survive the driver).
-        orders: of users, from when the caller began; None: from now.
+        detach: return once all is submitted (a launcher whose jobs outlive the driver).
+        requests: of users, from when the caller began; None: from now.
 
     Raises:
         UserError: the store cannot be written, or the cluster refuses a job. Whatever was submitted goes on.
@@ -120,7 +96,7 @@ def run(
     for stage in plan.stages.values():
         store.add(stage)
     quiet_threads(plan.suite.sections.machine.threads)
-    loop = _Loop(plan, store, launcher, fuse, keep_going, orders or Orders(store.root))
+    loop = _Loop(plan, store, launcher, fuse, keep_going, requests or Requests(store.root))
     with _interruptible() as interrupted:
         while loop.turn(stopping=bool(interrupted)):
             show(loop.progress)
@@ -129,41 +105,41 @@ def run(
             time.sleep(TURN_SECONDS)
         show(loop.progress)
     launcher.close(clean=not loop.progress.failed)
-    left = tuple(loop.progress.running) if launcher.survives else ()
+    left = tuple(loop.progress.running) if launcher.outlives_driver else ()
     return Ended(loop.progress.failed, bool(interrupted) or loop.left_stopped, left)
 
 
 class _Loop:
-    """One turn: gather what ended, compare with the store, start what is ready."""
+    """One turn: collect what ended, compare with the store, start what is ready."""
 
     def __init__(
-        self, plan: Plan, store: Store, launcher: Launcher, fuse: bool, keep_going: bool, orders: Orders
+        self, plan: Plan, store: Store, launcher: Launcher, fuse: bool, keep_going: bool, requests: Requests
     ) -> None:
         self.plan, self.store, self.launcher, self.fuse, self.keep_going = plan, store, launcher, fuse, keep_going
         self.estimate = planning.learned(plan, store)
         self.progress = Progress(plan, set(), [], {}, set(), launcher.slots)
         self.to_submit = True  # whether jobs are left that could be submitted now
-        self._waits = Waits(plan)
+        self._dependencies = Dependencies(plan)
         self._tries: Counter[str] = Counter()  # in a row, without progress
         self._steps: dict[str, int] = {}  # key -> the newest checkpoint when it was last ended
-        self._rests: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
-        self._orders = orders
+        self._not_before: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
+        self._requests = requests
         self._warned: set[str] = set()  # of what reason for waiting
         self._stopped: set[str] = set()  # by `bench stop`: not to be started again in this run
 
     def turn(self, *, stopping: bool) -> bool:
         """False once there is nothing left to wait for."""
         p = self.progress
-        self._heed()
+        self._apply_requests()
         p.states = self.launcher.poll(p.running)
         p.notes += self.launcher.news()
         for handle in [h for h in p.running if not p.states[h].active]:
             p.running.remove(handle)
-            self._gather(handle, p.states[handle])
+            self._collect(handle, p.states[handle])
         p.states = {handle: p.states[handle] for handle in p.running}
         self._warn()
         missing = self._compare()
-        if stopping and self.launcher.survives:
+        if stopping and self.launcher.outlives_driver:
             p.stopping = True
             return False  # the jobs go on
         if stopping or (p.failed and not self.keep_going):
@@ -171,37 +147,37 @@ class _Loop:
             self.launcher.cancel(p.running)
             return any(handle.own for handle in p.running)  # another suite's jobs go on
         todo = self._todo(missing)
-        if self.launcher.room() > 0 and self._startable(todo):
+        if self.launcher.free_slots() > 0 and self._startable(todo):
             with self.launcher.submitting() as mine:
                 if mine:
                     self._adopt()
                     self._start(self._todo(self._compare()))
             todo = self._todo(self._compare())
         self.to_submit = bool(self._startable(todo))
-        return bool(p.running or p.elsewhere or self._rests or self.to_submit)
+        return bool(p.running or p.elsewhere or self._not_before or self.to_submit)
 
     @property
     def left_stopped(self) -> bool:
         """Whether a user's `stop` is why something is not done."""
         return bool(self._stopped - self.progress.done)
 
-    def _heed(self) -> None:
+    def _apply_requests(self) -> None:
         """What users have asked for meanwhile: to stop stages, to try failed ones again (bench/orders.py)."""
         p = self.progress
-        for order in self._orders.new():
-            mine = order.keys & self.plan.stages.keys()
-            if order.verb == "stop":
+        for request in self._requests.new():
+            mine = request.keys & self.plan.stages.keys()
+            if request.verb == "stop":
                 self._stopped |= mine
                 continue
             self._stopped -= mine
             p.failed = {key: outcome for key, outcome in p.failed.items() if key not in mine}
             for key in mine:
                 self._tries.pop(key, None)
-                self._rests.pop(key, None)
+                self._not_before.pop(key, None)
         self.launcher.cancel([handle for handle in p.running if self._stopped.intersection(handle.job.keys)])
 
     def _warn(self) -> None:
-        """Tell of jobs for which waiting alone may not help, once a reason."""
+        """Report jobs for which waiting alone may not help, once per reason."""
         p = self.progress
         stuck = {handle.id: state for handle, state in p.states.items() if state.hint}
         for job, state in stuck.items():
@@ -220,13 +196,13 @@ class _Loop:
         p.failed = {key: outcome for key, outcome in p.failed.items() if key not in p.done}
         p.elsewhere = {key for key in missing if self.store.running(key) is not None}
         now = time.monotonic()
-        self._rests = {key: at for key, at in self._rests.items() if at > now and key in missing}
+        self._not_before = {key: at for key, at in self._not_before.items() if at > now and key in missing}
         return missing
 
     def _todo(self, missing: set[str]) -> list[JobPlan]:
         p = self.progress
-        todo = missing - p.elsewhere - set(p.failed) - set(self._rests) - self._stopped
-        queued = {key: h.id for h in p.running for key in h.job.keys} if self.launcher.chains else None
+        todo = missing - p.elsewhere - set(p.failed) - set(self._not_before) - self._stopped
+        queued = {key: h.id for h in p.running for key in h.job.keys} if self.launcher.takes_dependencies else None
         return planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done, made_by=queued)
 
     def _adopt(self) -> None:
@@ -243,39 +219,40 @@ class _Loop:
             groups: dict[tuple[Handle, ...], list[JobPlan]] = defaultdict(list)
             for job, after in ready:
                 groups[after].append(job)
-                self._bury(job)
+                self._release(job)
             for after, group in groups.items():
                 taken += self.launcher.submit(group, after)
             self.progress.running += taken
             submitted = {key for handle in taken for key in handle.job.keys}
             left = [job for job in left if submitted.isdisjoint(job.keys)]
-            if not taken or not self.launcher.chains:
+            if not taken or not self.launcher.takes_dependencies:
                 return
 
-    def _bury(self, job: JobPlan) -> None:
-        """A dead host that was watched here need not be watched by the job again, on a node with a GPU."""
+    def _release(self, job: JobPlan) -> None:
+        """Release leases that this driver has seen to be dead, so that the job does not wait 90 s for them."""
         for key in job.keys:
-            with contextlib.suppress(UserError):  # a full disk: the job will say so
-                self.store.bury(key)
+            with contextlib.suppress(UserError):  # a full disk: the job reports it
+                self.store.release_dead_lease(key)
 
     def _startable(self, jobs: list[JobPlan]) -> list[tuple[JobPlan, tuple[Handle, ...]]]:
         """The jobs that could be submitted, were there room; each with those that it has to wait for."""
         p = self.progress
-        sound = [h for h in p.running if h not in p.states or not p.states[h].doubtful] if self.launcher.chains else []
+        makers = p.running if self.launcher.takes_dependencies else []
+        sound = [h for h in makers if h not in p.states or not p.states[h].doubtful]
         maker = {key: h for h in sound for key in h.job.keys}
         found = []
         for job in jobs:
-            needed = self._waits.below(job) - p.done
+            needed = self._dependencies.below(job) - p.done
             if needed <= set(maker):
-                direct = self._waits.direct({maker[key]: maker[key].job for key in needed})
+                direct = self._dependencies.direct({maker[key]: maker[key].job for key in needed})
                 found.append((job, tuple(sorted(direct, key=lambda handle: handle.id))))
         return found
 
     # -- what ended
 
-    def _gather(self, handle: Handle, state: JobState) -> None:
+    def _collect(self, handle: Handle, state: JobState) -> None:
         """Sort the stages of a job that ended into done, failed, to be tried again, and simply missing."""
-        p, outcomes = self.progress, state.outcomes or {}
+        p, outcomes, launcher = self.progress, state.outcomes or {}, self.launcher
         by_hand = bool(self._stopped.intersection(handle.job.keys))
         if by_hand and (state.outcomes is None or state.status == "CANCELLED"):
             return  # what else it makes goes on in another job
@@ -286,18 +263,20 @@ class _Loop:
             outcome = outcomes.get(key)
             if outcome is not None and outcome.state == "failed" and not outcome.again:
                 p.failed[key] = outcome
-            elif outcome is not None and outcome.state == "done" and self.launcher.survives and not self._is_done(key):
-                self._rest([key], self.launcher.pause_s)  # a network disk may show it a minute late (acdirmax, nfs(5))
+            elif (
+                outcome is not None and outcome.state == "done" and launcher.outlives_driver and not self._is_done(key)
+            ):
+                self._back_off([key], launcher.pause_s)  # a network disk may show it a minute late (acdirmax, nfs(5))
             elif outcome is not None and outcome.state in ("busy", "waiting"):
-                self._rest([] if self._waited(key, handle.job) else [key], self.launcher.pause_s)
-            elif outcome is not None and outcome.state == "stopped" and not self.launcher.survives:
+                self._back_off([] if self._blocked(key, handle.job) else [key], launcher.pause_s)
+            elif outcome is not None and outcome.state == "stopped" and not launcher.outlives_driver:
                 continue  # by Ctrl-C, or by hand: it goes on
             elif key in self._stopped:
                 continue
             elif (outcome is None or outcome.again or outcome.state == "stopped") and not self._is_done(key):
-                outside += [] if self._waited(key, handle.job) else [key]
+                outside += [] if self._blocked(key, handle.job) else [key]
         lost = next((outcome.message for outcome in outcomes.values() if outcome.again), "")
-        if lost and state.status in ("COMPLETED", "FAILED"):  # of others, Slurm's own word says more
+        if lost and state.status in ("COMPLETED", "FAILED"):  # of others, the queue's own word says more
             state = replace(state, text=lost.splitlines()[0])
         if outside and not p.stopping:
             self._ended_from_outside(handle, outside, state)
@@ -308,7 +287,7 @@ class _Loop:
         return planning.fresh(self.plan.stages[key], self.store)
 
     def _ended_from_outside(self, handle: Handle, keys: list[str], state: JobState) -> None:
-        """Killed, timed out, lost, told to stop: again after a pause, or failed once that has not helped."""
+        """Killed, timed out, lost, stopped from outside: again after a pause, or failed once that has not helped."""
         p, launcher = self.progress, self.launcher
         again = state.again or (state.outcomes is not None and state.status not in ("CANCELLED", "OUT_OF_MEMORY"))
         for key in keys:  # a training longer than the time limit, say: each try brings it further
@@ -320,7 +299,7 @@ class _Loop:
         if again and tried < launcher.max_retries:
             pause = launcher.pause_s * 2**tried
             self._tries.update(keys)
-            self._rest(keys, pause)
+            self._back_off(keys, pause)
             p.notes.append(
                 f"job {handle.id} ({planning.describe(self.plan, keys[:1])}): {state.text};"
                 f" again in {pause:.0f} s ({tried + 1} of {launcher.max_retries})"
@@ -329,14 +308,14 @@ class _Loop:
         times = f", {tried + 1} times" if tried else ""
         p.failed |= dict.fromkeys(keys, Outcome("failed", f"{state.text}{times}\n  {state.hint}", 1))
 
-    def _waited(self, key: str, job: JobPlan) -> bool:
+    def _blocked(self, key: str, job: JobPlan) -> bool:
         """Whether a stage of a killed job was waiting for another one of it: only the first one is to be named."""
         own = set(job.keys)
         return any(i.key in own and not self._is_done(i.key) for i in self.plan.stages[key].inputs.values())
 
-    def _rest(self, keys: Collection[str], seconds: float) -> None:
+    def _back_off(self, keys: Collection[str], seconds: float) -> None:
         if seconds > 0:
-            self._rests |= dict.fromkeys(keys, time.monotonic() + seconds)
+            self._not_before |= dict.fromkeys(keys, time.monotonic() + seconds)
 
 
 @contextlib.contextmanager

@@ -96,7 +96,7 @@ class Observer:
                 break
         return now
 
-    def bury(self, folder: Path) -> None:
+    def release_dead(self, folder: Path) -> None:
         """Release the lease of an owner on another host that this observer has seen to be dead, so that whoever comes
         next need not watch for as long. Does nothing where there is none; a live owner keeps its lease.
 

@@ -1,7 +1,7 @@
 """What a user asks of the drivers that are at work on a store: stop these stages, try those again. Separate because the
 loop of bench/launch.py reads it and `stop` and `retry` write it; neither knows where the other runs.
 
-One file, store/orders.jsonl, that is only ever appended to. A driver heeds what is appended after it began: to stop
+One file, store/orders.jsonl, that is only ever appended to. A driver reads what is appended after it began: to stop
 means to stop what runs now, and the next `run` continues.
 """
 
@@ -20,14 +20,14 @@ Verb = Literal["stop", "retry"]
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """What is asked, and of which stages."""
 
     verb: Verb
     keys: frozenset[str]
 
 
-def give(root: Path, verb: Verb, keys: Collection[str]) -> None:
+def request(root: Path, verb: Verb, keys: Collection[str]) -> None:
     """Ask it of all drivers at work on a store.
 
     Raises:
@@ -36,16 +36,16 @@ def give(root: Path, verb: Verb, keys: Collection[str]) -> None:
     Events(root / FILE).write(verb, keys=sorted(keys), by=host())
 
 
-class Orders:
-    """The orders that are given from now on."""
+class Requests:
+    """The requests that are made from now on."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / FILE
         self._at = self._path.stat().st_size if self._path.exists() else 0
 
-    def new(self) -> list[Order]:
+    def new(self) -> list[Request]:
         """Those since the last call, in their order."""
         events, self._at = read_events(self._path, self._at)
         verbs: dict[object, Verb] = {"stop": "stop", "retry": "retry"}
         found = [(verbs.get(event.get("event")), event.get("keys")) for event in events]
-        return [Order(verb, frozenset(keys)) for verb, keys in found if verb and isinstance(keys, list)]
+        return [Request(verb, frozenset(keys)) for verb, keys in found if verb and isinstance(keys, list)]

@@ -266,9 +266,9 @@ class Store:
         """`running`, made certain by waiting where the owner is another host: a beat, or the patience for the dead."""
         return self._observer.watch(self.folder(key), stop)
 
-    def bury(self, key: str) -> None:
+    def release_dead_lease(self, key: str) -> None:
         """Release the lease of an owner on another host that was watched until it was known to be dead."""
-        self._observer.bury(self.folder(key))
+        self._observer.release_dead(self.folder(key))
 
     def acquire(self, key: str) -> Lease | None:
         """Take the lease without waiting; None where a live owner holds it. Ask `done` again once you hold it."""
@@ -343,7 +343,7 @@ class Store:
         """Write down why an attempt failed. Does not release the lease."""
         write_json(attempt.folder / "failed.json", {"error": error, "time": now()})
 
-    def forgive(self, key: str) -> None:
+    def clear_failures(self, key: str) -> None:
         """Forget that attempts failed; their notes are kept as failed.forgiven.json."""
         for folder in self.attempts(key):
             with contextlib.suppress(FileNotFoundError), disk_errors(folder):

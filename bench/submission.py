@@ -1,7 +1,7 @@
 """What a run hands to a cluster: its jobs, what rides in which, who waits for whom, what each asks for.
 
-Separate from the loop that submits (bench/launch.py) and from Slurm: `plan --cluster` says the same on a machine
-without Slurm.
+Separate from the loop that submits (bench/launch.py) and from every queue: `plan --cluster` prints the same on a
+machine without the queue.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from bench import plan as planning
 from bench.cluster import Cluster, Resources, joined, name_of
+from bench.launchers.facts import LAUNCHERS
 from bench.plan import JobPlan, Plan
 from bench.stage import KINDS, walk
 from bench.submitted import Submitted
@@ -26,7 +27,7 @@ LINES = 40  # jobs that are shown one by one
 SHOWN = 4  # rows, or jobs, of a list that are spelt out
 
 
-class Waits:
+class Dependencies:
     """Which jobs a job has to wait for. Remembers what lies below each."""
 
     def __init__(self, plan: Plan) -> None:
@@ -59,9 +60,13 @@ def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
         label = next(iter(plan.needed_by.get(key, ())), "")
         found.append(cluster.of({stage.kind}, rows.get(label)))
     asked = joined(found)
-    trains = any(KINDS[plan.stages[key].kind].processes for key in job.keys)
-    tasks = max(asked.tasks, plan.suite.sections.machine.tasks) if trains else 1  # they train together
+    tasks = processes(plan, job, max(asked.tasks, plan.suite.sections.machine.tasks))
     return asked.model_copy(update={"tasks": tasks})
+
+
+def processes(plan: Plan, job: JobPlan, tasks: int) -> int:
+    """How many processes do a job where `tasks` are wanted: they train together, but do nothing else together."""
+    return tasks if any(KINDS[plan.stages[key].kind].processes for key in job.keys) else 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Submissions:
     Attributes:
         jobs: in the order of submission.
         queued: jobs that wait or run already; they are not submitted again.
-        sure: whether Slurm was asked about those.
+        sure: whether the queue was asked about those.
         later: jobs that can be submitted once what another run does elsewhere is done.
     """
 
@@ -112,17 +117,17 @@ def submissions(
         done: keys that are there.
         queued: jobs in the queue.
     """
-    waits = Waits(plan)
+    dependencies = Dependencies(plan)
     known: dict[int | str, JobPlan] = {note.id: JobPlan(_of_plan(note, plan)) for note in queued}
     maker = {key: name for name, job in known.items() for key in job.keys}
     found: list[Submission] = []
     left = list(jobs)
     while True:
-        ready = [job for job in left if waits.below(job) - set(done) <= set(maker)]
+        ready = [job for job in left if dependencies.below(job) - set(done) <= set(maker)]
         groups: dict[frozenset[int | str], list[JobPlan]] = defaultdict(list)
         for job in ready:
-            below = {maker[key]: known[maker[key]] for key in waits.below(job) - set(done)}
-            groups[frozenset(waits.direct(below))].append(job)
+            below = {maker[key]: known[maker[key]] for key in dependencies.below(job) - set(done)}
+            groups[frozenset(dependencies.direct(below))].append(job)
         for after, group in groups.items():
             for job in group:
                 numbers = tuple(sorted(name for name in after if isinstance(name, int)))
@@ -182,13 +187,14 @@ def show(plan: Plan, found: Submissions, cluster: Cluster, name: str, console: C
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    facts = LAUNCHERS[cluster.kind]
     mine = {key for note in found.queued for key in note.keys}
     if found.queued:
         ids = _some([note.id for note in found.queued])
-        where = "in the queue" if found.sure else "that may be in the queue (no Slurm answers here)"
+        where = "in the queue" if found.sure else f"that may be in the queue (no {facts.title} answers here)"
         say(f"{_count(len(found.queued), 'job')} {where}: {ids}, for {_count(len(mine & set(plan.stages)), 'stage')}")
     arrays = Counter((one.after, one.queued, str(one.asks)) for one in found.jobs)
-    several = sum(number > 1 for number in arrays.values()) if cluster.kind == "slurm" else 0
+    several = sum(number > 1 for number in arrays.values()) if facts.makes_arrays else 0
     waiting = sum(bool(one.after or one.queued) for one in found.jobs)
     more = [f"{waiting} wait for others"] if waiting else []
     more += [f"alike ones in {_count(several, 'array')}"] if several else []
@@ -207,7 +213,7 @@ def _table(plan: Plan, found: Submissions, cluster: Cluster) -> Table:
         "for": lambda one: _some(planning.labels(plan, one.job.keys)),
         "asks for": lambda one: asks_text(one.asks),
     }
-    if cluster.kind != "slurm":
+    if not LAUNCHERS[cluster.kind].asks_resources:
         del columns["asks for"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:

@@ -1,14 +1,14 @@
 """What was handed to a cluster: store/submitted/<job id>.json. Separate from the launcher because `run`, `status`,
 `logs` and `stop` find queued jobs here without the driver that submitted them.
 
-A note is never proof that a job lives: Slurm is asked for that, and the store for what is done. `name` is the job's
-name in Slurm and holds a random token: a later job that was given the same id has another name.
+A note is no proof that a job lives: its queue is asked for that, and the store for what is done. `name` is the job's
+name in its queue and holds a random token: a later job that was given the same id has another name.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ class Submitted:
     """One job.
 
     Attributes:
-        id: as squeue shows it, e.g. 4711 or 4711_3.
-        name: its name in Slurm, with a token that no other submission has.
+        id: as its queue shows it, e.g. 4711 or 4711_3.
+        name: its name in that queue, with a token that no other submission has.
         suite: the suite file that it was submitted for.
         units: the keys that it makes, see bench.plan.JobPlan.
         time: seconds since the epoch, by the driver's clock.
@@ -37,6 +37,7 @@ class Submitted:
         snapshot: folder of the code that it runs.
         ended: how it ended, once somebody has seen that; "" while it may live.
         cluster: the file of its cluster, absolute.
+        kind: of the launcher, see bench/launchers/facts.py. Notes without it are from when there was one queue.
     """
 
     id: str
@@ -52,10 +53,19 @@ class Submitted:
     snapshot: str = ""
     ended: str = ""
     cluster: str = ""
+    kind: str = "slurm"
 
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(key for unit in self.units for key in unit)
+
+
+def by_kind(jobs: Iterable[Submitted]) -> dict[str, list[Submitted]]:
+    """Jobs by the kind of queue that they are in."""
+    found: dict[str, list[Submitted]] = {}
+    for job in jobs:
+        found.setdefault(job.kind, []).append(job)
+    return found
 
 
 def folder(root: Path) -> Path:

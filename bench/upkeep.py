@@ -19,7 +19,7 @@ from bench import plan as planning
 from bench.cluster import Cluster
 from bench.commands import overview
 from bench.errors import UserError
-from bench.launchers.watch import NoAnswer
+from bench.launchers.contract import NoAnswer
 from bench.store import Store
 from bench.submission import Submissions
 from bench.suite import Suite
@@ -38,8 +38,7 @@ def plan(view: Overview, console: Console, cluster: str | None, start: str) -> N
         found = submissions(view, settings)
         submission.show(view.plan, found, settings, cluster, console)
         verb = verb if found.jobs else "watch it"
-    told = f"{verb}: {start}"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{verb}: {start}", highlight=False, markup=False, soft_wrap=True)
 
 
 def plan_json(view: Overview, cluster: str | None) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def plan_json(view: Overview, cluster: str | None) -> dict[str, Any]:
 
 def submissions(view: Overview, cluster: Cluster) -> Submissions:
     """The jobs that `run --cluster` would submit now."""
-    notes = submitted.of(view.store.root, view.missing) if cluster.kind == "slurm" else []
+    notes = submitted.by_kind(submitted.of(view.store.root, view.missing)).get(cluster.kind, [])
     try:
         queued, sure = control.alive(notes), True
     except NoAnswer:

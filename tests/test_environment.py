@@ -12,6 +12,7 @@ import pytest
 
 from bench import environment
 from bench.environment import capture
+from bench.launchers.facts import LAUNCHERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,7 +84,7 @@ def test_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_slurm_tells_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in environment.SLURM.values():
+    for variable in LAUNCHERS["slurm"].environment.values():
         monkeypatch.delenv(variable, raising=False)
     assert "slurm" not in capture()
     monkeypatch.setenv("SLURM_JOB_ID", "57")

@@ -6,6 +6,7 @@ Everything here reads syntax trees; nothing is imported.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +19,8 @@ from tests.conftest import ROOT
 # From the ground up. A module imports only from floors below its own; inside a package named here (and marked with a
 # star) its files may import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "seeds", "frequency", "environment"),  # F0
-    ("key", "spec", "yamlfile", "detection.taps"),
+    ("errors", "seeds", "frequency", "launchers.facts"),  # F0
+    ("environment", "key", "spec", "yamlfile", "detection.taps"),
     ("engines.contract", "data.formats"),
     ("engines.torchvision.facts",),
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
@@ -239,6 +240,72 @@ def test_cases_are_found(code: str, found: bool) -> None:
 def test_there_is_no_if_engine_and_no_if_method() -> None:
     house = [module for module in product() if not below(module.name, "reports")]
     assert not [f"{module.path}:{line}" for module in house for line in cases(module.tree)]
+
+
+# -- one port for all queues
+
+COMMANDS = ("control", "upkeep", "commands", "submission", "terminal", "gc", "cli", "launch")
+OF_ONE_QUEUE = ("slurm", "watch", "ended", "refuse", "task")  # files of bench/launchers
+WORDS_OF_ONE_QUEUE = re.compile(r"Slurm|SLURM_|sbatch\b|scancel|squeue|scontrol|sacct|(?<!--cluster )\bslurm\b")
+
+
+def queue_cases(tree: ast.Module) -> Iterator[int]:
+    """Lines where the kind of a cluster, or of a note, is compared with a text: `cluster.kind == "x"`."""
+    for node in ast.walk(tree):
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        sides += [node.subject] if isinstance(node, ast.Match) else []
+        texts = isinstance(node, ast.Match) or any(is_text(side) and not words_of(side) for side in sides)
+        owners = {word for side in sides if "kind" in words_of(side) for word in words_of(side)}
+        if texts and owners & {"cluster", "_cluster", "note", "notes", "settings", "facts"}:
+            yield node.lineno
+
+
+def queue_words(module: Module) -> Iterator[str]:
+    """Texts that name one queue. Docstrings count in the command line alone, whose help they are."""
+    documented = [n for n in ast.walk(module.tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    silent = [n.body[0].value for n in documented if ast.get_docstring(n) and isinstance(n.body[0], ast.Expr)]
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = WORDS_OF_ONE_QUEUE.search(node.value)
+            if named and (module.name == "bench.cli" or node not in silent):
+                yield f"{module.path}:{node.lineno} {named[0]}"
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("if cluster.kind == 'slurm': pass", True),
+        ("if self._cluster.kind in ('slurm', 'lsf'): pass", True),
+        ("match note.kind:\n  case 'slurm': pass", True),
+        ("x = [n for n in notes if note.kind != 'slurm']", True),
+        ("if stage.kind == 'train': pass", False),
+        ("if note.kind == cluster.kind: pass", False),
+    ],
+)
+def test_cases_of_queues_are_found(code: str, found: bool) -> None:
+    assert bool(list(queue_cases(ast.parse(code)))) is found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("no Slurm answers", True), ("or scancel 7", True), ("kind: slurm", True), ("SLURM_JOB_ID", True),
+        ("bench run a.yaml --cluster slurm", False), ("asks.sbatch_options", False),
+    ],
+)  # fmt: skip
+def test_words_of_one_queue_are_found(text: str, found: bool) -> None:
+    module = Module("bench.control", Path("control.py"), ast.parse(f'"""Docs: Slurm."""\nsay({text!r})'))
+    assert bool(list(queue_words(module))) is found
+
+
+def test_no_command_knows_a_queue() -> None:
+    """Commands ask bench/launchers/contract.py, and take their words from bench/launchers/facts.py."""
+    commands = [m for m in BENCH if any(below(m.name, f"bench.{name}") for name in COMMANDS)]
+    assert len(commands) > len(COMMANDS)
+    illegal = tuple(f"bench.launchers.{name}" for name in OF_ONE_QUEUE)
+    assert not [(m.name, name) for m in commands for name in m.imports if any(below(name, bad) for bad in illegal)]
+    assert not [f"{m.path}:{line}" for m in BENCH for line in queue_cases(m.tree)]
+    assert not [words for module in commands for words in queue_words(module)]
 
 
 # -- size

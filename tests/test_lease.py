@@ -238,24 +238,24 @@ def test_a_watcher_sees_the_dead_in_bounded_time(
     taken.release()
 
 
-def test_the_dead_are_buried_and_the_living_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_lease_is_released_and_a_live_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has watched lets the lease go: a newcomer finds it free, and the woken owner has lost it."""
     monkeypatch.setenv("BENCH_HOST", "node-a")
     zombie = take(tmp_path, every=1000.0)
     monkeypatch.setenv("BENCH_HOST", "node-b")
     clock = Clock()
     observer = Observer(clock)
-    observer.bury(tmp_path)
+    observer.release_dead(tmp_path)
     assert not zombie.lost, "never looked at"
     assert observer.live(tmp_path) is not None
     clock.now += 2999
-    observer.bury(tmp_path)
+    observer.release_dead(tmp_path)
     assert not zombie.lost, "not watched long enough"
     clock.now += 2
-    observer.bury(tmp_path)
+    observer.release_dead(tmp_path)
     assert zombie.lost
     assert Observer().live(tmp_path) is None
-    observer.bury(tmp_path)
+    observer.release_dead(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("lease.*")) == ["lease.2"], "what is free is left alone"
 
 

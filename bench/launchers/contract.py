@@ -1,15 +1,28 @@
-"""What the loop of bench/launch.py asks of a place where jobs run. Separate so that the places do not know the loop."""
+"""The two ports of a place where jobs run: `Launcher`, which the loop of bench/launch.py drives, and `Queue`, which
+commands ask without a driver. Separate so that the places do not know the loop, and commands do not know the places.
+
+The file of a place (bench/launchers/facts.py names it) has two functions at most:
+
+    launcher(plan, store, cluster, where, limit) -> Launcher
+    queue() -> Queue, where jobs outlive their driver
+"""
 
 from __future__ import annotations
 
+import importlib
+import signal
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from bench.plan import JobPlan
+from bench.cluster import Cluster
+from bench.launchers.facts import facts_of
+from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Outcome
+from bench.store import Store
+from bench.submitted import Submitted
 
 Status = Literal[
     "PENDING",
@@ -82,16 +95,16 @@ class Launcher(Protocol):
     """A place where jobs run.
 
     Attributes:
-        chains: whether it takes jobs that wait for others.
-        survives: whether its jobs go on without the driver.
+        takes_dependencies: whether it takes jobs that wait for others.
+        outlives_driver: whether its jobs go on without the driver.
         slots: jobs at a time, for estimates.
         max_retries: how often a job that was ended from outside is submitted again.
         pause_s: seconds before the first time; doubles.
-        tracking: the server that jobs bring their curves to themselves.
+        tracking: the server that jobs send their curves to themselves.
     """
 
-    chains: bool
-    survives: bool
+    takes_dependencies: bool
+    outlives_driver: bool
     max_retries: int
     pause_s: float
     tracking: Tracking | None
@@ -102,7 +115,7 @@ class Launcher(Protocol):
     def check(self, jobs: Sequence[JobPlan]) -> None:
         """Raise a UserError for what can be seen to fail, before anything is submitted."""
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """How many more jobs it takes now."""
 
     def submitting(self) -> AbstractContextManager[bool]:
@@ -118,10 +131,104 @@ class Launcher(Protocol):
         """How jobs are. May be old by a few seconds."""
 
     def news(self) -> list[str]:
-        """What there is to tell a user, once."""
+        """Messages for the user since the last call."""
 
     def cancel(self, handles: Sequence[Handle]) -> None:
         """Ask jobs to save and end; may be called again and again."""
 
     def close(self, *, clean: bool) -> None:
         """The loop is over; `clean`: nothing failed, so that nobody needs logs."""
+
+
+Phase = Literal["waiting", "running", "ending", "ended"]
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """What a queue says of a job.
+
+    Attributes:
+        state: the queue's own word, for people and for the launcher that knows this queue.
+        reason: why it waits, or ended, in the queue's words.
+        host: where it runs or ran.
+        restarts: how often the queue has started it again.
+        exit_status: as wait(2) gives it; None where it is not known.
+        phase: what `state` means. "ending": the queue still tidies up after it.
+    """
+
+    state: str
+    reason: str = ""
+    host: str = ""
+    restarts: int = 0
+    exit_status: int | None = None
+    phase: Phase = "running"
+
+    @property
+    def signal(self) -> int:
+        """The signal that ended it, as reported by the queue or by a shell (128 + n); 0 without one."""
+        status = self.exit_status or 0
+        by_shell = (status >> 8) - 128
+        return status & 0x7F or (by_shell if 0 < by_shell <= signal.SIGRTMAX else 0)  # 255 is an exit code
+
+    @property
+    def exit_code(self) -> int:
+        return (self.exit_status or 0) >> 8
+
+
+class NoAnswer(Exception):
+    """A queue did not answer: nothing is known of its jobs."""
+
+
+class Queue(Protocol):
+    """What a command asks of a queue about jobs that some driver has submitted, perhaps long ago.
+
+    A job is known by its id and its name, which no other submission has: an id may have been given to a later job.
+    """
+
+    def ask(self, notes: Sequence[Submitted]) -> Mapping[str, QueueEntry | None]:
+        """What is known of these jobs, by id; None where the queue does not know one.
+
+        Raises:
+            NoAnswer: it cannot be reached.
+        """
+
+    def named(self, name: str) -> list[str]:
+        """Ids of the jobs of one submission, by its name: its driver may have died before it noted them.
+
+        Raises:
+            NoAnswer: it cannot be reached.
+        """
+
+    def cancel(self, ids: Sequence[str]) -> bool:
+        """Ask jobs to save and end, those that have not ended. False where the queue cannot be reached."""
+
+
+def launcher_of(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
+    """The launcher of a cluster.
+
+    Args:
+        plan: what is wanted.
+        store: where it goes.
+        cluster: the settings.
+        where: the file they are from, for messages.
+        limit: jobs at a time (--jobs).
+
+    Raises:
+        UserError: this machine lacks what the suite's machine section asks for.
+    """
+    module = importlib.import_module(facts_of(cluster.kind).module)
+    launcher: Launcher = module.launcher(plan, store, cluster, where, limit)
+    return launcher
+
+
+def queue_of(kind: str) -> Queue:
+    """The queue of a kind of launcher whose jobs outlive their driver.
+
+    Raises:
+        NoAnswer: this version has no such launcher, so that its jobs cannot be asked for.
+    """
+    facts = facts_of(kind)
+    if not facts.module:
+        raise NoAnswer(f"no launcher of kind {kind}")
+    queue: Queue = importlib.import_module(facts.module).queue()
+    return queue

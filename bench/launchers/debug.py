@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.cluster import Cluster
-from bench.launchers.contract import Handle, JobState
-from bench.plan import JobPlan
+from bench.launchers.contract import Handle, JobState, Launcher
+from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
@@ -17,10 +17,15 @@ from bench.spec import Machine
 from bench.store import Store
 
 
+def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
+    """See bench/launchers/contract.py."""
+    return Debug(store, plan.suite.sections.machine, cluster)
+
+
 class Debug:
     """A launcher: `submit` returns when the job is done."""
 
-    chains = survives = False
+    takes_dependencies = outlives_driver = False
     slots = 1
 
     def __init__(self, store: Store, machine: Machine, cluster: Cluster) -> None:
@@ -32,7 +37,7 @@ class Debug:
     def check(self, jobs: Sequence[JobPlan]) -> None:
         """Nothing that could be missing."""
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return 0 if self._outcomes else 1
 
     def submitting(self) -> AbstractContextManager[bool]:
@@ -43,7 +48,7 @@ class Debug:
 
     def submit(self, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
         assert not after, "a job of this process cannot wait"
-        taken = list(jobs[: self.room()])
+        taken = list(jobs[: self.free_slots()])
         handles = [Handle(str(os.getpid()), job) for job in taken]
         for handle in handles:
             machine = self._machine.model_copy(update={"tasks": 1})  # this process alone
@@ -51,7 +56,7 @@ class Debug:
             with signals_restored():
                 self._outcomes[handle] = outcomes = call()
             if any(outcome.state == "stopped" for outcome in outcomes.values()):
-                signal.raise_signal(signal.SIGINT)  # the job has heard the Ctrl-C that was meant for the driver as well
+                signal.raise_signal(signal.SIGINT)  # the Ctrl-C was meant for the driver as well
         return handles
 
     def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:

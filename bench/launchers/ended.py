@@ -1,5 +1,5 @@
-"""From what Slurm says to what it means. Separate from watch.py, which asks: a word of Slurm's is a hint, and the truth
-is in the store and in what the job reported.
+"""From what Slurm says to what it means. Separate from watch.py, which asks: Slurm's word is a hint, and what counts is
+in the store and in what the job reported.
 
 No job is waited for that has left no result, and none is given up that may still have one: what looks like an end is
 believed after the times below.
@@ -14,41 +14,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench.launchers.contract import Handle, JobState, Status
+from bench.launchers.contract import Handle, JobState, QueueEntry, Status
 from bench.launchers.task import read_report
-from bench.launchers.watch import Seen
+from bench.launchers.watch import ENDED, PENDING, REQUEUED, entry
 from bench.run.job import Outcome
 from bench.store import Store
 from bench.submitted import Submitted
 
-# squeue(1), JOB STATE CODES. What is not here is taken for running: Slurm adds states, and none of them is an end.
-_PENDING = {"PENDING", "CONFIGURING", "RESV_DEL_HOLD"}
-_REQUEUED = {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-ENDED: Mapping[str, Status] = {
-    "COMPLETED": "COMPLETED",
-    "FAILED": "FAILED",
-    "LAUNCH_FAILED": "FAILED",
-    "RECONFIG_FAIL": "NODE_FAIL",
-    "BOOT_FAIL": "NODE_FAIL",
-    "NODE_FAIL": "NODE_FAIL",
-    "TIMEOUT": "TIMEOUT",
-    "DEADLINE": "TIMEOUT",
-    "OUT_OF_MEMORY": "OUT_OF_MEMORY",
-    "CANCELLED": "CANCELLED",
-    "REVOKED": "CANCELLED",
-}
 BLOCKED = "DependencyNeverSatisfied"
 # squeue(1), JOB REASON CODES: words in the reasons for which a job may wait for ever, and what is to be done then.
 _CHANGE = "stop it, change {} in {{where}}, or in `cluster:` of the row, and run again"
 _STUCK: Mapping[str, str] = {
-    "JobHeldUser": "it is held; let it go: scontrol release JOB",
+    "JobHeldUser": "it is held; release it: scontrol release JOB",
     "JobHeldAdmin held": "Slurm or its administrator holds it, mostly since it could not be started; look for the "
     "cause, then: scontrol release JOB",
     "PartitionTimeLimit MaxWallDurationPerJob": "it may not ask for so much time; " + _CHANGE.format("time_min"),
     "PartitionNodeLimit PerJob": "one job may not ask for so much; " + _CHANGE.format("gpus, cpus or mem_gb"),
     "Minutes": "the account's budget of time is used up; ask for more, or " + _CHANGE.format("account"),
     "BadConstraints": "no node is as it asks for; " + _CHANGE.format("sbatch or partition"),
-    # Also said of a time that the partition does not give, before PartitionTimeLimit is (22.05).
+    # Also the reason for a time that the partition does not give, until it becomes PartitionTimeLimit (22.05).
     "PartitionConfig": "its partition does not take such a job; "
     + _CHANGE.format("time_min, gpus, cpus, mem_gb or partition"),
     "InvalidAccount AccountNotAllowed": "it may not be charged to its account; " + _CHANGE.format("account"),
@@ -62,11 +46,11 @@ LOST_SECONDS = 30.0  # slurmctld that starts again knows its jobs once it has re
 PREEMPTED_SECONDS = 60.0  # with PreemptMode=REQUEUE a job is PREEMPTED for moments; with CANCEL, for ever
 # A job's report may be seen late on a network disk; listing the folder makes an NFS client look again (nfs(5)).
 REPORT_SECONDS = 15.0
-UNASKED = Seen("PENDING", "Slurm does not answer")
+UNASKED = entry("PENDING", "Slurm does not answer")
 
 
 class Judge:
-    """Tells how jobs are; remembers since when they have looked dead.
+    """Decides how jobs are; remembers since when they have looked dead.
 
     Args:
         store: what is done, and who holds which stage.
@@ -81,18 +65,18 @@ class Judge:
         self._store, self._where, self._clock, self._patience = store, where, clock, patience
         self._since: dict[tuple[str, str], tuple[str, float]] = {}  # job -> what it looks like, since when
 
-    def state(self, handle: Handle, note: Submitted, seen: Seen | None) -> JobState:
+    def state(self, handle: Handle, note: Submitted, seen: QueueEntry | None) -> JobState:
         """How a job is. `seen`: None where Slurm does not know it."""
         state = self._unknown(handle, note) if seen is None else self._known(handle, note, seen)
         if state.active and not state.doubtful:
             self._since.pop((note.id, note.name), None)  # should it look dead again one day, that is another time
         return state
 
-    def _known(self, handle: Handle, note: Submitted, seen: Seen) -> JobState:
-        if seen.state in _PENDING:
+    def _known(self, handle: Handle, note: Submitted, seen: QueueEntry) -> JobState:
+        if seen.state in PENDING:
             waits: Status = "REQUEUED" if seen.restarts else "PENDING"
             return JobState(waits, seen.reason, hint=self._stuck(seen))
-        if seen.state in _REQUEUED:
+        if seen.state in REQUEUED:
             return JobState("REQUEUED", seen.reason, hint=self._stuck(seen))
         if seen.state == "PREEMPTED":
             if not self._long(note, "PREEMPTED", PREEMPTED_SECONDS):
@@ -104,7 +88,7 @@ class Judge:
             JobState("RUNNING", seen.reason, seen.host) if status is None else self._ended(handle, note, seen, status)
         )
 
-    def _ended(self, handle: Handle, note: Submitted, seen: Seen, status: Status) -> JobState:
+    def _ended(self, handle: Handle, note: Submitted, seen: QueueEntry, status: Status) -> JobState:
         outcomes = _report(note)
         if status in ("COMPLETED", "FAILED"):
             state = self._by_itself(handle, note, seen, status, outcomes is not None)
@@ -112,7 +96,7 @@ class Judge:
             state = self._from_outside(note, seen, status)
         return replace(state, host=seen.host, outcomes=outcomes)
 
-    def _from_outside(self, note: Submitted, seen: Seen, status: Status) -> JobState:
+    def _from_outside(self, note: Submitted, seen: QueueEntry, status: Status) -> JobState:
         at = f" on {seen.host}" if seen.host else ""
         if status == "TIMEOUT":
             text = f"it reached its time limit of {note.asked.get('time_min')} min{at}"
@@ -125,7 +109,7 @@ class Judge:
         blocked = seen.reason == BLOCKED
         return JobState(status, seen.reason, text="it was cancelled", hint=_continue(note), blocked=blocked)
 
-    def _by_itself(self, handle: Handle, note: Submitted, seen: Seen, status: Status, reported: bool) -> JobState:
+    def _by_itself(self, handle: Handle, note: Submitted, seen: QueueEntry, status: Status, reported: bool) -> JobState:
         """Of a job whose process ended: what it reported counts, then how it ended."""
         at = f" on {seen.host}" if seen.host else ""
         if reported or self._all_done(handle):
@@ -161,11 +145,11 @@ class Judge:
     def _all_done(self, handle: Handle) -> bool:
         return all(self._store.done(key) is not None for key in handle.job.keys)
 
-    def _stuck(self, seen: Seen) -> str:
+    def _stuck(self, seen: QueueEntry) -> str:
         """What to do for a job that would wait for ever; empty where waiting is enough."""
         reason = f"{seen.reason} {'held' if seen.state in ('REQUEUE_HOLD', 'SPECIAL_EXIT') else ''}"
-        told = (advice for words, advice in _STUCK.items() if any(word in reason for word in words.split()))
-        return next(told, "").format(where=self._where)
+        found = (advice for words, advice in _STUCK.items() if any(word in reason for word in words.split()))
+        return next(found, "").format(where=self._where)
 
     def _raise(self, setting: str, note: Submitted) -> str:
         return f"raise {setting} in {self._where}, or in `cluster:` of the row; then {_continue(note)}"

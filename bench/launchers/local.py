@@ -21,14 +21,16 @@ from typing import Any
 from bench.cluster import Cluster
 from bench.errors import UserError
 from bench.launchers import refuse
-from bench.launchers.contract import Handle, JobState
-from bench.launchers.private import interrupts_held_back, job_folder, on_tasks, told
+from bench.launchers.contract import Handle, JobState, Launcher
+from bench.launchers.facts import options_that_outlive
+from bench.launchers.private import interrupts_held_back, job_folder
 from bench.lease import machine
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
 from bench.store import Store
+from bench.submission import processes
 
 A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local job has none
 
@@ -74,10 +76,9 @@ def visible_gpus() -> list[int]:
         parts = [part.strip() for part in chosen.split(",") if part.strip()]
         strange = next((part for part in parts if not part.lstrip("-").isdigit()), None)
         if strange is not None:
-            raise UserError(
-                f"a queue on one machine knows GPUs by number, and this is {strange}", where="CUDA_VISIBLE_DEVICES",
-                allowed="e.g. 0,1", hint="or --cluster slurm, or --cluster debug: one job at a time on what is visible",
-            )  # fmt: skip
+            what = f"a queue on one machine knows GPUs by number, and this is {strange}"
+            hint = f"or {options_that_outlive()}, or --cluster debug: one job at a time on what is visible"
+            raise UserError(what, where="CUDA_VISIBLE_DEVICES", allowed="e.g. 0,1", hint=hint)
         return [int(part) for part in parts if part.isdigit()]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
@@ -86,10 +87,19 @@ def visible_gpus() -> list[int]:
     return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
 
 
+def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
+    """See bench/launchers/contract.py.
+
+    Raises:
+        UserError: this machine lacks what the suite's machine section asks for.
+    """
+    return Local(plan, store, Slots(plan.suite.sections.machine, limit), cluster)
+
+
 class Local:
     """A launcher: processes of this machine, as many as there are slots."""
 
-    chains = survives = False
+    takes_dependencies = outlives_driver = False
 
     def __init__(self, plan: Plan, store: Store, slots: Slots, cluster: Cluster) -> None:
         self._plan, self._store, self._slots = plan, store, slots
@@ -110,7 +120,7 @@ class Local:
         for key in (key for job in jobs for key in job.keys):
             refuse.together(self._plan.stages[key], self._slots.machine.tasks)
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         limit = self._slots.limit
         return len(self._free()) if limit is None else max(0, min(len(self._free()), limit - len(self._at_work)))
 
@@ -128,9 +138,10 @@ class Local:
         assert not after, "a local job cannot wait"
         handles = []
         for job in jobs:
-            machine = on_tasks(self._slots.machine, job, self._store)
+            tasks = processes(self._plan, job, self._slots.machine.tasks)
+            machine = self._slots.machine.model_copy(update={"tasks": tasks})
             slots = self._free()[: min(machine.tasks, self._slots.count)]
-            if self.room() and len(slots) == min(machine.tasks, self._slots.count):
+            if self.free_slots() and len(slots) == min(machine.tasks, self._slots.count):
                 handles.append(self._submit(job, machine, slots))
         return handles
 
@@ -143,11 +154,10 @@ class Local:
         more |= {"tasks_per_node": machine.tasks} if machine.tasks > 1 else {}
         executor.update_parameters(timeout_min=A_YEAR_MIN, **more)
         cores = len(os.sched_getaffinity(0))
-        call = Job(
-            str(self._store.root.resolve()), job.units, machine, processes=cores, tracking=told(self.tracking, job)
-        )
+        tracking = self.tracking.of(job.keys) if self.tracking else None
+        call = Job(str(self._store.root.resolve()), job.units, machine, processes=cores, tracking=tracking)
         with interrupts_held_back():
-            started = executor.submit(call).task(0)  # of several processes the first one tells
+            started = executor.submit(call).task(0)  # of several processes the first one reports
             handle = Handle(str(started.job_id), job, str(started.paths.stderr))
             self._at_work[handle] = started, slots
         return handle

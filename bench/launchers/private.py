@@ -1,4 +1,5 @@
-"""What several places need to make a job of a JobPlan. Separate so that they do not know one another.
+"""The files of jobs, outside the store: a folder per submission, and how it is filled whole. Separate so that the
+places where jobs run do not know one another.
 
 submitit's pickles lie in the user's own folder: a pickle runs code when it is read, so it never lies in a shared store.
 """
@@ -11,15 +12,9 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.plan import JobPlan
-from bench.run.curves import Tracking
-from bench.spec import Machine
-from bench.stage import KINDS
-from bench.store import Store
 
 
 def job_folder() -> Path:
@@ -42,25 +37,11 @@ def job_folder() -> Path:
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Submit whole, and start children deaf to Ctrl-C and to a terminal that closes (they inherit the signal mask):
-    submitit's controller would kill the job before it has saved. The job itself listens again (`StopFlag.install`);
+    """Submit whole, and start children with Ctrl-C and the end of the terminal blocked (they inherit the signal mask):
+    submitit's controller would kill the job before it has saved. The job itself unblocks them (`StopFlag.install`);
     what comes meanwhile reaches us afterwards."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
-
-
-def on_tasks(machine: Machine, job: JobPlan, store: Store) -> Machine:
-    """The machine of one job: several processes train together, but none of the other kinds."""
-    if machine.tasks > 1 and not any(KINDS[store.load(key)["kind"]].processes for key in job.keys):
-        return machine.model_copy(update={"tasks": 1})
-    return machine
-
-
-def told(tracking: Tracking | None, job: JobPlan) -> Tracking | None:
-    """The tracking of one job: of thousands of labels, its own."""
-    if tracking is None:
-        return None
-    return replace(tracking, labels={key: tracking.labels[key] for key in job.keys if key in tracking.labels})

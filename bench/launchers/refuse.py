@@ -17,8 +17,8 @@ from bench.launchers.watch import command
 from bench.run.world import refusal_of_live_norm, refuse_shares
 from bench.stage import KINDS, Stage
 
-# Said of what may run later: nodes that are down or taken now (Slurm queues such a job), and a user who has as many
-# jobs in the queue as he may (AssocMaxSubmitJobLimit and others of the kind).
+# Words of sbatch for what may run later: nodes that are down or taken now (Slurm queues such a job), and a user who has
+# as many jobs in the queue as he may (AssocMaxSubmitJobLimit and others of the kind).
 _LATER = ("down, drained or reserved", "nodes are busy", "not available now", "SubmitJob")
 ELSEWHERE = "log in to a node of the cluster, or run on this machine: --cluster local"
 
@@ -54,7 +54,7 @@ def together(stage: Stage, tasks: int) -> None:
     has waited in the queue.
 
     Raises:
-        UserError: fewer pictures a step than processes, shares that count unequally, or batch norm that learns.
+        UserError: fewer images per step than processes, shares that count unequally, or batch norm that learns.
     """
     if not KINDS[stage.kind].processes or tasks == 1:
         return
@@ -85,8 +85,8 @@ def options(asked: Resources) -> dict[str, str | int | float | bool]:
 def _partitions(where: str) -> list[str]:
     done = command("sinfo", "--noheader", "--format=%R")
     if done is None or done.returncode:
-        said = done.stderr.strip().splitlines() if done is not None else []
-        about = f": {said[-1]}" if said else ""
+        lines = done.stderr.strip().splitlines() if done is not None else []
+        about = f": {lines[-1]}" if lines else ""
         raise UserError(f"Slurm does not answer{about}", where=f"--cluster {where}", hint=ELSEWHERE)
     return list(dict.fromkeys(done.stdout.split()))
 
@@ -104,12 +104,12 @@ def _would_take(asked: Resources, where: str) -> None:
     done = command("sbatch", "--test-only", text="\n".join(["#!/bin/sh", *lines, "true", ""]))
     if done is None or done.returncode == 0:
         return
-    said = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.strip().splitlines()]
-    if any(word in line for line in said for word in _LATER):
+    lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in done.stderr.strip().splitlines()]
+    if any(word in line for line in lines for word in _LATER):
         return
-    size = ", ".join(f"{name} {value}" for name, value in _told(asked).items())
+    size = ", ".join(f"{name} {value}" for name, value in _size_of(asked).items())
     raise UserError(
-        f"Slurm refuses such a job: {'; '.join(said) or f'exit code {done.returncode}'}", where=where,
+        f"Slurm refuses such a job: {'; '.join(lines) or f'exit code {done.returncode}'}", where=where,
         hint=f"it asks for {size}; see: sinfo, scontrol show node",
     )  # fmt: skip
 
@@ -118,6 +118,6 @@ def _line(name: str, value: object) -> str:
     return f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={value}"
 
 
-def _told(asked: Resources) -> Mapping[str, object]:
+def _size_of(asked: Resources) -> Mapping[str, object]:
     values = asked.model_dump(exclude={"nodes", "sbatch"}, exclude_none=True) | dict(asked.sbatch)
     return {name: value for name, value in values.items() if value != 0}

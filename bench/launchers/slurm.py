@@ -30,23 +30,23 @@ from bench.cluster import Cluster, Resources
 from bench.disk import disk_errors
 from bench.errors import UserError
 from bench.launchers import refuse
-from bench.launchers.contract import Handle, JobState
+from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, QueueEntry
 from bench.launchers.ended import UNASKED, Judge
-from bench.launchers.private import interrupts_held_back, job_folder, told
+from bench.launchers.private import interrupts_held_back, job_folder
 from bench.launchers.task import Task
-from bench.launchers.watch import IDS_A_COMMAND, UNHEARD, NoAnswer, Seen, Watcher, command, named
+from bench.launchers.watch import UNHEARD, SlurmQueue
 from bench.lease import Observer, acquire, host
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job
-from bench.run.requeue import Requeue
+from bench.run.requeue import SlurmRequeue
 from bench.store import Store
 from bench.submitted import Submitted
 
 POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
 TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))
 MORE_THAN_ENOUGH = 1_000_000
-# sbatch says so of what will be granted later, whenever that is: limits on queued jobs (AssocMaxSubmitJobLimit and
+# Words of sbatch for what will be granted later, whenever that is: limits on queued jobs (AssocMaxSubmitJobLimit and
 # others of the kind; MaxJobCount), a busy slurmctld or none.
 _LATER = ("SubmitJob", "temporarily", *UNHEARD)
 # Of what may be granted later: a parent that has ended since we looked, a limit that it does not name.
@@ -54,13 +54,23 @@ _PERHAPS = ("Job dependency problem", "submit limit")
 _FEWER = ("SubmitJob", "temporarily", "submit limit", "Invalid job array specification")  # a part of an array may pass
 LONGEST_PAUSE_S = 600.0
 BEGUN_S = 300.0  # a submission that was cut short is looked for so long: a busy slurmctld may still be at it
-SILENT_S = 20.0  # a driver submits within seconds; one that takes longer is told of
+SILENT_S = 20.0  # a driver submits within seconds; one that takes longer is reported
+
+
+def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
+    """See bench/launchers/contract.py."""
+    return Slurm(plan, store, cluster, where, limit)
+
+
+def queue() -> SlurmQueue:
+    """See bench/launchers/contract.py."""
+    return SlurmQueue()
 
 
 class Slurm:
     """A launcher: the jobs of one plan in Slurm."""
 
-    chains = survives = True
+    takes_dependencies = outlives_driver = True
 
     def __init__(self, plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None = None) -> None:
         """`where`: the file of the cluster, for messages; `limit`: jobs of an array at a time (--jobs)."""
@@ -74,8 +84,8 @@ class Slurm:
         self._well: set[str] = set()
         self._observer = Observer()
         self._judge = Judge(store, where)
-        self._watcher = Watcher()
-        self._seen: dict[str, Seen | None] = {}
+        self._queue = queue()
+        self._seen: dict[str, QueueEntry | None] = {}
         self._asked_at, self._answers = -POLL_SECONDS, True
         self._closed_until, self._refusals, self._most = 0.0, 0, TASKS_AN_ARRAY
         self._cancelled_at = self._shut_out_at = -POLL_SECONDS
@@ -106,7 +116,7 @@ class Slurm:
         for asked in wanted:  # `stages` and rows may ask for less than the file does
             if 60 * asked.time_min <= self._cluster.signal_delay_s:
                 what = f"time_min: {asked.time_min} is not more than signal_delay_s: {self._cluster.signal_delay_s}"
-                hint = "a job is told to save that long before its limit: it would do nothing else"
+                hint = "a job is signalled to save that long before its limit: it would do nothing else"
                 raise UserError(what, where=self._where, hint=hint)
         refuse.check(self._cluster, self._where, wanted)
 
@@ -116,7 +126,7 @@ class Slurm:
 
     # -- submitting
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return 0 if time.monotonic() < self._closed_until else MORE_THAN_ENOUGH
 
     @contextmanager
@@ -132,7 +142,7 @@ class Slurm:
             yield True
 
     def _shut_out(self) -> None:
-        """Tell of a driver that has been submitting for long: it may sleep (Ctrl-Z), and we would wait for ever."""
+        """Report a driver that takes long to submit: it may be suspended (Ctrl-Z), and we would wait for ever."""
         now = time.monotonic()
         if self._shut_out_at < 0:
             self._shut_out_at = now
@@ -140,11 +150,13 @@ class Slurm:
         if owner is not None and now - self._shut_out_at >= SILENT_S:
             self._shut_out_at = math.inf
             who = f"process {owner.pid} on {owner.host}"
-            self._news.append(f"waiting for another run that is submitting: {who}; if it sleeps, wake or kill it")
+            self._news.append(
+                f"waiting for another run that is submitting: {who}; if it is suspended, resume or kill it"
+            )
 
     def news(self) -> list[str]:
-        told, self._news = self._news, []
-        return told
+        news, self._news = self._news, []
+        return news
 
     def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
         """Queued and running jobs of other drivers. One that has ended is noted as such and not asked for again."""
@@ -169,13 +181,13 @@ class Slurm:
                 stat = path.stat()
                 if stat.st_uid != os.getuid():  # another user's jobs and pickles are for him to see
                     continue
-                ids = named(notes[0].name)
+                ids = self._queue.named(notes[0].name)
                 for job_id in ids:
                     note = notes[int(job_id.split("_")[1]) if "_" in job_id else 0]
                     if (Path(note.log) / f"{job_id}_submitted.pkl").exists():
                         submitted.write(self._root, replace(note, id=job_id, log=f"{note.log}/{job_id}_0_log.err"))
                     else:
-                        cancel([job_id])
+                        self._queue.cancel([job_id])
                 if ids or time.time() - stat.st_mtime > BEGUN_S:
                     path.unlink(missing_ok=True)
 
@@ -199,7 +211,7 @@ class Slurm:
         handles: list[Handle] = []
         for name, group in groups.items():
             left = group
-            while left and self.room():
+            while left and self.free_slots():
                 part = left[: self._most]
                 handles += self._submit(wanted[name], part, after)
                 if self._most >= len(part):  # else it was too much at once
@@ -217,6 +229,7 @@ class Slurm:
             Submitted(
                 "", name, self._suite, job.units, time.time(), host(), str(folder), report, parents,
                 asked.model_dump(mode="json"), str(self._code), cluster=str(Path(self._where).resolve()),
+                kind=self._cluster.kind,
             )
             for job, report in zip(jobs, reports, strict=True)
         ]  # fmt: skip
@@ -234,8 +247,9 @@ class Slurm:
 
     def _job(self, job: JobPlan, asked: Resources) -> Job:
         machine = self._plan.suite.sections.machine.model_copy(update={"tasks": asked.tasks})
-        requeue = Requeue(self.max_retries, self.pause_s)
-        return Job(str(self._root), job.units, machine, asked.cpus, requeue, told(self.tracking, job))
+        requeue = SlurmRequeue(self.max_retries, self.pause_s)
+        tracking = self.tracking.of(job.keys) if self.tracking else None
+        return Job(str(self._root), job.units, machine, asked.cpus, requeue, tracking)
 
     def _sbatch(
         self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str], folder: Path
@@ -260,10 +274,10 @@ class Slurm:
             slurm_additional_parameters={k: v for k, v in options.items() if v is not False},
             **({"slurm_dependency": f"afterok:{':'.join(after)}"} if after else {}),
         )
-        said = io.StringIO()  # submitit repeats on stderr what it raises
+        repeated = io.StringIO()  # submitit repeats on stderr what it raises
         try:
             with (
-                contextlib.redirect_stderr(said),
+                contextlib.redirect_stderr(repeated),
                 _outside_of_an_allocation(),
                 disk_errors(folder, hint=snapshot.OWN),
                 executor.batch(),
@@ -276,25 +290,25 @@ class Slurm:
         self._refusals, self._most = 0, min(2 * self._most, TASKS_AN_ARRAY)
         return started
 
-    def _refused(self, said: str, tasks: int) -> None:
+    def _refused(self, answer: str, tasks: int) -> None:
         """Fewer at a time, or wait, where that may help.
 
         Raises:
             UserError: Slurm does not want such a job, or has been refusing for too long.
         """
-        if tasks > 1 and any(word in said for word in _FEWER):
+        if tasks > 1 and any(word in answer for word in _FEWER):
             self._most = tasks // 2
             return
         self._refusals += 1
-        later = any(word in said for word in _LATER)
-        perhaps = self._refusals <= self.max_retries and any(word in said for word in _PERHAPS)
+        later = any(word in answer for word in _LATER)
+        perhaps = self._refusals <= self.max_retries and any(word in answer for word in _PERHAPS)
         if not (later or perhaps):
             hint = "what was submitted before goes on; see squeue --me"
-            raise UserError(f"Slurm refuses a job: {said}", where=self._where, hint=hint)
+            raise UserError(f"Slurm refuses a job: {answer}", where=self._where, hint=hint)
         seconds = min(max(self.pause_s, POLL_SECONDS) * 2 ** min(self._refusals - 1, 16), LONGEST_PAUSE_S)
         self._closed_until = time.monotonic() + seconds
         if self._refusals == 1:
-            self._news.append(f"Slurm takes no job now: {said.splitlines()[0]}; asked again in {seconds:.0f} s")
+            self._news.append(f"Slurm takes no job now: {answer.splitlines()[0]}; asked again in {seconds:.0f} s")
 
     @cached_property
     def _code(self) -> Path:
@@ -304,11 +318,11 @@ class Slurm:
     # -- watching
 
     def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
-        ids = {handle.id: self._notes[handle].name for handle in handles}
-        news = self._answers and not set(ids) <= set(self._seen)
+        ids = {handle.id for handle in handles}
+        news = self._answers and not ids <= set(self._seen)
         if ids and (news or time.monotonic() - self._asked_at >= POLL_SECONDS):
             try:
-                self._seen, self._answers = self._watcher.ask(ids), True
+                self._seen, self._answers = self._queue.ask([self._notes[handle] for handle in handles]), True
             except NoAnswer:  # what was known is still the best there is
                 self._answers = False
             self._asked_at = time.monotonic()
@@ -327,7 +341,7 @@ class Slurm:
         ids = [handle.id for handle in handles if handle.own and handle.id not in self._cancelled]
         if ids and time.monotonic() - self._cancelled_at >= POLL_SECONDS:
             self._cancelled_at = time.monotonic()
-            if cancel(ids):
+            if self._queue.cancel(ids):
                 self._cancelled.update(ids)
 
     def close(self, *, clean: bool) -> None:
@@ -345,13 +359,6 @@ def _exports(code: Path, asked: Resources) -> list[str]:
     lines = [f"export {name}={shlex.quote(value)}" for name, value in snapshot.variables(code, {}).items()]
     lines.append(f"export SRUN_CPUS_PER_TASK={asked.cpus}")
     return [line + '"${PYTHONPATH:+:$PYTHONPATH}"' if line.startswith("export PYTHONPATH=") else line for line in lines]
-
-
-def cancel(ids: Sequence[str]) -> bool:
-    """scancel, whatever of these is left. False where nobody has heard it."""
-    parts = [ids[start : start + IDS_A_COMMAND] for start in range(0, len(ids), IDS_A_COMMAND)]
-    told = [command("scancel", "--quiet", *part) for part in parts]
-    return all(done is not None and not any(word in done.stderr for word in UNHEARD) for done in told)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""What runs inside a Slurm job. Separate from bench/run/job.py because Slurm wants an exit code, and the driver a
-report that does not lie in a pickle: dependants start after exit code 0 alone, and a later driver reads JSON."""
+"""What runs inside a job of a queue. Separate from bench/run/job.py because a queue wants an exit code, and the driver
+a report that does not lie in a pickle: dependants start after exit code 0 alone, and a later driver reads JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.disk import make_folder, read_json, write_json
 from bench.run.job import Job, Outcome
+from bench.run.world import is_first
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task:
             SystemExit: some stage is not done: exit code 1, so that nothing is started on top of it. submitit would
                 show any other exception with its own frames, below what a reader of the log looks for.
         """
-        first = os.environ.get("SLURM_PROCID", "0") == "0"  # of several processes, one reports
+        first = is_first(os.environ)  # of several processes, one reports
         if first:
             make_folder(Path(self.report).parent)
             Path(self.report).unlink(missing_ok=True)  # of a start before a requeue

@@ -1,86 +1,94 @@
-"""What Slurm says of jobs. Separate because asking it truthfully is a subject of its own.
+"""What Slurm says of jobs, and how they are cancelled: the Queue of Slurm. Separate because what no answer means, and
+which command knows what, is a subject of its own.
 
 submitit's own watcher asks sacct alone: without an accounting database a job that was killed stays UNKNOWN for ever and
 `result()` never returns. Here squeue is asked first (it remembers ended jobs for MinJobAge, 300 s by default), then
 scontrol, then sacct where it answers. A job is known by its id AND its name, which holds a token: ids come again.
-No answer is not an answer: while slurmctld is away, nobody is lost.
+No answer is not an answer: while slurmctld is away, no job counts as lost.
 """
 
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from bench.launchers.contract import NoAnswer, Phase, QueueEntry, Status
+from bench.submitted import Submitted
 
 # Fixed widths instead of a separator: reasons and names may hold any character.
 FIELDS = {
     "JobArrayID": 40, "Name": 80, "State": 24, "Reason": 120, "NodeList": 80, "restartcnt": 12, "exit_code": 12,
 }  # fmt: skip
-# sbatch, scancel and others say so when it was not understood, or not heard, what they were asked for.
+# sbatch, scancel and others print this when slurmctld did not get, or did not answer, what they asked for.
 UNHEARD = ("timed out", "Unable to contact", "Connection refused", "try again")
 A_COMMAND_S = 60.0  # a busy slurmctld answers late; MessageTimeout is 10 s by default (slurm.conf(5))
 A_FEW = 20  # scontrol takes one id and 26 ms here; of jobs that ended last night it knows no more than squeue
 IDS_A_COMMAND = 400  # keeps the command line short
 UNKNOWN_ID = "Invalid job id specified"
+# squeue(1), JOB STATE CODES. What is not here is taken for running: Slurm adds states, and none of them is an end.
+PENDING = {"PENDING", "CONFIGURING", "RESV_DEL_HOLD"}
+REQUEUED = {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+ENDED: Mapping[str, Status] = {
+    "COMPLETED": "COMPLETED",
+    "FAILED": "FAILED",
+    "LAUNCH_FAILED": "FAILED",
+    "RECONFIG_FAIL": "NODE_FAIL",
+    "BOOT_FAIL": "NODE_FAIL",
+    "NODE_FAIL": "NODE_FAIL",
+    "TIMEOUT": "TIMEOUT",
+    "DEADLINE": "TIMEOUT",
+    "OUT_OF_MEMORY": "OUT_OF_MEMORY",
+    "CANCELLED": "CANCELLED",
+    "REVOKED": "CANCELLED",
+}
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Slurm's words on a job. `exit_status`: as wait(2) gives it; None where it was not told."""
-
-    state: str
-    reason: str = ""
-    host: str = ""
-    restarts: int = 0
-    exit_status: int | None = None
-
-    @property
-    def signal(self) -> int:
-        """The signal that ended it, told by Slurm or by a shell (128 + n); 0 without one."""
-        status = self.exit_status or 0
-        told = (status >> 8) - 128
-        return status & 0x7F or (told if 0 < told <= signal.SIGRTMAX else 0)  # 255 is an exit code
-
-    @property
-    def exit_code(self) -> int:
-        return (self.exit_status or 0) >> 8
+_PHASES: Mapping[str, Phase] = {
+    **dict.fromkeys((*PENDING, *REQUEUED, "PREEMPTED", "SUSPENDED"), "waiting"),
+    **dict.fromkeys(("COMPLETING", "STAGE_OUT"), "ending"),
+    **dict.fromkeys(ENDED, "ended"),
+}
 
 
-class NoAnswer(Exception):
-    """Slurm did not answer: nothing is known."""
+def entry(
+    state: str, reason: str = "", host: str = "", restarts: int = 0, exit_status: int | None = None
+) -> QueueEntry:
+    """What Slurm says of a job, and what its word means."""
+    return QueueEntry(state, reason, host, restarts, exit_status, _PHASES.get(state, "running"))
 
 
-def named(name: str) -> list[str]:
-    """Ids of the jobs of a name, ended ones too as long as slurmctld remembers them.
-
-    Raises:
-        NoAnswer: slurmctld is not to be reached.
-    """
-    words = ["--noheader", "--all", "--array", "--states=all", "--Format=JobArrayID:40", f"--name={name}"]
-    done = command("squeue", *words)
-    if done is None or done.returncode:
-        raise NoAnswer(done.stderr.strip() if done is not None else "squeue does not answer")
-    return done.stdout.split()
-
-
-class Watcher:
-    """Asks; remembers only whether sacct is of any use here."""
+class SlurmQueue:
+    """A bench.launchers.contract.Queue; remembers only whether sacct is of any use here."""
 
     def __init__(self) -> None:
         self._sacct = True
 
-    def ask(self, names: Mapping[str, str]) -> dict[str, Seen | None]:
-        """What is known of jobs; None where nobody knows one.
-
-        Args:
-            names: job id (4711 or 4711_3) -> the job's name.
+    def named(self, name: str) -> list[str]:
+        """Ids of the jobs of a name, ended ones too as long as slurmctld remembers them.
 
         Raises:
-            NoAnswer: slurmctld is not to be reached.
+            NoAnswer: slurmctld cannot be reached.
         """
-        found: dict[str, Seen | None] = dict.fromkeys(names)
+        words = ["--noheader", "--all", "--array", "--states=all", "--Format=JobArrayID:40", f"--name={name}"]
+        done = command("squeue", *words)
+        if done is None or done.returncode:
+            raise NoAnswer(done.stderr.strip() if done is not None else "squeue does not answer")
+        return done.stdout.split()
+
+    def cancel(self, ids: Sequence[str]) -> bool:
+        """scancel, whatever of these is left. False where slurmctld cannot be reached."""
+        answers = [command("scancel", "--quiet", *part) for part in _chunks(ids)]
+        return all(done is not None and not any(word in done.stderr for word in UNHEARD) for done in answers)
+
+    def ask(self, notes: Sequence[Submitted]) -> dict[str, QueueEntry | None]:
+        """What is known of jobs; None where nobody knows one.
+
+        Raises:
+            NoAnswer: slurmctld cannot be reached.
+        """
+        names = {note.id: note.name for note in notes}
+        found: dict[str, QueueEntry | None] = dict.fromkeys(names)
         for ids in _chunks(sorted(names)):
             found |= {i: seen for i, (name, seen) in _squeue(ids).items() if names.get(i) == name}
         unknown = [i for i, seen in found.items() if seen is None]
@@ -90,7 +98,7 @@ class Watcher:
             found |= self._accounted({i: names[i] for i in ids})
         return found
 
-    def _accounted(self, names: Mapping[str, str]) -> dict[str, Seen | None]:
+    def _accounted(self, names: Mapping[str, str]) -> dict[str, QueueEntry | None]:
         if not self._sacct:
             return {}
         words = ["--noheader", "--parsable2", "--allocations", "--format=JobID,State,NodeList,ExitCode,JobName"]
@@ -99,12 +107,12 @@ class Watcher:
             self._sacct = done is not None and "disabled" not in done.stderr  # no database here
             return {}
         rows = (line.split("|", 4) for line in done.stdout.splitlines() if line.count("|") >= 4)
-        found: dict[str, Seen | None] = {}
+        found: dict[str, QueueEntry | None] = {}
         for job_id, state, host, code, name in rows:
             word = state.split()[0] if state else ""  # "CANCELLED by 1000"
             # A job that accounting alone takes for alive was forgotten by slurmctld: sacctmgr calls it a runaway.
             if names.get(job_id) == name and word not in ("PENDING", "RUNNING", "SUSPENDED", ""):
-                found[job_id] = Seen(word, "", host, 0, _status(code))
+                found[job_id] = entry(word, "", host, 0, _status(code))
         return found
 
 
@@ -119,7 +127,7 @@ def command(*words: str, text: str | None = None) -> subprocess.CompletedProcess
         return None
 
 
-def _squeue(ids: Sequence[str]) -> dict[str, tuple[str, Seen]]:
+def _squeue(ids: Sequence[str]) -> dict[str, tuple[str, QueueEntry]]:
     """id -> (name, what is seen)."""
     layout = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
     plain = ",".join(dict.fromkeys(i.split("_")[0] for i in ids))  # of an array all tasks
@@ -130,11 +138,11 @@ def _squeue(ids: Sequence[str]) -> dict[str, tuple[str, Seen]]:
     for line in done.stdout.splitlines():
         job_id, name, state, reason, host, restarts, code = _cut(line)
         reason = "" if reason in ("None", "(null)") else reason
-        found[job_id] = name, Seen(state, reason, host, _number(restarts), _number(code))
+        found[job_id] = name, entry(state, reason, host, _number(restarts), _number(code))
     return found
 
 
-def _scontrol(job_id: str, name: str) -> Seen | None:
+def _scontrol(job_id: str, name: str) -> QueueEntry | None:
     done = command("scontrol", "--oneliner", "show", "job", job_id)
     if done is None:
         return None
@@ -142,12 +150,12 @@ def _scontrol(job_id: str, name: str) -> Seen | None:
         if UNKNOWN_ID in done.stderr + done.stdout:
             return None
         raise NoAnswer(done.stderr.strip())
-    said = dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
-    if said.get("JobName") != name:
+    fields = dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
+    if fields.get("JobName") != name:
         return None
-    return Seen(
-        said.get("JobState", ""), said.get("Reason", "").replace("None", ""), said.get("NodeList", ""),
-        _number(said.get("Restarts", "0")), _status(said.get("ExitCode", "")),
+    return entry(
+        fields.get("JobState", ""), fields.get("Reason", "").replace("None", ""), fields.get("NodeList", ""),
+        _number(fields.get("Restarts", "0")), _status(fields.get("ExitCode", "")),
     )  # fmt: skip
 
 

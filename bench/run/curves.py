@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from bench import track
@@ -35,6 +35,10 @@ class Tracking:
     uri: str
     experiment: str
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, keys: Collection[str]) -> Tracking:
+        """The same for one job: of thousands of labels, those of its stages."""
+        return replace(self, labels={key: self.labels[key] for key in keys if key in self.labels})
 
 
 class Curves:

@@ -17,18 +17,18 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench import snapshot
 from bench.disk import disk_errors
 from bench.environment import of_this_process
 from bench.errors import UserError
+from bench.launchers.facts import LAUNCHERS
 from bench.lease import Lease
 from bench.lineage import fresh, read_stage, sources
 from bench.run import memory, outside
 from bench.run.curves import Curves, Tracking
 from bench.run.follow import follow, told_of
-from bench.run.requeue import Requeue, is_first_process, put_back, time_is_up
 from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
@@ -49,6 +49,19 @@ class Outcome:
     again: bool = False
 
 
+class Requeue(Protocol):
+    """How a job goes back into its queue. A launcher whose queue allows that hands one to its jobs."""
+
+    def time_is_up(self, signals: Sequence[int]) -> bool:
+        """Whether these signals mean that the queue wants the host back, not that a person wants the job to end."""
+
+    def put_back(self, *, further: bool) -> str | None:
+        """Put this job back, all being saved and every lease released; why that could not be done, None if it was.
+
+        `further`: it has saved or finished something in this run.
+        """
+
+
 @dataclass(frozen=True)
 class Job:
     """Stages to do in order; a unit of several keys is made in one pass (trained, or predicted).
@@ -58,7 +71,7 @@ class Job:
         units: keys, see `bench.plan.JobPlan`.
         machine: threads, device, precision; `tasks`: how many processes were started to do this job together.
         processes: how many processes a data stage may use.
-        requeue: of a Slurm job: how often it may put itself back when its time is up. None: it ends instead.
+        requeue: how it goes back into its queue when its time is up. None: it ends instead.
         tracking: the server that its curves go to while it works; None: the driver alone brings them.
     """
 
@@ -73,7 +86,7 @@ class Job:
         """Do what can be done; never raises for a stage that fails.
 
         Raises:
-            SystemExit: Slurm will run this job again, so submitit must not write down a result.
+            SystemExit: the queue will run this job again, so submitit must not write down a result.
         """
         quiet_threads(self.machine.threads)
         stop = StopFlag()
@@ -115,11 +128,11 @@ class Job:
         return outcomes
 
     def _ended(self, outcomes: dict[str, Outcome], stop: StopFlag, *, further: bool) -> dict[str, Outcome]:
-        """Back into the queue, if Slurm stopped us and not a person; all is saved and every lease is released."""
+        """Back into the queue, if that stopped us and not a person; all is saved and every lease is released."""
         stopped = [key for key, outcome in outcomes.items() if outcome.state == "stopped"]
-        if not stopped or self.requeue is None or not is_first_process() or not time_is_up(stop.signals):
+        if not stopped or self.requeue is None or not self.requeue.time_is_up(stop.signals):
             return outcomes
-        refused = put_back(self.requeue, further=further)
+        refused = self.requeue.put_back(further=further)
         if refused is None:
             raise SystemExit(0)
         return outcomes | dict.fromkeys(
@@ -223,7 +236,7 @@ class Job:
         held = {name: store.done(source.key) for name, source in work.stage.inputs.items()}
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}
         ran_on = _environment(work)  # of this attempt, however it ends
-        where = {name: ran_on[name] for name in ("host", "commit", "slurm") if ran_on.get(name)}
+        where = {name: ran_on[name] for name in ("host", "commit", *LAUNCHERS) if ran_on.get(name)}
         attempt.events.write(
             "start", key=key, kind=work.stage.kind, attempt=attempt.number, **where, **_streams(), environment=ran_on
         )

@@ -1,5 +1,5 @@
 """What a Slurm job does when its time is up: back into the queue under its own id. Separate from job.py because it is
-the only file of a job that speaks to Slurm.
+the only file of a job that speaks to Slurm; the launcher for Slurm hands it to its jobs.
 
 The job asks with `scontrol` from its node. Where that is missing or refuses, the job ends and whoever watches submits
 it again: nothing is lost but the place in the queue.
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.run.world import is_first
+
 SECONDS = (
     30.0  # longest wait for scontrol; KillWait, Slurm's own patience with a job that ends, is 30 s (slurm.conf(5))
 )
@@ -24,8 +26,8 @@ _DEAF = ("sh", "-c", 'trap "" TERM INT USR2; exec "$@"', "sh")
 
 
 @dataclass(frozen=True)
-class Requeue:
-    """How often a job may be put back, and for how long it waits then.
+class SlurmRequeue:
+    """How often a job may be put back, and for how long it waits then. A bench.run.job.Requeue.
 
     Attributes:
         most: times in the life of one job id, whoever asked for them (SLURM_RESTART_COUNT); `max_retries` of a cluster.
@@ -38,47 +40,51 @@ class Requeue:
     most: int
     pause_s: float = 0.0
 
+    def time_is_up(self, signals: Sequence[int]) -> bool:
+        """Whether these signals mean that Slurm wants the node back, not that a person wants the job to end; False in
+        all processes of a job but the first, which alone may requeue it.
+
+        USR2 comes before the time limit and, with SlurmctldParameters=preempt_send_user_signal, at a preemption;
+        without that setting a preemption sends TERM, as scancel does, but notes a PreemptTime (slurm.conf(5), tried on
+        22.05).
+        """
+        if job_id() is None or not is_first(os.environ):
+            return False
+        if signal.SIGINT in signals or not {signal.SIGUSR2, signal.SIGTERM} & set(signals):
+            return False
+        found = _show()
+        if found.get("JobState", "RUNNING") != "RUNNING":  # scancel: COMPLETING, CANCELLED
+            return False
+        return signal.SIGUSR2 in signals or found.get("PreemptTime", "None") not in ("None", "N/A")
+
+    def put_back(self, *, further: bool) -> str | None:
+        """Put this job back into the queue; Slurm then ends our process. Returns why it could not be done, None if it
+        was.
+
+        Call it when all is saved and every lease is released. `further`: it has saved or finished something in this
+        run.
+        """
+        job, restarts = job_id(), restart_count()
+        if job is None:
+            return "not a Slurm job"
+        if restarts >= self.most and not (further and self.most):
+            return f"job {job} has been requeued {restarts} times, max_retries is {self.most}"
+        error = _scontrol("requeue", job)
+        if isinstance(error, str):
+            return error
+        pause = self.pause(0 if further else restarts)
+        done = f"requeued as job {job}, restart {restarts + 1}" + ("" if further else f" of {self.most}")
+        if pause > 0:
+            # A requeued job keeps its own delay (cred_expire, 2 min by default) where the cluster refuses this. Never
+            # at once: slurmd revokes a requeued job's credential, and ends a job that starts in that very second.
+            later = _scontrol("update", f"JobId={job}", f"StartTime=now+{math.ceil(pause)}")
+            done += f"; Slurm chooses when it starts ({later})" if isinstance(later, str) else f"; in {pause:.0f} s"
+        print(done, file=sys.stderr, flush=True)
+        return None
+
     def pause(self, restarts: int) -> float:
         """Seconds to wait after so many restarts."""
         return float(min(self.pause_s * 2.0 ** min(restarts, 32), LONGEST_PAUSE_S))
-
-
-def time_is_up(signals: Sequence[int]) -> bool:
-    """Whether these signals mean that Slurm wants the node back, not that a person wants the job to end.
-
-    USR2 comes before the time limit and, with SlurmctldParameters=preempt_send_user_signal, at a preemption; without
-    that setting a preemption sends TERM, as scancel does, but notes a PreemptTime (slurm.conf(5), tried on 22.05).
-    """
-    if job_id() is None or signal.SIGINT in signals or not {signal.SIGUSR2, signal.SIGTERM} & set(signals):
-        return False
-    found = _show()
-    if found.get("JobState", "RUNNING") != "RUNNING":  # scancel: COMPLETING, CANCELLED
-        return False
-    return signal.SIGUSR2 in signals or found.get("PreemptTime", "None") not in ("None", "N/A")
-
-
-def put_back(limits: Requeue, *, further: bool) -> str | None:
-    """Put this job back into the queue; Slurm then ends our process. Returns why it could not be done, None if it was.
-
-    Call it when all is saved and every lease is released. `further`: it has saved or finished something in this run.
-    """
-    job, restarts = job_id(), restart_count()
-    if job is None:
-        return "not a Slurm job"
-    if restarts >= limits.most and not (further and limits.most):
-        return f"job {job} has been requeued {restarts} times, max_retries is {limits.most}"
-    error = _scontrol("requeue", job)
-    if isinstance(error, str):
-        return error
-    pause = limits.pause(0 if further else restarts)
-    told = f"requeued as job {job}, restart {restarts + 1}" + ("" if further else f" of {limits.most}")
-    if pause > 0:
-        # A requeued job keeps its own delay (cred_expire, 2 min by default) where the cluster refuses this.
-        # Never at once: slurmd revokes a requeued job's credential, and ends a job that starts in that very second.
-        later = _scontrol("update", f"JobId={job}", f"StartTime=now+{math.ceil(pause)}")
-        told += f"; Slurm chooses when it starts ({later})" if isinstance(later, str) else f"; in {pause:.0f} s"
-    print(told, file=sys.stderr, flush=True)
-    return None
 
 
 def job_id() -> str | None:
@@ -91,11 +97,6 @@ def restart_count() -> int:
     """How often this job has been started again, by whomever."""
     text = os.environ.get("SLURM_RESTART_COUNT", "0")
     return int(text) if text.isdigit() else 0
-
-
-def is_first_process() -> bool:
-    """Of several processes of a job one alone may requeue it."""
-    return os.environ.get("SLURM_PROCID", "0") == "0"
 
 
 def _show() -> dict[str, str]:

@@ -19,15 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StageError, UserError
+from bench.launchers.facts import LAUNCHERS, ProcessNames
 from bench.run import memory
 
-# (rank, processes, rank on this host): torchrun and mpirun wrappers; submitit on one machine; a step of Slurm.
-_NAMES = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-)
+# (rank, processes, rank on this host) of torchrun and of mpirun wrappers, which count before those of any launcher.
+_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 # Below the ports that Linux hands out by itself (ip_local_port_range starts at 32768), above the registered services.
 _PORTS = range(20000, 32000)
 # All processes must be there by then; the slowest node imports torch from a cold network disk.
@@ -233,47 +229,66 @@ def refusal_of_live_norm(tasks: int) -> UserError:
 
 
 def place_of(environment: Mapping[str, str], tasks: int) -> Place:
-    """A process's place, from what torchrun, submitit or Slurm has told it.
+    """A process's place, from the variables that torchrun or a launcher has set (bench/launchers/facts.py).
 
     Raises:
         UserError: it was not started as one of `tasks`.
     """
-    for names in _NAMES:
+    for names in (_NAMES, *(ranks for launcher in _processes() for ranks in launcher.ranks)):
         values = [environment.get(name, "") for name in names]
         if values[0].isdigit() and values[1] == str(tasks):
             local = int(values[2]) if values[2].isdigit() else int(values[0])
             return Place(int(values[0]), tasks, local, _address(environment), _port(environment))
     raise UserError(
         f"{tasks} processes are to train together, but this one was not started as one of {tasks}",
-        where="machine.tasks", allowed="started by `run` with a cluster of so many tasks, by srun or by torchrun",
+        where="machine.tasks", allowed="started by `run` with a cluster of so many tasks, or by torchrun",
         hint="or --set machine.tasks=1",
     )  # fmt: skip
+
+
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Whether this process is the one of its job that reports: no launcher has given it a rank other than 0."""
+    return all(environment.get(ranks[0], "0") == "0" for launcher in _processes() for ranks in launcher.ranks)
 
 
 def _address(environment: Mapping[str, str]) -> str:
     if "MASTER_ADDR" in environment:
         return environment["MASTER_ADDR"]
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
-    alone = (environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES", "1")) == "1"
-    if alone or "SUBMITIT_LOCAL_GLOBALID" in environment:
-        return "127.0.0.1"
+    for launcher in _processes():
+        if not launcher.nodes and any(rank in environment for rank, _, _ in launcher.ranks):
+            return "127.0.0.1"  # also within an allocation of several hosts
+    for launcher in _processes():
+        nodes, count = _first_of(environment, launcher.nodes), _first_of(environment, launcher.node_counts)
+        if nodes and count not in ("", "1"):
+            return _first_host(nodes, launcher.hosts)
+    return "127.0.0.1"
+
+
+def _first_host(nodes: str, command: tuple[str, ...]) -> str:
+    """The first host of a list, which may be compressed: node[1-3]."""
     if "[" not in nodes:
         return nodes.partition(",")[0]
     try:
-        listed = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
-        )
+        listed = subprocess.run([*command, nodes], capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"scontrol cannot read the node list {nodes}", where="MASTER_ADDR", hint="set it") from error
+        what = f"{command[0]} cannot read the node list {nodes}"
+        raise UserError(what, where="MASTER_ADDR", hint="set it") from error
     return listed.stdout.split()[0]
+
+
+def _first_of(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((environment[name] for name in names if environment.get(name)), "")
+
+
+def _processes() -> list[ProcessNames]:
+    return [facts.processes for facts in LAUNCHERS.values()]
 
 
 def _port(environment: Mapping[str, str]) -> int:
     """The same for all processes of a job; another one for another job, step or restart."""
     if "MASTER_PORT" in environment:
         return int(environment["MASTER_PORT"])
-    names = ("SUBMITIT_LOCAL_JOB_ID", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    address = "/".join(environment.get(name, "") for name in names)
+    address = "/".join(environment.get(name, "") for launcher in _processes() for name in launcher.job)
     return _PORTS[int.from_bytes(hashlib.blake2b(address.encode(), digest_size=8).digest(), "big") % len(_PORTS)]
 
 

@@ -1,14 +1,13 @@
 """Where each stage stands: what `status` says. Separate from overview.py, which says what there is to do.
 
 All of it is read from the store (done files, leases, event files, notes of submitted jobs), so that it needs no driver
-and no GPU; where jobs are queued, Slurm is asked how they are, if it answers.
+and no GPU; where jobs are queued, their queue is asked how they are, if it answers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +22,10 @@ from rich.text import Text
 
 from bench import plan as planning
 from bench import submitted
+from bench.environment import job_of
 from bench.events import read_events
-from bench.launchers.watch import NoAnswer, Seen, Watcher
+from bench.launchers.contract import NoAnswer, QueueEntry, queue_of
+from bench.launchers.facts import facts_of
 from bench.stage import KINDS
 from bench.submission import cluster_option
 from bench.submitted import Submitted
@@ -87,7 +88,7 @@ class Board:
         if state in ("done", "running") or note is None or note.ended:
             return state
         seen = self._seen.get(note.id)
-        return "queued" if note.id not in self._seen or (seen and seen.state in _WAITS) else state
+        return "queued" if note.id not in self._seen or (seen and seen.phase in ("waiting", "running")) else state
 
     def of(self, key: str) -> Standing:
         """All that is known of one stage; reads its event file unless it is done."""
@@ -97,7 +98,7 @@ class Board:
             extra = done.extra
             return Standing(
                 key, state, int(getattr(done, "attempt", 0)), str(environment.get("host") or ""),
-                job=str((environment.get("slurm") or {}).get("job", "")), seconds=done.seconds,
+                job=str(job_of(environment)[1].get("job", "")), seconds=done.seconds,
                 pass_of=int(extra.get("fused", 1)), host_mb=extra.get("host_mb"), gpu_mb=extra.get("gpu_mb"),
             )  # fmt: skip
         attempts, note = self._store.attempts(key), self._note.get(key)
@@ -119,8 +120,8 @@ class Board:
         if state == "queued" and note is not None:
             seen = self._seen.get(note.id)
             if seen is None:
-                return "Slurm was not asked"
-            reason = seen.reason or ("what comes before it in this job" if seen.state == "RUNNING" else "")
+                return f"{facts_of(note.kind).title} was not asked"
+            reason = seen.reason or ("what comes before it in this job" if seen.phase == "running" else "")
             return f"{seen.state.lower()}: {reason}".rstrip(": ")
         failure = self._store.failure(key) if state in ("failed", "partial", "missing") else None
         if failure is not None:
@@ -197,7 +198,7 @@ class Board:
         shown = max(found, key=lambda s: (s.total or 0) - (s.step or 0))
         state = Text(f"{shown.state:<8}", style=STYLES[shown.state])
         return state.append(
-            f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_told(shown)}".rstrip(), style="default"
+            f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_details(shown)}".rstrip(), style="default"
         )
 
     def _summary(self) -> list[Text]:
@@ -235,20 +236,16 @@ class Board:
         return {"suite": plan.suite.name, "done": done, "slots": self.view.slots, "stages": stages}
 
 
-_WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "RUNNING", "SUSPENDED", "PREEMPTED")
+def _asked(notes: Sequence[Submitted]) -> dict[str, QueueEntry | None]:
+    """How queued jobs are; without those whose queue does not answer."""
+    found: dict[str, QueueEntry | None] = {}
+    for kind, jobs in submitted.by_kind(notes).items():
+        with contextlib.suppress(NoAnswer):
+            found |= queue_of(kind).ask(jobs)
+    return found
 
 
-def _asked(notes: Sequence[Submitted]) -> dict[str, Seen | None]:
-    """How queued jobs are; empty where nobody answers."""
-    if not notes or shutil.which("squeue") is None:
-        return {}
-    try:
-        return Watcher().ask({note.id: note.name for note in notes})
-    except NoAnswer:
-        return {}
-
-
-def _told(s: Standing) -> str:
+def _details(s: Standing) -> str:
     parts = []
     if s.state == "done":
         seconds = f"{s.seconds or 0:.0f} s" + (f"/{s.pass_of}" if s.pass_of > 1 else "")

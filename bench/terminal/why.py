@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import plan as planning
+from bench.environment import job_of
 from bench.errors import UserError
 from bench.key import canonical
 from bench.plan import Plan
@@ -95,8 +96,9 @@ def _made_with(made: Mapping[str, Any]) -> list[str]:
     parts += [f"{made['processes']} processes"] if made.get("processes", 1) > 1 else []
     parts += [f"seed {made['seed']}"] if "seed" in made else []
     lines = [f"made with: {', '.join(parts)}"] if parts else []
-    facts = [f"{name.replace('_', ' ')} {value}" for name, value in (made.get("slurm") or {}).items()]
-    return lines + ([f"slurm: {', '.join(facts)}"] if facts else [])
+    queue, job = job_of(made)
+    facts = [f"{name.replace('_', ' ')} {value}" for name, value in job.items()]
+    return lines + ([f"{queue}: {', '.join(facts)}"] if facts else [])
 
 
 def _needed(extra: Mapping[str, Any]) -> list[str]:

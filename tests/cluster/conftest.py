@@ -15,7 +15,7 @@ from bench import plan as planning
 from bench.cluster import read
 from bench.launch import Ended, Progress
 from bench.launchers.slurm import Slurm as Launcher
-from bench.orders import Orders
+from bench.orders import Requests
 from bench.plan import Plan
 from bench.store import Store
 from tests.cluster.slurm_up import Slurm, Unavailable, start, stop
@@ -78,12 +78,12 @@ def launcher(plan: Plan, root: Path, more: str = "") -> Launcher:
 
 def drive(
     plan: Plan, root: Path, more: str = "", *, show: Callable[[Progress], None] | None = None,
-    keep_going: bool = True, detach: bool = False, orders: Orders | None = None,
+    keep_going: bool = True, detach: bool = False, requests: Requests | None = None,
 ) -> Ended:  # fmt: skip
     """What `run` does between its headline and its table, in this process. `show` is called at every turn."""
     made = launcher(plan, root, more)
     return launch.run(
-        plan, Store(root), made, fuse=True, keep_going=keep_going, detach=detach, orders=orders,
+        plan, Store(root), made, fuse=True, keep_going=keep_going, detach=detach, requests=requests,
         show=show or (lambda progress: None),
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from bench.launch import Progress
 from bench.launchers.contract import Handle
 from bench.launchers.ended import Judge
 from bench.launchers.slurm import Slurm as Launcher
-from bench.launchers.watch import Seen
+from bench.launchers.watch import entry
 from bench.plan import JobPlan, Plan
 from bench.store import Store
 from bench.submitted import Submitted
@@ -144,7 +144,7 @@ def test_scancel_that_nobody_hears(
 
     def show(progress: Progress) -> None:
         if progress.running and not (tmp_path / "bin" / "scancel.once").exists():
-            control.orders.give(root, "stop", plan.stages)
+            control.orders.request(root, "stop", plan.stages)
 
     drive(plan, root, HOLD, show=show)
     assert set(queue().values()) == {"CANCELLED"}
@@ -284,7 +284,7 @@ def test_reasons_in_words(tmp_path: Path, reason: str, words: str) -> None:
     """Of limits that need accounting, and of failures of nodes, which no cluster here has."""
     judge = Judge(Store(tmp_path / "store"), "my.yaml")
     job = Submitted("1", "name", "suite.yaml", (("a" * 64,),), 0.0, "host", "/l", "/r")
-    hint = judge.state(Handle("1", JobPlan(job.units)), job, Seen("PENDING", reason)).hint
+    hint = judge.state(Handle("1", JobPlan(job.units)), job, entry("PENDING", reason)).hint
     assert words in hint if words else hint == ""
 
 

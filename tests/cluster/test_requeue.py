@@ -17,8 +17,8 @@ from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 from bench import plan as planning
 from bench.events import read_events
 from bench.plan import Plan
-from bench.run.job import Job, Outcome
-from bench.run.requeue import Requeue
+from bench.run.job import Job, Outcome, Requeue
+from bench.run.requeue import SlurmRequeue
 from bench.store import Store
 from bench.suite import Suite
 from tests.cluster.slurm_up import Slurm
@@ -114,7 +114,7 @@ def soon(trained: Trained) -> None:
 
 
 def test_usr2_saves_and_puts_the_same_job_back(trained: Trained) -> None:
-    job = trained.submit(Requeue(3, PAUSE_S))
+    job = trained.submit(SlurmRequeue(3, PAUSE_S))
     wait_for(trained.trains, "a checkpoint")
     told = datetime.datetime.now()
     trained.slurm.command("scancel", "--signal=USR2", trained.id)
@@ -131,7 +131,7 @@ def test_usr2_saves_and_puts_the_same_job_back(trained: Trained) -> None:
 
 
 def test_scancel_saves_and_ends(trained: Trained) -> None:
-    job = trained.submit(Requeue(3))
+    job = trained.submit(SlurmRequeue(3))
     wait_for(trained.trains, "a checkpoint")
     trained.slurm.command("scancel", trained.id)
     wait_for(lambda: trained.state() == "CANCELLED", "the end of the job")
@@ -142,7 +142,7 @@ def test_scancel_saves_and_ends(trained: Trained) -> None:
 
 
 def test_a_job_goes_back_so_often_and_no_more(trained: Trained) -> None:
-    job = trained.submit(Requeue(0))
+    job = trained.submit(SlurmRequeue(0))
     wait_for(trained.trains, "a checkpoint")
     trained.slurm.command("scancel", "--signal=USR2", trained.id)
     wait_for(lambda: result(job).exists(), "the result")
@@ -154,7 +154,7 @@ def test_a_job_goes_back_so_often_and_no_more(trained: Trained) -> None:
 
 def test_a_job_that_gets_further_goes_back_as_often_as_it_takes(trained: Trained) -> None:
     """More time limits than max_retries, and nobody who watches."""
-    job = trained.submit(Requeue(1))
+    job = trained.submit(SlurmRequeue(1))
     for restarts in (1, 2):
         step = trained.store.saved(trained.key)
         wait_for(lambda before=step: trained.store.saved(trained.key) > before, "a checkpoint")
@@ -172,7 +172,7 @@ def test_a_node_without_scontrol(trained: Trained) -> None:
     tools.mkdir()
     for name in ("sh", "srun", "env"):
         (tools / name).symlink_to(str(shutil.which(name)))
-    job = trained.submit(Requeue(3), setup=(f"export PATH={tools}",))
+    job = trained.submit(SlurmRequeue(3), setup=(f"export PATH={tools}",))
     wait_for(trained.trains, "a checkpoint")
     trained.slurm.command("scancel", "--signal=USR2", trained.id)
     wait_for(lambda: result(job).exists(), "the result")
@@ -180,7 +180,7 @@ def test_a_node_without_scontrol(trained: Trained) -> None:
     assert outcome.state == "stopped"
     assert "it was not requeued: scontrol requeue:" in outcome.message
     assert "not found" in outcome.message
-    again = trained.submit(Requeue(3))
+    again = trained.submit(SlurmRequeue(3))
     wait_for(lambda: result(again).exists(), "the result of the second submission")
     assert again.result() == {trained.key: Outcome("done")}
     assert trained.first_steps()[-1] > 5
@@ -189,11 +189,11 @@ def test_a_node_without_scontrol(trained: Trained) -> None:
 PLAIN = """\
 import sys
 from bench.run.job import Job
-from bench.run.requeue import Requeue
+from bench.run.requeue import SlurmRequeue
 from bench.spec import Machine
 if __name__ == "__main__":
     store, key, machine = sys.argv[1:]
-    print(Job(store, ((key,),), Machine.model_validate_json(machine), requeue=Requeue(3))())
+    print(Job(store, ((key,),), Machine.model_validate_json(machine), requeue=SlurmRequeue(3))())
 """
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench import control, orders, submitted
 from bench.launch import Progress
-from bench.orders import Orders
+from bench.orders import Requests
 from bench.store import Store
 from bench.submitted import Submitted
 from bench.terminal import logs
@@ -35,8 +35,8 @@ def test_without_a_driver(
     logs.show(plan, store, key, Console(width=200))
     assert f"submitted as job {job}" in capsys.readouterr().out
 
-    told = control.stop(plan, store, list(plan.stages))
-    assert {note.id for note in told.jobs} == set(queue())
+    report = control.stop(plan, store, list(plan.stages))
+    assert {note.id for note in report.cancelled} == set(queue())
     assert set(queue().values()) == {"CANCELLED"}
     assert set(Board(overviews.compare(plan, store, None)).states.values()) == {"missing"}
 
@@ -58,14 +58,16 @@ def test_a_driver_that_watches_ends_as_if_interrupted(
     assert set(queue().values()) == {"CANCELLED"}
 
 
-def test_a_driver_that_has_only_begun_is_told_too(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
-    """It heeds what was asked since its command began, and finds jobs that are about to go."""
+def test_a_driver_that_has_only_begun_is_asked_too(
+    slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path
+) -> None:
+    """It reads what was asked since its command began, and finds jobs that are about to go."""
     plan, store = planned(), Store(tmp_path / "store")
     drive(plan, store.root, detach=True)
     wait_for(lambda: "RUNNING" in queue().values(), "a job that runs")
-    began = Orders(store.root)
-    orders.give(store.root, "stop", list(plan.stages))
-    ended = drive(plan, store.root, orders=began)
+    began = Requests(store.root)
+    orders.request(store.root, "stop", list(plan.stages))
+    ended = drive(plan, store.root, requests=began)
     assert (ended.failed, ended.code) == ({}, 130)
 
 
@@ -92,5 +94,5 @@ def test_a_note_whose_id_belongs_to_somebody_else(slurm: Slurm, queue: Queue, pl
     key = model(plan, "baseline").key
     submitted.write(store.root, Submitted(other, "ours-00", "s", ((key,),), 0.0, "h", "/l", "/r"))
     assert Board(overviews.compare(plan, store, None)).states[key] == "missing"
-    assert control.stop(plan, store, [key]).jobs == []
+    assert control.stop(plan, store, [key]).cancelled == []
     assert queue() == {other: "PENDING"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.launchers.contract import Handle, JobState
+from bench.launchers.contract import Handle, JobState, NoAnswer, QueueEntry
 from bench.launchers.ended import LOST_SECONDS, PREEMPTED_SECONDS, REPORT_SECONDS, UNASKED, Judge
-from bench.launchers.watch import NoAnswer, Seen, Watcher
+from bench.launchers.watch import SlurmQueue, entry
 from bench.plan import JobPlan
 from bench.run.job import Outcome
 from bench.store import Store
@@ -44,15 +44,22 @@ def sbatch(slurm: Slurm) -> Callable[..., str]:
     return submit
 
 
-def until(names: dict[str, str], wanted: Callable[[dict[str, Seen | None]], bool]) -> dict[str, Seen | None]:
-    watcher, end = Watcher(), time.monotonic() + PATIENCE
-    while not wanted(seen := watcher.ask(names)):
+def until(
+    names: dict[str, str], wanted: Callable[[dict[str, QueueEntry | None]], bool]
+) -> dict[str, QueueEntry | None]:
+    slurm, end = SlurmQueue(), time.monotonic() + PATIENCE
+    while not wanted(seen := slurm.ask(notes(names))):
         assert time.monotonic() < end, seen
         time.sleep(0.2)
     return seen
 
 
-def state_of(seen: dict[str, Seen | None], job_id: str) -> str:
+def notes(names: dict[str, str]) -> list[Submitted]:
+    """What was noted of jobs: id -> name."""
+    return [Submitted(job_id, name, "suite.yaml", (), 0.0, "host", "/l", "/r") for job_id, name in names.items()]
+
+
+def state_of(seen: dict[str, QueueEntry | None], job_id: str) -> str:
     found = seen[job_id]
     return found.state if found else "unknown"
 
@@ -80,8 +87,8 @@ def test_an_id_under_another_name_is_another_job(sbatch: Callable[..., str]) -> 
     """Ids come again after a cluster was set up anew: what is told of the later job is not told of ours."""
     job = sbatch("theirs", "true")
     assert until({job: "theirs"}, lambda seen: state_of(seen, job) == "COMPLETED")
-    assert Watcher().ask({job: "ours"}) == {job: None}
-    assert Watcher().ask({"1": "ours", job: "theirs"})["1"] is None
+    assert SlurmQueue().ask(notes({job: "ours"})) == {job: None}
+    assert SlurmQueue().ask(notes({"1": "ours", job: "theirs"}))["1"] is None
 
 
 def test_a_requeued_job_waits_again(slurm: Slurm, sbatch: Callable[..., str], judge: Judge) -> None:
@@ -122,7 +129,7 @@ def test_slurmctld_that_is_away_says_nothing(slurm: Slurm, tmp_path: Path, monke
     """Nobody is lost because nobody answers."""
     monkeypatch.setenv("SLURM_CONF", str(deaf(slurm, tmp_path)))
     with pytest.raises(NoAnswer):
-        Watcher().ask({"7": "mine"})
+        SlurmQueue().ask(notes({"7": "mine"}))
 
 
 @pytest.mark.slow
@@ -131,7 +138,7 @@ def test_a_job_that_does_not_listen_reaches_its_limit(sbatch: Callable[..., str]
     job = sbatch("long", "sleep 300", "--time=1")
     names = {job: "long"}
     end = time.monotonic() + 200
-    while (seen := Watcher().ask(names)[job]) is None or seen.state != "TIMEOUT":
+    while (seen := SlurmQueue().ask(notes(names))[job]) is None or seen.state != "TIMEOUT":
         assert time.monotonic() < end
         time.sleep(1)
     state = judge.state(handle(job), note(job, time_min=1), seen)
@@ -176,7 +183,7 @@ def note(job_id: str, report: Path = Path("/nonexistent/report.json"), **asked: 
 
 
 def test_memory_is_never_tried_again(judge: Judge) -> None:
-    state = judge.state(handle("1"), note("1", mem_gb=8.0), Seen("OUT_OF_MEMORY", host="n1"))
+    state = judge.state(handle("1"), note("1", mem_gb=8.0), entry("OUT_OF_MEMORY", host="n1"))
     assert (state.status, state.again) == ("OUT_OF_MEMORY", False)
     assert "more memory than the 8 GB" in state.text
     assert "raise mem_gb in my.yaml" in state.hint
@@ -208,7 +215,7 @@ def test_unknown_to_slurm_but_at_work_is_not_lost(tmp_path: Path, judge: Judge, 
 
 def test_a_report_is_waited_for_then_given_up(tmp_path: Path, judge: Judge, clock: Clock) -> None:
     """A network disk shows it late; a job that left none is not waited for for ever."""
-    report, ended = tmp_path / "report.json", Seen("FAILED", exit_status=1 << 8)
+    report, ended = tmp_path / "report.json", entry("FAILED", exit_status=1 << 8)
     assert judge.state(handle("1"), note("1", report), ended).active
     clock.now += REPORT_SECONDS
     given_up = judge.state(handle("1"), note("1", report), ended)
@@ -224,9 +231,9 @@ def test_before_slurm_has_answered_a_job_waits(judge: Judge) -> None:
 
 def test_a_job_that_came_back_is_patiently_watched_anew(judge: Judge, clock: Clock) -> None:
     """Preempted twice, hours apart: the second time is not the end of the first one's patience."""
-    preempted = Seen("PREEMPTED")
+    preempted = entry("PREEMPTED")
     assert judge.state(handle("1"), note("1"), preempted).active
-    judge.state(handle("1"), note("1"), Seen("RUNNING"))
+    judge.state(handle("1"), note("1"), entry("RUNNING"))
     clock.now += 10 * PREEMPTED_SECONDS
     assert judge.state(handle("1"), note("1"), preempted).active
     clock.now += PREEMPTED_SECONDS
@@ -235,4 +242,4 @@ def test_a_job_that_came_back_is_patiently_watched_anew(judge: Judge, clock: Clo
 
 @pytest.mark.parametrize(("code", "number"), [(255, 0), (137, 9), (140, 12), (3, 0)])
 def test_a_shell_tells_signals_as_exit_codes(code: int, number: int) -> None:
-    assert Seen("FAILED", exit_status=code << 8).signal == number
+    assert entry("FAILED", exit_status=code << 8).signal == number

@@ -21,7 +21,7 @@ from bench.store import Store
 class Late(Debug):
     """Real jobs, whose `done` files the driver sees a second after they have ended, as over NFS."""
 
-    survives = True
+    outlives_driver = True
     hidden: dict[Path, float]
     submitted = 0
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from bench.run.requeue import LONGEST_PAUSE_S, Requeue, job_id, put_back, restart_count, time_is_up
+from bench.run.requeue import LONGEST_PAUSE_S, SlurmRequeue, job_id, restart_count
 
 
 @pytest.fixture(autouse=True)
@@ -16,10 +16,10 @@ def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pauses_double_up_to_an_hour() -> None:
-    limits = Requeue(20, 30.0)
+    limits = SlurmRequeue(20, 30.0)
     assert [limits.pause(n) for n in range(4)] == [30.0, 60.0, 120.0, 240.0]
     assert limits.pause(19) == limits.pause(10_000) == LONGEST_PAUSE_S
-    assert Requeue(3).pause(2) == 0.0
+    assert SlurmRequeue(3).pause(2) == 0.0
 
 
 def test_a_task_of_an_array_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,16 +35,16 @@ def test_a_task_of_an_array_is_named_as_such(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_outside_slurm_nothing_is_requeued() -> None:
-    assert not time_is_up([signal.SIGUSR2])
-    assert put_back(Requeue(3), further=False) == "not a Slurm job"
+    assert not SlurmRequeue(3).time_is_up([signal.SIGUSR2])
+    assert SlurmRequeue(3).put_back(further=False) == "not a Slurm job"
 
 
 def test_who_cannot_be_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     """Without scontrol USR2 alone tells that the time is up; TERM may be a person's, and Ctrl-C is."""
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert time_is_up([signal.SIGUSR2])
-    assert not time_is_up([signal.SIGTERM])
-    assert not time_is_up([signal.SIGUSR2, signal.SIGINT])
-    assert not time_is_up([signal.SIGHUP])
-    assert "scontrol requeue" in str(put_back(Requeue(3), further=False))
+    assert SlurmRequeue(3).time_is_up([signal.SIGUSR2])
+    assert not SlurmRequeue(3).time_is_up([signal.SIGTERM])
+    assert not SlurmRequeue(3).time_is_up([signal.SIGUSR2, signal.SIGINT])
+    assert not SlurmRequeue(3).time_is_up([signal.SIGHUP])
+    assert "scontrol requeue" in str(SlurmRequeue(3).put_back(further=False))

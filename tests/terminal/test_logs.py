@@ -175,7 +175,7 @@ def test_a_row_that_fails(bench: Bench, write: Write, tmp_path: Path) -> None:
     assert "submitit INFO" in said.out
     stages = json.loads(bench("status", suite, "--json").out)["stages"]
     assert [stage["rows"] for stage in stages if stage["state"] == "failed"] == [["BAGS"]]
-    assert "forgotten: train    BAGS" in bench("retry", suite).out
+    assert "cleared: train    BAGS" in bench("retry", suite).out
     assert not [s for s in json.loads(bench("status", suite, "--json").out)["stages"] if s["state"] == "failed"]
     assert bench("run", suite, "--set", "rows.BAGS.beat=1").code == 2
     good = bench("run", write(), timeout=PATIENCE)

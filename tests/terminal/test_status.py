@@ -166,7 +166,7 @@ def test_the_last_line_is_what_to_type_next(plan: Plan, store: Store, held: list
         f"BAGS failed: python -m bench logs {where} BAGS",
         f"try again: python -m bench run {where} --cluster {file}",
     ]
-    store.forgive(model(plan, "BAGS").key)
+    store.clear_failures(model(plan, "BAGS").key)
     held.append(done_store.begin(store, model(plan, "BAGS")))
     assert lines(plan, store)[-1].startswith("missing ")
     done_store.end(held.pop())
@@ -324,8 +324,8 @@ def test_ctrl_c_leaves_watch(plan: Plan, store: Store) -> None:
 # -- retry
 
 
-def test_retry_forgets_failures_and_tells_drivers(plan: Plan, store: Store, call: Bench) -> None:
-    heard = orders.Orders(store.root)
+def test_retry_clears_failures_and_asks_drivers(plan: Plan, store: Store, call: Bench) -> None:
+    asked = orders.Requests(store.root)
     failed = tried(store, model(plan, "BAGS"), "loss is not finite\nmore")
     (failed.folder / "checkpoint-5.safetensors").write_bytes(b"x")
     said = call("retry", plan.suite.path, "BAGS", "--store", store.root)
@@ -334,8 +334,8 @@ def test_retry_forgets_failures_and_tells_drivers(plan: Plan, store: Store, call
     assert "python -m bench run" in said.out
     assert store.failure(model(plan, "BAGS").key) is None
     assert (failed.folder / "failed.forgiven.json").exists()
-    order = heard.new()[0]
-    assert (order.verb, model(plan, "BAGS").key in order.keys) == ("retry", True)
+    request = asked.new()[0]
+    assert (request.verb, model(plan, "BAGS").key in request.keys) == ("retry", True)
     assert "no failure is noted" in call("retry", plan.suite.path, "--store", store.root).out
 
 
@@ -350,17 +350,17 @@ def test_retry_of_one_row_leaves_the_others(plan: Plan, store: Store, call: Benc
 # -- stop
 
 
-def test_stop_tells_the_process_and_the_drivers(plan: Plan, store: Store, call: Bench) -> None:
-    heard = orders.Orders(store.root)
+def test_stop_asks_the_process_and_the_drivers(plan: Plan, store: Store, call: Bench) -> None:
+    asked = orders.Requests(store.root)
     stage = model(plan, "BAGS")
     store.add(stage)
     with AnotherProcess(store, stage) as process:
         said = call("stop", plan.suite.path, "--store", store.root)
         assert process.wait(30) == 0
     assert said.code == 0
-    assert f"told to save and end: train    BAGS           {stage.key[:6]}  process {process.pid}" in said.out
+    assert f"asked to save and end: train    BAGS           {stage.key[:6]}  process {process.pid}" in said.out
     assert "saved at step 3" in said.out
-    assert heard.new()[0].verb == "stop"
+    assert asked.new()[0].verb == "stop"
     assert "stopped" in line_with(plan, store, stage)
 
 
@@ -379,35 +379,35 @@ def test_what_is_made_in_the_same_process_is_named(
     attempts = [done_store.begin(store, model(plan, label)) for label in ("BAGS", "cls-retrain")]
     before = signal.signal(signal.SIGTERM, lambda *_: [done_store.end(attempt) for attempt in attempts])
     try:
-        beside = control.stop(plan, store, [model(plan, "BAGS").key])
+        report = control.stop(plan, store, [model(plan, "BAGS").key])
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert list(beside.here) == [model(plan, "BAGS").key]
+    assert list(report.signalled) == [model(plan, "BAGS").key]
     assert store.running(model(plan, "cls-retrain").key) is None
 
 
 def test_what_is_done_is_not_stopped(plan: Plan, store: Store) -> None:
-    heard = orders.Orders(store.root)
-    told = control.stop(plan, store, [model(plan, "baseline").key])
-    assert told == control.Told()
-    assert heard.new() == []
+    asked = orders.Requests(store.root)
+    report = control.stop(plan, store, [model(plan, "baseline").key])
+    assert report == control.StopReport()
+    assert asked.new() == []
 
 
 def test_all_is_done_already(plan: Plan, store: Store, call: Bench) -> None:
-    heard = orders.Orders(store.root)
+    asked = orders.Requests(store.root)
     said = call("stop", plan.suite.path, model(plan, "baseline").key[:12], "--store", store.root)
     assert (said.code, said.out) == (0, "nothing to stop: all of it is done\n")
-    assert heard.new() == []
+    assert asked.new() == []
 
 
-def test_orders_are_heard_once_and_only_new_ones(tmp_path: Path) -> None:
-    orders.give(tmp_path, "stop", ["a"])
-    heard = orders.Orders(tmp_path)
-    assert heard.new() == []
-    orders.give(tmp_path, "stop", ["b"])
-    orders.give(tmp_path, "retry", ["b", "c"])
-    assert [(order.verb, sorted(order.keys)) for order in heard.new()] == [("stop", ["b"]), ("retry", ["b", "c"])]
-    assert heard.new() == []
+def test_requests_are_read_once_and_only_new_ones(tmp_path: Path) -> None:
+    orders.request(tmp_path, "stop", ["a"])
+    asked = orders.Requests(tmp_path)
+    assert asked.new() == []
+    orders.request(tmp_path, "stop", ["b"])
+    orders.request(tmp_path, "retry", ["b", "c"])
+    assert [(one.verb, sorted(one.keys)) for one in asked.new()] == [("stop", ["b"]), ("retry", ["b", "c"])]
+    assert asked.new() == []
 
 
 def test_a_word_that_means_nothing(plan: Plan) -> None:

@@ -129,11 +129,11 @@ class Suite:
         data = self.sections.data
         if isinstance(data, GlyphsData):
             exact = seed if data.seed == "follow" else data.seed
-            drop = {"seed"} | ({"val_instances"} if split == "train" else set())
-            made = {"data": data.model_dump(exclude=drop), "split": split, "seed": exact, "reader": self._reader}
+            kept = data.in_key(without=("val_instances",) if split == "train" else ())
+            made = {"data": kept, "split": split, "seed": exact, "reader": self._reader}
             return Stage("data", made)
         spec = {
-            "data": {"name": data.name},
+            "data": data.in_key(),
             "split": split,
             "fingerprint": self._fingerprints[split],
             "reader": self._reader,
@@ -149,13 +149,12 @@ class Suite:
         s = self.sections
         return {
             "engine": Fixed(name=s.detector.engine, version=self.source.engine_version(s.detector.engine)),
-            "detector": Fixed(s.detector.model_dump(exclude={"weights", "engine"})),
+            "detector": Fixed(s.detector.in_key()),
             "weights": self._weights_digest,
-            "input": Fixed(s.input.model_dump(exclude={"workers"})),
+            "input": Fixed(s.input.in_key()),
             "augment": module_version("bench.data.augment"),
-            "precision": s.machine.precision,
             "bins": list(s.test.bins),
-            **s.machine.in_key,
+            **s.machine.in_key(),
         }
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
@@ -179,8 +178,8 @@ class Suite:
     def _test_spec(self) -> dict[str, Any]:
         s = self.sections
         return {
-            "test": Fixed(s.test.model_dump(exclude={"bins"})),
-            "input": Fixed(s.input.model_dump(include={"min_size", "max_size", "pad_multiple", "mean", "std"})),
+            "test": Fixed(s.test.in_key()),
+            "input": Fixed(s.input.in_key(without=s.input.AUGMENTATION)),
             "precision": s.machine.precision,
             "augment": module_version("bench.data.augment"),
         }

@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 # star) its files may import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds", "frequency", "environment"),  # F0
-    ("key", "spec", "yamlfile"),
+    ("key", "yamlfile"),
+    ("spec",),
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
     ("method", "done", "events", "lease", "snapshot", "mirror", "cluster", "submitted"),
     ("rows", "orders"),

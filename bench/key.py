@@ -15,7 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,29 @@ class Part:
         ref: "module:name"; a module without a dot lives in methods/parts.
         version: the part's VERSION, or the sha256 of the file where it lies outside our tree.
         settings: the settings with defaults filled in.
+        later: the defaults of the settings that its code lists as LATER.
     """
 
     ref: str
     version: str
     settings: Mapping[str, Any]
+    later: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_key(self) -> Mapping[str, Any]:
+        """The settings without those added later that are their default: as the keys were before there were any.
+
+        `resolve` leaves these out as well, and the code takes its own default.
+        """
+        if not self.later:
+            return self.settings
+        dropped = {
+            n for n, default in self.later.items() if n in self.settings and same_in_key(self.settings[n], default)
+        }
+        return {name: value for name, value in self.settings.items() if name not in dropped}
 
     def to_json(self) -> dict[str, Any]:
-        return {"part": self.ref, "version": self.version, "settings": canonical(self.settings)}
+        return {"part": self.ref, "version": self.version, "settings": canonical(self.in_key)}
 
     def __str__(self) -> str:
         return f"{self.ref}({', '.join(f'{k}={v}' for k, v in self.settings.items())})"
@@ -69,12 +84,16 @@ class Fixed(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Signature:
-    """What the syntax tree says of a part: its version, legal settings, defaults, first docstring line."""
+    """What the syntax tree says of a part: its version, legal settings, defaults, first docstring line.
+
+    later: settings added after stores were filled (LATER): in a key only where they are not their default.
+    """
 
     version: str
     settings: tuple[str, ...]
     defaults: Mapping[str, Any]
     summary: str
+    later: tuple[str, ...] = ()
 
 
 def canonical(value: Any) -> Any:
@@ -95,6 +114,8 @@ def canonical(value: Any) -> Any:
         return {str(k): canonical(value[k]) for k in sorted(value, key=str)}
     if isinstance(value, list | tuple):
         return [canonical(v) for v in value]
+    if hasattr(value, "in_key"):  # a section (bench.spec)
+        return canonical(value.in_key())
     if hasattr(value, "model_dump"):
         return canonical(value.model_dump())
     raise TypeError(f"no canonical form for {type(value).__name__}: {value!r}")
@@ -110,6 +131,11 @@ def plain(value: Any) -> Any:
 def digest(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of a value."""
     return hashlib.sha256(_text(value).encode()).hexdigest()
+
+
+def same_in_key(one: Any, other: Any) -> bool:
+    """Whether two values are the same in a key: 1 and 1.0, a tuple and a list are; 1 and True are not."""
+    return _text(one) == _text(other)
 
 
 def _text(value: Any) -> str:
@@ -128,7 +154,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join([_text(v) for v in value]) + "]"
     if isinstance(value, Part):
-        settings = _text(value.settings)
+        settings = _text(value.in_key)
         return f'{{"part":{_quoted(value.ref)},"settings":{settings},"version":{_quoted(value.version)}}}'
     return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -146,7 +172,8 @@ def part(ref: str, **settings: Any) -> Part:
     for name in settings:
         if name not in signature.settings:
             raise unknown("setting", name, signature.settings, where=ref)
-    return Part(ref, signature.version, {**signature.defaults, **settings})
+    later = {name: signature.defaults[name] for name in signature.later}
+    return Part(ref, signature.version, {**signature.defaults, **settings}, later)
 
 
 def resolve(spec: Part | Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -205,36 +232,69 @@ def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     if name not in nodes:
         raise unknown("part", name, [n for n in nodes if not n.startswith("_")], where=str(path))
     node = nodes[name]
-    function = node
-    if isinstance(node, ast.ClassDef):
-        methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
-        function = methods.get("__init__", node)
-    names: list[str] = []
-    defaults: dict[str, Any] = {}
-    if isinstance(function, ast.FunctionDef):
-        # Settings are the keyword-only parameters; what a stage hands in at run time is positional.
-        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
-            names.append(argument.arg)
-            if default is not None:
-                defaults[argument.arg] = ast.literal_eval(default)
+    names, defaults = _settings(node)
     inside = path.is_relative_to(TREE)
     version = (_version(node) or _version(tree)) if inside else hashlib.sha256(text.encode()).hexdigest()[:16]
     if version is None:
         raise UserError(
             f"part '{ref}' has no VERSION", where=str(path), hint="write `VERSION = 1` in its class or file"
         )
-    return Signature(version, tuple(names), defaults, (ast.get_docstring(node) or "").split("\n")[0])
+    later = _later(tree, node, path)
+    summary = (ast.get_docstring(node) or "").split("\n")[0]
+    return Signature(version, names, defaults, summary, tuple(n for n in names if n in later))
+
+
+def _settings(node: ast.ClassDef | ast.FunctionDef) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Names and defaults of a part's settings: the keyword-only parameters; what a stage hands in at run time is
+    positional."""
+    function: ast.AST = node
+    if isinstance(node, ast.ClassDef):
+        methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+        function = methods.get("__init__", node)
+    if not isinstance(function, ast.FunctionDef):
+        return (), {}
+    pairs = list(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
+    defaults = {argument.arg: ast.literal_eval(default) for argument, default in pairs if default is not None}
+    return tuple(argument.arg for argument, _ in pairs), defaults
+
+
+def _later(tree: ast.Module, node: ast.ClassDef | ast.FunctionDef, path: Path) -> frozenset[str]:
+    """What the LATER of a part's class, or else of its file, names: settings that came after stores were filled.
+
+    Raises:
+        UserError: it is no tuple of names of settings with a default.
+    """
+    own = _assigned(node, "LATER")
+    holder, value = (node.name, own) if own is not None else (path.name, _assigned(tree, "LATER"))
+    if value is None:
+        return frozenset()
+    nodes = [node] if own is not None else [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    legal = {name for one in nodes for name in _settings(one)[1]}
+    where, allowed = f"{path}:{value.lineno} LATER of {holder}", ", ".join(sorted(legal)) or "nothing"
+    try:
+        names = ast.literal_eval(value)
+    except ValueError:
+        names = None
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError("not a tuple of names", where=where, allowed='e.g. LATER = ("temperature",)')
+    for name in names:
+        if name not in legal:
+            raise UserError(f"'{name}' is no setting with a default", where=where, allowed=allowed)
+    return frozenset(names)
 
 
 def _version(node: ast.ClassDef | ast.FunctionDef | ast.Module) -> str | None:
+    value = _assigned(node, "VERSION")
+    return None if value is None else str(ast.literal_eval(value))
+
+
+def _assigned(node: ast.ClassDef | ast.FunctionDef | ast.Module, name: str) -> ast.expr | None:
+    """What a class or file assigns to a name at its top."""
     for statement in node.body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        if (
-            isinstance(target, ast.Name)
-            and target.id == "VERSION"
-            and isinstance(statement, ast.Assign | ast.AnnAssign)
-        ):
-            return str(ast.literal_eval(statement.value)) if statement.value else None
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(target, ast.Name) and target.id == name:
+                return statement.value
     return None
 
 

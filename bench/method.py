@@ -174,7 +174,7 @@ class Builder:
         inputs = {"model": model, "train": self.data("train")}
         inner = _bound(model.spec["classifier"], inputs, model)
         bound = _bound(classifier, inputs)
-        return self._patched(model, inputs, None, Part(bound.ref, bound.version, {**bound.settings, "inner": inner}))
+        return self._patched(model, inputs, None, replace(bound, settings={**bound.settings, "inner": inner}))
 
     def _patched(self, model: Stage, inputs: dict[str, Stage], edit: Part | None, classifier: Part) -> Stage:
         spec = {"patch": edit, "classifier": classifier, "phase": model.spec.get("phase", 0)}
@@ -192,8 +192,7 @@ def _with_schedule(train: Stage, schedule: Schedule) -> Stage:
 
 @functools.lru_cache(maxsize=1024)
 def _in_key(schedule: Schedule) -> Fixed:
-    """What a schedule is in a key: where a checkpoint is written changes no result."""
-    return Fixed(schedule.model_dump(exclude={"checkpoint_every"}))
+    return Fixed(schedule.in_key())
 
 
 def _check_groups(trainable: Sequence[str], groups: Sequence[str], classifier: Part) -> None:
@@ -226,7 +225,7 @@ def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) ->
             assert before is not None, f"{what} speaks of an input '{value.name}' of no stage"
             return place(before.inputs[value.name], value.name)
         if isinstance(value, Part):
-            return Part(value.ref, value.version, {k: bind(v, k) for k, v in value.settings.items()})
+            return replace(value, settings={k: bind(v, k) for k, v in value.settings.items()})
         return value
 
     bound = bind(what, "")

@@ -1,15 +1,19 @@
 """The typed sections of a suite. Separate from suite.py (which reads YAML) because engines, data and runs use them too.
 
 Every field is a setting a user may write in a suite or preset; a value that changes a result is in the key, with its
-default filled in, so that omitting a default and writing it are the same experiment. No torch here.
+default filled in, so that omitting a default and writing it are the same experiment. `Section` says what of a section
+is in a key, and how a field is added without moving the keys of stored results. No torch here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from bench.key import same_in_key
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -26,13 +30,59 @@ Edges = Annotated[tuple[Positive, ...], AfterValidator(_ascending)]  # between b
 
 
 class Section(BaseModel):
-    """A frozen section whose unknown keys are refused."""
+    """A frozen section whose unknown keys are refused.
+
+    LATER: fields added after stores were filled. Such a field is in a key only where it is not its default, so that the
+        keys of results that were made before it stay what they are. A job that finds none in a stage's spec takes the
+        default (`model_validate` fills it in); therefore that default may never change again.
+    NOT_IN_KEY: fields that change no result, or that a stage has in its key under another name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse names in LATER and NOT_IN_KEY that mean nothing.
+
+        Raises:
+            TypeError: no such field, or a field of LATER without a default.
+        """
+        super().__pydantic_init_subclass__(**kwargs)
+        for listed in ("LATER", "NOT_IN_KEY"):
+            for name in sorted(getattr(cls, listed) - set(cls.model_fields)):
+                raise TypeError(f"{cls.__name__}.{listed} names '{name}', which is no field of it")
+        for name in sorted(cls.LATER):
+            if cls.model_fields[name].is_required():
+                raise TypeError(f"{cls.__name__}.LATER names '{name}', which has no default to leave out of a key")
+
+    def in_key(self, *, without: Collection[str] = ()) -> dict[str, Any]:
+        """What of it is in the key of a stage; `without`: more fields that this stage's result does not depend on."""
+        dropped = {*self.NOT_IN_KEY, *without, *(name for name in self.LATER if self._is_default(name))}
+        return {name: _in_key(getattr(self, name)) for name in type(self).model_fields if name not in dropped}
+
+    def _is_default(self, name: str) -> bool:
+        default = type(self).model_fields[name].get_default(call_default_factory=True)
+        return same_in_key(getattr(self, name), default)
+
+
+def _in_key(value: Any) -> Any:
+    """A field's value as it is in a key: sections in it, at any depth, without what is not in one."""
+    if isinstance(value, Section):
+        return value.in_key()
+    if isinstance(value, dict):
+        return {name: _in_key(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_key(inner) for inner in value]
+    return value.model_dump() if isinstance(value, BaseModel) else value
 
 
 class GeneratedData(Section):
     """Images that are made, from settings and a seed."""
+
+    NOT_IN_KEY = frozenset({"seed"})  # a data stage has the seed that it comes to
 
     name: str
     seed: int | Literal["follow"] = "follow"  # "follow": the seed of the row
@@ -56,6 +106,8 @@ class GlyphsData(GeneratedData):
 class FolderData(Section):
     """Photographs with annotations in a folder; `name` is their format, see bench/data/formats.py."""
 
+    NOT_IN_KEY = frozenset({"path", "train", "val", "images"})  # a data stage has a fingerprint of what lies there
+
     name: str
     path: str
     train: str = "annotations/train.json"
@@ -65,6 +117,9 @@ class FolderData(Section):
 
 class Input(Section):
     """From picture to network input; flip and the colour operations are augmentation (training only)."""
+
+    NOT_IN_KEY = frozenset({"workers"})
+    AUGMENTATION: ClassVar[frozenset[str]] = frozenset({"flip", "channel_permutation", "invert", "scale_jitter"})
 
     min_size: Positive = 128  # short side after the keep-ratio resize, pixels
     max_size: Positive = 128  # long side at most
@@ -117,6 +172,8 @@ class Roi(Section):
 class Detector(Section):
     """Engine, trunk and heads."""
 
+    NOT_IN_KEY = frozenset({"engine", "weights"})  # a stage has the engine with its version, the digest of the weights
+
     engine: str = "torchvision"
     trunk: str = "resnet50_fpn"
     widths: tuple[Positive, ...] = (24, 48, 96, 128)  # of trunk "small": strides 2, 4, 8, 16
@@ -134,6 +191,8 @@ class Detector(Section):
 class Test(Section):
     """Post-processing and evaluation protocol."""
 
+    NOT_IN_KEY = frozenset({"bins"})  # no setting of a prediction: train and evaluate stages have them in their specs
+
     score_threshold: Annotated[float, Field(ge=0)] = 1e-4
     nms: Fraction = 0.5  # per class
     max_detections: Positive = 300  # per picture
@@ -143,6 +202,8 @@ class Test(Section):
 
 class Schedule(Section):
     """One optimiser schedule (SGD)."""
+
+    NOT_IN_KEY = frozenset({"checkpoint_every"})  # where a checkpoint is written changes no result
 
     steps: Positive | None = 900
     epochs: Positive | None = None  # instead of steps: epochs of the stage's own sampler (RFS epochs are longer)
@@ -206,6 +267,8 @@ class Machine(Section):
     of one process. `device`: those of its own process alone, averaged over processes, as in the papers' code.
     """
 
+    NOT_IN_KEY = frozenset({"threads", "device", "channels_last", "tasks", "scope", "features_mb"})
+
     threads: Positive = 1  # per process on a CPU
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
@@ -214,8 +277,7 @@ class Machine(Section):
     scope: Literal["global", "device"] = "global"  # what a classifier's loss sees; `device` IS in the key, with tasks
     features_mb: Annotated[int, Field(ge=0)] = 512  # most that one cache of val features may take on the disk
 
-    @property
-    def in_key(self) -> dict[str, Any]:
-        """What of it a train stage has in its key, beside the precision."""
+    def in_key(self, *, without: Collection[str] = ()) -> dict[str, Any]:
+        """Losses of each process alone depend on how many there are; losses of all do not."""
         alone = self.scope == "device" and self.tasks > 1
-        return {"scope": {"device": self.tasks}} if alone else {}
+        return super().in_key(without=without) | ({"scope": {"device": self.tasks}} if alone else {})

@@ -165,13 +165,12 @@ class Suite:
         s = self.sections
         return {
             "engine": Fixed(name=s.detector.engine, version=self.source.engine_version(s.detector.engine)),
-            "detector": Fixed(s.detector.model_dump(exclude={"weights", "engine"})),
+            "detector": Fixed(s.detector.in_key()),
             "weights": self._weights_digest,
-            "input": Fixed(s.input.model_dump(exclude={"workers"})),
+            "input": Fixed(s.input.in_key()),
             "augment": module_version("bench.data.augment"),
-            "precision": s.machine.precision,
             "bins": list(s.test.bins),
-            **s.machine.in_key,
+            **s.machine.in_key(),
         }
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
@@ -195,8 +194,8 @@ class Suite:
     def _test_spec(self) -> dict[str, Any]:
         s = self.sections
         return {
-            "test": Fixed(s.test.model_dump(exclude={"bins"})),
-            "input": Fixed(s.input.model_dump(include={"min_size", "max_size", "pad_multiple", "mean", "std"})),
+            "test": Fixed(s.test.in_key()),
+            "input": Fixed(s.input.in_key(without=s.input.AUGMENTATION)),
             "precision": s.machine.precision,
             "augment": module_version("bench.data.augment"),
         }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench.errors import UserError
 from bench.key import Part, canonical, digest, part, plain, resolve, signature_of
-from bench.spec import Schedule
+from bench.spec import Rpn, Schedule
 from tests.conftest import ROOT
 
 VALUES = st.recursive(
@@ -32,7 +32,8 @@ VALUES = st.recursive(
         ((1, (2, 3)), [1, [2, 3]]),
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         (Schedule(), Schedule(steps=900, lr=0.02)),
-        (Schedule(), Schedule().model_dump()),
+        (Rpn(), Rpn().model_dump()),
+        (Schedule(), Schedule(checkpoint_every=7)),
         (Schedule(epochs=12), Schedule(steps=None, epochs=12)),
         (math.inf, float("1e999")),
     ],

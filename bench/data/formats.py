@@ -30,9 +30,10 @@ class Reckoned:
     image_bytes: int
 
 
-def name_alone(data: FolderData, split: Split) -> dict[str, Any]:
-    """Of data that are read: where they lie is not in the key, the fingerprint of what lies there is."""
-    return {"name": data.name}
+def whole(data: GeneratedData | FolderData, split: Split) -> dict[str, Any]:
+    """What the section says is in a key: of data that are read not where they lie, the fingerprint of what lies there
+    is."""
+    return data.in_key()
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Format:
     section: type[GeneratedData | FolderData]
     module: str
     version: str
-    in_key: Callable[[Any, Split], dict[str, Any]] = name_alone
+    in_key: Callable[[Any, Split], dict[str, Any]] = whole
     reckon: Callable[[Mapping[str, Any], Split], Reckoned] | None = None
     negatives: bool = False
 
@@ -64,7 +65,7 @@ class Format:
 
 
 def _glyphs_in_key(data: GlyphsData, split: Split) -> dict[str, Any]:
-    return data.model_dump(exclude={"seed"} | ({"val_instances"} if split == "train" else set()))
+    return data.in_key(without=("val_instances",) if split == "train" else ())
 
 
 def _glyphs_reckoned(settings: Mapping[str, Any], split: Split) -> Reckoned:

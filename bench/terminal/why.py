@@ -13,7 +13,7 @@ from rich.markup import escape
 from bench import plan as planning
 from bench.environment import job_of
 from bench.errors import UserError
-from bench.key import canonical
+from bench.key import Part, canonical
 from bench.plan import Plan
 from bench.stage import Stage
 from bench.store import Store
@@ -34,7 +34,7 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
     failure = store.failure(stage.key)
     if failure:
         say(f"  last failure ({failure.time}): {failure.error}")
-    for name, value in flat(canonical(stage.spec)).items():
+    for name, value in flat(canonical(_in_full(stage.spec))).items():
         say(f"  {name} = {value}")
     done = store.done(stage.key)
     if state == "done":
@@ -110,6 +110,7 @@ def _needed(extra: Mapping[str, Any]) -> list[str]:
 def nearest(store: Store, stage: Stage) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
     """The done stage of the same kind with the fewest differing settings, and those settings."""
     own = flat({"spec": canonical(stage.spec), "inputs": {n: s.key[:12] for n, s in stage.inputs.items()}})
+    full = flat({"spec": canonical(_in_full(stage.spec))})
     best: tuple[str, dict[str, tuple[Any, Any]]] | None = None
     for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
         if key == stage.key or store.done(key) is None:
@@ -122,10 +123,19 @@ def nearest(store: Store, stage: Stage) -> tuple[str, dict[str, tuple[Any, Any]]
             continue
         theirs = flat({"spec": other["spec"], "inputs": {n: k[:12] for n, k in other["inputs"].items()}})
         names = sorted(set(own) | set(theirs))
-        differing = {n: (own.get(n, "-"), theirs.get(n, "-")) for n in names if own.get(n) != theirs.get(n)}
+        differing = {
+            n: (own.get(n, full.get(n, "-")), theirs.get(n, "-")) for n in names if own.get(n) != theirs.get(n)
+        }
         if best is None or len(differing) < len(best[1]):
             best = (key, differing)
     return best
+
+
+def _in_full(value: Any) -> Any:
+    """A spec with all settings of its parts, also those that a key leaves out (bench.key.Part.later)."""
+    if isinstance(value, Part):
+        return {"part": value.ref, "version": value.version, "settings": _in_full(value.settings)}
+    return {name: _in_full(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

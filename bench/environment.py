@@ -34,7 +34,7 @@ SLURM = {
     "restarts": "SLURM_RESTART_COUNT", "partition": "SLURM_JOB_PARTITION", "node": "SLURMD_NODENAME",
     "cluster": "SLURM_CLUSTER_NAME",
 }  # fmt: skip
-PER_ATTEMPT = ("slurm", "seed")  # of no use beside another row's: never a mixture that a footnote tells
+PER_ATTEMPT = ("slurm", "seed", "workers")  # of no use beside another row's: never a mixture that a footnote tells
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -82,9 +83,13 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
         total, batches = len(known), known.batches(device)
     else:
         trunk = trunk_of(read_stage(lead.store.load, lead.input_key("model"))).key
-        network = Network(lead, trunk, test.batch, taps, device)
+        network = Network([head.work for head in heads], trunk, test.batch, taps, device)
         total, batches = len(network), network.batches()
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=lead.spec["precision"] == "bfloat16"):
+    with (
+        closing(batches),
+        torch.inference_mode(),
+        torch.autocast(device, torch.bfloat16, enabled=lead.spec["precision"] == "bfloat16"),
+    ):
         for i, (frame, out) in enumerate(batches):
             lead.stop.check()
             active = [head for head in heads if head.error is None]

@@ -84,6 +84,7 @@ class Work:
         world: the processes of this job, of which the first alone writes.
         processes: how many processes the stage may use for itself (glyphs).
         own_seconds: of a pass that makes several stages: what it has spent on this one alone.
+        workers: threads that made its batches (bench/run/loading.py); None: it makes none.
         begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
     """
 
@@ -96,6 +97,7 @@ class Work:
     world: World = SINGLE
     processes: int = 1
     own_seconds: float = 0.0
+    workers: int | None = None
     begun: int = 0
     total: int = 0
     _stage: dict[str, Any] = field(default_factory=dict)

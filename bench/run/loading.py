@@ -10,7 +10,7 @@ from bench.data.split import Split
 from bench.run.work import Work
 from bench.spec import Machine
 
-MOST = 4  # what `auto` takes at most: each batch that is ready waits in memory (16 pictures of 800 x 1088: 167 MB)
+MOST = 4  # what `auto` takes at most: each batch that is ready waits in memory (16 images of 800 x 1088: 167 MB)
 
 
 def workers_of(works: Sequence[Work], split: Split, device: str) -> Workers:
@@ -22,7 +22,7 @@ def workers_of(works: Sequence[Work], split: Split, device: str) -> Workers:
 
 
 def count_of(machine: Machine, device: str, *, files: bool) -> int:
-    """How many threads `machine.workers` means; `files`: pictures are decoded, not cut out of an array."""
+    """How many threads `machine.workers` means; `files`: images are decoded, not cut out of an array."""
     if machine.workers != "auto":
         return machine.workers
     if device != "cuda" or not files:

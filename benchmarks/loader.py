@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,7 @@ def loader_of(split: Split, section: spec.Input, batch: int, workers: int, devic
 def processes(loader: Loader, steps: Sequence[int], workers: int) -> Iterator[Iterator[Batch]]:
     """The same batches from torch's DataLoader, made by processes (0: by this one)."""
     context = "fork" if workers else None  # what it does by default on Linux
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: that is the question
     yield iter(DataLoader(_Steps(loader, steps), batch_size=None, num_workers=workers, multiprocessing_context=context))
 
 
@@ -197,7 +199,7 @@ def compare(
     found: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
     for number in range(rounds):
         for case, (step, count) in cases.items():
-            before = min(warm, 3) if case == "network" else warm
+            before = min(warm, 2) if case == "network" else warm
             for how, n in turns if number % 2 else reversed(turns):
                 if how == "processes" and case == "network":
                     continue  # a copy of a process that holds a network, and on a GPU a broken one

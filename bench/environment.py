@@ -31,7 +31,7 @@ PACKAGES = (
 SECONDS = 10.0  # longest wait for git or nvidia-smi
 LARGE = 10_000_000  # bytes from which an untracked file is told by its size: it is data, and reading it takes long
 ORIGIN = "snapshot.json"  # in a copy of the product (bench/snapshot.py): the commit it was taken from
-PER_ATTEMPT = (*LAUNCHERS, "seed")  # differs from attempt to attempt: no reason for a footnote about mixed rows
+PER_ATTEMPT = (*LAUNCHERS, "seed", "workers")  # of no use beside another row's: never a mixture that a footnote tells
 
 
 @functools.cache

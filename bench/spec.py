@@ -118,7 +118,6 @@ class FolderData(Section):
 class Input(Section):
     """From picture to network input; flip and the colour operations are augmentation (training only)."""
 
-    NOT_IN_KEY = frozenset({"workers"})
     AUGMENTATION: ClassVar[frozenset[str]] = frozenset({"flip", "channel_permutation", "invert", "scale_jitter"})
 
     min_size: Positive = 128  # short side after the keep-ratio resize, pixels
@@ -130,7 +129,6 @@ class Input(Section):
     channel_permutation: bool = False
     invert: Fraction = 0.0  # probability of colour inversion
     scale_jitter: tuple[Rate, Rate] = (1.0, 1.0)  # factor on min_size, drawn uniformly per picture
-    workers: Annotated[int, Field(ge=0)] = 0  # loader processes; not in the key
 
 
 class Rpn(Section):
@@ -263,13 +261,18 @@ class Figure(Section):
 class Machine(Section):
     """How a job uses the machine. In the record, never in the key but where said.
 
+    workers: threads of each process that make batches before they are needed (training, fit, features, predict), with
+    the same result. `auto`: where files are decoded for a GPU, 4, or one fewer than the process has cores if that is
+    less; else 0, since on a CPU they would take the cores from the training. `input.workers` means the same.
+
     scope: `global`: where several processes train, a classifier's loss sees the RoIs of all, so that the result is that
     of one process. `device`: those of its own process alone, averaged over processes, as in the papers' code.
     """
 
-    NOT_IN_KEY = frozenset({"threads", "device", "channels_last", "tasks", "scope", "features_mb"})
+    NOT_IN_KEY = frozenset({"threads", "workers", "device", "channels_last", "tasks", "scope", "features_mb"})
 
     threads: Positive = 1  # per process on a CPU
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
     channels_last: bool = False

@@ -30,6 +30,8 @@ from bench.stage import Stage
 
 PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
 
+MOVED = {("input", "workers"): ("machine", "workers")}  # where a setting stood before -> where it stands
+
 
 # What later stages change of the schedule, by a name that recipes ask for. Always legal, whatever the rows: second
 # (everything learns again, from a trained model), classifier_only (over a frozen trunk), tune (gently on: BAGS' lr 1e-4
@@ -262,7 +264,7 @@ def load(
     Raises:
         UserError: anything wrong, with file:line, the legal values and a suggestion.
     """
-    document = yamlfile.read(path)
+    document = yamlfile.read(path).renamed(MOVED)
     tree = dict(document.value)
     rows = tree.pop("rows", None)
     named = preset or tree.get("preset")
@@ -312,7 +314,7 @@ def preset_named(name: str, where: str) -> dict[str, Any]:
     if not isinstance(name, str) or name not in known:
         raise unknown("preset", str(name), known, where=where)
     file = known[name]
-    value = dict(yamlfile.read(file).value)
+    value = dict(yamlfile.read(file).renamed(MOVED).value)
     below = value.pop("preset", None)
     return merge(preset_named(below, str(file)), value) if below else value
 
@@ -338,6 +340,7 @@ def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> N
         )
     names = ["rows", label[5:-1]] if label else []
     names += key.strip().split(".")
+    names = list(MOVED.get((names[0], names[-1]), names)) if len(names) == 2 else names
     node: Any = tree
     for i, name in enumerate(names[:-1]):
         if name not in node and names[0] == "rows" and i == 1:
@@ -360,7 +363,7 @@ def _label_in(text: str, tree: Mapping[str, Any]) -> str:
 def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:
     """The typed sections, or a UserError that names the line and the legal values."""
     try:
-        sections = Sections.model_validate(tree)
+        sections = Sections.model_validate(replace(document, value=tree).renamed(MOVED).value)
     except ValidationError as error:
         raise blame(error, document, (), Sections) from None
     for name, changes in sections.stages.items():

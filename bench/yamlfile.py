@@ -7,6 +7,7 @@ booleans are those of YAML 1.2 and a duplicate key is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,28 @@ class Document:
             if path[:end] in self.lines:
                 return f"{self.path}:{self.lines[path[:end]]}"
         return str(self.path)
+
+    def renamed(self, names: Mapping[tuple[str, str], tuple[str, str]]) -> Document:
+        """With settings that have moved to another section (old place -> new place), each with its line.
+
+        Raises:
+            UserError: a setting stands in both places.
+        """
+        value, lines = dict(self.value), dict(self.lines)
+        for old, new in names.items():
+            section = value.get(old[0])
+            if not isinstance(section, Mapping) or old[1] not in section:
+                continue
+            other = value.get(new[0], {})
+            if isinstance(other, Mapping) and new[1] in other:
+                what = f"{'.'.join(old)} and {'.'.join(new)} are the same setting"
+                raise UserError(what, where=self.where(*old), hint=f"keep {'.'.join(new)}")
+            value[old[0]] = {name: content for name, content in section.items() if name != old[1]}
+            if isinstance(other, Mapping):  # else that section itself is refused
+                value[new[0]] = {**other, new[1]: section[old[1]]}
+            if old in lines:
+                lines[new] = lines[old]
+        return Document(self.path, value, lines)
 
 
 class _Loader(yaml.SafeLoader):

@@ -41,7 +41,7 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     ),
     "folder": ("bench/data/folder.py", "bench/data/lvis.py", "bench/data/coco.py", "bench/frequency.py:lvis_frequency"),
     # How a batch is made of images: exactly the stages that read images have this version in their keys.
-    "augment": ("bench/data/augment.py", "bench/data/loader.py", "bench/seeds.py"),
+    "augment": ("bench/data/augment.py", "bench/data/loader.py", "bench/data/ahead.py", "bench/seeds.py"),
     "postprocess": ("bench/detection/postprocess.py",),
     "evaluator": ("bench/evaluation/ap.py", "bench/evaluation/accuracy.py", "bench/frequency.py:instance_bin"),
     "engine torchvision": (
@@ -83,6 +83,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/run/curves.py": "curves for a tracking server",
     "bench/run/follow.py": "how the other processes of a job follow the first",
     "bench/run/job.py": "which stages run when; each gives what it gives alone (tests/end_to_end/test_fusing.py)",
+    "bench/run/loading.py": "how many threads make batches, whose results are the same (tests/run/test_workers.py)",
     "bench/run/memory.py": "measures memory",
     "bench/run/outside.py": "refuses parts whose file has changed",
     "bench/run/work.py": "what a stage is handed: folders, stop flag, progress, device",

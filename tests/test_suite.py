@@ -122,6 +122,48 @@ def test_epochs_of_a_later_stage(write: Write) -> None:
     assert suite.schedule_changed(chosen, {"steps": 9}).epochs is None
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sets", "workers"),
+    [
+        ("", "", [], "auto"),
+        ("input: {", "input: {workers: 2, ", [], 2),
+        ("seeds: [0]", "seeds: [0]\nmachine: {workers: 3}", [], 3),
+        ("input: {", "input: {workers: 2, ", ["input.workers=5"], 5),
+        ("input: {", "input: {workers: 2, ", ["machine.workers=auto"], "auto"),
+        ("seeds: [0]", "seeds: [0]\nmachine: {workers: 3}", ["input.workers=0"], 0),
+        ("", "", ["input={min_size: 64, max_size: 64, workers: 4}"], 4),
+    ],
+)
+def test_workers_of_the_input_are_the_machine_s(
+    write: Write, old: str, new: str, sets: list[str], workers: int | str
+) -> None:
+    """The setting has moved; the last word counts, under whichever name, and what is not named keeps its value."""
+    suite = commands.open_suite(write(TINY.replace(old, new)), sets=sets)
+    assert suite.sections.machine.workers == workers
+    assert (suite.sections.machine.channels_last, suite.sections.input.min_size) == (True, 64)  # of preset and file
+    assert "workers" not in suite.sections.input.model_dump()
+    assert "workers" in commands.config_text(suite)
+
+
+@pytest.mark.parametrize(("value", "what"), [("-1", "greater than or equal to 0"), ("x", "valid integer")])
+@pytest.mark.parametrize("line", ["input: {workers: VALUE, ", "machine: {workers: VALUE}\ninput: {"])
+def test_a_bad_number_of_workers_is_blamed_on_its_line(write: Write, value: str, what: str, line: str) -> None:
+    text = TINY.replace("input: {", line.replace("VALUE", value))
+    with pytest.raises(UserError) as error:
+        commands.open_suite(write(text))
+    assert f"tiny.yaml:{line_of(text, 'workers')} machine.workers" in error.value.where
+    assert what in error.value.what
+    assert repr(value if value == "x" else int(value)) in error.value.what
+    assert "auto" in error.value.allowed
+
+
+def test_workers_in_both_places_are_refused(write: Write) -> None:
+    text = TINY.replace("input: {", "machine: {threads: 1, workers: 2}\ninput: {workers: 2, ")
+    with pytest.raises(UserError, match=r"input\.workers and machine\.workers are the same setting") as error:
+        commands.open_suite(write(text))
+    assert error.value.where.endswith(f"tiny.yaml:{line_of(text, 'input: {')}")
+
+
 # -- keys
 
 
@@ -134,6 +176,7 @@ SAME: list[tuple[str, str]] = [
     ("seeds: [0]", "seeds: [0]\nmachine: {threads: 2}\ntitle: another\ncost: {train_step: 3}"),
     ("preset: cpu", "preset: cpu\ndetector: {roi: {beta: 1}}"),  # by hand what the preset says
     ("input: {", "input: {workers: 2, "),
+    ("seeds: [0]", "seeds: [0]\nmachine: {workers: 4}"),
 ]
 OTHER: list[tuple[str, str]] = [
     ("lr: 0.01, warmup", "lr: 0.02, warmup"),

@@ -7,10 +7,10 @@ padded size and cut by index, so a picture is always padded the same: a taller b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.data import augment
+from bench.data.ahead import Halt, made_ahead
 from bench.data.augment import Draw
 from bench.data.split import Split
 from bench.detection.contract import Batch
 from bench.errors import UserError
 from bench.seeds import generator
 from bench.spec import Input
+
+A = TypeVar("A")
 
 
 class Sampler(Protocol):
@@ -32,6 +35,19 @@ class Sampler(Protocol):
     def epoch(self, e: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Positions in the split, of any length and with any repeats."""
         ...
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Threads that make batches before they are asked for.
+
+    Attributes:
+        count: how many; 0: a batch is made when it is asked for, by whoever asks.
+        pinned: what they make lies in page-locked memory, from which a GPU copies while its owner goes on.
+    """
+
+    count: int = 0
+    pinned: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +64,14 @@ class Loader:
 
     Args:
         split: what is trained on.
-        settings: the input section; `workers` threads decode files in parallel (0: none) with the same result.
+        settings: the input section.
         sampler: order of the pictures.
         batch: pictures of a batch.
         seed: of the stage.
         phase: length of the stage's init chain.
         share: positions of each batch (from, up to) that are made; None: all. Where several processes train, each makes
             its own, padded and augmented as in the whole batch.
+        workers: who makes what `batches` gives; the batches are the same.
     """
 
     def __init__(
@@ -67,16 +84,13 @@ class Loader:
         seed: int,
         phase: int,
         share: tuple[int, int] | None = None,
+        workers: Workers = Workers(),
     ) -> None:
         self.split, self.settings, self.sampler = split, settings, sampler
         self.batch_size, self.seed, self.phase = batch, seed, phase
-        self.share = share or (0, batch)
+        self.share, self.workers = share or (0, batch), workers
         self._epochs: list[NDArray[np.int64]] = []
         self._ends: list[int] = []  # positions in the concatenated epochs at which each epoch ends
-        files = split.array() is None and settings.workers > 0
-        self._pool = ThreadPoolExecutor(settings.workers, "decode") if files else None
-        self._ahead = ThreadPoolExecutor(1, "ahead") if files else None
-        self._next: tuple[int, Future[Batch]] | None = None
 
     def batch(self, t: int) -> Batch:
         """Our share of batch t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
@@ -84,12 +98,12 @@ class Loader:
         Raises:
             UserError: a picture that cannot be decoded, or a sampler without pictures.
         """
-        waiting, self._next = self._next, None
-        ready = waiting[1].result() if waiting is not None and waiting[0] == t else self._make(t, self.indices(t))
-        if self._ahead is not None:
-            # The sampler is asked here, in the caller's thread; the other one only decodes.
-            self._next = (t + 1, self._ahead.submit(self._make, t + 1, self.indices(t + 1)))
-        return ready
+        return self._make(t, self.indices(t), Halt())
+
+    def batches(self, steps: Iterable[int]) -> AbstractContextManager[Iterator[Batch]]:
+        """`batch` of each of these steps, made ahead. The sampler is asked in the caller's thread."""
+        addresses = ((t, self.indices(t)) for t in steps)
+        return _ahead(lambda address, halt: self._make(*address, halt), addresses, self.workers)
 
     def indices(self, t: int) -> list[int]:
         """Positions in the split of the pictures of batch t."""
@@ -105,22 +119,11 @@ class Loader:
             start, e = start + len(cut), e + 1
         return found
 
-    def epoch_of(self, t: int) -> int:
-        """The epoch that the first picture of batch t belongs to."""
-        self.indices(t)
-        return int(np.searchsorted(self._ends, t * self.batch_size, side="right"))
-
     def epoch_length(self, e: int) -> int:
         """Pictures of epoch e (a stochastic sampler's differ)."""
         while len(self._epochs) <= e:
             self._extend()
         return len(self._epochs[e])
-
-    def close(self) -> None:
-        """Stop the decoding threads."""
-        for pool in (self._ahead, self._pool):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
 
     def _extend(self) -> None:
         e = len(self._epochs)
@@ -130,18 +133,18 @@ class Loader:
         self._epochs.append(order)
         self._ends.append(order.size + (self._ends[-1] if self._ends else 0))
 
-    def _make(self, t: int, indices: list[int]) -> Batch:
+    def _make(self, t: int, indices: list[int], halt: Halt) -> Batch:
         draws = [
             augment.draw(self.settings, generator(self.seed, "augment", self.phase, t, p))
             for p in range(self.batch_size)
         ]
         first, last = self.share
         if last - first == self.batch_size:
-            return _assemble(self.split, self.settings, indices, draws, self._pool)
+            return _assemble(self.split, self.settings, indices, draws, halt)
         # The padding is that of the whole batch: anchors lie on its grid, and are drawn by their number.
         sizes = [_resized(self.split, self.settings, pair) for pair in zip(indices, draws, strict=True)]
         part = slice(first, last)
-        return _assemble(self.split, self.settings, indices[part], draws[part], self._pool, frame=_largest(sizes))
+        return _assemble(self.split, self.settings, indices[part], draws[part], halt, frame=_largest(sizes))
 
 
 def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
@@ -159,7 +162,30 @@ def eval_batch(split: Split, settings: Input, indices: Sequence[int]) -> Batch:
     Raises:
         UserError: a picture that cannot be decoded.
     """
-    return _assemble(split, settings, indices, [Draw()] * len(indices), None)
+    return _as_they_are(split, settings, indices, Halt())
+
+
+def eval_pass(
+    split: Split, settings: Input, cuts: Iterable[Sequence[int]], workers: Workers
+) -> AbstractContextManager[Iterator[Batch]]:
+    """`eval_batch` of each of these cuts (of `eval_batches`), made ahead."""
+    return _ahead(lambda indices, halt: _as_they_are(split, settings, indices, halt), cuts, workers)
+
+
+def _as_they_are(split: Split, settings: Input, indices: Sequence[int], halt: Halt) -> Batch:
+    return _assemble(split, settings, indices, [Draw()] * len(indices), halt)
+
+
+def _ahead(
+    make: Callable[[A, Halt], Batch], wanted: Iterable[A], workers: Workers
+) -> AbstractContextManager[Iterator[Batch]]:
+    if not (workers.pinned and workers.count):
+        return made_ahead(make, wanted, workers.count)
+    # A thread begins on the first GPU, whichever its process trains on, and pinning takes memory of the current one.
+    device = torch.cuda.current_device()
+    return made_ahead(
+        lambda one, halt: make(one, halt).pinned(), wanted, workers.count, lambda: torch.cuda.set_device(device)
+    )
 
 
 def _assemble(
@@ -167,18 +193,19 @@ def _assemble(
     settings: Input,
     indices: Sequence[int],
     draws: Sequence[Draw],
-    pool: ThreadPoolExecutor | None,
+    halt: Halt,
     *,
     frame: tuple[int, int] | None = None,
 ) -> Batch:
     """These pictures, padded to hold `frame` (height, width); None: the largest of them."""
 
     def prepare(pair: tuple[int, Draw]) -> _Ready:
+        halt.check()
         size = _resized(split, settings, pair)
         return _Ready(augment.resize(split.pixels(pair[0]), size), size, pair[1])
 
     pairs = list(zip(indices, draws, strict=True))
-    ready = list(pool.map(prepare, pairs)) if pool is not None else [prepare(pair) for pair in pairs]
+    ready = [prepare(pair) for pair in pairs]
     height, width = augment.padded_size(*(frame or _largest([r.size for r in ready])), settings)
     images = _images(ready, settings, height, width)
     batch = Batch(images, [r.size for r in ready], [], [], [], [], list(indices), [], [])

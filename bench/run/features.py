@@ -8,7 +8,8 @@ it gives the bits that it gives over the network.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.data.loader import eval_batch, eval_batches
+from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import open_split
-from bench.detection.contract import TAPS, Batch, Frame, PredictOutput, Taps
+from bench.detection.contract import TAPS, Frame, PredictOutput, Taps
 from bench.disk import read_json, write_json
 from bench.lineage import features_stages, fresh
 from bench.run import checkpoint
 from bench.run.data import image_root_of
+from bench.run.loading import workers_of
 from bench.run.model import load_model
 from bench.run.work import Work, device_of
 from bench.stage import FeaturesSpec, Stage, spec_of
@@ -44,7 +46,7 @@ class Kept:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def batches(self, device: str) -> Iterator[tuple[Frame, PredictOutput]]:
+    def batches(self, device: str) -> Generator[tuple[Frame, PredictOutput]]:
         """What `Network.batches` gave when it was kept."""
         for i, frame in enumerate(self.frames):
             # A copy: the tensors of a file lie anywhere in memory, and the place can decide a sum's order.
@@ -60,14 +62,15 @@ class Network:
     """A pass over the val pictures through a trunk.
 
     Args:
-        work: the predict or features stage that asks; its stop flag is looked at once a batch.
+        works: the predict or features stages that ask; the stop flag of the first is looked at once a batch.
         model: a model with the trunk.
         batch: pictures of a forward pass.
         taps: names of the taps wanted.
         device: torch device.
     """
 
-    def __init__(self, work: Work, model: Stage, batch: int, taps: Sequence[str], device: str) -> None:
+    def __init__(self, works: Sequence[Work], model: Stage, batch: int, taps: Sequence[str], device: str) -> None:
+        work = works[0]
         self._work, self._taps, self._device = work, tuple(taps), device
         self._detector = load_model(work.store, model)
         self._detector.to(device)
@@ -75,17 +78,19 @@ class Network:
         self._input = specs.Input.model_validate(work.spec["input"])
         self._split = open_split(work.input("val"), image_root_of(work.stage.inputs["val"]))
         self._cuts = eval_batches(self._split, self._input, batch)
+        self._workers = workers_of(works, self._split, device)
 
     def __len__(self) -> int:
         return len(self._cuts)
 
-    def batches(self) -> Iterator[tuple[Frame, PredictOutput]]:
-        """One forward pass after the other."""
-        for indices in self._cuts:
-            self._work.stop.check()
-            batch: Batch = eval_batch(self._split, self._input, indices).to(self._device)
-            out = self._detector.predict_forward(batch, taps=self._taps)
-            yield Frame(batch.sizes, batch.scale, batch.image_index), out
+    def batches(self) -> Generator[tuple[Frame, PredictOutput]]:
+        """One forward pass after the other. Close it: the threads that make its batches end with it."""
+        with eval_pass(self._split, self._input, self._cuts, self._workers) as made:
+            for _ in self._cuts:
+                self._work.stop.check()
+                batch = next(made).to(self._device)
+                out = self._detector.predict_forward(batch, taps=self._taps)
+                yield Frame(batch.sizes, batch.scale, batch.image_index), out
 
 
 def run(work: Work) -> None:
@@ -93,14 +98,18 @@ def run(work: Work) -> None:
     features.json with {"skipped": reason}."""
     device, spec = device_of(work.machine), spec_of(work.stage, FeaturesSpec)
     taps = spec["taps"]
-    network = Network(work, work.stage.inputs["model"], spec["batch"], taps, device)
+    network = Network([work], work.stage.inputs["model"], spec["batch"], taps, device)
     limit = work.machine.features_mb * 1_000_000
     frames: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     dtypes: dict[str, str] = {}
     size = 0
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
-        for i, (frame, out) in enumerate(network.batches()):
+    with (
+        closing(network.batches()) as batches,
+        torch.inference_mode(),
+        torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"),
+    ):
+        for i, (frame, out) in enumerate(batches):
             found = _found(out, taps)
             dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in found.items()}
             added = {f"{i}/{name}": _exact(tensor) for name, tensor in found.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.data.loader import eval_batch, eval_batches
+from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import Split, open_split
 from bench.detection.boxes import iou
 from bench.detection.contract import Batch, Detector, FitPart, Seen
@@ -18,6 +18,7 @@ from bench.errors import unknown
 from bench.key import resolve
 from bench.run import checkpoint
 from bench.run.data import image_root_of
+from bench.run.loading import workers_of
 from bench.run.model import fitted, load_model
 from bench.run.work import Work, device_of
 from bench.stage import KINDS, FitSpec, spec_of
@@ -38,13 +39,16 @@ def run(work: Work) -> None:
         raise unknown("kind of RoIs", part.rois, ROIS, where=type(part).__name__)
     section = specs.Input.model_validate(spec["input"])
     split = open_split(work.input("data"), image_root_of(work.stage.inputs["data"]))
-    batches = eval_batches(split, section, spec["batch"])
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
-        for i, indices in enumerate(batches):
+    cuts = eval_batches(split, section, spec["batch"])
+    with (
+        eval_pass(split, section, cuts, workers_of([work], split, device)) as batches,
+        torch.inference_mode(),
+        torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"),
+    ):
+        for i in range(len(cuts)):
             work.stop.check()
-            batch = eval_batch(split, section, indices).to(device)
-            part.update(seen(detector, split, batch, part))
-            work.progress(i + 1, len(batches))
+            part.update(seen(detector, split, next(batches).to(device), part))
+            work.progress(i + 1, len(cuts))
     found = {name: value.cpu() for name, value in part.result().items()}
     checkpoint.write_tensors(work.out / str(KINDS[work.stage.kind].hands), found)
 

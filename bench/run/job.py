@@ -309,6 +309,7 @@ def _environment(work: Work) -> dict[str, Any]:
         "processes": work.machine.tasks if KINDS[work.stage.kind].processes else 1,
         "channels_last": work.machine.channels_last,
         **({"seed": work.spec["seed"]} if "seed" in work.spec else {}),
+        **({"workers": work.workers} if work.workers is not None else {}),
     }
 
 

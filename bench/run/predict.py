@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -91,9 +92,13 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
     if known is not None:
         total, batches = len(known), known.batches(device)
     else:
-        network = Network(lead, trunk, test.batch, taps, device)
+        network = Network([head.work for head in heads], trunk, test.batch, taps, device)
         total, batches = len(network), network.batches()
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
+    with (
+        closing(batches),
+        torch.inference_mode(),
+        torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"),
+    ):
         for i, (frame, out) in enumerate(batches):
             lead.stop.check()
             active = [head for head in heads if head.error is None]

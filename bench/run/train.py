@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -20,13 +20,14 @@ from torch import nn
 from bench import spec as specs
 from bench.data.loader import Loader
 from bench.data.split import Split, open_split
-from bench.detection.contract import Classifier, Context, Detector, Draws, HeadSpec, TrainOutput
+from bench.detection.contract import Batch, Classifier, Context, Detector, Draws, HeadSpec, TrainOutput
 from bench.engines.facts import facts, only_classifier
 from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
 from bench.run import distributed
 from bench.run.data import image_root_of
 from bench.run.learner import Learner, begin, save, write
+from bench.run.loading import workers_of
 from bench.run.model import (
     fitted,
     head_spec,
@@ -56,7 +57,7 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
 def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     device = device_of(works[0].machine)
     split = _split(works[0])
-    loader = _loader(works[0], split)
+    loader = _loader(works, split, device)
     counts = _counts(split) if spec_of(works[0].stage, TrainSpec)["annotations"] is not None else None
     detector, learners, errors = _prepare(works, loader, counts, device)
     if works[0].observe is not None:
@@ -65,7 +66,8 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     for learner in learners:
         begin(learner, world)
     try:
-        _loop(works[0], detector, learners, loader, device)
+        with loader.batches(_steps(learners)) as batches:
+            _loop(works[0], detector, learners, loader, batches, device)
     except Stopped:
         for learner in learners:
             if learner.error is None:
@@ -106,6 +108,7 @@ def _loop(
     detector: Detector,
     learners: list[Learner],
     loader: Loader,
+    batches: Iterator[Batch],
     device: str,
 ) -> None:
     spec = spec_of(lead.stage, TrainSpec)
@@ -114,9 +117,9 @@ def _loop(
     world, scope = lead.world, _scope(lead)
     taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
     trunk: AbstractContextManager[object] = torch.no_grad() if frozen else nullcontext()
-    for step in range(min(learner.step for learner in learners), max(learner.total for learner in learners)):
+    for step in _steps(learners):
         _stop_together(lead)
-        batch = loader.batch(step).to(device)
+        batch = next(batches).to(device)
         draws = Draws(spec["seed"], spec["phase"], step, loader.share[0])
         active = [one for one in learners if one.error is None and one.step <= step < one.total]
         if not active:  # one has failed, or is done, while another goes on from a later checkpoint
@@ -136,6 +139,11 @@ def _loop(
                 save(learner)
         if all(learner.error for learner in learners):
             return
+
+
+def _steps(learners: Sequence[Learner]) -> range:
+    """From the least step that a learner of a pass was resumed at, to the end of the longest."""
+    return range(min(learner.step for learner in learners), max(learner.total for learner in learners))
 
 
 def _each(learners: Sequence[Learner], frozen: bool, work: Callable[[Learner], None], *, keep: bool = True) -> None:
@@ -358,14 +366,17 @@ def _counts(split: Split) -> dict[str, Any]:
     return {"instances": stats.instance_counts.tolist(), "images": stats.image_counts.tolist()}
 
 
-def _loader(work: Work, split: Split) -> Loader:
+def _loader(works: Sequence[Work], split: Split, device: str) -> Loader:
+    work, workers = works[0], workers_of(works, split, device)
     spec = spec_of(work.stage, TrainSpec)
     kind, settings = resolve(spec["sampler"], fitted(work.store, work.stage))
     sampler = kind(split.statistics(), **settings)
     section = specs.Input.model_validate(spec["input"])
     seed, phase, batch = spec["seed"], spec["phase"], int(spec["schedule"]["batch"])
     share = work.world.share(batch)
-    return Loader(split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share)
+    return Loader(
+        split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share, workers=workers
+    )  # fmt: skip
 
 
 def _groups(work: Work) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class Work:
         own_seconds: of a pass that makes several stages: what it has spent on this one alone.
         observe: of a training: is shown the detector before its first step (whoever checks methods looks at what no
             file holds whole).
+        workers: threads that made its batches (bench/run/loading.py); None: it makes none.
         begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
     """
 
@@ -104,6 +105,7 @@ class Work:
     processes: int = 1
     own_seconds: float = 0.0
     observe: Callable[[Detector], None] | None = None
+    workers: int | None = None
     begun: int = 0
     total: int = 0
     _last: float = 0.0

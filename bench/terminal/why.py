@@ -93,6 +93,7 @@ def _made_with(made: Mapping[str, Any]) -> list[str]:
     parts += [", ".join(made["gpus"])] if made.get("gpus") else [str(made["cpu"])] if made.get("cpu") else []
     parts += [f"driver {made['gpu_driver']}"] if made.get("gpu_driver") else []
     parts += [f"{made['threads']} thread{'s' * (made['threads'] != 1)}"] if made.get("threads") else []
+    parts += [f"{made['workers']} loader thread{'s' * (made['workers'] != 1)}"] if made.get("workers") else []
     parts += [f"{made['processes']} processes"] if made.get("processes", 1) > 1 else []
     parts += [f"seed {made['seed']}"] if "seed" in made else []
     lines = [f"made with: {', '.join(parts)}"] if parts else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from photographs import PHOTOGRAPHS, make_folder
 from bench.data import augment
 from bench.data.augment import Draw
 from bench.data.folder import image_root
-from bench.data.loader import Loader, eval_batch, eval_batches
+from bench.data.loader import Loader, Workers, eval_batch, eval_batches, eval_pass
 from bench.data.lvis import write_split
 from bench.data.split import ArrayPixels, Category, Image, Split, open_split
 from bench.detection.contract import Batch
@@ -71,8 +72,13 @@ def loader(
     seed: int = 0,
     phase: int = 0,
     lengths: tuple[int, ...] = (),
+    share: tuple[int, int] | None = None,
+    workers: int = 0,
 ) -> Loader:
-    return Loader(split, settings, sampler=Shuffle(len(split), lengths), batch=batch, seed=seed, phase=phase)
+    order = Shuffle(len(split), lengths)
+    return Loader(
+        split, settings, sampler=order, batch=batch, seed=seed, phase=phase, share=share, workers=Workers(workers)
+    )
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -110,7 +116,6 @@ def test_batches_cut_the_concatenated_epochs() -> None:
     order = [Shuffle(10, (3, 10, 1)).epoch(e, generator(0, "order", 0, e)).tolist() for e in range(4)]
     assert shown == [i for epoch in order for i in epoch][:24]
     assert [each.epoch_length(e) for e in range(4)] == [3, 10, 1, 10]
-    assert [each.epoch_of(t) for t in range(5)] == [0, 1, 1, 1, 3]
 
 
 def test_a_batch_may_be_longer_than_an_epoch() -> None:
@@ -244,27 +249,84 @@ def photographs(tmp_path: Path) -> Split:
     return open_split(tmp_path, image_root(spec))
 
 
-def test_threads_make_the_same_batches(photographs: Split) -> None:
-    alone = loader(photographs, WILD, batch=2)
-    threaded = loader(photographs, WILD.model_copy(update={"workers": 2}), batch=2)
-    try:
-        for t in (0, 1, 2, 9, 4):
-            assert same(alone.batch(t), threaded.batch(t))
-    finally:
-        threaded.close()
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_threads_make_the_same_batches(photographs: Split, workers: int) -> None:
+    """From any step on, also where an array holds the pixels."""
+    for split in (photographs, scene()):
+        alone, ahead = loader(split, WILD, batch=2), loader(split, WILD, batch=2, workers=workers)
+        for steps in (range(6), range(4, 9)):
+            with ahead.batches(steps) as made:
+                found = list(made)
+            assert len(found) == len(steps)
+            assert all(same(alone.batch(t), batch) for t, batch in zip(steps, found, strict=True))
+
+
+def test_shares_of_several_processes_make_up_the_batch(photographs: Split) -> None:
+    """Each process has threads of its own."""
+    shares = [loader(photographs, WILD, batch=5, share=cut, workers=2) for cut in ((0, 2), (2, 5))]
+    with shares[0].batches(range(4)) as first, shares[1].batches(range(4)) as second:
+        for t, halves in enumerate(zip(first, second, strict=True)):
+            whole = loader(photographs, WILD, batch=5).batch(t)
+            assert torch.equal(torch.cat([half.images for half in halves]), whole.images)
+            assert [i for half in halves for i in half.image_index] == whole.image_index
+
+
+def test_a_sampler_that_fails_later_is_no_error_now() -> None:
+    with loader(scene(10), batch=3, lengths=(3, 0), workers=3).batches(range(9)) as batches:
+        assert len(next(batches).boxes) == 3
+        with pytest.raises(UserError, match="shows no picture in epoch 1"):
+            next(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_undecodable_picture_is_named(photographs: Split, tmp_path: Path, workers: int) -> None:
     file = tmp_path / "photos/images" / photographs.images[1].file_name
     file.write_bytes(b"nothing")
-    each = loader(photographs, PLAIN.model_copy(update={"workers": workers}), batch=3)
-    try:
-        with pytest.raises(UserError, match="cannot decode") as error:
-            each.batch(0)
-    finally:
-        each.close()
-    assert photographs.images[1].file_name in error.value.where
+    passes = (
+        loader(photographs, PLAIN, batch=3, workers=workers).batches(range(2)),
+        eval_pass(photographs, PLAIN, [[0], [2], [1]], Workers(workers)),
+    )
+    for each in passes:
+        with each as batches, pytest.raises(UserError, match="cannot decode") as error:
+            list(batches)
+        assert photographs.images[1].file_name in error.value.where
+
+
+def test_a_pass_shows_the_cuts_in_their_order(photographs: Split) -> None:
+    cuts = [[2], [0, 1], [1], [0]]
+    with eval_pass(photographs, PLAIN, cuts, Workers(2)) as batches:
+        assert all(same(eval_batch(photographs, PLAIN, c), b) for c, b in zip(cuts, batches, strict=True))
+
+
+def test_a_gpu_gets_batches_that_threads_have_pinned(photographs: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device of their process. No GPU is needed to see who pins what."""
+    pinned, current = [], []
+
+    def pin(batch: Batch) -> Batch:
+        pinned.append((threading.get_ident(), batch.image_index))
+        return batch
+
+    monkeypatch.setattr(Batch, "pinned", pin)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: current.append((threading.get_ident(), number)))
+    with eval_pass(photographs, PLAIN, [[0], [1], [2]], Workers(2, pinned=True)) as batches:
+        assert [batch.image_index for batch in batches] == [[0], [1], [2]]
+    assert sorted(index for _, index in pinned) == [[0], [1], [2]]
+    assert {thread for thread, _ in pinned} <= {thread for thread, _ in current}
+    assert {number for _, number in current} == {3}
+    assert threading.get_ident() not in {thread for thread, _ in pinned}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_what_is_pinned_reaches_the_gpu_unchanged(photographs: Split) -> None:
+    plain = loader(photographs, WILD, batch=2)
+    ahead = Loader(
+        photographs, WILD, sampler=Shuffle(len(photographs)), batch=2, seed=0, phase=0, workers=Workers(2, pinned=True)
+    )
+    with ahead.batches(range(6)) as batches:
+        for t, batch in enumerate(batches):
+            assert batch.images.is_pinned()
+            assert same(plain.batch(t), batch.to("cuda").to("cpu"))
 
 
 def test_test_batches_hold_one_padded_size_each() -> None:

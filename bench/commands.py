@@ -233,7 +233,7 @@ def report(
     plan, store = planning.make(suite), Store(store_path)
     folder = out or overviews.default_report_folder(store, plan)
     written = write(
-        load(store, plan), folder, suite.name, suite.sections.compare_with,
+        load(store, plan), folder, suite.heading, suite.sections.compare_with,
         order=[row.label for row in suite.rows], skipped=_absent(plan, store, failed), edges=suite.sections.test.bins,
         wanted=suite.sections.figures, planned=plan.rows,
     )  # fmt: skip
@@ -250,7 +250,7 @@ def print_table(plan: Plan, store: Store, console: Console, *, failed: Ended | N
     from reports.tables import table
 
     content = table(
-        load(store, plan), suite=plan.suite.name, compare_with=plan.suite.sections.compare_with,
+        load(store, plan), suite=plan.suite.heading, compare_with=plan.suite.sections.compare_with,
         order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
     )  # fmt: skip
     width = console.width if console.is_terminal else WIDTH

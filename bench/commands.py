@@ -246,7 +246,7 @@ def write_report(
 
     suite, folder = plan.suite, out or overviews.default_report_folder(store, plan)
     written = write(
-        results, folder, suite.name, suite.sections.compare_with, order=[row.label for row in suite.rows],
+        results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=_absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
         planned=plan.rows,
     )  # fmt: skip
@@ -264,7 +264,7 @@ def print_table(
     from reports.tables import table
 
     content = table(
-        results, suite=plan.suite.name, compare_with=plan.suite.sections.compare_with,
+        results, suite=plan.suite.heading, compare_with=plan.suite.sections.compare_with,
         order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
     )  # fmt: skip
     width = console.width if console.is_terminal else WIDTH

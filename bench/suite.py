@@ -48,7 +48,7 @@ class Cost(Section):
     predict: float | None = None
     evaluate: float | None = None
     start: float = 6.0  # a job's imports
-    measured_on: str = "-"
+    measured_on: str = "-"  # told with an estimate that rests on these numbers
 
 
 def _with_the_usual(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -74,7 +74,7 @@ class Sections(BaseModel):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     compare_with: str | None = None  # a file of reports/published, without .csv
     figures: tuple[Figure, ...] = ()  # what a report draws; none named: AP by bin, and weight norms
-    title: str | None = None
+    title: str | None = None  # for the heading of tables and the captions of figures
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ class Suite:
     def changed(self) -> bool:
         """Whether it is another table than the file's."""
         return bool(self.options)
+
+    @property
+    def heading(self) -> str:
+        """What stands above its tables and below its figures: its name, and its title where it has one."""
+        return f"{self.name}: {self.sections.title}" if self.sections.title else self.name
 
     def command(self, verb: str, store: Path, *more: str) -> str:
         """What a user types to do something with this very table in a store."""

@@ -113,6 +113,7 @@ class Overview:
         lines += [f"  {text}" for text in (self._predictions(), self._features()) if text]
         words = forecast.probe(p, missing, self.estimate)
         lines += [f"  time: measure it first: {forecast.probe_text(words)}"] if words else []
+        lines += [f"  time: as declared, measured on {self._declared()}"] if self._declared() else []
         lines += [f"  note: {note}" for note in p.notes]
         pulled = planning.pulled_in(p)
         lines += [f"  --only pulls in the training of: {', '.join(pulled)}"] if pulled else []
@@ -120,6 +121,13 @@ class Overview:
         skipped = {row.label: row.skipped for row in p.rows if row.skipped}
         lines += [f"  skipped: {label}: {reason}" for label, reason in skipped.items()]
         return lines
+
+    def _declared(self) -> str:
+        """The machine that the suite's declared seconds are of, where what is missing is estimated by them."""
+        measured_on = self.plan.suite.sections.cost.measured_on
+        priced = (self.plan.stages[key] for key in self.missing if self.plan.stages[key].kind != "patch")
+        declared = any(self.estimate(stage) is not None and not self.estimate.knows(stage) for stage in priced)
+        return measured_on if declared and measured_on != "-" else ""
 
     def _trainings(self) -> str:
         """`trainings: 4 for about 11 min (rows run singly: 12 for about 34 min)`."""

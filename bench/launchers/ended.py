@@ -113,7 +113,7 @@ class Judge:
         """Of a job whose process ended: what it reported counts, then how it ended."""
         at = f" on {seen.host}" if seen.host else ""
         if reported or self._all_done(handle):
-            return JobState(status, text="it was told to stop, and saved", hint=_continue(note))
+            return JobState(status, text="it was stopped, and saved", hint=_continue(note))
         if seen.signal:
             text = f"its process was killed{at} (signal {seen.signal})"
             hint = f"if it wanted too much memory: {self._raise('mem_gb', note)}"
@@ -126,7 +126,7 @@ class Judge:
     def _unknown(self, handle: Handle, note: Submitted) -> JobState:
         outcomes = _report(note)
         if outcomes is not None or self._all_done(handle):
-            return JobState("COMPLETED", outcomes=outcomes, text="it was told to stop, and saved", hint=_continue(note))
+            return JobState("COMPLETED", outcomes=outcomes, text="it was stopped, and saved", hint=_continue(note))
         owners = [owner for key in handle.job.keys if (owner := self._store.running(key)) is not None]
         if owners:
             return JobState("RUNNING", "Slurm does not know it, but it works", owners[0].host)

@@ -228,7 +228,7 @@ def test_a_run_here_beside_queued_jobs(
 @pytest.mark.parametrize(
     ("more", "command", "words"),
     [
-        (HOLD, "", "PENDING (JobHeldUser): it is held; let it go: scontrol release JOB"),
+        (HOLD, "", "PENDING (JobHeldUser): it is held; release it: scontrol release JOB"),
         (
             "partition: spot\n",
             "",

@@ -72,8 +72,8 @@ DEFECTS = (
     ),
     Defect(
         "train-key-without-augment", "bench/suite.py",
-        '            "augment": module_version("bench.data.augment"),\n            "precision": s.machine.precision,\n',
-        '            "augment": 1,\n            "precision": s.machine.precision,\n',
+        '            "augment": module_version("bench.data.augment"),\n            "bins": list(s.test.bins),\n',
+        '            "augment": 1,\n            "bins": list(s.test.bins),\n',
         VERSIONS,
     ),
     Defect(

@@ -15,7 +15,7 @@ import pytest
 
 from bench import plan as planning
 from bench.cost import Estimate
-from bench.key import Input, Part
+from bench.key import Fixed, Input, Part
 from bench.lineage import prediction_group, training_group, trains_classifier_only, trunk_of
 from bench.plan import Plan
 from bench.stage import PredictSpec, Stage, TrainSpec
@@ -111,7 +111,7 @@ def variants(value: Any, at: str) -> Iterator[tuple[str, Any]]:
         for where, settings in variants(value.settings, at):
             yield where, replace(value, settings=settings)
     elif isinstance(value, Mapping):
-        kind = type(value)
+        kind = Fixed if isinstance(value, Fixed) else dict
         for name, inner in value.items():
             for where, other in variants(inner, f"{at}.{name}"):
                 yield where, kind({**value, name: other})

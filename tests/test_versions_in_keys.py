@@ -189,7 +189,7 @@ def test_the_version_of_the_reader_of_folders(name: str, tree: Path, suite: Path
 def test_the_version_of_an_engine(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys_of(plan_of(suite))
     engine = ENGINES["torchvision"]
-    monkeypatch.setitem(ENGINES, engine.name, replace(engine, version=engine.version + 1))  # type: ignore[arg-type]
+    monkeypatch.setitem(ENGINES, engine.name, replace(engine, version=engine.version + 1))
     assert moved(before, keys_of(plan_of(suite))) == ENGINE
 
 

@@ -1,4 +1,4 @@
-"""The recipe language: Method, Builder, discovery. Separate because a method author needs this file and no other.
+"""The recipe language: Method, Builder. Separate because a method author needs this file and no other.
 
 A method is a pure recipe: from its settings and a Builder it returns the stage whose model is to be evaluated. It sees
 no torch, no disk, no cluster and no engine.
@@ -7,12 +7,7 @@ no torch, no disk, no cluster and no engine.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.metadata
-import importlib.util
 import inspect
-import pkgutil
-import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,13 +16,12 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.engines.facts import facts, only_classifier
 from bench.errors import UserError, unknown
 from bench.key import Fixed, Input, Part, methods_of, part
 from bench.spec import Schedule
 from bench.stage import Stage
 
-__all__ = ["Builder", "Method", "Plannable", "discover", "part", "planned"]
+__all__ = ["Builder", "Method", "Plannable", "part", "planned"]
 
 SOFTMAX = "softmax:Softmax"
 SHUFFLE = "samplers:Shuffle"
@@ -79,6 +73,11 @@ class Plannable(Protocol):
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
 
     def test_spec(self) -> dict[str, Any]: ...
+
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+    def only_classifier(self, trainable: Sequence[str]) -> bool: ...
 
 
 class Builder:
@@ -134,10 +133,10 @@ class Builder:
             classifier = kept if isinstance(kept, Part) else part(SOFTMAX)
         inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
         spec, aside = self._suite.train_spec()
-        groups = facts(spec["engine"]["name"]).groups
-        _check_groups(trainable, groups, classifier)
+        _check_groups(trainable, self._suite.groups, classifier)
         if schedule == "auto":
-            schedule = "base" if init is None else "classifier_only" if only_classifier(trainable, groups) else "second"
+            alone = self._suite.only_classifier(trainable)
+            schedule = "base" if init is None else "classifier_only" if alone else "second"
         spec |= {
             "classifier": _bound(classifier, inputs, init),
             "sampler": _bound(sampler or part(SHUFFLE), inputs),
@@ -272,59 +271,3 @@ def replaced(stage: Stage, old: Stage, new: Stage) -> Stage:
     inputs = {name: replaced(source, old, new) for name, source in stage.inputs.items()}
     same = all(inputs[name] is source for name, source in stage.inputs.items())
     return stage if same else replace(stage, inputs=inputs)
-
-
-def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:
-    """All methods by name: methods/*.py, entry points "longtail_bench.methods", and files of a suite's methods_path.
-
-    Raises:
-        UserError: a file that cannot be imported, or two methods of one name.
-    """
-    import methods
-
-    found: dict[str, type[Method]] = {}
-    for module in pkgutil.iter_modules(methods.__path__):
-        if not module.ispkg:
-            _collect(importlib.import_module(f"methods.{module.name}"), found)
-    for entry in importlib.metadata.entry_points(group="longtail_bench.methods"):
-        _collect(sys.modules[entry.load().__module__], found)
-    for path in extra:
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            _collect(_import(file), found)
-    return found
-
-
-def method_named(name: str, known: Mapping[str, type[Method]], where: str) -> type[Method]:
-    """The method class of a name, or the error that lists what there is."""
-    if name not in known:
-        raise unknown("method", name, known, where=where, hint="see: python -m bench methods")
-    return known[name]
-
-
-def _collect(module: Any, found: dict[str, type[Method]]) -> None:
-    for value in vars(module).values():
-        if not (inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__):
-            continue
-        file = str(inspect.getsourcefile(value))
-        name = getattr(value, "name", None)
-        if inspect.isabstract(value) and name is None:
-            continue  # what several methods of a file share
-        if not isinstance(name, str) or inspect.isabstract(value):
-            lacking = "plan" if isinstance(name, str) else "name"
-            raise UserError(f"method class {value.__name__} has no {lacking}", where=file, hint="see: CONTRIBUTING.md")
-        if found.get(name, value) is not value:
-            raise UserError(f"two methods are called '{name}'", where=file)
-        found[name] = value
-
-
-def _import(file: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise UserError("no such method file", where=str(file), hint="methods_path: a .py file or a folder of them")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"cannot be imported: {type(error).__name__}: {error}", where=str(file)) from error
-    return module

@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.blame import blame, message
+from bench.catalogue import method_named
 from bench.cluster import check_row
 from bench.data.formats import Data
 from bench.errors import UserError, did_you_mean, unknown
-from bench.method import Method, method_named
+from bench.method import Method
 from bench.spec import Schedule
 from bench.yamlfile import Document
 

@@ -19,11 +19,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bench import yamlfile
 from bench.blame import blame
+from bench.catalogue import discover
 from bench.data.formats import DEFAULT, FORMATS, Data
-from bench.engines.facts import facts
+from bench.engines.facts import facts, only_classifier
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
-from bench.method import discover
 from bench.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
 from bench.spec import Detector, Figure, FolderData, GeneratedData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
@@ -179,6 +179,15 @@ class Suite:
             "bins": list(s.test.bins),
             **s.machine.in_key(),
         }
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Parameter groups of the engine that a stage may train."""
+        return facts(self.sections.detector.engine).groups
+
+    def only_classifier(self, trainable: Sequence[str]) -> bool:
+        """Whether a stage that trains these groups leaves everything below the classifier as it is."""
+        return only_classifier(trainable, self.groups)
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
         """The evaluate stage of a model: predict on val, then AP and accuracy."""

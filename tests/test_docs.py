@@ -21,11 +21,11 @@ import typer
 
 from bench import commands
 from bench import plan as planning
+from bench.catalogue import discover
 from bench.cli import app
 from bench.contract_check.checks import CHECKS
 from bench.detection.contract import Context, HeadSpec, Taps, Targets
 from bench.errors import UserError
-from bench.method import discover
 from bench.suite import PRESETS
 from methods.parts.softmax import Softmax
 

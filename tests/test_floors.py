@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engines.torchvision.facts",),
     ("stage", "blame", "disk", "record", "engines.facts"),  # F1
     ("method", "done", "events", "lease", "snapshot", "mirror", "cluster", "submitted"),
+    ("catalogue",),
     ("rows", "orders"),
     ("suite", "store", "lineage"),  # F2
     ("cost",),

@@ -9,9 +9,10 @@ import pytest
 
 from bench import commands
 from bench import plan as planning
+from bench.catalogue import discover
 from bench.errors import UserError
 from bench.key import Part, part
-from bench.method import Builder, Method, discover
+from bench.method import Builder, Method
 from bench.plan import Plan
 from bench.stage import Stage, walk
 from bench.suite import Suite

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bench.catalogue import discover
 from bench.contract_check import tiny
 from bench.detection.contract import Detector
 from bench.engines.facts import facts
 from bench.errors import UserError
-from bench.method import discover
 from bench.run import checkpoint
 from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag, Stopped, quiet_threads

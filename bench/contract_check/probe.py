@@ -62,12 +62,12 @@ def main() -> None:
 
 
 def _load(origin: list[str], name: str) -> Any:
-    from bench import method as methods
+    from bench import catalogue
 
     form, where = origin
-    module = methods._import(Path(where)) if form == "file" else importlib.import_module(where)
+    module = catalogue.imported(Path(where)) if form == "file" else importlib.import_module(where)
     found: dict[str, Any] = {}
-    methods._collect(module, found)
+    catalogue.collect(module, found)
     return found[name]
 
 

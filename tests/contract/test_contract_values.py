@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bench.catalogue import discover
 from bench.contract_check.contract import Subject
 from bench.contract_check.place import Place
 from bench.contract_check.recipe import Keys
 from bench.contract_check.values import choices, other_values, required
-from bench.method import Builder, Method, discover
+from bench.method import Builder, Method
 from bench.spec import Edges
 from bench.stage import Stage
 

@@ -1,0 +1,84 @@
+"""Which methods there are: those of methods/, of entry points, of a suite's own files. Separate from bench/method.py,
+which their authors import, because it stands above them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, unknown
+from bench.method import Method
+
+
+def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:
+    """All methods by name: methods/*.py, entry points "longtail_bench.methods", and files of a suite's methods_path.
+
+    Raises:
+        UserError: a file that cannot be imported, or two methods of one name.
+    """
+    import methods
+
+    found: dict[str, type[Method]] = {}
+    for module in pkgutil.iter_modules(methods.__path__):
+        if not module.ispkg:
+            collect(importlib.import_module(f"methods.{module.name}"), found)
+    for entry in importlib.metadata.entry_points(group="longtail_bench.methods"):
+        collect(sys.modules[entry.load().__module__], found)
+    for path in extra:
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            collect(imported(file), found)
+    return found
+
+
+def method_named(name: str, known: Mapping[str, type[Method]], where: str) -> type[Method]:
+    """The method class of a name, or the error that lists what there is."""
+    if name not in known:
+        raise unknown("method", name, known, where=where, hint="see: python -m bench methods")
+    return known[name]
+
+
+def collect(module: Any, found: dict[str, type[Method]]) -> None:
+    """Add the methods that a module defines.
+
+    Raises:
+        UserError: one without a name or a plan, or of another's name.
+    """
+    for value in vars(module).values():
+        if not (inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__):
+            continue
+        file = str(inspect.getsourcefile(value))
+        name = getattr(value, "name", None)
+        if inspect.isabstract(value) and name is None:
+            continue  # what several methods of a file share
+        if not isinstance(name, str) or inspect.isabstract(value):
+            lacking = "plan" if isinstance(name, str) else "name"
+            raise UserError(f"method class {value.__name__} has no {lacking}", where=file, hint="see: CONTRIBUTING.md")
+        if found.get(name, value) is not value:
+            raise UserError(f"two methods are called '{name}'", where=file)
+        found[name] = value
+
+
+def imported(file: Path) -> Any:
+    """A file of methods, as a module.
+
+    Raises:
+        UserError: no such file, or it cannot be imported.
+    """
+    spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise UserError("no such method file", where=str(file), hint="methods_path: a .py file or a folder of them")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"cannot be imported: {type(error).__name__}: {error}", where=str(file)) from error
+    return module

@@ -192,8 +192,8 @@ def plan(
     With `--cluster slurm` also the jobs that `run --cluster slurm` would submit: which stages ride in which, who waits
     for whom, what each asks for. It works on a machine that has no such queue.
     """
-    from bench import cluster as clusters
     from bench import commands, upkeep
+    from bench.suite import clusters
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     if show_config:

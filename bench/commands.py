@@ -16,11 +16,8 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from bench import cluster as clusters
 from bench import control, track
 from bench import plan as planning
-from bench import suite as suites
-from bench.cluster import Cluster
 from bench.data.formats import FORMATS
 from bench.disk import write_atomic
 from bench.engines.facts import check, facts
@@ -37,7 +34,10 @@ from bench.run.curves import Tracking
 from bench.spec import FolderData
 from bench.stage import walk
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite import clusters
+from bench.suite import suite as suites
+from bench.suite.clusters import Cluster
+from bench.suite.suite import Suite
 from bench.terminal import overview as overviews
 from bench.terminal.overview import Overview
 from bench.terminal.why import explain

@@ -24,7 +24,7 @@ from bench.key import digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
 from bench.spec import Detector
 from bench.stage import Stage
-from bench.suite import Cost
+from bench.suite.suite import Cost
 
 MB = 1e6
 FLOAT = 4  # bytes

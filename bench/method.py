@@ -62,7 +62,7 @@ class Method(BaseModel):
 
 
 class Plannable(Protocol):
-    """What a Builder asks of a suite; bench.suite.Suite is one."""
+    """What a Builder asks of a suite; bench.suite.suite.Suite is one."""
 
     def schedule_named(self, name: str) -> Schedule: ...
 

@@ -23,7 +23,7 @@ from bench.key import digest
 from bench.lineage import N_POST_HOC, Finished, features_stage, job_root, pass_of, taps_named, trunk_of
 from bench.method import planned
 from bench.stage import KINDS, Stage, walk
-from bench.suite import SCHEDULES, Suite
+from bench.suite.suite import SCHEDULES, Suite
 
 State = Literal["done", "running", "failed", "partial", "missing"]
 

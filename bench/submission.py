@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import plan as planning
-from bench.cluster import Cluster, Resources, joined, name_of
 from bench.launchers.facts import LAUNCHERS
 from bench.plan import JobPlan, Plan
 from bench.stage import KINDS, walk
 from bench.submitted import Submitted
+from bench.suite.clusters import Cluster, Resources, joined, name_of
 
 T = TypeVar("T")
 LINES = 40  # jobs that are shown one by one

@@ -33,7 +33,7 @@ class Submitted:
         log: file with what the job printed on stderr; stdout lies beside it as .out.
         report: file with how its stages ended, once it has ended by itself.
         after: ids of the jobs it waits for.
-        asked: resources, see bench.cluster.Resources.
+        asked: resources, see bench.suite.clusters.Resources.
         snapshot: folder of the code that it runs.
         ended: how it ended, once somebody has seen that; "" while it may live.
         cluster: the file of its cluster, absolute.

@@ -12,17 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import cluster as clusters
 from bench import control, submission, submitted
 from bench import gc as waste
 from bench import plan as planning
-from bench.cluster import Cluster
 from bench.commands import overview
 from bench.errors import UserError
 from bench.launchers.contract import NoAnswer
 from bench.store import Store
 from bench.submission import Submissions
-from bench.suite import Suite
+from bench.suite import clusters
+from bench.suite.clusters import Cluster
+from bench.suite.suite import Suite
 from bench.terminal import logs as files
 from bench.terminal import overview as overviews
 from bench.terminal import status as standings

@@ -157,7 +157,7 @@ def rows(method: str, setting: str, values: Sequence[float]) -> dict[str, Any]:
 
 def suite_with(source: Path, content: Mapping[str, Any], target: Path) -> Path:
     """The suite of a file with other rows."""
-    from bench import yamlfile
+    from bench.suite import yamlfile
 
     tree = {k: v for k, v in yamlfile.read(source).value.items() if k not in ("rows", "compare_with", "figures")}
     target.write_text(yaml.safe_dump({**tree, "rows": dict(content)}, sort_keys=False))

@@ -11,7 +11,7 @@ from bench import commands
 from bench import plan as planning
 from bench.plan import JobPlan, Plan
 from bench.stage import Stage
-from bench.suite import Cost
+from bench.suite.suite import Cost
 
 COST = Cost(train_step=0.2, classifier_step=0.05, data=20.0, predict=15.0, evaluate=5.0, start=6.0)
 FUSED = ("cls-retrain", "re-weight-cls", "BAGS")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import submitted
-from bench.cluster import Cluster
 from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
 from bench.launchers.facts import LauncherFacts
 from bench.lease import host
@@ -27,6 +26,7 @@ from bench.run.work import signals_restored
 from bench.store import Store
 from bench.submission import needs
 from bench.submitted import Submitted
+from bench.suite.clusters import Cluster
 
 FACTS = LauncherFacts(
     kind="shelf", module="tests.second_queue", title="Shelf", outlives_driver=True, asks_resources=True,

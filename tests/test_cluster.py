@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import cluster as clusters
 from bench import commands
 from bench import plan as planning
-from bench.cluster import CLUSTERS, Cluster, Resources, joined
 from bench.errors import UserError
+from bench.suite import clusters
+from bench.suite.clusters import CLUSTERS, Cluster, Resources, joined
 from tests.conftest import TINY, Bench, Write
 
 SLURM = """\

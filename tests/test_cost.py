@@ -14,7 +14,7 @@ from bench import plan as planning
 from bench.cost import Estimate
 from bench.plan import Plan
 from bench.store import Store
-from bench.suite import Cost
+from bench.suite.suite import Cost
 from bench.terminal.overview import Overview, compare
 from bench.terminal.status import show
 from tests.conftest import Write

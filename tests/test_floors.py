@@ -20,15 +20,15 @@ from tests.conftest import ROOT
 # star) its files may import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds", "frequency", "launchers.facts"),  # F0
-    ("environment", "key", "yamlfile", "detection.taps"),
+    ("environment", "key", "suite.yamlfile", "detection.taps"),
     ("spec",),
     ("engines.contract", "data.formats"),
     ("engines.torchvision.facts",),
-    ("stage", "blame", "disk", "record", "engines.facts"),  # F1
-    ("method", "done", "events", "lease", "snapshot", "mirror", "cluster", "submitted"),
-    ("catalogue",),
-    ("rows", "orders"),
-    ("suite", "store", "lineage"),  # F2
+    ("stage", "suite.validation", "disk", "record", "engines.facts"),  # F1
+    ("method", "done", "events", "lease", "snapshot", "mirror", "suite.clusters", "submitted"),
+    ("suite.catalogue",),
+    ("suite.rows", "orders"),
+    ("suite.suite", "store", "lineage"),  # F2
     ("cost",),
     ("plan", "detection*", "evaluation*", "track"),  # F3: a job may bring its curves to a server itself
     ("data*", "forecast", "submission"),

@@ -19,10 +19,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 import bench.spec
-from bench import cluster, suite
 from bench.errors import UserError
 from bench.key import digest, part, resolve, signature_of
 from bench.spec import Detector, Rpn, Section
+from bench.suite import clusters as cluster
+from bench.suite import suite
 from tests.conftest import ROOT, TINY, Bench, Write
 
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.

@@ -9,13 +9,13 @@ import pytest
 
 from bench import commands
 from bench import plan as planning
-from bench.catalogue import discover
 from bench.errors import UserError
 from bench.key import Part, part
 from bench.method import Builder, Method
 from bench.plan import Plan
 from bench.stage import Stage, walk
-from bench.suite import Suite
+from bench.suite.catalogue import discover
+from bench.suite.suite import Suite
 from tests.conftest import ROOT, TINY, Write
 
 SOFTMAX, SHUFFLE = "softmax:Softmax", "samplers:Shuffle"

@@ -19,21 +19,21 @@ from pydantic import BaseModel
 
 from bench import commands
 from bench import plan as planning
-from bench.cluster import Cluster, Resources
 from bench.cost import Estimate
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.plan import Plan
-from bench.rows import OWN
 from bench.spec import FolderData
 from bench.stage import KINDS
-from bench.suite import SCHEDULES, Cost, Sections
+from bench.suite.clusters import Cluster, Resources
+from bench.suite.rows import OWN
+from bench.suite.suite import SCHEDULES, Cost, Sections
 from tests.conftest import ROOT, Write
 from tests.golden.keys import photographs
 
 HINT = """
 It reaches no key: two suites that differ in it alone share their results.
-- If it changes a result, bring it into the key (Section.in_key, bench/suite.py); LATER if it is new.
+- If it changes a result, bring it into the key (Section.in_key, bench/suite/suite.py); LATER if it is new.
 - If it changes none, name it in the section's NOT_IN_KEY, write a test that shows what it does, and put that test's
   name into EFFECTS of tests/test_settings.py.
 - If another value has to be tried, or beside another setting, say so in OTHER."""

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from bench import cluster as clusters
 from bench import plan as planning
-from bench.cluster import Cluster, Resources
 from bench.cost import Estimate
 from bench.launchers.slurm import Slurm
 from bench.launchers.task import Task
 from bench.plan import Plan
 from bench.store import Store
-from bench.suite import Cost
+from bench.suite import clusters
+from bench.suite.clusters import Cluster, Resources
+from bench.suite.suite import Cost
 from tests.conftest import TINY, Write
 from tests.test_settings import is_there, only_value, others, plan_of
 

@@ -11,7 +11,7 @@ from bench import commands
 from bench import plan as planning
 from bench.errors import UserError
 from bench.stage import walk
-from bench.suite import Source, Suite, load, merge
+from bench.suite.suite import Source, Suite, load, merge
 from tests.conftest import ROOT, TINY, Write, line_of
 
 PRESET_LR = 0.06  # of suites/_presets/cpu.yaml

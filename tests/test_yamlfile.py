@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.yamlfile import Document, read, scalar
+from bench.suite.yamlfile import Document, read, scalar
 
 
 def load(tmp_path: Path, text: str) -> Document:

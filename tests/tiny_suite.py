@@ -21,7 +21,7 @@ from bench.plan import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "suites" / "smoke.yaml"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.catalogue import discover, method_named
 from bench.contract_check import effect, outcome, recipe, training
 from bench.contract_check.contract import Check, Finding, trace_of
 from bench.errors import UserError
 from bench.method import Method
+from bench.suite.catalogue import discover, method_named
 
 CHECKS = (
     Check("plan", "planning is pure: same keys everywhere, no torch, clock, chance or disk", recipe.plans_purely),

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bench.catalogue import discover
 from bench.contract_check import tiny
 from bench.detection.contract import Detector
 from bench.engines.facts import facts
@@ -26,7 +25,8 @@ from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag, Stopped, quiet_threads
 from bench.stage import Stage, walk
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.catalogue import discover
+from bench.suite.suite import Suite
 
 STOP_AT = tiny.STEPS // 2
 

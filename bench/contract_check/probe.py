@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _load(origin: list[str], name: str) -> Any:
-    from bench import catalogue
+    from bench.suite import catalogue
 
     form, where = origin
     module = catalogue.imported(Path(where)) if form == "file" else importlib.import_module(where)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import plan as planning
-from bench import suite as suites
 from bench.engines.facts import check, facts
 from bench.method import Method
 from bench.plan import Plan
-from bench.rows import Row
 from bench.stage import Stage
-from bench.suite import Suite
+from bench.suite import suite as suites
+from bench.suite.rows import Row
+from bench.suite.suite import Suite
 
 SMOKE = Path(__file__).resolve().parents[2] / "suites" / "smoke.yaml"
 STEPS = 4  # of every training: stopped after two, two are left in which a resumed run can go astray

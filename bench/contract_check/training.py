@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bench import plan as planning
-from bench.catalogue import discover
 from bench.contract_check import tiny
 from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.outcome import made_taps
@@ -18,6 +17,7 @@ from bench.detection.contract import Detector
 from bench.events import read_events
 from bench.run.model import load_model, state_of
 from bench.stage import Stage
+from bench.suite.catalogue import discover
 
 
 def runs(subject: Subject) -> str | None:

@@ -16,13 +16,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from bench.cluster import Cluster
 from bench.launchers.facts import facts_of
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Outcome
 from bench.store import Store
 from bench.submitted import Submitted
+from bench.suite.clusters import Cluster
 
 Status = Literal[
     "PENDING",

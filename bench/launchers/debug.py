@@ -7,7 +7,6 @@ import signal
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from bench.cluster import Cluster
 from bench.launchers.contract import Handle, JobState, Launcher
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
@@ -15,6 +14,7 @@ from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.spec import Machine
 from bench.store import Store
+from bench.suite.clusters import Cluster
 
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:

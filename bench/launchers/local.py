@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.cluster import Cluster
 from bench.errors import UserError
 from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState, Launcher
@@ -31,6 +30,7 @@ from bench.run.job import Job, Outcome
 from bench.spec import Machine
 from bench.store import Store
 from bench.submission import processes
+from bench.suite.clusters import Cluster
 
 A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local job has none
 

@@ -11,11 +11,11 @@ import getpass
 import shutil
 from collections.abc import Iterable, Mapping
 
-from bench.cluster import Cluster, Resources
 from bench.errors import UserError, unknown
 from bench.launchers.watch import command
 from bench.run.world import refusal_of_live_norm, refuse_shares
 from bench.stage import KINDS, Stage
+from bench.suite.clusters import Cluster, Resources
 
 # Words of sbatch for what may run later: nodes that are down or taken now (Slurm queues such a job), and a user who has
 # as many jobs in the queue as he may (AssocMaxSubmitJobLimit and others of the kind).

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import snapshot, submission, submitted
-from bench.cluster import Cluster, Resources
 from bench.disk import disk_errors
 from bench.errors import UserError
 from bench.launchers import refuse
@@ -42,6 +41,7 @@ from bench.run.job import Job
 from bench.run.requeue import SlurmRequeue
 from bench.store import Store
 from bench.submitted import Submitted
+from bench.suite.clusters import Cluster, Resources
 
 POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
 TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))

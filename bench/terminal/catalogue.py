@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.catalogue import discover, method_named
 from bench.method import Method
+from bench.suite.catalogue import discover, method_named
 
 
 def show(name: str | None, paths: Sequence[Path], console: Console) -> None:

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from bench import control, submitted
 from bench import plan as planning
-from bench.cluster import Cluster
 from bench.errors import UserError
 from bench.launch import Progress
 from bench.launchers.contract import Handle
@@ -26,6 +25,7 @@ from bench.launchers.watch import entry
 from bench.plan import JobPlan, Plan
 from bench.store import Store
 from bench.submitted import Submitted
+from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import ROOT, Bench

@@ -20,7 +20,7 @@ from bench.plan import Plan
 from bench.run.job import Job, Outcome, Requeue
 from bench.run.requeue import SlurmRequeue
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 from tests.cluster.slurm_up import Slurm
 
 STEPS = 200  # about 15 s of training: time enough to be told in

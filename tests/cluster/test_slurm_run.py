@@ -13,13 +13,13 @@ import pytest
 
 from bench import plan as planning
 from bench import submitted
-from bench.cluster import Cluster
 from bench.launch import Progress, run
 from bench.launchers.debug import Debug
 from bench.plan import JobPlan, Plan
 from bench.stage import walk
 from bench.store import Store
 from bench.submitted import Submitted
+from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import TINY, Bench

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.catalogue import discover
 from bench.contract_check.checks import CHECKS
 from bench.contract_check.contract import Subject, examine
 from bench.contract_check.place import Place
 from bench.engines.facts import ENGINES
 from bench.method import Method
+from bench.suite.catalogue import discover
 
 METHODS = discover()
 # The one reason for which a method's check may have nothing to look at, by check.

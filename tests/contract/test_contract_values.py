@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.catalogue import discover
 from bench.contract_check.contract import Subject
 from bench.contract_check.place import Place
 from bench.contract_check.recipe import Keys
@@ -15,6 +14,7 @@ from bench.contract_check.values import choices, other_values, required
 from bench.method import Builder, Method
 from bench.spec import Edges
 from bench.stage import Stage
+from bench.suite.catalogue import discover
 
 
 class Threshold(BaseModel):

@@ -15,7 +15,7 @@ from bench.run import features
 from bench.run.features import FEATURES, INFO
 from bench.run.job import Job
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 
 METHOD = '''
 """A classifier that breaks when it predicts, outside the tree."""

@@ -27,7 +27,7 @@ from bench.run import job
 from bench.run.job import Outcome
 from bench.run.work import StopFlag
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 
 
 class SignalAt(StopFlag):

@@ -23,7 +23,7 @@ from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
 from bench.store import Store
-from bench.suite import Cost
+from bench.suite.suite import Cost
 from bench.terminal.overview import compare
 from tests.engines import grid_engine
 from tests.engines.grid_engine import GRID, SIDE

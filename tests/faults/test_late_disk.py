@@ -10,12 +10,12 @@ from tiny_suite import tiny
 
 from bench import launch
 from bench import plan as planning
-from bench.cluster import Cluster
 from bench.launch import Progress
 from bench.launchers.contract import Handle
 from bench.launchers.debug import Debug
 from bench.plan import JobPlan
 from bench.store import Store
+from bench.suite.clusters import Cluster
 
 
 class Late(Debug):

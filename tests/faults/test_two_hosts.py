@@ -22,11 +22,11 @@ from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 import bench.lease
 from bench import launch
 from bench import plan as planning
-from bench.cluster import Cluster
 from bench.events import read_events
 from bench.launchers.debug import Debug
 from bench.run.work import signals_restored
 from bench.store import Store
+from bench.suite.clusters import Cluster
 
 PATIENCE_S, BEAT_S = 10.0, 0.5
 SUITE = tiny("schedule.steps=150", only="baseline")  # longer than a host takes to start

@@ -71,23 +71,23 @@ DEFECTS = (
         ("tests/test_lineage.py",),
     ),
     Defect(
-        "train-key-without-augment", "bench/suite.py",
+        "train-key-without-augment", "bench/suite/suite.py",
         '            "augment": module_version("bench.data.augment"),\n            "bins": list(s.test.bins),\n',
         '            "augment": 1,\n            "bins": list(s.test.bins),\n',
         VERSIONS,
     ),
     Defect(
-        "evaluate-key-without-evaluator", "bench/suite.py",
+        "evaluate-key-without-evaluator", "bench/suite/suite.py",
         '"evaluator": module_version("bench.evaluation.ap")', '"evaluator": 1',
         VERSIONS,
     ),
     Defect(
-        "predict-key-without-postprocess", "bench/suite.py",
+        "predict-key-without-postprocess", "bench/suite/suite.py",
         '"postprocess": module_version(facts(s.detector.engine).postprocess)', '"postprocess": 1',
         VERSIONS,
     ),
     Defect(
-        "data-key-without-reader", "bench/suite.py",
+        "data-key-without-reader", "bench/suite/suite.py",
         '"reader": module_version(form.version)', '"reader": 1',
         VERSIONS,
     ),

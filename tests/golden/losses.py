@@ -29,7 +29,7 @@ from bench.events import read_events
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 
 RECORD = Path(__file__).with_suffix(".json")
 ROWS = ("baseline", "cls-retrain", "BAGS")  # the last two in one pass over the first one's trunk

@@ -39,7 +39,7 @@ from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 
 LOSSES, TENSORS = 5e-6, 3e-4  # ten times what was measured: another CPU sums in other blocks
 # Group norm, since batch norm would need the whole batch; shares of 2 and 3 pictures, of different sizes.

@@ -29,7 +29,7 @@ from bench.run.work import StopFlag, Work
 from bench.spec import Machine
 from bench.stage import Stage
 from bench.store import Store
-from bench.suite import Suite
+from bench.suite.suite import Suite
 
 TRAIN_IMAGES, VAL_IMAGES = 10, 6
 STEPS, HEAD_STEPS, BATCH = 5, 3, 4

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from bench import control, orders, submitted
 from bench import plan as planning
-from bench.cluster import path_of
 from bench.commands import open_suite
 from bench.errors import UserError
 from bench.launch import Progress
@@ -30,6 +29,7 @@ from bench.stage import Stage
 from bench.store import Attempt, Store
 from bench.submission import cluster_option
 from bench.submitted import Submitted
+from bench.suite.clusters import path_of
 from bench.terminal import overview as overviews
 from bench.terminal import status as standings
 from bench.terminal.progress import Display

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from bench.data.formats import FORMATS
 from bench.errors import UserError, unknown
-from bench.yamlfile import Document
+from bench.suite.yamlfile import Document
 
 Models = tuple[type[BaseModel], ...]
 

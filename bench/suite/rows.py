@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.blame import blame, message
-from bench.catalogue import method_named
-from bench.cluster import check_row
 from bench.data.formats import Data
 from bench.errors import UserError, did_you_mean, unknown
 from bench.method import Method
 from bench.spec import Schedule
-from bench.yamlfile import Document
+from bench.suite.catalogue import method_named
+from bench.suite.clusters import check_row
+from bench.suite.validation import blame, message
+from bench.suite.yamlfile import Document
 
 OWN = ("schedule", "data", "cluster")  # what a row may say beside its method's settings
 LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
@@ -36,7 +36,7 @@ class Row:
             (`cluster` is not among them: where a row runs is no part of what it is.)
         schedule: the row's own schedule, if any.
         data: the row's own data section, if any.
-        cluster: what its jobs ask for beside, see bench.cluster; in no key.
+        cluster: what its jobs ask for beside, see bench.suite.clusters; in no key.
     """
 
     label: str

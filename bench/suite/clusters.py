@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from bench import yamlfile
-from bench.blame import blame, message
 from bench.errors import UserError, unknown
 from bench.launchers.facts import LAUNCHERS
 from bench.spec import Positive, Section
 from bench.stage import KINDS
+from bench.suite import yamlfile
+from bench.suite.validation import blame, message
 
-CLUSTERS = Path(__file__).resolve().parent.parent / "suites" / "_clusters"
+CLUSTERS = Path(__file__).resolve().parents[2] / "suites" / "_clusters"
 Option = bool | int | float | str
 
 

@@ -17,18 +17,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bench import yamlfile
-from bench.blame import blame
-from bench.catalogue import discover
 from bench.data.formats import DEFAULT, FORMATS, Data
 from bench.engines.facts import facts, only_classifier
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
-from bench.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
 from bench.spec import Detector, Figure, FolderData, GeneratedData, Input, Machine, Schedule, Section, Test
 from bench.stage import Stage
+from bench.suite import yamlfile
+from bench.suite.catalogue import discover
+from bench.suite.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
+from bench.suite.validation import blame
 
-PRESETS = Path(__file__).resolve().parent.parent / "suites" / "_presets"
+PRESETS = Path(__file__).resolve().parents[2] / "suites" / "_presets"
 
 MOVED = {("input", "workers"): ("machine", "workers")}  # where a setting stood before -> where it stands
 

@@ -19,7 +19,6 @@ from rich.markup import escape
 from bench import control, track
 from bench import plan as planning
 from bench.data.formats import FORMATS
-from bench.disk import write_atomic
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
 from bench.key import canonical, digest, plain
@@ -33,7 +32,8 @@ from bench.plan import Plan
 from bench.run.curves import Tracking
 from bench.spec import FolderData
 from bench.stage import walk
-from bench.store import Store
+from bench.store.disk import write_atomic
+from bench.store.store import Store
 from bench.suite import clusters
 from bench.suite import suite as suites
 from bench.suite.clusters import Cluster

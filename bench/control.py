@@ -17,9 +17,9 @@ from bench import orders, submitted
 from bench import plan as planning
 from bench.launchers.contract import NoAnswer, queue_of
 from bench.launchers.facts import facts_of
-from bench.lease import LeaseInfo, host, machine
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.lease import LeaseInfo, host, machine
+from bench.store.store import Store
 from bench.submission import cluster_option
 from bench.submitted import Submitted
 from bench.terminal.progress import Ticks, name_of

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from bench.data.formats import reckoned
 from bench.detection.taps import tap_width
-from bench.disk import read_json
 from bench.engines.contract import EngineFacts
 from bench.engines.facts import detector_of, facts
 from bench.errors import UserError
@@ -24,6 +23,7 @@ from bench.key import digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
 from bench.spec import Detector
 from bench.stage import Stage
+from bench.store.disk import read_json
 from bench.suite.suite import Cost
 
 MB = 1e6
@@ -36,7 +36,7 @@ _NO_CLASSES = 80  # of photographs that nobody has read yet
 
 
 class Measured(Protocol):
-    """What is asked of a store to learn from all of it; bench.store.Store is one."""
+    """What is asked of a store to learn from all of it; bench.store.store.Store is one."""
 
     def done(self, key: str) -> Finished | None: ...
     def keys(self) -> list[str]: ...

@@ -15,7 +15,7 @@ from bench.plan import Plan, fresh
 from bench.record import Result, format_metric, loads, points
 from bench.run.evaluate import RESULT, detected
 from bench.run.predict import DETECTIONS
-from bench.store import Store
+from bench.store.store import Store
 
 SHOWN = ("AP", "AP50", "AP75", "APr", "APc", "APf")
 TOLERANCE = 1e-7  # points; the parity tests hold fractions to 1e-9

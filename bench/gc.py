@@ -22,13 +22,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import submitted
-from bench.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, read_json, remove, stale_temporaries
 from bench.errors import UserError, unknown
-from bench.lease import Lease
 from bench.lineage import reached
 from bench.snapshot import UNUSED_DAYS
 from bench.stage import KINDS
-from bench.store import Root, Store
+from bench.store.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, read_json, remove, stale_temporaries
+from bench.store.lease import Lease
+from bench.store.store import Root, Store
 
 TRASH = "trash"
 LINES = 20  # of a list

@@ -21,7 +21,7 @@ from bench.orders import Requests
 from bench.plan import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.run.work import quiet_threads
-from bench.store import Store
+from bench.store.store import Store
 from bench.submission import Dependencies
 
 TURN_SECONDS = 0.5

@@ -20,7 +20,7 @@ N_POST_HOC = 5
 
 
 class Finished(Protocol):
-    """What is read of a finished stage; bench.store.Done is one."""
+    """What is read of a finished stage; bench.store.store.Done is one."""
 
     @property
     def digest(self) -> str: ...
@@ -38,7 +38,7 @@ class Finished(Protocol):
 
 
 def read_stage(load: Callable[[str], Mapping[str, Any]], key: str, known: dict[str, Stage] | None = None) -> Stage:
-    """A stage as it was written down, with all below it; `load` gives the JSON of a key (bench.store.Store.load).
+    """A stage as it was written down, with all below it; `load` gives the JSON of a key (bench.store.store.Store.load).
 
     It has the key that it was written under, whatever version of the code that was.
 
@@ -61,7 +61,7 @@ def fresh(stage: Stage, done: Callable[[str], Finished | None]) -> bool:
 
     Args:
         stage: of a plan, or read from a store.
-        done: what a store says of a key (bench.store.Store.done).
+        done: what a store says of a key (bench.store.store.Store.done).
     """
     found = done(stage.key)
     if found is None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.events import Events, read_events
-from bench.lease import host
+from bench.store.events import Events, read_events
+from bench.store.lease import host
 
 FILE = "orders.jsonl"
 Verb = Literal["stop", "retry"]

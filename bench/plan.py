@@ -29,7 +29,7 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 
 class StoreView(Protocol):
-    """What the planner asks of a store; bench.store.Store is one."""
+    """What the planner asks of a store; bench.store.store.Store is one."""
 
     def done(self, key: str) -> Finished | None: ...
     def running(self, key: str) -> object | None: ...
@@ -51,7 +51,7 @@ class Once:
         self.keys, self.load, self.output = store.keys, store.load, store.output
 
     def done(self, key: str) -> Finished | None:
-        """See bench.store.Store.done."""
+        """See bench.store.store.Store.done."""
         if key not in self._done:
             self._done[key] = self._store.done(key)
         return self._done[key]

@@ -22,8 +22,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.disk import disk_errors, read_json
 from bench.environment import ORIGIN, TREE, source
+from bench.store.disk import disk_errors, read_json
 
 PACKAGES = ("bench", "methods")
 OWN = "free some space there, or set XDG_CACHE_HOME to another folder of yours"  # where the user's own folder fails

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bench.disk import make_folder, read_json, write_json
+from bench.store.disk import make_folder, read_json, write_json
 
 FOLDER = "submitted"
 BEGUN = "begun"  # below it: submissions whose ids are not known yet

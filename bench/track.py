@@ -2,7 +2,7 @@
 events to a file of their own, and the driver brings what is new into MLflow, as often as it likes. Only to a server may
 a job bring its own stage itself (`follow`); who comes later finds the same run and adds nothing.
 
-Of an attempt's events (bench/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED, FAILED
+Of an attempt's events (bench/store/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED, FAILED
 or KILLED, error); others, as `progress`, are the driver's own business.
 
 What lies in MLflow: one run a stage; one run a suite, with tables and figures of its report, below it one a row (mean
@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.events import read_events
 from bench.key import canonical, digest
 from bench.mirror import Mirror, connect, experiment_id, is_served, legal, notice, tracker_errors, turn
 from bench.record import PerClass, Record
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
 READ, LINES, FILED, REPORT = "bench.read", "bench.lines", "bench.filed", "bench.report"

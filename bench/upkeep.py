@@ -18,7 +18,7 @@ from bench import plan as planning
 from bench.commands import overview
 from bench.errors import UserError
 from bench.launchers.contract import NoAnswer
-from bench.store import Store
+from bench.store.store import Store
 from bench.submission import Submissions
 from bench.suite import clusters
 from bench.suite.clusters import Cluster

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.store import Store
+from bench.store.store import Store
 from benchmarks.measured import ROOT, measure, write
 
 TARGET = "together / singly <= 1/3"

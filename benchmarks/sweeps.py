@@ -84,7 +84,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     from bench.run import predict as _predict  # noqa: F401
     from bench.run import train as _train  # noqa: F401
     from bench.run.job import Job
-    from bench.store import Store
+    from bench.store.store import Store
 
     suite = commands.open_suite(suite_path)
     plan, store = planning.make(suite), Store(store_path)
@@ -225,7 +225,7 @@ def metrics(store_path: Path, suite_path: Path) -> dict[str, dict[str, float | N
     from bench import commands
     from bench import plan as planning
     from bench.record import Result, loads
-    from bench.store import Store
+    from bench.store.store import Store
 
     store, found = Store(store_path), {}
     for row in planning.make(commands.open_suite(suite_path)).rows:

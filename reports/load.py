@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.disk import read_json
 from bench.environment import PER_ATTEMPT
 from bench.key import canonical
 from bench.plan import Plan, fresh
 from bench.record import Record, Result, loads
 from bench.stage import KINDS, Stage, walk
-from bench.store import Store
+from bench.store.disk import read_json
+from bench.store.store import Store
 
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
 RESULT = "result.json"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.disk import json_bytes
-from bench.done import Done, digests_of, format_done, names_of, now
-from bench.lease import Lease
 from bench.stage import Stage
-from bench.store import Attempt, Store
+from bench.store.disk import json_bytes
+from bench.store.done import Done, digests_of, format_done, names_of, now
+from bench.store.lease import Lease
+from bench.store.store import Attempt, Store
 
 
 def hold(store: Store, key: str) -> Lease:

@@ -18,12 +18,12 @@ from typing import Any
 from bench import submitted
 from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
 from bench.launchers.facts import LauncherFacts
-from bench.lease import host
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
-from bench.store import Store
+from bench.store.lease import host
+from bench.store.store import Store
 from bench.submission import needs
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster

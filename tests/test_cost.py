@@ -13,7 +13,7 @@ from bench import commands, forecast
 from bench import plan as planning
 from bench.cost import Estimate
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.suite import Cost
 from bench.terminal.overview import Overview, compare
 from bench.terminal.status import show

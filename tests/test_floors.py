@@ -24,11 +24,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("spec",),
     ("engines.contract", "data.formats"),
     ("engines.torchvision.facts",),
-    ("stage", "suite.validation", "disk", "record", "engines.facts"),  # F1
-    ("method", "done", "events", "lease", "snapshot", "mirror", "suite.clusters", "submitted"),
+    ("stage", "suite.validation", "store.disk", "record", "engines.facts"),  # F1
+    ("method", "store.done", "store.events", "store.lease", "snapshot", "mirror", "suite.clusters", "submitted"),
     ("suite.catalogue",),
     ("suite.rows", "orders"),
-    ("suite.suite", "store", "lineage"),  # F2
+    ("suite.suite", "store.store", "lineage"),  # F2
     ("cost",),
     ("plan", "detection*", "evaluation*", "track"),  # F3: a job may bring its curves to a server itself
     ("data*", "forecast", "submission"),

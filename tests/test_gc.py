@@ -11,11 +11,11 @@ import pytest
 
 from bench import gc as waste
 from bench import submitted
-from bench.disk import STALE_SECONDS
 from bench.errors import UserError
 from bench.gc import Needed, delete, look, sweep
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.disk import STALE_SECONDS
+from bench.store.store import Store
 from bench.submitted import Submitted
 from tests import done_store
 from tests.conftest import Bench

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import lease as leases
-from bench.lease import Lease, Observer, acquire
+from bench.store import lease as leases
+from bench.store.lease import Lease, Observer, acquire
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.lease import Observer, acquire
+from bench.store.lease import Observer, acquire
 held = acquire(Path(sys.argv[1]), Observer(), 0.1)
 print("held" if held else "refused", flush=True)
 time.sleep(60)
@@ -316,5 +316,5 @@ def test_forked_child_neither_holds_nor_releases(tmp_path: Path) -> None:
 
 
 def test_no_torch_is_imported() -> None:
-    code = "import sys, bench.store, bench.lease, bench.events; sys.exit('torch' in sys.modules)"
+    code = "import sys, bench.store.store, bench.store.lease, bench.store.events; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

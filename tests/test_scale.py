@@ -17,7 +17,7 @@ import pytest
 from bench import commands
 from bench import plan as planning
 from bench.environment import capture
-from bench.store import Store
+from bench.store.store import Store
 from tests import done_store
 from tests.conftest import ROOT
 from tests.planned import SEVEN

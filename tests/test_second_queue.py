@@ -11,7 +11,7 @@ import pytest
 from bench import commands, control, submitted
 from bench import plan as planning
 from bench.launchers.facts import LAUNCHERS
-from bench.store import Store
+from bench.store.store import Store
 from tests.conftest import Bench, Ran, Write
 from tests.second_queue import FACTS
 

@@ -18,7 +18,7 @@ from bench.cost import Estimate
 from bench.launchers.slurm import Slurm
 from bench.launchers.task import Task
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite import clusters
 from bench.suite.clusters import Cluster, Resources
 from bench.suite.suite import Cost

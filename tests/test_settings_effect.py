@@ -18,7 +18,7 @@ from bench.run import train
 from bench.run.learner import Learner
 from bench.run.work import device_of
 from bench.spec import Figure, Machine
-from bench.store import Store
+from bench.store.store import Store
 from bench.terminal.overview import compare
 from reports import figures
 from tests.conftest import TINY, Bench, Write

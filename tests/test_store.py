@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bench.done import Done
 from bench.errors import UserError
-from bench.events import read_events
-from bench.lease import Lease
 from bench.stage import Stage
-from bench.store import Attempt, Store
+from bench.store.done import Done
+from bench.store.events import read_events
+from bench.store.lease import Lease
+from bench.store.store import Attempt, Store
 
 STAGE = Stage("patch", {"a": 1.5}, {"model": Stage("data", {"seed": 0})}, {"images": "/somewhere"})
 KEY = STAGE.key

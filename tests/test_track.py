@@ -24,7 +24,7 @@ from bench.key import digest
 from bench.mirror import default_uri
 from bench.record import PerClass, Protocol, Record, loads
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "longtail"

@@ -24,7 +24,7 @@ from bench.mirror import KEY, Mirror, experiment_id
 from bench.run import curves
 from bench.run.curves import Curves, Tracking
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "served"
@@ -134,7 +134,7 @@ def test_a_database_is_left_to_the_driver(tmp_path: Path) -> None:
     """One file that many jobs write to is what breaks on a network disk: no thread, no mlflow, no database."""
     script = (
         "import sys, threading; from pathlib import Path; from bench.run.curves import Curves, Tracking;"
-        "from bench.store import Store\n"
+        "from bench.store.store import Store\n"
         f"with Curves(Tracking('sqlite:///{tmp_path}/x.db', 'x'), Store(Path('{tmp_path}')), ['k']):\n"
         "    assert threading.active_count() == 1\n"
         "assert 'mlflow' not in sys.modules"

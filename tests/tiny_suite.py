@@ -20,7 +20,7 @@ from bench import plan as planning
 from bench.plan import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from bench.run import checkpoint
 from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag, Stopped, quiet_threads
 from bench.stage import Stage, walk
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.catalogue import discover
 from bench.suite.suite import Suite
 

@@ -14,9 +14,9 @@ from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.outcome import made_taps
 from bench.contract_check.place import STOP_AT, Place
 from bench.detection.contract import Detector
-from bench.events import read_events
 from bench.run.model import load_model, state_of
 from bench.stage import Stage
+from bench.store.events import read_events
 from bench.suite.catalogue import discover
 
 

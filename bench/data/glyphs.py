@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from bench.data.glyph_render import Drawn, Renderer
 from bench.data.glyph_vocabulary import class_name, vocabulary
 from bench.data.split import ANNOTATIONS, PIXELS, write_json
-from bench.disk import disk_errors
 from bench.errors import UserError
 from bench.frequency import ClassStatistics, lvis_frequency
 from bench.seeds import generator
 from bench.spec import GlyphsData
+from bench.store.disk import disk_errors
 
 VERSION = 1  # of the pictures, in the key of their data stage; raise it when a picture may change
 

@@ -20,7 +20,7 @@ from bench.launchers.facts import facts_of
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Outcome
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 

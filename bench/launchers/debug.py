@@ -13,7 +13,7 @@ from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.spec import Machine
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.clusters import Cluster
 
 

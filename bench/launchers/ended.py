@@ -18,7 +18,7 @@ from bench.launchers.contract import Handle, JobState, QueueEntry, Status
 from bench.launchers.task import read_report
 from bench.launchers.watch import ENDED, PENDING, REQUEUED, entry
 from bench.run.job import Outcome
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 
 BLOCKED = "DependencyNeverSatisfied"

@@ -23,12 +23,12 @@ from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState, Launcher
 from bench.launchers.facts import options_that_outlive
 from bench.launchers.private import interrupts_held_back, job_folder
-from bench.lease import machine
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
-from bench.store import Store
+from bench.store.lease import machine
+from bench.store.store import Store
 from bench.submission import processes
 from bench.suite.clusters import Cluster
 

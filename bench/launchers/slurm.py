@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import snapshot, submission, submitted
-from bench.disk import disk_errors
 from bench.errors import UserError
 from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, QueueEntry
@@ -34,12 +33,13 @@ from bench.launchers.ended import UNASKED, Judge
 from bench.launchers.private import interrupts_held_back, job_folder
 from bench.launchers.task import Task
 from bench.launchers.watch import UNHEARD, SlurmQueue
-from bench.lease import Observer, acquire, host
 from bench.plan import JobPlan, Plan
 from bench.run.curves import Tracking
 from bench.run.job import Job
 from bench.run.requeue import SlurmRequeue
-from bench.store import Store
+from bench.store.disk import disk_errors
+from bench.store.lease import Observer, acquire, host
+from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster, Resources
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.disk import make_folder, read_json, write_json
 from bench.run.job import Job, Outcome
 from bench.run.world import is_first
+from bench.store.disk import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True)

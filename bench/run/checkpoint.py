@@ -16,8 +16,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bench.disk import disk_errors, make_folder, write_atomic
 from bench.errors import UserError
+from bench.store.disk import disk_errors, make_folder, write_atomic
 
 KEEP = 2  # the newest, and the one before it should the newest turn out to be broken
 _META = "meta"

@@ -16,7 +16,7 @@ from types import TracebackType
 from bench import track
 from bench.lineage import read_stage
 from bench.mirror import is_served
-from bench.store import Store
+from bench.store.store import Store
 
 EVERY_S = 15.0  # a page of curves is looked at by people
 PATIENCE_S = 20.0  # that the end of a stage waits for a slow server

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bench.data.formats import FORMATS
 from bench.data.split import Split, open_split
-from bench.disk import write_atomic
 from bench.run.work import Work
 from bench.stage import DataSpec, Stage, spec_of
+from bench.store.disk import write_atomic
 
 
 def run(work: Work) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from bench.data.split import Split, open_split
-from bench.disk import read_json, write_atomic
 from bench.evaluation.accuracy import Accuracy, accuracy, assign
 from bench.evaluation.ap import ApResult, DetectedBoxes, evaluate_boxes
 from bench.lineage import model_chain
@@ -23,6 +22,7 @@ from bench.run.model import TRAIN_INFO
 from bench.run.predict import DETECTIONS, PROPOSALS
 from bench.run.work import Work
 from bench.stage import DataSpec, EvaluateSpec, PredictSpec, TrainSpec, spec_of
+from bench.store.disk import read_json, write_atomic
 
 RESULT = "result.json"
 EVALUATOR = "faster-coco-eval"

@@ -20,7 +20,6 @@ from bench import spec as specs
 from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import open_split
 from bench.detection.contract import TAPS, Frame, PredictOutput, Taps
-from bench.disk import read_json, write_json
 from bench.lineage import features_stages, fresh
 from bench.run import checkpoint
 from bench.run.data import image_root_of
@@ -28,7 +27,8 @@ from bench.run.loading import workers_of
 from bench.run.model import load_model
 from bench.run.work import Work, device_of
 from bench.stage import FeaturesSpec, Stage, spec_of
-from bench.store import Store
+from bench.store.disk import read_json, write_json
+from bench.store.store import Store
 
 FEATURES = "features.safetensors"
 INFO = "features.json"

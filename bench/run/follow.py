@@ -13,7 +13,7 @@ from bench.errors import StageError
 from bench.run.work import StopFlag, Stopped, Work
 from bench.run.world import World
 from bench.spec import Machine
-from bench.store import Attempt, Store
+from bench.store.store import Attempt, Store
 
 # What the first process sees on a network disk, another node may see a minute later (acdirmax of nfs(5) is 60 s).
 _SEEN_WITHIN = 90.0

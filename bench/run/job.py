@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench import snapshot
-from bench.disk import disk_errors
 from bench.environment import of_this_process
 from bench.errors import UserError
 from bench.launchers.facts import LAUNCHERS
-from bench.lease import Lease
 from bench.lineage import fresh, read_stage, sources
 from bench.run import memory, outside
 from bench.run.curves import Curves, Tracking
@@ -33,7 +31,9 @@ from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
 from bench.stage import KINDS, Stage
-from bench.store import Attempt, Store
+from bench.store.disk import disk_errors
+from bench.store.lease import Lease
+from bench.store.store import Attempt, Store
 
 if TYPE_CHECKING:
     from bench.detection.contract import Detector

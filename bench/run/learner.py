@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from bench import spec as specs
 from bench.detection.contract import Classifier
-from bench.disk import write_json
 from bench.errors import StageError
 from bench.run import checkpoint, distributed
 from bench.run.model import TRAIN_INFO, WEIGHTS
 from bench.run.work import Work
 from bench.run.world import World
+from bench.store.disk import write_json
 
 
 @dataclass

@@ -21,7 +21,7 @@ from bench.lineage import rest_of, training_of
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
 from bench.stage import KINDS, Stage, TrainSpec, spec_of
-from bench.store import Store
+from bench.store.store import Store
 
 WEIGHTS = "model.safetensors"
 TRAIN_INFO = "train.json"

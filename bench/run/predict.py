@@ -18,7 +18,6 @@ from torch import Tensor
 
 from bench import spec as specs
 from bench.detection.contract import Classifier, Detections, Frame, PredictOutput
-from bench.disk import write_json
 from bench.engines.facts import facts
 from bench.lineage import trunk_of
 from bench.run import checkpoint
@@ -26,6 +25,7 @@ from bench.run.features import Network, kept
 from bench.run.model import load_classifier
 from bench.run.work import Work, device_of
 from bench.stage import PredictSpec, spec_of
+from bench.store.disk import write_json
 
 DETECTIONS = "detections.safetensors"
 PROPOSALS = "proposals.safetensors"

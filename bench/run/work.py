@@ -19,7 +19,7 @@ from bench.run import memory
 from bench.run.world import SINGLE, World
 from bench.spec import Machine
 from bench.stage import Stage
-from bench.store import Attempt, Store
+from bench.store.store import Attempt, Store
 
 if TYPE_CHECKING:
     from bench.detection.contract import Detector

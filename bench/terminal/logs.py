@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 
 from bench import submitted
-from bench.events import read_events
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.terminal.progress import name_of
 
 LINES = 100  # of each file, unless asked for more

@@ -24,7 +24,7 @@ from bench.key import digest
 from bench.lineage import Finished
 from bench.plan import JobPlan, Plan, State
 from bench.stage import KINDS, Stage, walk
-from bench.store import Store
+from bench.store.store import Store
 from bench.terminal.progress import critical_text, estimate_text, span
 
 STYLE: Mapping[State, str] = {

@@ -13,11 +13,11 @@ from rich.text import Text
 from bench import forecast
 from bench import plan as planning
 from bench.cost import Estimate
-from bench.events import read_events
 from bench.launch import Progress
 from bench.plan import Plan
 from bench.stage import KINDS, Stage
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 
 BAR = 10  # characters
 PLAIN_SECONDS = 15.0  # between two progress lines of one stage where there is no terminal

@@ -23,10 +23,10 @@ from rich.text import Text
 from bench import plan as planning
 from bench import submitted
 from bench.environment import job_of
-from bench.events import read_events
 from bench.launchers.contract import NoAnswer, QueueEntry, queue_of
 from bench.launchers.facts import facts_of
 from bench.stage import KINDS
+from bench.store.events import read_events
 from bench.submission import cluster_option
 from bench.submitted import Submitted
 from bench.terminal.overview import LINES, STYLE, Overview

@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.key import Part, canonical
 from bench.plan import Plan
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 from bench.terminal.overview import SHOWN, mb_text
 from bench.terminal.progress import clock
 

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny
 from tiny_suite import undisturbed_run
 
-from bench.store import Store
+from bench.store.store import Store
 from benchmarks import suite_cost
 
 

@@ -10,7 +10,7 @@ from tiny import tiny
 from bench import commands
 from bench import plan as planning
 from bench.data.split import open_split
-from bench.store import Store
+from bench.store.store import Store
 from benchmarks import sweeps
 from benchmarks.sweeps import Bill, Spent
 

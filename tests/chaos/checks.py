@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import mirror
-from bench.events import read_events
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from tests.chaos.scene import Scene
 from tests.tiny_suite import attempts, digests
 

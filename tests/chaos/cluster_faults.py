@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from bench.lease import process_start
+from bench.store.lease import process_start
 from tests.chaos.faults import Fault, Injector
 from tests.chaos.scene import Scene
 from tests.cluster.slurm_up import daemon_pid, start_daemon

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.lease import LeaseInfo, process_start
+from bench.store.lease import LeaseInfo, process_start
 from tests.chaos.scene import BALLAST, Scene
 from tests.tiny_suite import ROOT, flip_bit
 
@@ -27,7 +27,7 @@ Injector = Callable[[Scene, random.Random], Fault]
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.lease import Observer, acquire
+from bench.store.lease import Observer, acquire
 if acquire(Path(sys.argv[1]), Observer()) is not None:
     print("held", flush=True)
     time.sleep(600)

@@ -23,9 +23,9 @@ import yaml
 
 from bench import plan as planning
 from bench import submitted
-from bench.lease import LeaseInfo, process_start
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.lease import LeaseInfo, process_start
+from bench.store.store import Store
 from bench.submitted import Submitted
 from tests.chaos.kinds import Drawn
 from tests.cluster.slurm_up import Slurm, start, stop

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.events import Events
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.events import Events
+from bench.store.store import Store
 from tests.chaos import checks, results
 from tests.chaos.episode import Report, episode
 from tests.chaos.kinds import KINDS, Drawn, Fault, draw

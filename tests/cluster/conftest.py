@@ -16,7 +16,7 @@ from bench.launch import Ended, Progress
 from bench.launchers.slurm import Slurm as Launcher
 from bench.orders import Requests
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.clusters import read
 from tests.cluster.slurm_up import Slurm, Unavailable, start, stop
 from tests.conftest import TINY

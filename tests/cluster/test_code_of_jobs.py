@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench import environment, submitted
-from bench.events import read_events
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.submitted import Submitted
 from tests.cluster.conftest import HOLD, SETTINGS
 from tests.cluster.slurm_up import Slurm

@@ -23,7 +23,7 @@ from bench.launchers.ended import Judge
 from bench.launchers.slurm import Slurm as Launcher
 from bench.launchers.watch import entry
 from bench.plan import JobPlan, Plan
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive

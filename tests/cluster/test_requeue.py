@@ -15,11 +15,11 @@ import submitit
 from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
 from bench import plan as planning
-from bench.events import read_events
 from bench.plan import Plan
 from bench.run.job import Job, Outcome, Requeue
 from bench.run.requeue import SlurmRequeue
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.suite.suite import Suite
 from tests.cluster.slurm_up import Slurm
 

@@ -17,7 +17,7 @@ from bench.launch import Progress, run
 from bench.launchers.debug import Debug
 from bench.plan import JobPlan, Plan
 from bench.stage import walk
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive

@@ -10,7 +10,7 @@ from rich.console import Console
 from bench import control, orders, submitted
 from bench.launch import Progress
 from bench.orders import Requests
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.terminal import logs
 from bench.terminal import overview as overviews

@@ -20,12 +20,12 @@ import pytest
 import torch
 
 from bench import submitted
-from bench.events import read_events
 from bench.launch import Progress
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from tests.cluster.conftest import SETTINGS, Planned, drive
 from tests.cluster.slurm_up import Slurm
 from tests.cluster.test_slurm_run import digests, undisturbed

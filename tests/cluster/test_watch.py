@@ -15,7 +15,7 @@ from bench.launchers.ended import LOST_SECONDS, PREEMPTED_SECONDS, REPORT_SECOND
 from bench.launchers.watch import SlurmQueue, entry
 from bench.plan import JobPlan
 from bench.run.job import Outcome
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 from tests.cluster.conftest import deaf
 from tests.cluster.slurm_up import Slurm

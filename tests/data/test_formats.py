@@ -32,7 +32,7 @@ exec(compile(text.replace(end, entry + end), "formats.py", "exec"), formats.__di
 from bench import commands
 from bench import plan as planning
 from bench.errors import UserError
-from bench.store import Store
+from bench.store.store import Store
 from tests.tiny_suite import bring
 
 path, root = Path(sys.argv[1]), Path(sys.argv[2])

@@ -9,12 +9,12 @@ from tiny_suite import SMOKE, Undisturbed, bring, copied, digests, flip_bit, key
 
 from bench import plan as planning
 from bench.cost import Estimate
-from bench.disk import read_json
 from bench.plan import Plan
 from bench.run import features
 from bench.run.features import FEATURES, INFO
 from bench.run.job import Job
-from bench.store import Store
+from bench.store.disk import read_json
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 METHOD = '''

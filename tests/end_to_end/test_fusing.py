@@ -9,7 +9,7 @@ from tiny_suite import HEADS, SMOKE, Undisturbed, attempts, bring, copied, diges
 
 from bench import plan as planning
 from bench.cost import Estimate
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 METHOD = '''

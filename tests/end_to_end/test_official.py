@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bench import crosscheck
 from bench.cli import app
 from bench.crosscheck import Compared
-from bench.store import Store
+from bench.store.store import Store
 
 
 def test_both_evaluators_agree_on_every_row(smoke: Undisturbed) -> None:

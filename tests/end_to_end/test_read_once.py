@@ -11,7 +11,7 @@ import pytest
 
 from bench import commands
 from bench import plan as planning
-from bench.store import Store
+from bench.store.store import Store
 from reports import load as loading
 from tests.conftest import TINY, Bench, Write
 

@@ -21,12 +21,12 @@ from tiny_suite import (
 )
 
 from bench import plan as planning
-from bench.events import read_events
 from bench.plan import Plan
 from bench.run import job
 from bench.run.job import Outcome
 from bench.run.work import StopFlag
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 

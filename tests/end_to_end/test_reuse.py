@@ -23,7 +23,7 @@ from tiny_suite import (
 
 from bench import plan as planning
 from bench.run.checkpoint import read_tensors, save, write_tensors
-from bench.store import Store
+from bench.store.store import Store
 
 
 @pytest.fixture

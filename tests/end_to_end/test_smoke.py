@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bench import commands
 from bench import plan as planning
 from bench.cli import app
-from bench.store import Store
+from bench.store.store import Store
 from bench.terminal.overview import default_report_folder
 from tests.chaos.checks import runs
 

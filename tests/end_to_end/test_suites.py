@@ -12,7 +12,7 @@ from tiny_suite import ROOT, bring
 
 from bench import commands
 from bench import plan as planning
-from bench.store import Store
+from bench.store.store import Store
 
 SETS = (
     "data.classes=8", "data.size=64", "data.max_instances=30", "data.val_instances=2", "input.min_size=64",

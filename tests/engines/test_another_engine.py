@@ -22,7 +22,7 @@ from bench.lineage import trains_classifier_only, trunk_of
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.suite import Cost
 from bench.terminal.overview import compare
 from tests.engines import grid_engine

@@ -20,7 +20,7 @@ from bench import plan as planning
 from bench.plan import Plan
 from bench.run.model import WEIGHTS
 from bench.run.predict import DETECTIONS
-from bench.store import Store
+from bench.store.store import Store
 from tests.conftest import TINY, Bench, Ran, Write, line_of
 from tests.tiny_suite import bring
 

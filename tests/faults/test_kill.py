@@ -25,7 +25,7 @@ from tiny_suite import (
 
 from bench import plan as planning
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.store import Store
 
 ROWS = "baseline,cls-retrain,BAGS"
 Starter = Callable[..., subprocess.Popen[str]]

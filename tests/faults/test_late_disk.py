@@ -14,7 +14,7 @@ from bench.launch import Progress
 from bench.launchers.contract import Handle
 from bench.launchers.debug import Debug
 from bench.plan import JobPlan
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.clusters import Cluster
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import disk
 from bench.errors import UserError
-from bench.events import read_events
 from bench.run.checkpoint import newest, save, write_tensors
 from bench.stage import Stage
-from bench.store import Store
+from bench.store import disk
+from bench.store.events import read_events
+from bench.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE = Stage("patch", {"a": 1})
@@ -217,7 +217,7 @@ WORK = """
 import sys, time
 from pathlib import Path
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 store = Store(Path(sys.argv[1]), beat=0.01)
 stage = Stage("patch", {"a": 1})
 print("up", flush=True)

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
-import bench.lease
+import bench.store.lease
 from bench import launch
 from bench import plan as planning
-from bench.events import read_events
 from bench.launchers.debug import Debug
 from bench.run.work import signals_restored
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.suite.clusters import Cluster
 
 PATIENCE_S, BEAT_S = 10.0, 0.5
@@ -34,12 +34,12 @@ PLAN = planning.make(SUITE)
 HOST = """
 import json, sys, time
 from pathlib import Path
-import bench.lease, bench.store
+import bench.store.lease, bench.store.store
 from bench.run.job import Job
 from bench.spec import Machine
 root, key, machine, patience, beat, clock = sys.argv[1:]
-bench.lease.PATIENCE_SECONDS = float(patience)
-bench.store.Store.__init__.__kwdefaults__["beat"] = float(beat)
+bench.store.lease.PATIENCE_SECONDS = float(patience)
+bench.store.store.Store.__init__.__kwdefaults__["beat"] = float(beat)
 now = time.time
 time.time = lambda: now() + float(clock)  # this host's wall clock is wrong
 if __name__ == "__main__":
@@ -142,7 +142,7 @@ def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPat
         wait_for(lambda: hosts.trained_to(7), "some steps")
         a.kill()
         a.wait()
-    monkeypatch.setattr(bench.lease, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(bench.store.lease, "PATIENCE_SECONDS", 2.0)
     plan = planning.make(SUITE)
     plan = replace(plan, stages={key: plan.stages[key] for key in (*hosts.data, hosts.key)}, rows=())
     debug = Debug(hosts.store, SUITE.sections.machine, Cluster(kind="debug", max_retries=0, pause_s=0))

@@ -25,10 +25,10 @@ import torch
 
 from bench import commands
 from bench import plan as planning
-from bench.events import read_events
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 RECORD = Path(__file__).with_suffix(".json")

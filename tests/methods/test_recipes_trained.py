@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.key import Part
 from bench.plan import Plan
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 from tests.conftest import TINY, Write
 from tests.tiny_suite import bring, key_of
 

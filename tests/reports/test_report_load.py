@@ -14,7 +14,7 @@ from bench.errors import UserError
 from bench.plan import Plan, RowPlan
 from bench.record import dumps
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 from reports.load import load
 
 NORMS = [0.5, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0]

@@ -18,9 +18,9 @@ from tiny_suite import bring, copied, key_of, tiny, work
 
 from bench import environment
 from bench import plan as planning
-from bench.events import Events, read_events
 from bench.run import checkpoint, memory
-from bench.store import Store
+from bench.store.events import Events, read_events
+from bench.store.store import Store
 from bench.terminal import why
 from reports.load import load
 

@@ -34,11 +34,11 @@ from tiny_suite import (
 )
 
 from bench import plan as planning
-from bench.events import read_events
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS
-from bench.store import Store
+from bench.store.events import read_events
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 LOSSES, TENSORS = 5e-6, 3e-4  # ten times what was measured: another CPU sums in other blocks

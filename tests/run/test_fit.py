@@ -15,7 +15,7 @@ from bench.data.split import open_split
 from bench.plan import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model
-from bench.store import Store
+from bench.store.store import Store
 
 METHODS = '''
 """NorCal around any classifier, a fit of what it is shown, and a wrapper of which one group learns."""

@@ -14,7 +14,7 @@ from tiny_suite import ROOT, Undisturbed, attempts, copied, key_of, work
 from bench.lineage import read_stage, sources
 from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag
-from bench.store import Store
+from bench.store.store import Store
 
 LEAN = """
 import json, sys

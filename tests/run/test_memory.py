@@ -12,7 +12,7 @@ from bench import plan as planning
 from bench.errors import StageError
 from bench.run.memory import explained
 from bench.run.world import World, portable
-from bench.store import Store
+from bench.store.store import Store
 
 # As torch 2.15 writes it.
 CARD = (

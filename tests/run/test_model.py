@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from bench import plan as planning
 from bench.detection.contract import HeadSpec
-from bench.disk import read_json
 from bench.lineage import read_stage
 from bench.record import Result, loads
 from bench.run.checkpoint import newest, read_tensors, save
 from bench.run.model import load_model, make_classifier, new_detector, state_of
-from bench.store import Store
+from bench.store.disk import read_json
+from bench.store.store import Store
 
 TUNE = '''
 """Partial training by group names."""

@@ -12,7 +12,7 @@ from bench import plan as planning
 from bench.errors import UserError
 from bench.key import canonical, part
 from bench.run import outside
-from bench.store import Store
+from bench.store.store import Store
 from tests.conftest import TINY
 
 METHOD = """\

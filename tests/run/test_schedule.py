@@ -13,7 +13,7 @@ from bench.data.loader import Loader
 from bench.data.split import Split, open_split
 from bench.run.train import loader_steps, rate
 from bench.spec import Input, Schedule
-from bench.store import Store
+from bench.store.store import Store
 from methods.parts.samplers import RepeatFactor, Shuffle
 
 PAPER = Schedule(steps=12_000, lr=0.01, warmup=500, warmup_from=1 / 3, decay="steps", drops=(8 / 12, 11 / 12))

@@ -28,7 +28,7 @@ from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag, Work
 from bench.spec import Machine
 from bench.stage import Stage
-from bench.store import Store
+from bench.store.store import Store
 from bench.suite.suite import Suite
 
 TRAIN_IMAGES, VAL_IMAGES = 10, 6

@@ -19,7 +19,7 @@ from bench import plan as planning
 from bench import submitted
 from bench.commands import open_suite
 from bench.plan import Plan
-from bench.store import Store
+from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.terminal import logs
 from tests import done_store

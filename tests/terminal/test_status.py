@@ -23,10 +23,10 @@ from bench import plan as planning
 from bench.commands import open_suite
 from bench.errors import UserError
 from bench.launch import Progress
-from bench.lease import host
 from bench.plan import Plan
 from bench.stage import Stage
-from bench.store import Attempt, Store
+from bench.store.lease import host
+from bench.store.store import Attempt, Store
 from bench.submission import cluster_option
 from bench.submitted import Submitted
 from bench.suite.clusters import path_of
@@ -124,7 +124,7 @@ class AnotherProcess:
     """A process that holds a stage's lease, and a progress line, until it is told to stop."""
 
     CODE = (
-        "import sys, signal, threading, pathlib; from bench.store import Store; stop = threading.Event();"
+        "import sys, signal, threading, pathlib; from bench.store.store import Store; stop = threading.Event();"
         "signal.signal(signal.SIGTERM, lambda *_: stop.set()); store = Store(pathlib.Path(sys.argv[1]));"
         "lease = store.acquire(sys.argv[2]); attempt = store.begin(sys.argv[2], lease);"
         "attempt.events.write('progress', step=3, total=9, values={}); print('held', flush=True); stop.wait(60);"

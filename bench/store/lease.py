@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.disk import create_exclusive, make_folder
+from bench.store.disk import create_exclusive, make_folder
 
 BEAT_SECONDS = 5.0
 # NFS clients may show a file up to 60 s late (acregmax, nfs(5)); one beat and a margin come on top.

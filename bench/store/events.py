@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.disk import disk_errors, plain_value
+from bench.store.disk import disk_errors, plain_value
 
 
 class Events:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.disk import disk_errors, json_bytes, sha256_of
+from bench.store.disk import disk_errors, json_bytes, sha256_of
 from bench.key import digest
 
 

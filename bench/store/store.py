@@ -1,7 +1,7 @@
 """The store: one folder a key, the only truth about what has been done. Jobs, planner and reports meet here.
 
     <root>/<key>/stage.json              what it computes
-                 lease.<n>               who works on it (bench/lease.py)
+                 lease.<n>               who works on it (bench/store/lease.py)
                  attempts/<n>/           events.jsonl, checkpoints, failed.json, outputs.tmp -> outputs
                  done                    names the winning attempt and the digests of its outputs
     <root>/roots/<name>.json             which suite needs which keys
@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.disk import (
+from bench.store.disk import (
     create_exclusive,
     disk_errors,
     make_folder,
@@ -35,11 +35,11 @@ from bench.disk import (
     write_atomic,
     write_json,
 )
-from bench.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
+from bench.store.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
 from bench.errors import UserError
-from bench.events import Events
+from bench.store.events import Events
 from bench.key import digest
-from bench.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
+from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
 from bench.stage import Stage
 
 

@@ -376,7 +376,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open MLflow on 127.0.0.1 for a store. Ctrl-C ends it."""
-    from bench.ui import ui as serve
+    from bench.tracking.ui import ui as serve
 
     serve(store, port)
 

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from bench import control, track
+from bench import control
 from bench import plan as planning
 from bench.data.formats import FORMATS
 from bench.engines.facts import check, facts
@@ -26,10 +26,8 @@ from bench.launch import Ended
 from bench.launchers.contract import Launcher, launcher_of
 from bench.launchers.facts import LAUNCHERS, options_that_outlive
 from bench.launchers.local import Slots
-from bench.mirror import is_served
 from bench.orders import Requests
 from bench.plan import Plan
-from bench.run.curves import Tracking
 from bench.spec import FolderData
 from bench.stage import walk
 from bench.store.disk import write_atomic
@@ -41,7 +39,10 @@ from bench.suite.suite import Suite
 from bench.terminal import overview as overviews
 from bench.terminal.overview import Overview
 from bench.terminal.why import explain
-from bench.track import SyncCount
+from bench.tracking import track
+from bench.tracking.curves import Tracking
+from bench.tracking.mirror import is_served
+from bench.tracking.track import SyncCount
 from reports.load import RowResult, load
 
 MANY = 20  # job ids that a line shows

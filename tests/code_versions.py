@@ -79,8 +79,8 @@ NO_RESULT: Mapping[str, str] = {
     "bench/store/events.py": "progress, for people",
     "bench/key.py": "what it makes is in the key itself (tests/golden, tests/test_key.py)",
     "bench/store/lease.py": "who works on a stage",
-    "bench/mirror.py": "copies finished results to a tracking server",
-    "bench/run/curves.py": "curves for a tracking server",
+    "bench/tracking/mirror.py": "copies finished results to a tracking server",
+    "bench/tracking/curves.py": "curves for a tracking server",
     "bench/run/follow.py": "how the other processes of a job follow the first",
     "bench/run/job.py": "which stages run when; each gives what it gives alone (tests/end_to_end/test_fusing.py)",
     "bench/run/loading.py": "how many threads make batches, whose results are the same (tests/run/test_workers.py)",
@@ -92,7 +92,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/spec.py": "its values are in the key, or have no effect on a result (tests/test_settings.py)",
     "bench/stage.py": "what it makes is the key (tests/golden)",
     "bench/store/store.py": "where stages lie",
-    "bench/track.py": "sends to a tracking server",
+    "bench/tracking/track.py": "sends to a tracking server",
 }
 
 

@@ -19,7 +19,6 @@ from bench import submitted
 from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
 from bench.launchers.facts import LauncherFacts
 from bench.plan import JobPlan, Plan
-from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.store.lease import host
@@ -27,6 +26,7 @@ from bench.store.store import Store
 from bench.submission import needs
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
+from bench.tracking.curves import Tracking
 
 FACTS = LauncherFacts(
     kind="shelf", module="tests.second_queue", title="Shelf", outlives_driver=True, asks_resources=True,

@@ -25,18 +25,27 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engines.contract", "data.formats"),
     ("engines.torchvision.facts",),
     ("stage", "suite.validation", "store.disk", "record", "engines.facts"),  # F1
-    ("method", "store.done", "store.events", "store.lease", "snapshot", "mirror", "suite.clusters", "submitted"),
+    (
+        "method",
+        "store.done",
+        "store.events",
+        "store.lease",
+        "snapshot",
+        "tracking.mirror",
+        "suite.clusters",
+        "submitted",
+    ),
     ("suite.catalogue",),
     ("suite.rows", "orders"),
     ("suite.suite", "store.store", "lineage"),  # F2
     ("cost",),
-    ("plan", "detection*", "evaluation*", "track"),  # F3: a job may bring its curves to a server itself
+    ("plan", "detection*", "evaluation*", "tracking.track"),  # F3: a job may bring its curves to a server itself
     ("data*", "forecast", "submission"),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
     ("launchers*",),
     ("launch", "crosscheck", "contract_check*"),  # F6
-    ("ui", "terminal*"),
+    ("tracking.ui", "terminal*"),
     ("gc", "control"),
     ("commands",),  # F7
     ("upkeep",),
@@ -47,7 +56,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 ROOMS: dict[str, tuple[str, ...]] = {
     "torchvision": ("bench.engines.torchvision",),
     "detectron2": ("bench.engines.detectron2",),
-    "mlflow": ("bench.track", "bench.mirror", "bench.ui"),
+    "mlflow": ("bench.tracking.track", "bench.tracking.mirror", "bench.tracking.ui"),
     "optuna": ("bench.search",),
     "submitit": ("bench.launchers.local", "bench.launchers.slurm"),
     "lvis": ("bench.evaluation.official",),
@@ -183,7 +192,7 @@ def test_reports_never_run_anything() -> None:
         "bench.engines.torchvision",
         "bench.commands",
         "bench.cli",
-        "bench.track",
+        "bench.tracking.track",
     )
     for module in product():
         if below(module.name, "reports"):

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from bench import track, ui
 from bench.errors import UserError
 from bench.key import digest
-from bench.mirror import default_uri
 from bench.record import PerClass, Protocol, Record, loads
 from bench.stage import Stage
 from bench.store.store import Store
+from bench.tracking import track, ui
+from bench.tracking.mirror import default_uri
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "longtail"
@@ -275,9 +275,7 @@ def test_other_settings_are_another_run(root: Path) -> None:
 
 def test_drivers_share_a_new_store(tmp_path: Path) -> None:
     """Without turns, processes that migrate one new database break it."""
-    script = (
-        "import sys, pathlib; from bench.track import prepare; sys.exit(prepare(pathlib.Path(sys.argv[1]), None, 'x'))"
-    )
+    script = "import sys, pathlib; from bench.tracking.track import prepare; sys.exit(prepare(pathlib.Path(sys.argv[1]), None, 'x'))"
     command = [sys.executable, "-c", script, str(tmp_path)]
     drivers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     for process in drivers:
@@ -315,7 +313,7 @@ def test_without_mlflow_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_importing_track_does_not_import_mlflow() -> None:
-    script = "import sys, bench.track, bench.ui; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'pandas')))"
+    script = "import sys, bench.tracking.track, bench.tracking.ui; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
@@ -353,7 +351,7 @@ def test_ui_serves_the_store_on_loopback(root: Path, taken: int) -> None:
     with pytest.raises(UserError) as caught:
         ui.ui_command(root, taken)
     port = int(caught.value.hint.rsplit(" ", 1)[1])
-    script = f"import pathlib; from bench.ui import ui; ui(pathlib.Path({str(root)!r}), {port})"
+    script = f"import pathlib; from bench.tracking.ui import ui; ui(pathlib.Path({str(root)!r}), {port})"
     server = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"

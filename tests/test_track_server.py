@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 
-from bench import mirror, track, ui
-from bench.mirror import KEY, Mirror, experiment_id
-from bench.run import curves
-from bench.run.curves import Curves, Tracking
 from bench.stage import Stage
 from bench.store.store import Store
+from bench.tracking import curves, mirror, track, ui
+from bench.tracking.curves import Curves, Tracking
+from bench.tracking.mirror import KEY, Mirror, experiment_id
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "served"
@@ -133,7 +132,7 @@ def test_a_server_that_is_gone_ends_no_job(
 def test_a_database_is_left_to_the_driver(tmp_path: Path) -> None:
     """One file that many jobs write to is what breaks on a network disk: no thread, no mlflow, no database."""
     script = (
-        "import sys, threading; from pathlib import Path; from bench.run.curves import Curves, Tracking;"
+        "import sys, threading; from pathlib import Path; from bench.tracking.curves import Curves, Tracking;"
         "from bench.store.store import Store\n"
         f"with Curves(Tracking('sqlite:///{tmp_path}/x.db', 'x'), Store(Path('{tmp_path}')), ['k']):\n"
         "    assert threading.active_count() == 1\n"

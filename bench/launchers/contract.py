@@ -18,11 +18,11 @@ from typing import Literal, Protocol
 
 from bench.launchers.facts import facts_of
 from bench.plan import JobPlan, Plan
-from bench.run.curves import Tracking
 from bench.run.job import Outcome
 from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
+from bench.tracking.curves import Tracking
 
 Status = Literal[
     "PENDING",

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 from bench.launchers.contract import Handle, JobState, Launcher
 from bench.plan import JobPlan, Plan
-from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.spec import Machine
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
+from bench.tracking.curves import Tracking
 
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:

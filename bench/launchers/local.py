@@ -24,13 +24,13 @@ from bench.launchers.contract import Handle, JobState, Launcher
 from bench.launchers.facts import options_that_outlive
 from bench.launchers.private import interrupts_held_back, job_folder
 from bench.plan import JobPlan, Plan
-from bench.run.curves import Tracking
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
 from bench.store.lease import machine
 from bench.store.store import Store
 from bench.submission import processes
 from bench.suite.clusters import Cluster
+from bench.tracking.curves import Tracking
 
 A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local job has none
 

@@ -34,7 +34,6 @@ from bench.launchers.private import interrupts_held_back, job_folder
 from bench.launchers.task import Task
 from bench.launchers.watch import UNHEARD, SlurmQueue
 from bench.plan import JobPlan, Plan
-from bench.run.curves import Tracking
 from bench.run.job import Job
 from bench.run.requeue import SlurmRequeue
 from bench.store.disk import disk_errors
@@ -42,6 +41,7 @@ from bench.store.lease import Observer, acquire, host
 from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster, Resources
+from bench.tracking.curves import Tracking
 
 POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
 TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))

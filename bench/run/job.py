@@ -25,7 +25,6 @@ from bench.errors import UserError
 from bench.launchers.facts import LAUNCHERS
 from bench.lineage import fresh, read_stage, sources
 from bench.run import memory, outside
-from bench.run.curves import Curves, Tracking
 from bench.run.follow import follow, told_of
 from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined
@@ -34,6 +33,7 @@ from bench.stage import KINDS, Stage
 from bench.store.disk import disk_errors
 from bench.store.lease import Lease
 from bench.store.store import Attempt, Store
+from bench.tracking.curves import Curves, Tracking
 
 if TYPE_CHECKING:
     from bench.detection.contract import Detector

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import mirror
 from bench.plan import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
+from bench.tracking import mirror
 from tests.chaos.scene import Scene
 from tests.tiny_suite import attempts, digests
 

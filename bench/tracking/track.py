@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.key import canonical, digest
-from bench.mirror import Mirror, connect, experiment_id, is_served, legal, notice, tracker_errors, turn
 from bench.record import PerClass, Record
 from bench.stage import Stage
 from bench.store.events import read_events
 from bench.store.store import Store
+from bench.tracking.mirror import Mirror, connect, experiment_id, is_served, legal, notice, tracker_errors, turn
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
 READ, LINES, FILED, REPORT = "bench.read", "bench.lines", "bench.filed", "bench.report"
@@ -118,7 +118,7 @@ def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
             return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
         except tracker_errors() as error:
             said = notice(error)
-        if is_served(uri):  # which has been asked more than once (bench/mirror.py)
+        if is_served(uri):  # which has been asked more than once (bench/tracking/mirror.py)
             break
         if tries + 1 < TRIES:
             time.sleep(PAUSE_S)
@@ -181,7 +181,7 @@ def follow(store_root: Path, uri: str, experiment: str, stage: TrackedStage) -> 
 
     Args:
         store_root: folder of the store.
-        uri: of a server (`bench.mirror.is_served`): a job leaves databases to the driver.
+        uri: of a server (`bench.tracking.mirror.is_served`): a job leaves databases to the driver.
         experiment: name of the MLflow experiment.
         stage: as it stands now.
 

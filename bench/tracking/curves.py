@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
-from bench import track
 from bench.lineage import read_stage
-from bench.mirror import is_served
 from bench.store.store import Store
+from bench.tracking import track
+from bench.tracking.mirror import is_served
 
 EVERY_S = 15.0  # a page of curves is looked at by people
 PATIENCE_S = 20.0  # that the end of a stage waits for a slow server

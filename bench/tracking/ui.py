@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.mirror import ARTIFACTS, DATABASE, default_uri
+from bench.tracking.mirror import ARTIFACTS, DATABASE, default_uri
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 100  # above the wanted one, before any free port is named

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import control
-from bench import plan as planning
 from bench.data.formats import FORMATS
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
@@ -27,7 +26,8 @@ from bench.launchers.contract import Launcher, launcher_of
 from bench.launchers.facts import LAUNCHERS, options_that_outlive
 from bench.launchers.local import Slots
 from bench.orders import Requests
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.stage import walk
 from bench.store.disk import write_atomic

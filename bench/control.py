@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from bench import orders, submitted
-from bench import plan as planning
 from bench.launchers.contract import NoAnswer, queue_of
 from bench.launchers.facts import facts_of
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.store.lease import LeaseInfo, host, machine
 from bench.store.store import Store
 from bench.submission import cluster_option

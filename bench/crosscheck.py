@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.data.split import open_split
 from bench.evaluation import official
-from bench.plan import Plan, fresh
+from bench.plan.planning import Plan, fresh
 from bench.record import Result, format_metric, loads, points
 from bench.run.evaluate import RESULT, detected
 from bench.run.predict import DETECTIONS

@@ -14,11 +14,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from bench import plan as planning
 from bench.errors import UserError
 from bench.launchers.contract import Handle, JobState, Launcher
 from bench.orders import Requests
-from bench.plan import JobPlan, Plan
+from bench.plan import planning
+from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.run.work import quiet_threads
 from bench.store.store import Store

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import plan as planning
 from bench.launchers.facts import LAUNCHERS
-from bench.plan import JobPlan, Plan
+from bench.plan import planning
+from bench.plan.planning import JobPlan, Plan
 from bench.stage import KINDS, walk
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster, Resources, joined, name_of
@@ -35,7 +35,7 @@ class Dependencies:
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from outside, and what that is made from (see bench.plan.ready)."""
+        """All that a job reads from outside, and what that is made from (see bench.plan.planning.ready)."""
         if job.units not in self._below:
             inputs = (source for key in job.keys for source in self._plan.stages[key].inputs.values())
             self._below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)

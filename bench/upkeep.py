@@ -14,10 +14,10 @@ from rich.console import Console
 
 from bench import control, submission, submitted
 from bench import gc as waste
-from bench import plan as planning
 from bench.commands import overview
 from bench.errors import UserError
 from bench.launchers.contract import NoAnswer
+from bench.plan import planning
 from bench.store.store import Store
 from bench.submission import Submissions
 from bench.suite import clusters

@@ -114,8 +114,8 @@ def run(suite: Path, sets: Sequence[str], slots: int, out: Path) -> dict[str, An
 def planned(suite: Path, sets: Sequence[str]) -> tuple[list[str], str]:
     """(labels of the rows, digest of all stage keys: of everything that can change a number)."""
     from bench import commands
-    from bench import plan as planning
     from bench.key import digest
+    from bench.plan import planning
 
     loaded = commands.open_suite(suite, sets=list(sets))
     return [row.label for row in loaded.rows], digest(sorted(planning.make(loaded).stages))

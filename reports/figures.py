@@ -20,7 +20,7 @@ from reports.settings import ABSENT
 from reports.sweep import sweep
 
 if TYPE_CHECKING:
-    from bench.plan import RowPlan
+    from bench.plan.planning import RowPlan
 
 DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
 NAMES = {"bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars"}

@@ -16,7 +16,7 @@ from reports.settings import ABSENT, setting, text
 from reports.stats import Cell, by_row, metrics_of
 
 if TYPE_CHECKING:
-    from bench.plan import RowPlan
+    from bench.plan.planning import RowPlan
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.environment import PER_ATTEMPT
 from bench.key import canonical
-from bench.plan import Plan, fresh
+from bench.plan.planning import Plan, fresh
 from bench.record import Record, Result, loads
 from bench.stage import KINDS, Stage, walk
 from bench.store.disk import read_json

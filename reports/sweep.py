@@ -20,7 +20,7 @@ from reports.stats import MISSING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from bench.plan import RowPlan
+    from bench.plan.planning import RowPlan
 
 PANELS_A_LINE = 3
 LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small

@@ -17,7 +17,7 @@ from reports.render import to_csv, to_latex, to_markdown, to_text
 from reports.tables import table, to_json
 
 if TYPE_CHECKING:
-    from bench.plan import RowPlan
+    from bench.plan.planning import RowPlan
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import commands
-from bench import plan as planning
-from bench.plan import JobPlan, Plan
+from bench.plan import planning
+from bench.plan.planning import JobPlan, Plan
 from bench.stage import Stage
 from bench.suite.suite import Cost
 
@@ -36,7 +36,7 @@ rows:
 
 @dataclass
 class Finished:
-    """bench.cost.Finished."""
+    """bench.plan.cost.Finished."""
 
     digest: str
     inputs: Mapping[str, str]
@@ -47,7 +47,7 @@ class Finished:
 
 @dataclass
 class FakeStore:
-    """bench.plan.StoreView."""
+    """bench.plan.planning.StoreView."""
 
     finished: dict[str, Finished] = field(default_factory=dict)
     at_work: set[str] = field(default_factory=set)

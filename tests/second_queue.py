@@ -18,7 +18,7 @@ from typing import Any
 from bench import submitted
 from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
 from bench.launchers.facts import LauncherFacts
-from bench.plan import JobPlan, Plan
+from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.store.lease import host

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import commands, submitted
-from bench import plan as planning
+from bench.plan import planning
 from bench.submitted import Submitted
 from tests.conftest import ROOT, Bench, Write
 

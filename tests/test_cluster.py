@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench import commands
-from bench import plan as planning
 from bench.errors import UserError
+from bench.plan import planning
 from bench.suite import clusters
 from bench.suite.clusters import CLUSTERS, Cluster, Resources, joined
 from tests.conftest import TINY, Bench, Write

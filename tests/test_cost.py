@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import commands, forecast
-from bench import plan as planning
-from bench.cost import Estimate
-from bench.plan import Plan
+from bench import commands
+from bench.plan import forecast, planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite.suite import Cost
 from bench.terminal.overview import Overview, compare

@@ -20,11 +20,11 @@ import torch
 import typer
 
 from bench import commands
-from bench import plan as planning
 from bench.cli import app
 from bench.contract_check.checks import CHECKS
 from bench.detection.contract import Context, HeadSpec, Taps, Targets
 from bench.errors import UserError
+from bench.plan import planning
 from bench.suite.catalogue import discover
 from bench.suite.suite import PRESETS
 from methods.parts.softmax import Softmax

@@ -38,9 +38,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("suite.catalogue",),
     ("suite.rows", "orders"),
     ("suite.suite", "store.store", "lineage"),  # F2
-    ("cost",),
-    ("plan", "detection*", "evaluation*", "tracking.track"),  # F3: a job may bring its curves to a server itself
-    ("data*", "forecast", "submission"),
+    ("plan.cost",),
+    (
+        "plan.planning",
+        "detection*",
+        "evaluation*",
+        "tracking.track",
+    ),  # F3: a job may bring its curves to a server itself
+    ("data*", "plan.forecast", "submission"),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
     ("launchers*",),

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.key import Fixed, Input, Part
 from bench.lineage import prediction_group, training_group, trains_classifier_only, trunk_of
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.stage import PredictSpec, Stage, TrainSpec
 from tests.planned import COST, model, plan_of, predict
 

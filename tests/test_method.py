@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bench import commands
-from bench import plan as planning
 from bench.errors import UserError
 from bench.key import Part, part
 from bench.method import Builder, Method
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.stage import Stage, walk
 from bench.suite.catalogue import discover
 from bench.suite.suite import Suite

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bench import commands
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.lineage import N_POST_HOC
-from bench.plan import JobPlan, Plan
+from bench.plan import planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import JobPlan, Plan
 from bench.stage import walk
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, job_with, model, named, plan_of, predict

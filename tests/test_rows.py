@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench import commands
-from bench import plan as planning
 from bench.data.glyphs import instance_counts
 from bench.errors import UserError
+from bench.plan import planning
 from bench.spec import GlyphsData
 from bench.stage import walk
 from tests.conftest import TINY, Write

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bench import commands
-from bench import plan as planning
 from bench.environment import capture
+from bench.plan import planning
 from bench.store.store import Store
 from tests import done_store
 from tests.conftest import ROOT

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench import commands, control, submitted
-from bench import plan as planning
 from bench.launchers.facts import LAUNCHERS
+from bench.plan import planning
 from bench.store.store import Store
 from tests.conftest import Bench, Ran, Write
 from tests.second_queue import FACTS

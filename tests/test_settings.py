@@ -18,11 +18,11 @@ import yaml
 from pydantic import BaseModel
 
 from bench import commands
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.stage import KINDS
 from bench.suite.clusters import Cluster, Resources
@@ -263,7 +263,7 @@ def test_the_tests_of_effects_are_there() -> None:
 
 @pytest.mark.parametrize("name", [name for name in Cost.model_fields if name != "measured_on"])
 def test_every_declared_cost_moves_the_estimate(name: str, write: Write) -> None:
-    from bench import forecast
+    from bench.plan import forecast
 
     plan = plan_of(write(ALL_KINDS))
     cost = plan.suite.sections.cost

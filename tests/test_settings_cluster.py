@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.launchers.slurm import Slurm
 from bench.launchers.task import Task
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite import clusters
 from bench.suite.clusters import Cluster, Resources

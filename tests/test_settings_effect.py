@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from bench import commands
-from bench import plan as planning
 from bench.launchers.local import Slots
+from bench.plan import planning
 from bench.run import train
 from bench.run.learner import Learner
 from bench.run.work import device_of

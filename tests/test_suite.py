@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bench import commands
-from bench import plan as planning
 from bench.errors import UserError
+from bench.plan import planning
 from bench.stage import walk
 from bench.suite.suite import Source, Suite, load, merge
 from tests.conftest import ROOT, TINY, Write, line_of

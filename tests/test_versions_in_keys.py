@@ -17,7 +17,7 @@ import pytest
 
 from bench import key as identity
 from bench.engines.facts import ENGINES
-from bench.plan import Plan
+from bench.plan.planning import Plan
 from bench.stage import KINDS, Stage, walk
 from tests.golden.keys import photographs
 from tests.planned import plan_of

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import commands
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.store.store import Store

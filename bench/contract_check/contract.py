@@ -21,7 +21,7 @@ from bench.contract_check import tiny, values
 from bench.contract_check.place import Place, RunFailed
 from bench.errors import UserError
 from bench.method import Method
-from bench.plan import Plan
+from bench.plan.planning import Plan
 from bench.stage import Stage, walk
 
 State = Literal["pass", "fail", "skip"]

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import plan as planning
 from bench.engines.facts import check, facts
 from bench.method import Method
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.suite import suite as suites
 from bench.suite.rows import Row

@@ -8,12 +8,12 @@ import math
 import torch
 from torch import Tensor
 
-from bench import plan as planning
 from bench.contract_check import tiny
 from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.outcome import made_taps
 from bench.contract_check.place import STOP_AT, Place
 from bench.detection.contract import Detector
+from bench.plan import planning
 from bench.run.model import load_model, state_of
 from bench.stage import Stage
 from bench.store.events import read_events

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bench.launchers.facts import facts_of
-from bench.plan import JobPlan, Plan
+from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.store.store import Store
 from bench.submitted import Submitted

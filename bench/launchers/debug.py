@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.launchers.contract import Handle, JobState, Launcher
-from bench.plan import JobPlan, Plan
+from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.spec import Machine

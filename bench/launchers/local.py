@@ -23,7 +23,7 @@ from bench.launchers import refuse
 from bench.launchers.contract import Handle, JobState, Launcher
 from bench.launchers.facts import options_that_outlive
 from bench.launchers.private import interrupts_held_back, job_folder
-from bench.plan import JobPlan, Plan
+from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
 from bench.store.lease import machine

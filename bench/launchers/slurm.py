@@ -33,7 +33,7 @@ from bench.launchers.ended import UNASKED, Judge
 from bench.launchers.private import interrupts_held_back, job_folder
 from bench.launchers.task import Task
 from bench.launchers.watch import UNHEARD, SlurmQueue
-from bench.plan import JobPlan, Plan
+from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job
 from bench.run.requeue import SlurmRequeue
 from bench.store.disk import disk_errors

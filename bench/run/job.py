@@ -68,7 +68,7 @@ class Job:
 
     Attributes:
         store: the store's folder.
-        units: keys, see `bench.plan.JobPlan`.
+        units: keys, see `bench.plan.planning.JobPlan`.
         machine: threads, device, precision; `tasks`: how many processes were started to do this job together.
         processes: how many processes a data stage may use.
         requeue: how it goes back into its queue when its time is up. None: it ends instead.
@@ -283,7 +283,7 @@ def _streams() -> dict[str, Any]:
 
 
 def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
-    """What one pass took, so that the cost of one of its stages can be told (bench.cost.Estimate.learn).
+    """What one pass took, so that the cost of one of its stages can be told (bench.plan.cost.Estimate.learn).
 
     fused: stages of the pass; own_seconds: spent on this stage alone; shared_seconds: spent once, over as many steps as
     this stage has; part: the share of the stage's steps that this attempt did (the rest was resumed).

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from bench import submitted
-from bench.plan import Plan
+from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
 from bench.terminal.progress import name_of

@@ -16,13 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import forecast
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.errors import UserError, did_you_mean
 from bench.key import digest
 from bench.lineage import Finished
-from bench.plan import JobPlan, Plan, State
+from bench.plan import forecast, planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import JobPlan, Plan, State
 from bench.stage import KINDS, Stage, walk
 from bench.store.store import Store
 from bench.terminal.progress import critical_text, estimate_text, span

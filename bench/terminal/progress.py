@@ -10,11 +10,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from bench import forecast
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.launch import Progress
-from bench.plan import Plan
+from bench.plan import forecast, planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.stage import KINDS, Stage
 from bench.store.events import read_events
 from bench.store.store import Store

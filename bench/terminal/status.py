@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench import plan as planning
 from bench import submitted
 from bench.environment import job_of
 from bench.launchers.contract import NoAnswer, QueueEntry, queue_of
 from bench.launchers.facts import facts_of
+from bench.plan import planning
 from bench.stage import KINDS
 from bench.store.events import read_events
 from bench.submission import cluster_option
@@ -43,7 +43,7 @@ class Standing:
     """Where one stage stands.
 
     Attributes:
-        state: that of bench.plan.State, or "queued": handed to a cluster.
+        state: that of bench.plan.planning.State, or "queued": handed to a cluster.
         attempt: number of the newest; 0 without one.
         host: where it runs or ran, and `pid` while it runs.
         job: of a cluster.

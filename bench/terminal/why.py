@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from bench import plan as planning
 from bench.environment import job_of
 from bench.errors import UserError
 from bench.key import Part, canonical
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.store import Store
 from bench.terminal.overview import SHOWN, mb_text

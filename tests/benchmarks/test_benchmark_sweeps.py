@@ -8,8 +8,8 @@ import pytest
 from tiny import tiny
 
 from bench import commands
-from bench import plan as planning
 from bench.data.split import open_split
+from bench.plan import planning
 from bench.store.store import Store
 from benchmarks import sweeps
 from benchmarks.sweeps import Bill, Spent

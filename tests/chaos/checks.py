@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.plan import Plan
+from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
 from bench.tracking import mirror

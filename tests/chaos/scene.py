@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 import yaml
 
-from bench import plan as planning
 from bench import submitted
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.store.lease import LeaseInfo, process_start
 from bench.store.store import Store
 from bench.submitted import Submitted

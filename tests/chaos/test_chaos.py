@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import Plan
+from bench.plan.planning import Plan
 from bench.store.events import Events
 from bench.store.store import Store
 from tests.chaos import checks, results

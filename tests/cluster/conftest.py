@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from bench import commands, launch
-from bench import plan as planning
 from bench.launch import Ended, Progress
 from bench.launchers.slurm import Slurm as Launcher
 from bench.orders import Requests
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite.clusters import read
 from tests.cluster.slurm_up import Slurm, Unavailable, start, stop

@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 
 from bench import control, submitted
-from bench import plan as planning
 from bench.errors import UserError
 from bench.launch import Progress
 from bench.launchers.contract import Handle
 from bench.launchers.ended import Judge
 from bench.launchers.slurm import Slurm as Launcher
 from bench.launchers.watch import entry
-from bench.plan import JobPlan, Plan
+from bench.plan import planning
+from bench.plan.planning import JobPlan, Plan
 from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.suite.clusters import Cluster

@@ -14,8 +14,8 @@ import pytest
 import submitit
 from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome, Requeue
 from bench.run.requeue import SlurmRequeue
 from bench.store.events import read_events

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan as planning
 from bench import submitted
 from bench.launch import Progress, run
 from bench.launchers.debug import Debug
-from bench.plan import JobPlan, Plan
+from bench.plan import planning
+from bench.plan.planning import JobPlan, Plan
 from bench.stage import walk
 from bench.store.store import Store
 from bench.submitted import Submitted

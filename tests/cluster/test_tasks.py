@@ -21,7 +21,7 @@ import torch
 
 from bench import submitted
 from bench.launch import Progress
-from bench.plan import Plan
+from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS
 from bench.store.events import read_events

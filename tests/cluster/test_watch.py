@@ -13,7 +13,7 @@ import pytest
 from bench.launchers.contract import Handle, JobState, NoAnswer, QueueEntry
 from bench.launchers.ended import LOST_SECONDS, PREEMPTED_SECONDS, REPORT_SECONDS, UNASKED, Judge
 from bench.launchers.watch import SlurmQueue, entry
-from bench.plan import JobPlan
+from bench.plan.planning import JobPlan
 from bench.run.job import Outcome
 from bench.store.store import Store
 from bench.submitted import Submitted

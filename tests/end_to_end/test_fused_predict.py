@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_suite import SMOKE, Undisturbed, bring, copied, digests, flip_bit, key_of, tiny, work
 
-from bench import plan as planning
-from bench.cost import Estimate
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.run import features
 from bench.run.features import FEATURES, INFO
 from bench.run.job import Job

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_suite import HEADS, SMOKE, Undisturbed, attempts, bring, copied, digests, drive, key_of, tiny, work
 
-from bench import plan as planning
-from bench.cost import Estimate
+from bench.plan import planning
+from bench.plan.cost import Estimate
 from bench.store.store import Store
 from bench.suite.suite import Suite
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench import commands
-from bench import plan as planning
+from bench.plan import planning
 from bench.store.store import Store
 from reports import load as loading
 from tests.conftest import TINY, Bench, Write

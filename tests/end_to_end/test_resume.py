@@ -20,8 +20,8 @@ from tiny_suite import (
     work,
 )
 
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run import job
 from bench.run.job import Outcome
 from bench.run.work import StopFlag

@@ -21,7 +21,7 @@ from tiny_suite import (
     work,
 )
 
-from bench import plan as planning
+from bench.plan import planning
 from bench.run.checkpoint import read_tensors, save, write_tensors
 from bench.store.store import Store
 

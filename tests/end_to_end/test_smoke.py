@@ -13,8 +13,8 @@ from tiny_suite import SETS, SMOKE, Undisturbed, attempts, copied, drive
 from typer.testing import CliRunner
 
 from bench import commands
-from bench import plan as planning
 from bench.cli import app
+from bench.plan import planning
 from bench.store.store import Store
 from bench.terminal.overview import default_report_folder
 from tests.chaos.checks import runs

@@ -11,7 +11,7 @@ from rich.console import Console
 from tiny_suite import ROOT, bring
 
 from bench import commands
-from bench import plan as planning
+from bench.plan import planning
 from bench.store.store import Store
 
 SETS = (

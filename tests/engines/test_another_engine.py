@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from bench import commands
-from bench import plan as planning
-from bench.cost import Estimate
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.lineage import trains_classifier_only, trunk_of
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.cost import Estimate
+from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
 from bench.store.store import Store

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from bench import commands
-from bench import plan as planning
 from bench.detection.contract import TAPS, Taps
 from bench.detection.taps import tap_width
 from bench.engines.facts import ENGINES, EngineFacts, only_classifier
 from bench.engines.torchvision.facts import GROUPS, head_widths, parameters, proposals
 from bench.errors import UserError
+from bench.plan import planning
 from tests.conftest import Write
 from tests.engines.engine_scene import CLASSES, batch_of, model_of, pyramid_spec, small_spec
 

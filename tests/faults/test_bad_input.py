@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from bench import commands
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run.model import WEIGHTS
 from bench.run.predict import DETECTIONS
 from bench.store.store import Store

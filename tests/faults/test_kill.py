@@ -23,8 +23,8 @@ from tiny_suite import (
     wait_for,
 )
 
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.store.store import Store
 
 ROWS = "baseline,cls-retrain,BAGS"

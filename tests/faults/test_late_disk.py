@@ -9,11 +9,11 @@ from pathlib import Path
 from tiny_suite import tiny
 
 from bench import launch
-from bench import plan as planning
 from bench.launch import Progress
 from bench.launchers.contract import Handle
 from bench.launchers.debug import Debug
-from bench.plan import JobPlan
+from bench.plan import planning
+from bench.plan.planning import JobPlan
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
 

@@ -21,8 +21,8 @@ from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
 import bench.store.lease
 from bench import launch
-from bench import plan as planning
 from bench.launchers.debug import Debug
+from bench.plan import planning
 from bench.run.work import signals_restored
 from bench.store.events import read_events
 from bench.store.store import Store

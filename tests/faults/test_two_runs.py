@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tiny_suite import Undisturbed, attempts, copied, digests, key_of, start, tiny, work
 
-from bench import plan as planning
+from bench.plan import planning
 from bench.store.store import Store
 
 FIRST, SECOND = "baseline,cls-retrain,tau-norm", "BAGS,cls-retrain,baseline"

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench import commands
-from bench import plan as planning
 from bench.key import digest
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from bench import commands
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.store.events import read_events
 from bench.store.store import Store

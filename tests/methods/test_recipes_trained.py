@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bench import commands
-from bench import plan as planning
 from bench.errors import UserError
 from bench.key import Part
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.store import Store
 from tests.conftest import TINY, Write

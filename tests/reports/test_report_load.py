@@ -11,7 +11,7 @@ import pytest
 from made_records import COUNTS, made
 
 from bench.errors import UserError
-from bench.plan import Plan, RowPlan
+from bench.plan.planning import Plan, RowPlan
 from bench.record import dumps
 from bench.stage import Stage
 from bench.store.store import Store

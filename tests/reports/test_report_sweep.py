@@ -11,7 +11,7 @@ from made_records import made
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from bench.plan import RowPlan
+from bench.plan.planning import RowPlan
 from reports.canvas import Drawing
 from reports.load import RowResult
 from reports.settings import ABSENT, scale, setting, text

@@ -17,7 +17,7 @@ from rich.console import Console
 from tiny_suite import bring, copied, key_of, tiny, work
 
 from bench import environment
-from bench import plan as planning
+from bench.plan import planning
 from bench.run import checkpoint, memory
 from bench.store.events import Events, read_events
 from bench.store.store import Store

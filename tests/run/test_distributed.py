@@ -33,8 +33,8 @@ from tiny_suite import (
     work,
 )
 
-from bench import plan as planning
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS
 from bench.store.events import read_events

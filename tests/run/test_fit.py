@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_suite import SMOKE, Undisturbed, bring, copied, key_of, tiny
 
-from bench import plan as planning
 from bench.data.split import open_split
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model
 from bench.store.store import Store

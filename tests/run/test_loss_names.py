@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import plan as planning
+from bench.plan import planning
 from tests.tiny_suite import SMOKE, bring, key_of, tiny
 
 OWN = """

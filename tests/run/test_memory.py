@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_suite import ROOT, Undisturbed, copied, key_of, tiny, work
 
-from bench import plan as planning
 from bench.errors import StageError
+from bench.plan import planning
 from bench.run.memory import explained
 from bench.run.world import World, portable
 from bench.store.store import Store

@@ -10,9 +10,9 @@ import torch
 from tiny_suite import SMOKE, Undisturbed, bring, copied, key_of, tiny
 from torch import Tensor, nn
 
-from bench import plan as planning
 from bench.detection.contract import HeadSpec
 from bench.lineage import read_stage
+from bench.plan import planning
 from bench.record import Result, loads
 from bench.run.checkpoint import newest, read_tensors, save
 from bench.run.model import load_model, make_classifier, new_detector, state_of

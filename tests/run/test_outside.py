@@ -8,9 +8,9 @@ import pytest
 from tiny_suite import bring, key_of, work
 
 from bench import commands
-from bench import plan as planning
 from bench.errors import UserError
 from bench.key import canonical, part
+from bench.plan import planning
 from bench.run import outside
 from bench.store.store import Store
 from tests.conftest import TINY

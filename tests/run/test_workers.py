@@ -18,11 +18,11 @@ from PIL import Image
 from tiny_suite import bring, digests, key_of, work
 
 from bench import commands
-from bench import plan as planning
 from bench.data.ahead import THREADS
 from bench.data.split import Split
 from bench.lineage import features_stage
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.run import job, loading
 from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag, Work

@@ -11,9 +11,9 @@ import sys
 import pytest
 from tiny_suite import PATIENCE, ROOT, tiny
 
-from bench import plan as planning
 from bench.errors import UserError
 from bench.launchers import refuse
+from bench.plan import planning
 from bench.run.world import World, place_of, refuse_shares
 
 SLURM = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "17"}

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import plan as planning
 from bench import submitted
 from bench.commands import open_suite
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.submitted import Submitted
 from bench.terminal import logs

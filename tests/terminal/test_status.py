@@ -19,11 +19,11 @@ import pytest
 from rich.console import Console
 
 from bench import control, orders, submitted
-from bench import plan as planning
 from bench.commands import open_suite
 from bench.errors import UserError
 from bench.launch import Progress
-from bench.plan import Plan
+from bench.plan import planning
+from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.lease import host
 from bench.store.store import Attempt, Store

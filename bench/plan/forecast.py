@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.cost import Estimate
 from bench.lineage import Finished
-from bench.plan import JobPlan, Plan, jobs
+from bench.plan.cost import Estimate
+from bench.plan.planning import JobPlan, Plan, jobs
 from bench.stage import KINDS, walk
 
 PROBE_STEPS = 20  # of each training of a probe: enough that starting up does not show

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bench import lineage
-from bench.cost import Estimate
-from bench.cost import learned as learned_from
 from bench.engines.facts import facts
 from bench.key import digest
 from bench.lineage import N_POST_HOC, Finished, features_stage, job_root, pass_of, taps_named, trunk_of
 from bench.method import planned
+from bench.plan.cost import Estimate
+from bench.plan.cost import learned as learned_from
 from bench.stage import KINDS, Stage, walk
 from bench.suite.suite import SCHEDULES, Suite
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from bench.errors import UserError, show
-from bench.launchers.facts import LAUNCHERS
+from bench.launchers import LAUNCHERS
 
 
 class ShowsByDefault(TyperGroup):

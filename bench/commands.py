@@ -21,11 +21,11 @@ from bench.data.formats import FORMATS
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
 from bench.key import canonical, digest, plain
-from bench.launch import Ended
-from bench.launchers.contract import Launcher, launcher_of
-from bench.launchers.facts import LAUNCHERS, options_that_outlive
-from bench.launchers.local import Slots
-from bench.orders import Requests
+from bench.launch.launcher import Launcher, launcher_of
+from bench.launch.local import Slots
+from bench.launch.loop import Ended
+from bench.launch.requests import Requests
+from bench.launchers import LAUNCHERS, options_that_outlive
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.spec import FolderData
@@ -96,7 +96,7 @@ def run(
     detach: bool = False,
 ) -> int:
     """`bench run`; returns the exit code. `again`: the command that continues, shown after an interruption."""
-    from bench import launch
+    from bench.launch import loop as launch
     from bench.terminal.progress import Display
 
     plan, store = planning.make(suite), Store(store_path)

@@ -1,5 +1,5 @@
 """`stop` and `retry`: what a user wants of stages that are at work or have failed. Separate from the loop that runs
-them, which may be anywhere, or nowhere: both work without a driver, and leave a request for one (bench/orders.py).
+them, which may be anywhere, or nowhere: both work without a driver, and leave a request for one (bench/launch/requests.py).
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from bench import orders, submitted
-from bench.launchers.contract import NoAnswer, queue_of
-from bench.launchers.facts import facts_of
+from bench.launch import requests as orders
+from bench.launch import submitted
+from bench.launch.launcher import NoAnswer, queue_of
+from bench.launch.submission import cluster_option
+from bench.launch.submitted import Submitted
+from bench.launchers import facts_of
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.lease import LeaseInfo, host, machine
 from bench.store.store import Store
-from bench.submission import cluster_option
-from bench.submitted import Submitted
 from bench.terminal.progress import Ticks, name_of
 
 PATIENCE_SECONDS = 60.0  # a step over 16 images of 800 px takes a second on a GPU; then its checkpoint is written

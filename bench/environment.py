@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.launchers.facts import LAUNCHERS
+from bench.launchers import LAUNCHERS
 
 TREE = Path(__file__).resolve().parent.parent
 # What can change a number, or how it was launched.
@@ -30,7 +30,7 @@ PACKAGES = (
 )  # fmt: skip
 SECONDS = 10.0  # longest wait for git or nvidia-smi
 LARGE = 10_000_000  # bytes from which an untracked file is told by its size: it is data, and reading it takes long
-ORIGIN = "snapshot.json"  # in a copy of the product (bench/snapshot.py): the commit it was taken from
+ORIGIN = "snapshot.json"  # in a copy of the product (bench/run/snapshot.py): the commit it was taken from
 PER_ATTEMPT = (*LAUNCHERS, "seed", "workers")  # of no use beside another row's: never a mixture that a footnote tells
 
 

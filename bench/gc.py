@@ -21,10 +21,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import submitted
 from bench.errors import UserError, unknown
+from bench.launch import submitted
 from bench.lineage import reached
-from bench.snapshot import UNUSED_DAYS
+from bench.run.snapshot import UNUSED_DAYS
 from bench.stage import KINDS
 from bench.store.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, read_json, remove, stale_temporaries
 from bench.store.lease import Lease

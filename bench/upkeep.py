@@ -12,14 +12,15 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import control, submission, submitted
+from bench import control
 from bench import gc as waste
 from bench.commands import overview
 from bench.errors import UserError
-from bench.launchers.contract import NoAnswer
+from bench.launch import submission, submitted
+from bench.launch.launcher import NoAnswer
+from bench.launch.submission import Submissions
 from bench.plan import planning
 from bench.store.store import Store
-from bench.submission import Submissions
 from bench.suite import clusters
 from bench.suite.clusters import Cluster
 from bench.suite.suite import Suite

@@ -71,7 +71,7 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
 NO_RESULT: Mapping[str, str] = {
     "bench/data/formats.py": "which reader there is, whose version is in the key; what is in the key is in the key",
     "bench/engines/contract.py": "the form of an engine's facts",
-    "bench/launchers/facts.py": "where jobs run",
+    "bench/launchers.py": "where jobs run",
     "bench/store/disk.py": "writes and reads files whole; what is in them is made elsewhere",
     "bench/store/done.py": "says what is finished, by digests of the outputs",
     "bench/environment.py": "what a job ran on, for the record",
@@ -88,7 +88,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/run/outside.py": "refuses parts whose file has changed",
     "bench/run/work.py": "what a stage is handed: folders, stop flag, progress, device",
     "bench/run/world.py": "how processes talk; several give what one gives (tests/run/test_distributed.py)",
-    "bench/snapshot.py": "copies the code for queued jobs",
+    "bench/run/snapshot.py": "copies the code for queued jobs",
     "bench/spec.py": "its values are in the key, or have no effect on a result (tests/test_settings.py)",
     "bench/stage.py": "what it makes is the key (tests/golden)",
     "bench/store/store.py": "where stages lie",

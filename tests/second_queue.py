@@ -1,4 +1,4 @@
-"""A queue that is not Slurm, in one file: what bench/launchers/contract.py asks of a place where jobs run, and no more.
+"""A queue that is not Slurm, in one file: what bench/launch/launcher.py asks of a place where jobs run, and no more.
 
 The queue is a folder with a file per job. It has one worker, which takes the next job whenever a driver looks: so jobs
 wait as long as nobody does, and run in the process of the driver that watches.
@@ -15,16 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import submitted
-from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
-from bench.launchers.facts import LauncherFacts
+from bench.launch import submitted
+from bench.launch.launcher import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
+from bench.launch.submission import needs
+from bench.launch.submitted import Submitted
+from bench.launchers import LauncherFacts
 from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.store.lease import host
 from bench.store.store import Store
-from bench.submission import needs
-from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 from bench.tracking.curves import Tracking
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands, submitted
+from bench import commands
+from bench.launch import submitted
+from bench.launch.submitted import Submitted
 from bench.plan import planning
-from bench.submitted import Submitted
 from tests.conftest import ROOT, Bench, Write
 
 TABLE1 = ROOT / "suites" / "table1.yaml"

@@ -12,7 +12,7 @@ import pytest
 
 from bench import environment
 from bench.environment import capture
-from bench.launchers.facts import LAUNCHERS
+from bench.launchers import LAUNCHERS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 # From the ground up. A module imports only from floors below its own; inside a package named here (and marked with a
 # star) its files may import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "seeds", "frequency", "launchers.facts"),  # F0
+    ("errors", "seeds", "frequency", "launchers"),  # F0
     ("environment", "key", "suite.yamlfile", "detection.taps"),
     ("spec",),
     ("engines.contract", "data.formats"),
@@ -30,13 +30,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "store.done",
         "store.events",
         "store.lease",
-        "snapshot",
+        "run.snapshot",
         "tracking.mirror",
         "suite.clusters",
-        "submitted",
+        "launch.submitted",
     ),
     ("suite.catalogue",),
-    ("suite.rows", "orders"),
+    ("suite.rows", "launch.requests"),
     ("suite.suite", "store.store", "lineage"),  # F2
     ("plan.cost",),
     (
@@ -45,11 +45,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "evaluation*",
         "tracking.track",
     ),  # F3: a job may bring its curves to a server itself
-    ("data*", "plan.forecast", "submission"),
+    ("data*", "plan.forecast", "launch.submission"),
     ("engines.torchvision*",),  # F4
     ("run*",),  # F5
-    ("launchers*",),
-    ("launch", "crosscheck", "contract_check*"),  # F6
+    ("launch.slurm*",),
+    ("launch.loop", "crosscheck", "contract_check*"),  # F6
     ("tracking.ui", "terminal*"),
     ("gc", "control"),
     ("commands",),  # F7
@@ -63,7 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "detectron2": ("bench.engines.detectron2",),
     "mlflow": ("bench.tracking.track", "bench.tracking.mirror", "bench.tracking.ui"),
     "optuna": ("bench.search",),
-    "submitit": ("bench.launchers.local", "bench.launchers.slurm"),
+    "submitit": ("bench.launch.local", "bench.launch.slurm.slurm"),
     "lvis": ("bench.evaluation.official",),
     "pandas": ("reports",),
     "scipy": ("reports",),
@@ -192,7 +192,7 @@ def test_parts_see_the_seam_and_nothing_above() -> None:
 def test_reports_never_run_anything() -> None:
     illegal = (
         "bench.run",
-        "bench.launch",
+        "bench.launch.loop",
         "bench.launchers",
         "bench.engines.torchvision",
         "bench.commands",
@@ -315,7 +315,7 @@ def test_words_of_one_queue_are_found(text: str, found: bool) -> None:
 
 
 def test_no_command_knows_a_queue() -> None:
-    """Commands ask bench/launchers/contract.py, and take their words from bench/launchers/facts.py."""
+    """Commands ask bench/launch/launcher.py, and take their words from bench/launchers.py."""
     commands = [m for m in BENCH if any(below(m.name, f"bench.{name}") for name in COMMANDS)]
     assert len(commands) > len(COMMANDS)
     illegal = tuple(f"bench.launchers.{name}" for name in OF_ONE_QUEUE)

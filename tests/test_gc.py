@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from bench import gc as waste
-from bench import submitted
 from bench.errors import UserError
 from bench.gc import Needed, delete, look, sweep
+from bench.launch import submitted
+from bench.launch.submitted import Submitted
 from bench.stage import Stage
 from bench.store.disk import STALE_SECONDS
 from bench.store.store import Store
-from bench.submitted import Submitted
 from tests import done_store
 from tests.conftest import Bench
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands, control, submitted
-from bench.launchers.facts import LAUNCHERS
+from bench import commands, control
+from bench.launch import submitted
+from bench.launchers import LAUNCHERS
 from bench.plan import planning
 from bench.store.store import Store
 from tests.conftest import Bench, Ran, Write

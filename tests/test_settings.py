@@ -291,7 +291,7 @@ def is_there(test: str) -> bool:
 
 
 def asked(plan: Plan) -> list[Resources]:
-    from bench import submission
+    from bench.launch import submission
 
     cluster = Cluster(kind="slurm")
     return [submission.needs(plan, cluster, job) for job in planning.jobs(plan, set(plan.stages), Estimate(Cost()))]

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bench.launchers.slurm import Slurm
-from bench.launchers.task import Task
+from bench.launch.slurm.slurm import Slurm
+from bench.launch.slurm.task import Task
 from bench.plan import planning
 from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
@@ -35,7 +35,7 @@ OTHER: dict[str, str] = {  # where its type does not say what to try
     "stages": "{train: {cpus: 3}}",
 }
 EFFECTS = {"kind": "tests/test_cluster.py::test_the_same_suite_in_this_process"}
-HINT = "hand it to submitit (bench/launchers/slurm.py), or name the test of what it does in EFFECTS"
+HINT = "hand it to submitit (bench/launch/slurm/slurm.py), or name the test of what it does in EFFECTS"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench import commands
-from bench.launchers.local import Slots
+from bench.launch.local import Slots
 from bench.plan import planning
 from bench.run import train
 from bench.run.learner import Learner

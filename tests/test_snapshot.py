@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, snapshot
+from bench import environment
+from bench.run import snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD = time.time() - (snapshot.UNUSED_DAYS + 1) * 86400

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from bench import snapshot
 from bench.environment import of_this_process
 from bench.errors import UserError
-from bench.launchers.facts import LAUNCHERS
+from bench.launchers import LAUNCHERS
 from bench.lineage import fresh, read_stage, sources
-from bench.run import memory, outside
+from bench.run import memory, outside, snapshot
 from bench.run.follow import follow, told_of
 from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined

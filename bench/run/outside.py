@@ -2,7 +2,7 @@
 promise of its own: a queued job may start days after somebody has edited the file.
 
 The digest of such a file is the part's version, and so in the key (bench/key.py); code of the product is copied when a
-job is submitted (bench/snapshot.py).
+job is submitted (bench/run/snapshot.py).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StageError, UserError
-from bench.launchers.facts import LAUNCHERS, ProcessNames
+from bench.launchers import LAUNCHERS, ProcessNames
 from bench.run import memory
 
 # (rank, processes, rank on this host) of torchrun and of mpirun wrappers, which count before those of any launcher.
@@ -229,7 +229,7 @@ def refusal_of_live_norm(tasks: int) -> UserError:
 
 
 def place_of(environment: Mapping[str, str], tasks: int) -> Place:
-    """A process's place, from the variables that torchrun or a launcher has set (bench/launchers/facts.py).
+    """A process's place, from the variables that torchrun or a launcher has set (bench/launchers.py).
 
     Raises:
         UserError: it was not started as one of `tasks`.

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from bench.errors import UserError, unknown
-from bench.launchers.facts import LAUNCHERS
+from bench.launchers import LAUNCHERS
 from bench.spec import Positive, Section
 from bench.stage import KINDS
 from bench.suite import yamlfile

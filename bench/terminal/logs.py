@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import submitted
+from bench.launch import submitted
 from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from bench.launch import Progress
+from bench.launch.loop import Progress
 from bench.plan import forecast, planning
 from bench.plan.cost import Estimate
 from bench.plan.planning import Plan

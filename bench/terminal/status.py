@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench import submitted
 from bench.environment import job_of
-from bench.launchers.contract import NoAnswer, QueueEntry, queue_of
-from bench.launchers.facts import facts_of
+from bench.launch import submitted
+from bench.launch.launcher import NoAnswer, QueueEntry, queue_of
+from bench.launch.submission import cluster_option
+from bench.launch.submitted import Submitted
+from bench.launchers import facts_of
 from bench.plan import planning
 from bench.stage import KINDS
 from bench.store.events import read_events
-from bench.submission import cluster_option
-from bench.submitted import Submitted
 from bench.terminal.overview import LINES, STYLE, Overview
 from bench.terminal.progress import TAIL_BYTES, Ticks, clock, name_of
 

@@ -21,12 +21,12 @@ from pathlib import Path
 import psutil
 import yaml
 
-from bench import submitted
+from bench.launch import submitted
+from bench.launch.submitted import Submitted
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.lease import LeaseInfo, process_start
 from bench.store.store import Store
-from bench.submitted import Submitted
 from tests.chaos.kinds import Drawn
 from tests.cluster.slurm_up import Slurm, start, stop
 from tests.tiny_suite import ROOT, arguments, drive, environment, tiny

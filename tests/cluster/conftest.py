@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands, launch
-from bench.launch import Ended, Progress
-from bench.launchers.slurm import Slurm as Launcher
-from bench.orders import Requests
+from bench import commands
+from bench.launch import loop as launch
+from bench.launch.loop import Ended, Progress
+from bench.launch.requests import Requests
+from bench.launch.slurm.slurm import Slurm as Launcher
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.store import Store

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import environment, submitted
+from bench import environment
+from bench.launch import submitted
+from bench.launch.submitted import Submitted
 from bench.store.events import read_events
 from bench.store.store import Store
-from bench.submitted import Submitted
 from tests.cluster.conftest import HOLD, SETTINGS
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import ROOT, TINY

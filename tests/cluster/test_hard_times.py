@@ -14,17 +14,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control, submitted
+from bench import control
 from bench.errors import UserError
-from bench.launch import Progress
-from bench.launchers.contract import Handle
-from bench.launchers.ended import Judge
-from bench.launchers.slurm import Slurm as Launcher
-from bench.launchers.watch import entry
+from bench.launch import submitted
+from bench.launch.launcher import Handle
+from bench.launch.loop import Progress
+from bench.launch.slurm.ended import Judge
+from bench.launch.slurm.slurm import Slurm as Launcher
+from bench.launch.slurm.watch import entry
+from bench.launch.submitted import Submitted
 from bench.plan import planning
 from bench.plan.planning import JobPlan, Plan
 from bench.store.store import Store
-from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm
@@ -154,7 +155,7 @@ def test_a_driver_that_sleeps_while_it_submits(
     slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-Z: the others are told whom they wait for."""
-    monkeypatch.setattr("bench.launchers.slurm.SILENT_S", 1.0)
+    monkeypatch.setattr("bench.launch.slurm.slurm.SILENT_S", 1.0)
     in_place_of("sbatch", tmp_path, monkeypatch, 'kill -STOP $PPID; exec $REAL "$@"')
     plan, root, said = planned(), tmp_path / "store", []
     (tmp_path / "cluster.yaml").write_text(SETTINGS + HOLD)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import submitted
+from bench.launch import submitted
 from tests.cluster.conftest import HOLD, SETTINGS, Queue
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import TINY, Bench

@@ -14,10 +14,10 @@ import pytest
 import submitit
 from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
+from bench.launch.slurm.requeue import SlurmRequeue
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome, Requeue
-from bench.run.requeue import SlurmRequeue
 from bench.store.events import read_events
 from bench.store.store import Store
 from bench.suite.suite import Suite
@@ -189,7 +189,7 @@ def test_a_node_without_scontrol(trained: Trained) -> None:
 PLAIN = """\
 import sys
 from bench.run.job import Job
-from bench.run.requeue import SlurmRequeue
+from bench.launch.slurm.requeue import SlurmRequeue
 from bench.spec import Machine
 if __name__ == "__main__":
     store, key, machine = sys.argv[1:]

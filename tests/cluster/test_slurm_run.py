@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import submitted
-from bench.launch import Progress, run
-from bench.launchers.debug import Debug
+from bench.launch import submitted
+from bench.launch.debug import Debug
+from bench.launch.loop import Progress, run
+from bench.launch.submitted import Submitted
 from bench.plan import planning
 from bench.plan.planning import JobPlan, Plan
 from bench.stage import walk
 from bench.store.store import Store
-from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control, orders, submitted
-from bench.launch import Progress
-from bench.orders import Requests
+from bench import control
+from bench.launch import requests as orders
+from bench.launch import submitted
+from bench.launch.loop import Progress
+from bench.launch.requests import Requests
+from bench.launch.submitted import Submitted
 from bench.store.store import Store
-from bench.submitted import Submitted
 from bench.terminal import logs
 from bench.terminal import overview as overviews
 from bench.terminal.status import Board

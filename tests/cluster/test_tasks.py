@@ -19,8 +19,8 @@ import psutil
 import pytest
 import torch
 
-from bench import submitted
-from bench.launch import Progress
+from bench.launch import submitted
+from bench.launch.loop import Progress
 from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import WEIGHTS

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.launchers.contract import Handle, JobState, NoAnswer, QueueEntry
-from bench.launchers.ended import LOST_SECONDS, PREEMPTED_SECONDS, REPORT_SECONDS, UNASKED, Judge
-from bench.launchers.watch import SlurmQueue, entry
+from bench.launch.launcher import Handle, JobState, NoAnswer, QueueEntry
+from bench.launch.slurm.ended import LOST_SECONDS, PREEMPTED_SECONDS, REPORT_SECONDS, UNASKED, Judge
+from bench.launch.slurm.watch import SlurmQueue, entry
+from bench.launch.submitted import Submitted
 from bench.plan.planning import JobPlan
 from bench.run.job import Outcome
 from bench.store.store import Store
-from bench.submitted import Submitted
 from tests.cluster.conftest import deaf
 from tests.cluster.slurm_up import Slurm
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tiny_suite import tiny
 
-from bench import launch
-from bench.launch import Progress
-from bench.launchers.contract import Handle
-from bench.launchers.debug import Debug
+from bench.launch import loop as launch
+from bench.launch.debug import Debug
+from bench.launch.launcher import Handle
+from bench.launch.loop import Progress
 from bench.plan import planning
 from bench.plan.planning import JobPlan
 from bench.store.store import Store

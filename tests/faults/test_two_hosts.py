@@ -20,8 +20,8 @@ import pytest
 from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
 import bench.store.lease
-from bench import launch
-from bench.launchers.debug import Debug
+from bench.launch import loop as launch
+from bench.launch.debug import Debug
 from bench.plan import planning
 from bench.run.work import signals_restored
 from bench.store.events import read_events

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from bench.run.requeue import LONGEST_PAUSE_S, SlurmRequeue, job_id, restart_count
+from bench.launch.slurm.requeue import LONGEST_PAUSE_S, SlurmRequeue, job_id, restart_count
 
 
 @pytest.fixture(autouse=True)

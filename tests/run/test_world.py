@@ -12,7 +12,7 @@ import pytest
 from tiny_suite import PATIENCE, ROOT, tiny
 
 from bench.errors import UserError
-from bench.launchers import refuse
+from bench.launch.slurm import refuse
 from bench.plan import planning
 from bench.run.world import World, place_of, refuse_shares
 

@@ -18,17 +18,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control, orders, submitted
+from bench import control
 from bench.commands import open_suite
 from bench.errors import UserError
-from bench.launch import Progress
+from bench.launch import requests as orders
+from bench.launch import submitted
+from bench.launch.loop import Progress
+from bench.launch.submission import cluster_option
+from bench.launch.submitted import Submitted
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.lease import host
 from bench.store.store import Attempt, Store
-from bench.submission import cluster_option
-from bench.submitted import Submitted
 from bench.suite.clusters import path_of
 from bench.terminal import overview as overviews
 from bench.terminal import status as standings

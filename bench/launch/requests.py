@@ -1,5 +1,5 @@
 """What a user asks of the drivers that are at work on a store: stop these stages, try those again. Separate because the
-loop of bench/launch.py reads it and `stop` and `retry` write it; neither knows where the other runs.
+loop of bench/launch/loop.py reads it and `stop` and `retry` write it; neither knows where the other runs.
 
 One file, store/orders.jsonl, that is only ever appended to. A driver reads what is appended after it began: to stop
 means to stop what runs now, and the next `run` continues.

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 
 from bench.errors import UserError, unknown
-from bench.launchers.watch import command
+from bench.launch.slurm.watch import command
 from bench.run.world import refusal_of_live_norm, refuse_shares
 from bench.stage import KINDS, Stage
 from bench.suite.clusters import Cluster, Resources

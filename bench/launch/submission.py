@@ -1,6 +1,6 @@
 """What a run hands to a cluster: its jobs, what rides in which, who waits for whom, what each asks for.
 
-Separate from the loop that submits (bench/launch.py) and from every queue: `plan --cluster` prints the same on a
+Separate from the loop that submits (bench/launch/loop.py) and from every queue: `plan --cluster` prints the same on a
 machine without the queue.
 """
 
@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.launchers.facts import LAUNCHERS
+from bench.launch.submitted import Submitted
+from bench.launchers import LAUNCHERS
 from bench.plan import planning
 from bench.plan.planning import JobPlan, Plan
 from bench.stage import KINDS, walk
-from bench.submitted import Submitted
 from bench.suite.clusters import Cluster, Resources, joined, name_of
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Submissions:
 def submissions(
     plan: Plan, cluster: Cluster, jobs: Sequence[JobPlan], done: Collection[str], queued: Sequence[Submitted] = ()
 ) -> Submissions:
-    """In the order in which bench/launch.py submits them: what waits for nothing, then what waits for that, and so on.
+    """In the order in which bench/launch/loop.py submits them: what waits for nothing, then what waits for that, and so on.
 
     Args:
         plan: all stages.

@@ -108,7 +108,7 @@ def cache() -> Path:
 def _is_awaited(copy: Path) -> bool:
     """Whether a job that was submitted, and is not over, names this copy."""
     for note in (copy / "stores").glob("*"):
-        for path in (Path(note.read_text()) / "submitted").glob("*.json"):  # bench/submitted.py
+        for path in (Path(note.read_text()) / "submitted").glob("*.json"):  # bench/launch/submitted.py
             job = read_json(path)
             if isinstance(job, dict) and job.get("snapshot") == str(copy) and not job.get("ended"):
                 return True

@@ -25,21 +25,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import snapshot, submission, submitted
 from bench.errors import UserError
-from bench.launchers import refuse
-from bench.launchers.contract import Handle, JobState, Launcher, NoAnswer, QueueEntry
-from bench.launchers.ended import UNASKED, Judge
-from bench.launchers.private import interrupts_held_back, job_folder
-from bench.launchers.task import Task
-from bench.launchers.watch import UNHEARD, SlurmQueue
+from bench.launch import submission, submitted
+from bench.launch.job_files import interrupts_held_back, job_folder
+from bench.launch.launcher import Handle, JobState, Launcher, NoAnswer, QueueEntry
+from bench.launch.slurm import refuse
+from bench.launch.slurm.ended import UNASKED, Judge
+from bench.launch.slurm.requeue import SlurmRequeue
+from bench.launch.slurm.task import Task
+from bench.launch.slurm.watch import UNHEARD, SlurmQueue
+from bench.launch.submitted import Submitted
 from bench.plan.planning import JobPlan, Plan
+from bench.run import snapshot
 from bench.run.job import Job
-from bench.run.requeue import SlurmRequeue
 from bench.store.disk import disk_errors
 from bench.store.lease import Observer, acquire, host
 from bench.store.store import Store
-from bench.submitted import Submitted
 from bench.suite.clusters import Cluster, Resources
 from bench.tracking.curves import Tracking
 
@@ -58,12 +59,12 @@ SILENT_S = 20.0  # a driver submits within seconds; one that takes longer is rep
 
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
-    """See bench/launchers/contract.py."""
+    """See bench/launch/launcher.py."""
     return Slurm(plan, store, cluster, where, limit)
 
 
 def queue() -> SlurmQueue:
-    """See bench/launchers/contract.py."""
+    """See bench/launch/launcher.py."""
     return SlurmQueue()
 
 

@@ -1,7 +1,7 @@
-"""The two ports of a place where jobs run: `Launcher`, which the loop of bench/launch.py drives, and `Queue`, which
+"""The two ports of a place where jobs run: `Launcher`, which the loop of bench/launch/loop.py drives, and `Queue`, which
 commands ask without a driver. Separate so that the places do not know the loop, and commands do not know the places.
 
-The file of a place (bench/launchers/facts.py names it) has two functions at most:
+The file of a place (bench/launchers.py names it) has two functions at most:
 
     launcher(plan, store, cluster, where, limit) -> Launcher
     queue() -> Queue, where jobs outlive their driver
@@ -16,18 +16,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from bench.launchers.facts import facts_of
+from bench.launch.submitted import Submitted
+from bench.launchers import facts_of
 from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.store.store import Store
-from bench.submitted import Submitted
 from bench.suite.clusters import Cluster
 from bench.tracking.curves import Tracking
 
 Status = Literal[
     "PENDING",
     "REQUEUED",  # pending again, under its old id
-    "PREEMPTED",  # pending again as far as one can tell: see bench/launchers/slurm.py
+    "PREEMPTED",  # pending again as far as one can tell: see bench/launch/slurm/slurm.py
     "RUNNING",
     "COMPLETED",
     "FAILED",

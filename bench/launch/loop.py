@@ -15,14 +15,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bench.errors import UserError
-from bench.launchers.contract import Handle, JobState, Launcher
-from bench.orders import Requests
+from bench.launch.launcher import Handle, JobState, Launcher
+from bench.launch.requests import Requests
+from bench.launch.submission import Dependencies
 from bench.plan import planning
 from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Outcome
 from bench.run.work import quiet_threads
 from bench.store.store import Store
-from bench.submission import Dependencies
 
 TURN_SECONDS = 0.5
 
@@ -162,7 +162,7 @@ class _Loop:
         return bool(self._stopped - self.progress.done)
 
     def _apply_requests(self) -> None:
-        """What users have asked for meanwhile: to stop stages, to try failed ones again (bench/orders.py)."""
+        """What users have asked for meanwhile: to stop stages, to try failed ones again (bench/launch/requests.py)."""
         p = self.progress
         for request in self._requests.new():
             mine = request.keys & self.plan.stages.keys()

@@ -37,7 +37,7 @@ class Submitted:
         snapshot: folder of the code that it runs.
         ended: how it ended, once somebody has seen that; "" while it may live.
         cluster: the file of its cluster, absolute.
-        kind: of the launcher, see bench/launchers/facts.py. Notes without it are from when there was one queue.
+        kind: of the launcher, see bench/launchers.py. Notes without it are from when there was one queue.
     """
 
     id: str

@@ -3,7 +3,7 @@ are checked against it, jobs read their rank by it, and commands take their word
 floors than the launchers, or need neither torch nor submitit.
 
 A new place is one entry here and one file, which has `launcher` and, where jobs outlive their driver, `queue` (see
-bench/launchers/contract.py).
+bench/launch/launcher.py).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LauncherFacts:
 _ALL = (
     LauncherFacts(
         kind="local",
-        module="bench.launchers.local",
+        module="bench.launch.local",
         title="this machine",
         processes=ProcessNames(
             ranks=(("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"),),
@@ -70,7 +70,7 @@ _ALL = (
     ),
     LauncherFacts(
         kind="slurm",
-        module="bench.launchers.slurm",
+        module="bench.launch.slurm.slurm",
         title="Slurm",
         outlives_driver=True,
         asks_resources=True,
@@ -92,7 +92,7 @@ _ALL = (
             "cluster": "SLURM_CLUSTER_NAME",
         },
     ),
-    LauncherFacts(kind="debug", module="bench.launchers.debug", title="the driver's process"),
+    LauncherFacts(kind="debug", module="bench.launch.debug", title="the driver's process"),
 )  # fmt: skip
 LAUNCHERS: Mapping[str, LauncherFacts] = {facts.kind: facts for facts in _ALL}
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench.launchers.contract import Handle, JobState, QueueEntry, Status
-from bench.launchers.task import read_report
-from bench.launchers.watch import ENDED, PENDING, REQUEUED, entry
+from bench.launch.launcher import Handle, JobState, QueueEntry, Status
+from bench.launch.slurm.task import read_report
+from bench.launch.slurm.watch import ENDED, PENDING, REQUEUED, entry
+from bench.launch.submitted import Submitted
 from bench.run.job import Outcome
 from bench.store.store import Store
-from bench.submitted import Submitted
 
 BLOCKED = "DependencyNeverSatisfied"
 # squeue(1), JOB REASON CODES: words in the reasons for which a job may wait for ever, and what is to be done then.

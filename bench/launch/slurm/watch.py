@@ -13,8 +13,8 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.launchers.contract import NoAnswer, Phase, QueueEntry, Status
-from bench.submitted import Submitted
+from bench.launch.launcher import NoAnswer, Phase, QueueEntry, Status
+from bench.launch.submitted import Submitted
 
 # Fixed widths instead of a separator: reasons and names may hold any character.
 FIELDS = {
@@ -59,7 +59,7 @@ def entry(
 
 
 class SlurmQueue:
-    """A bench.launchers.contract.Queue; remembers only whether sacct is of any use here."""
+    """A bench.launch.launcher.Queue; remembers only whether sacct is of any use here."""
 
     def __init__(self) -> None:
         self._sacct = True

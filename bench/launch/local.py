@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.launchers import refuse
-from bench.launchers.contract import Handle, JobState, Launcher
-from bench.launchers.facts import options_that_outlive
-from bench.launchers.private import interrupts_held_back, job_folder
+from bench.launch.job_files import interrupts_held_back, job_folder
+from bench.launch.launcher import Handle, JobState, Launcher
+from bench.launch.slurm import refuse
+from bench.launch.submission import processes
+from bench.launchers import options_that_outlive
 from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
 from bench.store.lease import machine
 from bench.store.store import Store
-from bench.submission import processes
 from bench.suite.clusters import Cluster
 from bench.tracking.curves import Tracking
 
@@ -88,7 +88,7 @@ def visible_gpus() -> list[int]:
 
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
-    """See bench/launchers/contract.py.
+    """See bench/launch/launcher.py.
 
     Raises:
         UserError: this machine lacks what the suite's machine section asks for.

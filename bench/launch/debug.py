@@ -7,7 +7,7 @@ import signal
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from bench.launchers.contract import Handle, JobState, Launcher
+from bench.launch.launcher import Handle, JobState, Launcher
 from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
@@ -18,7 +18,7 @@ from bench.tracking.curves import Tracking
 
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
-    """See bench/launchers/contract.py."""
+    """See bench/launch/launcher.py."""
     return Debug(store, plan.suite.sections.machine, cluster)
 
 

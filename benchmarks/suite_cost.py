@@ -113,7 +113,7 @@ def run(suite: Path, sets: Sequence[str], slots: int, out: Path) -> dict[str, An
 
 def planned(suite: Path, sets: Sequence[str]) -> tuple[list[str], str]:
     """(labels of the rows, digest of all stage keys: of everything that can change a number)."""
-    from bench import commands
+    from bench.cli import commands
     from bench.key import digest
     from bench.plan import planning
 

@@ -77,7 +77,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     """Make what is missing, as the planner says; what it took."""
     bill = Bill()
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
-    from bench import commands
+    from bench.cli import commands
     from bench.engines.torchvision import build as _engine  # noqa: F401
     from bench.plan import planning
     from bench.run import evaluate as _evaluate  # noqa: F401
@@ -222,7 +222,7 @@ def compared(bills: Mapping[str, Bill], clock: str, setting: str, n: int) -> dic
 
 def metrics(store_path: Path, suite_path: Path) -> dict[str, dict[str, float | None]]:
     """AP and AP of the bins, in points, of every row."""
-    from bench import commands
+    from bench.cli import commands
     from bench.plan import planning
     from bench.record import Result, loads
     from bench.store.store import Store

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli
+from bench.cli import app as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import commands
+from bench.cli import commands
 from bench.plan import planning
 from bench.plan.planning import JobPlan, Plan
 from bench.stage import Stage

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.launch import submitted
 from bench.launch.submitted import Submitted
 from bench.plan import planning

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.errors import UserError
 from bench.plan import planning
 from bench.suite import clusters

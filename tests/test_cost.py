@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import commands
+from bench.cli import commands
+from bench.cli.plan import Overview, compare
+from bench.cli.status import show
 from bench.plan import forecast, planning
 from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite.suite import Cost
-from bench.terminal.overview import Overview, compare
-from bench.terminal.status import show
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, model, plan_of, predict
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 import typer
 
-from bench import commands
-from bench.cli import app
+from bench.cli import commands
+from bench.cli.app import app
 from bench.contract_check.checks import CHECKS
 from bench.detection.contract import Context, HeadSpec, Taps, Targets
 from bench.errors import UserError

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import gc as waste
+from bench.cli import gc as waste
+from bench.cli.gc import Needed, delete, look, sweep
 from bench.errors import UserError
-from bench.gc import Needed, delete, look, sweep
 from bench.launch import submitted
 from bench.launch.submitted import Submitted
 from bench.stage import Stage

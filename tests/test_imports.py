@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 HEAVY = {"torch", "torchvision", "mlflow", "optuna", "pandas", "submitit", "lvis", "faster_coco_eval"}
 PROBE = """
 import sys
-from bench.cli import main
+from bench.cli.app import main
 try:
     main()
 except SystemExit as end:

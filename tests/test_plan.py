@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.lineage import N_POST_HOC
 from bench.plan import planning
 from bench.plan.cost import Estimate

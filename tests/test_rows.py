@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.data.glyphs import instance_counts
 from bench.errors import UserError
 from bench.plan import planning

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.environment import capture
 from bench.plan import planning
 from bench.store.store import Store

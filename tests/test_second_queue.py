@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands, control
+from bench.cli import commands
+from bench.cli import stop as control
 from bench.launch import submitted
 from bench.launchers import LAUNCHERS
 from bench.plan import planning

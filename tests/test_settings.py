@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bench import commands
+from bench.cli import commands
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.plan import planning

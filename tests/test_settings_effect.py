@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench import commands
+from bench.cli import commands
+from bench.cli.plan import compare
 from bench.launch.local import Slots
 from bench.plan import planning
 from bench.run import train
@@ -19,7 +20,6 @@ from bench.run.learner import Learner
 from bench.run.work import device_of
 from bench.spec import Figure, Machine
 from bench.store.store import Store
-from bench.terminal.overview import compare
 from reports import figures
 from tests.conftest import TINY, Bench, Write
 from tests.planned import plan_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.errors import UserError
 from bench.plan import planning
 from bench.stage import walk

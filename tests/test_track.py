@@ -275,7 +275,10 @@ def test_other_settings_are_another_run(root: Path) -> None:
 
 def test_drivers_share_a_new_store(tmp_path: Path) -> None:
     """Without turns, processes that migrate one new database break it."""
-    script = "import sys, pathlib; from bench.tracking.track import prepare; sys.exit(prepare(pathlib.Path(sys.argv[1]), None, 'x'))"
+    script = (
+        "import sys, pathlib; from bench.tracking.track import prepare; "
+        "sys.exit(prepare(pathlib.Path(sys.argv[1]), None, 'x'))"
+    )
     command = [sys.executable, "-c", script, str(tmp_path)]
     drivers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     for process in drivers:
@@ -313,7 +316,10 @@ def test_without_mlflow_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_importing_track_does_not_import_mlflow() -> None:
-    script = "import sys, bench.tracking.track, bench.tracking.ui; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'pandas')))"
+    script = (
+        "import sys, bench.tracking.track, bench.tracking.ui; "
+        "sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'pandas')))"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

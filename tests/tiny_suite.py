@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import commands
+from bench.cli import commands
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome

@@ -1,4 +1,4 @@
-"""The two ports of a place where jobs run: `Launcher`, which the loop of bench/launch/loop.py drives, and `Queue`, which
+"""The two ports of a place where jobs run: `Launcher`, which the loop (bench/launch/loop.py) drives, and `Queue`, which
 commands ask without a driver. Separate so that the places do not know the loop, and commands do not know the places.
 
 The file of a place (bench/launchers.py names it) has two functions at most:

@@ -108,7 +108,7 @@ class Submissions:
 def submissions(
     plan: Plan, cluster: Cluster, jobs: Sequence[JobPlan], done: Collection[str], queued: Sequence[Submitted] = ()
 ) -> Submissions:
-    """In the order in which bench/launch/loop.py submits them: what waits for nothing, then what waits for that, and so on.
+    """In the order in which the loop submits them: what waits for nothing, then what waits for that, and so on.
 
     Args:
         plan: all stages.

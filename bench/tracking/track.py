@@ -2,8 +2,8 @@
 events to a file of their own, and the driver brings what is new into MLflow, as often as it likes. Only to a server may
 a job bring its own stage itself (`follow`); who comes later finds the same run and adds nothing.
 
-Of an attempt's events (bench/store/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED, FAILED
-or KILLED, error); others, as `progress`, are the driver's own business.
+Of an attempt's events (bench/store/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED,
+FAILED or KILLED, error); others, as `progress`, are the driver's own business.
 
 What lies in MLflow: one run a stage; one run a suite, with tables and figures of its report, below it one a row (mean
 and sd over seeds), below that one a seed. Every run has the tag `bench.key`; a second sync of the same files adds

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny
 
-from bench import commands
+from bench.cli import commands
 from bench.data.split import open_split
 from bench.plan import planning
 from bench.store.store import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.launch import loop as launch
 from bench.launch.loop import Ended, Progress
 from bench.launch.requests import Requests

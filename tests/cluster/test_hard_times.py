@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control
+from bench.cli import stop as control
 from bench.errors import UserError
 from bench.launch import submitted
 from bench.launch.launcher import Handle

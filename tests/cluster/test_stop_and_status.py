@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control
+from bench.cli import logs
+from bench.cli import plan as overviews
+from bench.cli import stop as control
+from bench.cli.status import Board
 from bench.launch import requests as orders
 from bench.launch import submitted
 from bench.launch.loop import Progress
 from bench.launch.requests import Requests
 from bench.launch.submitted import Submitted
 from bench.store.store import Store
-from bench.terminal import logs
-from bench.terminal import overview as overviews
-from bench.terminal.status import Board
 from tests.cluster.conftest import HOLD, Planned, Queue, drive
 from tests.cluster.slurm_up import Slurm
 from tests.planned import model

@@ -7,9 +7,9 @@ from rich.console import Console
 from tiny_suite import SETS, SMOKE, Undisturbed
 from typer.testing import CliRunner
 
-from bench import crosscheck
-from bench.cli import app
-from bench.crosscheck import Compared
+from bench.cli import official as crosscheck
+from bench.cli.app import app
+from bench.cli.official import Compared
 from bench.store.store import Store
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import commands
+from bench.cli import commands
 from bench.plan import planning
 from bench.store.store import Store
 from reports import load as loading

@@ -12,11 +12,11 @@ import pytest
 from tiny_suite import SETS, SMOKE, Undisturbed, attempts, copied, drive
 from typer.testing import CliRunner
 
-from bench import commands
-from bench.cli import app
+from bench.cli import commands
+from bench.cli.app import app
+from bench.cli.plan import default_report_folder
 from bench.plan import planning
 from bench.store.store import Store
-from bench.terminal.overview import default_report_folder
 from tests.chaos.checks import runs
 
 LABELS = ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]

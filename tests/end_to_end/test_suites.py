@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tiny_suite import ROOT, bring
 
-from bench import commands
+from bench.cli import commands
 from bench.plan import planning
 from bench.store.store import Store
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import commands
+from bench.cli import commands
+from bench.cli.plan import compare
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.lineage import trains_classifier_only, trunk_of
@@ -24,7 +25,6 @@ from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
 from bench.store.store import Store
 from bench.suite.suite import Cost
-from bench.terminal.overview import compare
 from tests.engines import grid_engine
 from tests.engines.grid_engine import GRID, SIDE
 from tests.tiny_suite import bring, key_of, work

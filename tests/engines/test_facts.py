@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from bench import commands
+from bench.cli import commands
 from bench.detection.contract import TAPS, Taps
 from bench.detection.taps import tap_width
 from bench.engines.facts import ENGINES, EngineFacts, only_classifier

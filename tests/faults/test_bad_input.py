@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import commands
+from bench.cli import commands
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.model import WEIGHTS

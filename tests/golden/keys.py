@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench import commands
+from bench.cli import commands
 from bench.key import digest
 from bench.plan import planning
 from bench.plan.planning import Plan

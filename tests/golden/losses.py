@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench import commands
+from bench.cli import commands
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors

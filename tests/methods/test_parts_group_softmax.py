@@ -12,7 +12,7 @@ import pytest
 import torch
 from rois import context, head, targets, total
 
-from bench import commands
+from bench.cli import commands
 from bench.errors import UserError
 from bench.key import Part, part, resolve
 from bench.method import planned

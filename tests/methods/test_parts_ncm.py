@@ -10,7 +10,7 @@ import pytest
 import torch
 from rois import context, head, targets
 
-from bench import commands
+from bench.cli import commands
 from bench.detection.contract import Classifier, Context, Seen, Taps, Targets
 from bench.errors import UserError
 from bench.key import Part, canonical, part, resolve

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rois import context, head, targets
 
-from bench import commands
+from bench.cli import commands
 from bench.detection.contract import Taps
 from bench.errors import UserError
 from bench.key import Part, canonical, part, resolve

@@ -17,11 +17,11 @@ from rich.console import Console
 from tiny_suite import bring, copied, key_of, tiny, work
 
 from bench import environment
+from bench.cli import why
 from bench.plan import planning
 from bench.run import checkpoint, memory
 from bench.store.events import Events, read_events
 from bench.store.store import Store
-from bench.terminal import why
 from reports.load import load
 
 SUITE = tiny(only="baseline")

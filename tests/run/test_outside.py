@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_suite import bring, key_of, work
 
-from bench import commands
+from bench.cli import commands
 from bench.errors import UserError
 from bench.key import canonical, part
 from bench.plan import planning

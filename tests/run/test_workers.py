@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_suite import bring, digests, key_of, work
 
-from bench import commands
+from bench.cli import commands
 from bench.data.ahead import THREADS
 from bench.data.split import Split
 from bench.lineage import features_stage

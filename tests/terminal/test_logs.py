@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.commands import open_suite
+from bench.cli import logs
+from bench.cli.commands import open_suite
 from bench.launch import submitted
 from bench.launch.submitted import Submitted
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.store import Store
-from bench.terminal import logs
 from tests import done_store
 from tests.conftest import ROOT, TINY, Bench, Ran, Write
 from tests.planned import model

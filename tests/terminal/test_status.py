@@ -18,8 +18,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench import control
-from bench.commands import open_suite
+from bench.cli import plan as overviews
+from bench.cli import status as standings
+from bench.cli import stop as control
+from bench.cli.commands import open_suite
+from bench.cli.progress import Display
+from bench.cli.status import Board
 from bench.errors import UserError
 from bench.launch import requests as orders
 from bench.launch import submitted
@@ -32,10 +36,6 @@ from bench.stage import Stage
 from bench.store.lease import host
 from bench.store.store import Attempt, Store
 from bench.suite.clusters import path_of
-from bench.terminal import overview as overviews
-from bench.terminal import status as standings
-from bench.terminal.progress import Display
-from bench.terminal.status import Board
 from tests import done_store
 from tests.conftest import ROOT, TINY, Bench, Write
 from tests.planned import model

@@ -12,9 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import control
-from bench import gc as waste
-from bench.commands import overview
+from bench.cli import gc as waste
+from bench.cli import logs as files
+from bench.cli import plan as overviews
+from bench.cli import status as standings
+from bench.cli import stop as control
+from bench.cli.commands import overview
+from bench.cli.plan import Overview
 from bench.errors import UserError
 from bench.launch import submission, submitted
 from bench.launch.launcher import NoAnswer
@@ -24,10 +28,6 @@ from bench.store.store import Store
 from bench.suite import clusters
 from bench.suite.clusters import Cluster
 from bench.suite.suite import Suite
-from bench.terminal import logs as files
-from bench.terminal import overview as overviews
-from bench.terminal import status as standings
-from bench.terminal.overview import Overview
 
 
 def plan(view: Overview, console: Console, cluster: str | None, start: str) -> None:

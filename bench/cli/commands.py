@@ -16,7 +16,10 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from bench import control
+from bench.cli import plan as overviews
+from bench.cli import stop as control
+from bench.cli.plan import Overview
+from bench.cli.why import explain
 from bench.data.formats import FORMATS
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
@@ -36,9 +39,6 @@ from bench.suite import clusters
 from bench.suite import suite as suites
 from bench.suite.clusters import Cluster
 from bench.suite.suite import Suite
-from bench.terminal import overview as overviews
-from bench.terminal.overview import Overview
-from bench.terminal.why import explain
 from bench.tracking import track
 from bench.tracking.curves import Tracking
 from bench.tracking.mirror import is_served
@@ -96,8 +96,8 @@ def run(
     detach: bool = False,
 ) -> int:
     """`bench run`; returns the exit code. `again`: the command that continues, shown after an interruption."""
+    from bench.cli.progress import Display
     from bench.launch import loop as launch
-    from bench.terminal.progress import Display
 
     plan, store = planning.make(suite), Store(store_path)
     requests = Requests(store.root)  # a stop that is asked for while this begins counts
@@ -285,7 +285,7 @@ def report_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
 
 def official(suite: Suite, store_path: Path, console: Console) -> int:
     """`report --official`: 0 if the official evaluator gives the same numbers, 1 if not."""
-    from bench import crosscheck
+    from bench.cli import official as crosscheck
 
     return 0 if crosscheck.show(crosscheck.compare(planning.make(suite), Store(store_path)), console) else 1
 

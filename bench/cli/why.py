@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from bench.cli.plan import SHOWN, mb_text
+from bench.cli.progress import clock
 from bench.environment import job_of
 from bench.errors import UserError
 from bench.key import Part, canonical
@@ -17,8 +19,6 @@ from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.store import Store
-from bench.terminal.overview import SHOWN, mb_text
-from bench.terminal.progress import clock
 
 
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:

@@ -1,5 +1,6 @@
 """`stop` and `retry`: what a user wants of stages that are at work or have failed. Separate from the loop that runs
-them, which may be anywhere, or nowhere: both work without a driver, and leave a request for one (bench/launch/requests.py).
+them, which may be anywhere, or nowhere: both work without a driver, and leave a request for one
+(bench/launch/requests.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from bench.cli.progress import Ticks, name_of
 from bench.launch import requests as orders
 from bench.launch import submitted
 from bench.launch.launcher import NoAnswer, queue_of
@@ -23,7 +25,6 @@ from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.lease import LeaseInfo, host, machine
 from bench.store.store import Store
-from bench.terminal.progress import Ticks, name_of
 
 PATIENCE_SECONDS = 60.0  # a step over 16 images of 800 px takes a second on a GPU; then its checkpoint is written
 LOOK_SECONDS = 0.2

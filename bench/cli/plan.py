@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.cli.progress import critical_text, estimate_text, span
 from bench.errors import UserError, did_you_mean
 from bench.key import digest
 from bench.lineage import Finished
@@ -24,7 +25,6 @@ from bench.plan.cost import Estimate
 from bench.plan.planning import JobPlan, Plan, State
 from bench.stage import KINDS, Stage, walk
 from bench.store.store import Store
-from bench.terminal.progress import critical_text, estimate_text, span
 
 STYLE: Mapping[State, str] = {
     "done": "green",

@@ -14,11 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.cli.progress import name_of
 from bench.launch import submitted
 from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
-from bench.terminal.progress import name_of
 
 LINES = 100  # of each file, unless asked for more
 FOLLOW_SECONDS = 0.5

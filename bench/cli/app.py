@@ -169,7 +169,7 @@ def run(
     checkpoint. On a cluster Ctrl-C leaves: the jobs go on (`bench stop` ends them). Exit code: 0 all done or submitted,
     1 some row failed, 2 your mistake, 130 interrupted.
     """
-    from bench import commands
+    from bench.cli import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     code = commands.run(
@@ -192,7 +192,7 @@ def plan(
     With `--cluster slurm` also the jobs that `run --cluster slurm` would submit: which stages ride in which, who waits
     for whom, what each asks for. It works on a machine that has no such queue.
     """
-    from bench import commands, upkeep
+    from bench.cli import commands, upkeep
     from bench.suite import clusters
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
@@ -219,7 +219,7 @@ def status(
 
     Reads the store alone: it needs no driver and no GPU. Stages that one pass makes are one line (+11).
     """
-    from bench import commands, upkeep
+    from bench.cli import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     if as_json:
@@ -239,7 +239,7 @@ def logs(
 
     Of a row: the stage that is at work, else the one that failed, else the one that ran last.
     """
-    from bench import commands, upkeep
+    from bench.cli import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     upkeep.logs(loaded, store, stage, Console(), follow=follow, lines=lines)
@@ -254,7 +254,7 @@ def stop(
 
     With a row: what it alone needs. Stages that other rows wait for are stopped by their key.
     """
-    from bench import commands, upkeep
+    from bench.cli import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     upkeep.stop(loaded, store, stage, Console())
@@ -266,7 +266,7 @@ def retry(
     data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
     """Clear the failures of stages, so that a run tries them again at once. Starts nothing itself."""
-    from bench import commands, upkeep
+    from bench.cli import commands, upkeep
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     upkeep.retry(loaded, store, stage, Console())
@@ -285,7 +285,7 @@ def gc(
     A suite that was ever run on the store needs its stages, whoever ran it, until it is forgotten. Stages that somebody
     works on stay.
     """
-    from bench import upkeep
+    from bench.cli import upkeep
 
     def confirmed() -> bool:
         try:
@@ -305,7 +305,7 @@ def report(
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
-    from bench import commands
+    from bench.cli import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     if official:
@@ -323,7 +323,7 @@ def why(
     only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
     """Explain a stage: its spec, its inputs, who needs it, and what differs from the nearest stage that is done."""
-    from bench import commands
+    from bench.cli import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     commands.why(loaded, store, stage, Console())
@@ -335,7 +335,7 @@ def methods(
     path: MethodsPath = None,
 ) -> None:  # fmt: skip
     """The methods there are; with a name: what it does, its source, settings, and where it departs from the paper."""
-    from bench.terminal import catalogue
+    from bench.cli import methods as catalogue
 
     catalogue.show(name, path or [], Console())
 
@@ -364,7 +364,7 @@ def sync(
     sets: Sets = None, only: Only = None, seeds: Seeds = None, tracking_uri: Tracking = None,
 ) -> None:  # fmt: skip
     """Bring what a suite's stages have logged into MLflow; may be repeated. (`run` does it at its end.)"""
-    from bench import commands
+    from bench.cli import commands
 
     loaded = commands.open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     commands.sync(loaded, store, Console(), tracking_uri)
@@ -390,7 +390,7 @@ def data_check(
     form: Annotated[str, typer.Option("--format", help="Format of the annotations, e.g. coco.")] = "lvis",
 ) -> None:
     """Find what would hurt later: missing pictures, unknown ids, bad boxes, no negative lists, untrained classes."""
-    from bench import commands
+    from bench.cli import commands
 
     raise typer.Exit(commands.data_check(path, train, val, images, form, Console()))
 

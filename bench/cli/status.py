@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench.cli.plan import LINES, STYLE, Overview
+from bench.cli.progress import TAIL_BYTES, Ticks, clock, name_of
 from bench.environment import job_of
 from bench.launch import submitted
 from bench.launch.launcher import NoAnswer, QueueEntry, queue_of
@@ -29,8 +31,6 @@ from bench.launchers import facts_of
 from bench.plan import planning
 from bench.stage import KINDS
 from bench.store.events import read_events
-from bench.terminal.overview import LINES, STYLE, Overview
-from bench.terminal.progress import TAIL_BYTES, Ticks, clock, name_of
 
 WATCH_SECONDS = 2.0
 FIRST = ("running", "failed", "queued", "partial", "missing", "done")  # what is not done comes first

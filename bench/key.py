@@ -62,7 +62,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Input:
+class StageRef:
     """A setting that is the result of a stage: the name of the input of the stage that uses the part."""
 
     name: str
@@ -108,7 +108,7 @@ def canonical(value: Any) -> Any:
         if not math.isfinite(value):
             return {"float": str(value)}
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if isinstance(value, Part | Input):
+    if isinstance(value, Part | StageRef):
         return value.to_json()
     if isinstance(value, Mapping):
         return {str(k): canonical(value[k]) for k in sorted(value, key=str)}

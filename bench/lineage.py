@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bench.detection.taps import TAPS
 from bench.engines.facts import facts, only_classifier
-from bench.key import Fixed, Input, canonical, digest, plain
+from bench.key import Fixed, StageRef, canonical, digest, plain
 from bench.stage import KINDS, Stage
 
 # From so many post-hoc predictions over one trunk on, its val features are kept. Within one run they save nothing (the
@@ -211,8 +211,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _inputs_named(value: Any) -> Iterator[str]:
-    """Names of the inputs that stand for settings of the parts inside (bench.key.Input)."""
-    if isinstance(value, Mapping) and value == Input(str(value.get("input"))).to_json():
+    """Names of the inputs that stand for settings of the parts inside (bench.key.StageRef)."""
+    if isinstance(value, Mapping) and value == StageRef(str(value.get("input"))).to_json():
         yield value["input"]
         return
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():

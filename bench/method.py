@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from bench.errors import UserError, unknown
-from bench.key import Fixed, Input, Part, methods_of, part
+from bench.key import Fixed, Part, StageRef, methods_of, part
 from bench.spec import Schedule
 from bench.stage import Stage
 
@@ -208,19 +208,19 @@ def _check_groups(trainable: Sequence[str], groups: Sequence[str], classifier: P
 def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) -> Part:
     """The part with every setting that is a stage replaced by the name of an input, which is added to `inputs`.
 
-    `before`: the stage whose classifier this may be, and whose inputs an `Input` in its settings names.
+    `before`: the stage whose classifier this may be, and whose inputs an `StageRef` in its settings names.
     """
 
-    def place(stage: Stage, name: str) -> Input:
+    def place(stage: Stage, name: str) -> StageRef:
         free = (f"{name}{i or ''}" for i in range(len(inputs) + 1))
         chosen = next(n for n in free if n not in inputs or inputs[n] == stage)
         inputs[chosen] = stage
-        return Input(chosen)
+        return StageRef(chosen)
 
     def bind(value: Any, name: str) -> Any:
         if isinstance(value, Stage):
             return place(value, name)
-        if isinstance(value, Input):
+        if isinstance(value, StageRef):
             assert before is not None, f"{what} speaks of an input '{value.name}' of no stage"
             return place(before.inputs[value.name], value.name)
         if isinstance(value, Part):

@@ -186,7 +186,7 @@ class Detector(Section):
     roi: Roi = Roi()
 
 
-class Test(Section):
+class Inference(Section):
     """Post-processing and evaluation protocol."""
 
     NOT_IN_KEY = frozenset({"bins"})  # no setting of a prediction: train and evaluate stages have them in their specs

@@ -21,7 +21,7 @@ import torchvision
 from torch import Tensor
 
 from bench.detection.postprocess import postprocess
-from bench.spec import Test
+from bench.spec import Inference
 from benchmarks.measured import write
 
 
@@ -40,7 +40,7 @@ def scene(images: int, proposals: int, C: int, side: int, seed: int) -> tuple[Te
     return z_NC.softmax(1), torch.cat([middle - size / 2, middle + size / 2], 1), image_N
 
 
-def plain(p_NC: Tensor, boxes: Tensor, image_N: Tensor, num_images: int, side: int, test: Test) -> list[Tensor]:
+def plain(p_NC: Tensor, boxes: Tensor, image_N: Tensor, num_images: int, side: int, test: Inference) -> list[Tensor]:
     """Full per-class NMS with torchvision, one class at a time; scores of the final boxes of each picture."""
     final = []
     for i in range(num_images):
@@ -70,7 +70,7 @@ def compare(images: int, proposals: int, C: int, side: int, repeat: int) -> dict
     Raises:
         AssertionError: they do not keep the same boxes.
     """
-    test = Test()
+    test = Inference()
     p_NC, boxes, image_N = scene(images, proposals, C, side, seed=0)
     sizes = [(side, side)] * images
 

@@ -85,7 +85,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/run/job.py": "which stages run when; each gives what it gives alone (tests/end_to_end/test_fusing.py)",
     "bench/run/loading.py": "how many threads make batches, whose results are the same (tests/run/test_workers.py)",
     "bench/run/memory.py": "measures memory",
-    "bench/run/outside.py": "refuses parts whose file has changed",
+    "bench/run/external_parts.py": "refuses parts whose file has changed",
     "bench/run/work.py": "what a stage is handed: folders, stop flag, progress, device",
     "bench/run/world.py": "how processes talk; several give what one gives (tests/run/test_distributed.py)",
     "bench/run/snapshot.py": "copies the code for queued jobs",

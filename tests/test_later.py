@@ -28,7 +28,7 @@ from tests.conftest import ROOT, TINY, Bench, Write
 
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.
 DEFAULTS: dict[str, Any] = {}
-SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "Detector", "Test", "Schedule", "Machine")
+SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "Detector", "Inference", "Schedule", "Machine")
 PARTS = {  # file -> how its class begins, and what its first `__init__` has where a setting is added
     "softmax.py": ("class Softmax(Classifier):\n", "head: HeadSpec", "head: HeadSpec, *, added: float = 0.5"),
     "group_softmax.py": ("class GroupSoftmax(Classifier):\n", "beta: float", "added: float = 0.5, beta: float"),

@@ -90,7 +90,7 @@ OTHER: dict[str, tuple[str, ...]] = {
     "Stages.classifier_only": ("stages.classifier_only.lr=0.003",),
     "Stages.second": ("stages.second.lr=0.003",),
     "Stages.tune": ("stages.tune.lr=0.003",),
-    "Test.bins": ("test.bins=[5, 50]",),
+    "Inference.bins": ("test.bins=[5, 50]",),
 }
 BESIDE: dict[str, tuple[str, ...]] = {
     "Machine.scope": ("machine.tasks=2",),

@@ -284,7 +284,7 @@ def _rounded(value: float | None) -> float | None:
 
 def compare(plan: Plan, store: Store, slots: int | None, *, fuse: bool = True) -> Overview:
     """An overview of a plan and a store."""
-    once = planning.Once(store)
+    once = planning.CachedStore(store)
     states = planning.states(plan, once)
     done = {key: found for key, state in states.items() if state == "done" and (found := once.done(key)) is not None}
     return Overview(plan, store, states, planning.learned(plan, once), slots, done, fuse)
@@ -326,7 +326,7 @@ def chosen(plan: Plan, word: str | None) -> list[str]:
     return [stage.key for stage in walk(*roots)] if roots else [find(plan, word).key]
 
 
-def own(plan: Plan, word: str | None) -> list[str]:
+def needed_alone(plan: Plan, word: str | None) -> list[str]:
     """As `chosen`, without the stages that other rows need too: to stop a row is not to stop what they wait for."""
     keys = chosen(plan, word)
     return [key for key in keys if plan.needed_by[key] == (word,)] if len(keys) > 1 and word is not None else keys

@@ -24,7 +24,7 @@ TAIL_BYTES = 4096  # the newest progress line lies within
 
 
 @dataclass(frozen=True)
-class Tick:
+class StepProgress:
     """The newest progress line of a stage."""
 
     step: int
@@ -42,7 +42,7 @@ class Ticks:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, key: str) -> Tick | None:
+    def of(self, key: str) -> StepProgress | None:
         """None where the stage has not said anything yet."""
         attempts = self._store.attempts(key)
         if not attempts:
@@ -59,7 +59,7 @@ class Ticks:
         left = (total - step) / rate if rate else None
         loss = last.get("values", {}).get("loss")
         memory = (last.get("host_mb"), last.get("gpu_mb"))
-        return Tick(step, total, None if loss is None else float(loss), rate, left, *memory)
+        return StepProgress(step, total, None if loss is None else float(loss), rate, left, *memory)
 
 
 class Display:

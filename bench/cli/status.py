@@ -39,7 +39,7 @@ EACH = 15  # lines of one state, where the rest is summarised
 
 
 @dataclass(frozen=True)
-class Standing:
+class StageStatus:
     """Where one stage stands.
 
     Attributes:
@@ -71,7 +71,7 @@ class Standing:
     error: str = ""
 
 
-class Board:
+class StatusTable:
     """The standings of a plan's stages at one moment."""
 
     def __init__(self, view: Overview) -> None:
@@ -90,13 +90,13 @@ class Board:
         seen = self._seen.get(note.id)
         return "queued" if note.id not in self._seen or (seen and seen.phase in ("waiting", "running")) else state
 
-    def of(self, key: str) -> Standing:
+    def of(self, key: str) -> StageStatus:
         """All that is known of one stage; reads its event file unless it is done."""
         state, done = self.states[key], self.view.done.get(key)
         if state == "done" and done is not None:
             environment: Any = getattr(done, "environment", {})
             extra = done.extra
-            return Standing(
+            return StageStatus(
                 key, state, int(getattr(done, "attempt", 0)), str(environment.get("host") or ""),
                 job=str(job_of(environment)[1].get("job", "")), seconds=done.seconds,
                 pass_of=int(extra.get("fused", 1)), host_mb=extra.get("host_mb"), gpu_mb=extra.get("gpu_mb"),
@@ -106,7 +106,7 @@ class Board:
         tick = self._ticks.of(key)
         owner = self._store.running(key) if state == "running" else None
         running = state == "running" and tick is not None
-        return Standing(
+        return StageStatus(
             key, state, len(attempts) and int(attempts[-1].name), owner.host if owner else str(first.get("host", "")),
             owner.pid if owner else 0, note.id if note and state in ("running", "queued") else "",
             tick.step if tick else None, tick.total if tick else None,
@@ -223,7 +223,7 @@ class Board:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """{suite, done, slots, stages: [a Standing with kind, rows and inputs]}. All stages, however many."""
+        """{suite, done, slots, stages: [a StageStatus with kind, rows and inputs]}. All stages, however many."""
         plan = self.view.plan
         stages = [
             {
@@ -245,7 +245,7 @@ def _asked(notes: Sequence[Submitted]) -> dict[str, QueueEntry | None]:
     return found
 
 
-def _details(s: Standing) -> str:
+def _details(s: StageStatus) -> str:
     parts = []
     if s.state == "done":
         seconds = f"{s.seconds or 0:.0f} s" + (f"/{s.pass_of}" if s.pass_of > 1 else "")
@@ -284,7 +284,7 @@ def _hour(event: dict[str, Any]) -> str:
 
 def show(view: Overview, console: Console) -> None:
     """`status`."""
-    for line in Board(view).lines():
+    for line in StatusTable(view).lines():
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -302,7 +302,7 @@ def watch(make: Callable[[], Overview], console: Console, every: float = WATCH_S
     with redrawn if console.is_terminal else contextlib.nullcontext(_Plain(console)) as live:
         while True:
             view = make()
-            lines = Board(view).lines(most)
+            lines = StatusTable(view).lines(most)
             if [line.plain for line in lines] != before:
                 before = [line.plain for line in lines]
                 live.update(Text("\n").join(lines), refresh=True)

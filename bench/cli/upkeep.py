@@ -75,7 +75,7 @@ def status(suite: Suite, store_path: Path, console: Console, *, fuse: bool = Tru
 
 def status_json(suite: Suite, store_path: Path) -> dict[str, Any]:
     """What `status --json` prints."""
-    return standings.Board(_with_slots_of_its_jobs(overview(suite, store_path))).to_json()
+    return standings.StatusTable(_with_slots_of_its_jobs(overview(suite, store_path))).to_json()
 
 
 def _with_slots_of_its_jobs(view: Overview) -> Overview:
@@ -89,7 +89,7 @@ def _with_slots_of_its_jobs(view: Overview) -> Overview:
 def stop(suite: Suite, store_path: Path, word: str | None, console: Console) -> None:
     """`bench stop`: of a row, the stages that no other row needs."""
     plan = planning.make(suite)
-    control.show_stop(plan, Store(store_path), overviews.own(plan, word), console)
+    control.show_stop(plan, Store(store_path), overviews.needed_alone(plan, word), console)
 
 
 def retry(suite: Suite, store_path: Path, word: str | None, console: Console) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contract_check import effect, outcome, recipe, training
-from bench.contract_check.contract import Check, Finding, trace_of
+from bench.contract_check.subject import Check, Finding, trace_of
 from bench.errors import UserError
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from bench.contract_check import tiny
-from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.outcome import LARGE, made_taps
 from bench.contract_check.place import RunFailed
 from bench.contract_check.recipe import Keys, Settings, unseen
+from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.run.model import WEIGHTS, load_model
 from bench.stage import Stage
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.contract_check.contract import Broken, Subject
+from bench.contract_check.subject import Broken, Subject
 from bench.data.loader import eval_batch, eval_batches
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Context, HeadSpec, Taps, Targets

@@ -72,7 +72,7 @@ class Rehearsal:
     digests: Mapping[str, str]
 
 
-class Place:
+class Sandbox:
     """The tiny suite of one engine and the stores it runs in.
 
     Args:
@@ -169,12 +169,12 @@ class Place:
         return done.digests
 
 
-def places(root: Path, engines: Sequence[str]) -> tuple[list[Place], dict[str, str]]:
+def sandboxes(root: Path, engines: Sequence[str]) -> tuple[list[Sandbox], dict[str, str]]:
     """A place for every engine that can be had here; and why not, by engine."""
     found, missing = [], {}
     for engine in engines:
         try:
-            found.append(Place(root, engine))
+            found.append(Sandbox(root, engine))
         except ImportError as error:
             missing[engine] = f"engine '{engine}' cannot be imported: {error}"
         except UserError as error:

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
-from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.probe import Request, Said
+from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.errors import UserError
 from bench.key import canonical, plain
 

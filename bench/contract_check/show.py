@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.contract_check.checks import CHECKS, named
-from bench.contract_check.contract import Finding, Subject, examine
-from bench.contract_check.place import places
+from bench.contract_check.place import sandboxes
+from bench.contract_check.subject import Finding, Subject, examine
 from bench.engines.facts import ENGINES, facts
 from bench.errors import UserError
 
@@ -37,7 +37,7 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
     found = [(word, named(word)) for word in words]
     failed: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
-        here, missing = places(Path(folder), engines)
+        here, missing = sandboxes(Path(folder), engines)
         if not here:
             raise UserError("; ".join(missing.values()), where="--engine", allowed=", ".join(ENGINES))
         for word, target in found:

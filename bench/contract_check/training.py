@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bench.contract_check import tiny
-from bench.contract_check.contract import Broken, DoesNotApply, Subject
 from bench.contract_check.outcome import made_taps
-from bench.contract_check.place import STOP_AT, Place
+from bench.contract_check.place import STOP_AT, Sandbox
+from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.detection.contract import Detector
 from bench.plan import planning
 from bench.run.model import load_model, state_of
@@ -128,7 +128,7 @@ def fused_equals_alone(subject: Subject) -> str | None:
     return None
 
 
-def _compare_fused(place: Place, variant: Subject, unit: list[Stage]) -> None:
+def _compare_fused(place: Sandbox, variant: Subject, unit: list[Stage]) -> None:
     place.bring(*unit)
     store = place.scratch(*unit)
     place.work(store, *unit)

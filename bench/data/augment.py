@@ -81,7 +81,7 @@ def transform_boxes(boxes: Boxes, scale: tuple[float, float], width: int, flip: 
     return moved.astype(np.float32, copy=False)
 
 
-def place(out_3HW: Bytes, pixels: Bytes, how: Draw) -> None:
+def paste(out_3HW: Bytes, pixels: Bytes, how: Draw) -> None:
     """Write a picture (H x W x 3) into the top left of a channel-first buffer: permuted, mirrored, inverted."""
     height, width = pixels.shape[:2]
     source = pixels[:, ::-1] if how.flip else pixels

@@ -237,7 +237,7 @@ def _images(ready: Sequence[_Ready], settings: Input, height: int, width: int) -
     same = all(r.size == (height, width) for r in ready)
     stacked = (np.empty if same else np.zeros)((len(ready), 3, height, width), np.uint8)
     for out, r in zip(stacked, ready, strict=True):
-        augment.place(out, r.pixels, r.how)
+        augment.paste(out, r.pixels, r.how)
     mean = torch.tensor(settings.mean).view(1, 3, 1, 1)
     std = torch.tensor(settings.std).view(1, 3, 1, 1)
     images = torch.from_numpy(stacked).to(torch.float32)

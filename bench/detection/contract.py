@@ -21,8 +21,23 @@ from bench.errors import UserError
 from bench.key import resolve
 
 __all__ = [
-    "TAPS", "Batch", "Classifier", "Context", "Detections", "Detector", "Draws", "FitPart", "Frame", "HeadSpec",
-    "PredictOutput", "Seen", "Taps", "Targets", "TrainOutput", "build_classifier", "identity_all_reduce",
+    "TAPS",
+    "Batch",
+    "BatchGeometry",
+    "Classifier",
+    "Context",
+    "Detections",
+    "Detector",
+    "Draws",
+    "FitPart",
+    "HeadSpec",
+    "LabelledRois",
+    "PredictOutput",
+    "Taps",
+    "Targets",
+    "TrainOutput",
+    "build_classifier",
+    "identity_all_reduce",
 ]  # fmt: skip
 
 
@@ -161,7 +176,7 @@ def build_classifier(part: Mapping[str, Any], head: HeadSpec, inputs: Mapping[st
 
 
 @dataclass
-class Seen:
+class LabelledRois:
     """What a fit part is shown of one batch: N RoIs of a trained model, without augmentation.
 
     Attributes:
@@ -194,7 +209,7 @@ class FitPart(Protocol):
     inputs: tuple[str, ...]
     rois: str
 
-    def update(self, seen: Seen) -> None:
+    def update(self, seen: LabelledRois) -> None:
         """Take one batch in; batches come in a fixed order."""
         ...
 
@@ -296,7 +311,7 @@ class PredictOutput:
 
 
 @dataclass(frozen=True)
-class Frame:
+class BatchGeometry:
     """Where the images of a batch lie: see the fields of the same names of `Batch`."""
 
     sizes: list[tuple[int, int]]

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from bench.detection.contract import Detections, Frame, PredictOutput
+from bench.detection.contract import BatchGeometry, Detections, PredictOutput
 from bench.errors import StageError
-from bench.spec import Test
+from bench.spec import Inference
 
 VERSION = 1  # in the keys of the stages that this code enters; raise it when a number may change
 
@@ -33,7 +33,7 @@ FIRST_BLOCK = 2
 MAX_PAIRS = 4_000_000
 
 
-def detections(p_NC: Tensor, out: PredictOutput, frame: Frame, test: Test) -> Detections:
+def detections(p_NC: Tensor, out: PredictOutput, frame: BatchGeometry, test: Inference) -> Detections:
     """The final boxes of a batch in original pixels: what engines name in `EngineFacts.postprocess`."""
     return postprocess(
         p_NC, out.boxes, out.image_N, len(frame.sizes), frame.sizes, test,
@@ -47,7 +47,7 @@ def postprocess(
     image_N: Tensor,
     num_images: int,
     sizes: Sequence[tuple[int, int]],
-    test: Test,
+    test: Inference,
     *,
     scale: Sequence[tuple[float, float]] | None = None,
     image_index: Sequence[int] | None = None,
@@ -103,7 +103,7 @@ def _by_image(p_NC: Tensor, boxes: Tensor, image_N: Tensor, num_images: int) -> 
 
 
 def _survivors(
-    p_NC: Tensor, boxes: Tensor, start: list[int], sizes: Sequence[tuple[int, int]], test: Test
+    p_NC: Tensor, boxes: Tensor, start: list[int], sizes: Sequence[tuple[int, int]], test: Inference
 ) -> list[Tensor]:
     """Per picture the candidates (row * C + class, over all rows) that NMS keeps, best first, cut at the maximum."""
     C, device = p_NC.shape[1], p_NC.device

@@ -40,7 +40,7 @@ class StoreView(Protocol):
     def output(self, key: str) -> Path: ...
 
 
-class Once:
+class CachedStore:
     """A store that is asked once for what is done: all that one command shows is of one moment, and each file is looked
     at once. A StoreView."""
 
@@ -102,7 +102,7 @@ class Plan:
         return found
 
     @functools.cached_property
-    def place_of(self) -> dict[str, int]:
+    def row_order(self) -> dict[str, int]:
         """A row's place in the table, by label."""
         return {label: i for i, label in enumerate(dict.fromkeys(row.label for row in self.rows))}
 
@@ -358,7 +358,7 @@ def learned(plan: Plan, store: StoreView) -> Estimate:
 def labels(plan: Plan, keys: Sequence[str]) -> list[str]:
     """The rows that need some stages, in the table's order."""
     wanted = {label for key in keys for label in plan.needed_by.get(key, ())}
-    return sorted(wanted, key=plan.place_of.__getitem__)
+    return sorted(wanted, key=plan.row_order.__getitem__)
 
 
 def describe(plan: Plan, keys: Sequence[str]) -> str:

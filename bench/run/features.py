@@ -19,7 +19,7 @@ from torch import Tensor
 from bench import spec as specs
 from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import open_split
-from bench.detection.contract import TAPS, Frame, PredictOutput, Taps
+from bench.detection.contract import TAPS, BatchGeometry, PredictOutput, Taps
 from bench.lineage import features_stages, fresh
 from bench.run import checkpoint
 from bench.run.data import image_root_of
@@ -36,18 +36,18 @@ _FIELDS = ("proposals_N4", "boxes", "image_N")  # of PredictOutput, beside its t
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedPass:
     """A pass that a features stage has kept."""
 
-    frames: list[Frame]
+    frames: list[BatchGeometry]
     dtypes: Mapping[str, str]
     tensors: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    def batches(self, device: str) -> Generator[tuple[Frame, PredictOutput]]:
-        """What `Network.batches` gave when it was kept."""
+    def batches(self, device: str) -> Generator[tuple[BatchGeometry, PredictOutput]]:
+        """What `TrunkPass.batches` gave when it was kept."""
         for i, frame in enumerate(self.frames):
             # A copy: the tensors of a file lie anywhere in memory, and the place can decide a sum's order.
             found = {
@@ -58,7 +58,7 @@ class Kept:
             yield frame, PredictOutput(taps, **{name: found[name] for name in _FIELDS})
 
 
-class Network:
+class TrunkPass:
     """A pass over the val pictures through a trunk.
 
     Args:
@@ -83,14 +83,14 @@ class Network:
     def __len__(self) -> int:
         return len(self._cuts)
 
-    def batches(self) -> Generator[tuple[Frame, PredictOutput]]:
+    def batches(self) -> Generator[tuple[BatchGeometry, PredictOutput]]:
         """One forward pass after the other. Close it: the threads that make its batches end with it."""
         with eval_pass(self._split, self._input, self._cuts, self._workers) as made:
             for _ in self._cuts:
                 self._work.stop.check()
                 batch = next(made).to(self._device)
                 out = self._detector.predict_forward(batch, taps=self._taps)
-                yield Frame(batch.sizes, batch.scale, batch.image_index), out
+                yield BatchGeometry(batch.sizes, batch.scale, batch.image_index), out
 
 
 def run(work: Work) -> None:
@@ -98,7 +98,7 @@ def run(work: Work) -> None:
     features.json with {"skipped": reason}."""
     device, spec = device_of(work.machine), spec_of(work.stage, FeaturesSpec)
     taps = spec["taps"]
-    network = Network([work], work.stage.inputs["model"], spec["batch"], taps, device)
+    network = TrunkPass([work], work.stage.inputs["model"], spec["batch"], taps, device)
     limit = work.machine.features_mb * 1_000_000
     frames: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ def run(work: Work) -> None:
     write_json(work.out / INFO, {"skipped": None, "frames": frames, "dtypes": dtypes})
 
 
-def kept(store: Store, predict: Stage, taps: Sequence[str]) -> Kept | None:
+def cached_pass(store: Store, predict: Stage, taps: Sequence[str]) -> CachedPass | None:
     """The pass that a predict stage would make with these taps, where a features stage in the store has kept it.
 
     A stage that is stale, was skipped or has a rotten file is passed over.
@@ -141,7 +141,7 @@ def kept(store: Store, predict: Stage, taps: Sequence[str]) -> Kept | None:
         info = read_json(folder / INFO)
         if info["skipped"] is None:
             frames = [_frame(value) for value in info["frames"]]
-            return Kept(frames, info["dtypes"], checkpoint.read_tensors(folder / FEATURES))
+            return CachedPass(frames, info["dtypes"], checkpoint.read_tensors(folder / FEATURES))
     return None
 
 
@@ -156,8 +156,8 @@ def _exact(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _frame(value: Mapping[str, Any]) -> Frame:
-    return Frame(
+def _frame(value: Mapping[str, Any]) -> BatchGeometry:
+    return BatchGeometry(
         [(int(h), int(w)) for h, w in value["sizes"]],
         [(float(y), float(x)) for y, x in value["scale"]],
         [int(i) for i in value["image_index"]],

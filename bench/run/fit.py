@@ -13,7 +13,7 @@ from bench import spec as specs
 from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import Split, open_split
 from bench.detection.boxes import iou
-from bench.detection.contract import Batch, Detector, FitPart, Seen
+from bench.detection.contract import Batch, Detector, FitPart, LabelledRois
 from bench.errors import unknown
 from bench.key import resolve
 from bench.run import checkpoint
@@ -53,7 +53,7 @@ def run(work: Work) -> None:
     checkpoint.write_tensors(work.out / str(KINDS[work.stage.kind].hands), found)
 
 
-def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:
+def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> LabelledRois:
     """The RoIs of a batch that the part wants, with their labels."""
     taps = (*part.inputs, *detector.classifier.inputs)
     truth = [_true_boxes(split, i, scale) for i, scale in zip(batch.image_index, batch.scale, strict=True)]
@@ -69,7 +69,7 @@ def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Seen:
     labels = [torch.from_numpy(split.labels[i])[row_G] for i, row_G in zip(batch.image_index, rows, strict=True)]
     whole = [torch.tensor([[w, h, w, h]]).expand(len(r), 4) for (h, w), r in zip(batch.sizes, rows, strict=True)]
     device = batch.images.device
-    return Seen(
+    return LabelledRois(
         read, torch.cat(labels).to(device), torch.cat(pictures).to(device), torch.cat(rows).to(device),
         rois_N4 / torch.cat(whole).to(device), detector.classifier,
     )  # fmt: skip

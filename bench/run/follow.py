@@ -19,7 +19,7 @@ from bench.store.store import Attempt, Store
 _SEEN_WITHIN = 90.0
 
 
-def told_of(works: Sequence[Work]) -> list[tuple[str, int, Mapping[str, str]]]:
+def announced(works: Sequence[Work]) -> list[tuple[str, int, Mapping[str, str]]]:
     """What the others must know to train the same stages: key, attempt, digests of the inputs."""
     return [(work.key, work.attempt.number, work.inputs) for work in works]
 
@@ -30,7 +30,7 @@ def follow(world: World, store: Store, machine: Machine, stop: StopFlag) -> None
     Raises:
         StageError: the first process has gone.
     """
-    while (told := world.hear()) is not None:
+    while (told := world.receive()) is not None:
         try:
             with world.together():
                 _train([_work(world, store, machine, stop, *one) for one in told], machine)

@@ -23,8 +23,9 @@ from bench.environment import of_this_process
 from bench.errors import UserError
 from bench.launchers import LAUNCHERS
 from bench.lineage import fresh, read_stage, sources
-from bench.run import memory, outside, snapshot
-from bench.run.follow import follow, told_of
+from bench.run import external_parts as outside
+from bench.run import memory, snapshot
+from bench.run.follow import announced, follow
 from bench.run.work import StopFlag, Stopped, Work, device_of, quiet_threads
 from bench.run.world import SINGLE, Gone, World, joined
 from bench.spec import Machine
@@ -104,7 +105,7 @@ class Job:
             before = self._got_to(store)
             outcomes = self._units(store, stop, world)
             with contextlib.suppress(UserError):  # one that has gone need not be told
-                world.tell(None)
+                world.broadcast(None)
         further = any(now > then for now, then in zip(self._got_to(store), before, strict=True))
         return self._ended(outcomes, stop, further=further)
 
@@ -251,7 +252,7 @@ class Job:
             memory.begin()
             begun = time.monotonic()  # the imports belong to the job, whoever is first in it
             if kind.processes:
-                works[0].world.tell(told_of(works))
+                works[0].world.broadcast(announced(works))
             errors = module.run(works) if kind.together else [module.run(works[0])]
         except Stopped:
             for work in works:

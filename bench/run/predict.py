@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
-from bench.detection.contract import Classifier, Detections, Frame, PredictOutput
+from bench.detection.contract import BatchGeometry, Classifier, Detections, PredictOutput
 from bench.engines.facts import facts
 from bench.lineage import trunk_of
 from bench.run import checkpoint
-from bench.run.features import Network, kept
+from bench.run.features import TrunkPass, cached_pass
 from bench.run.model import load_classifier
 from bench.run.work import Work, device_of
 from bench.stage import PredictSpec, spec_of
@@ -35,7 +35,7 @@ FIELDS = ("image", "boxes", "scores", "labels")  # of bench.detection.contract.D
 
 # Scores p_NC of the proposals of a batch -> boxes: `detections` of the module that an engine's facts name. A function,
 # not a method of a detector, since over a kept pass no detector is built.
-Detect = Callable[[Tensor, PredictOutput, Frame, specs.Test], Detections]
+Detect = Callable[[Tensor, PredictOutput, BatchGeometry, specs.Inference], Detections]
 
 
 @dataclass
@@ -84,15 +84,15 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
     all heads share: picture and box in original pixels."""
     proposals: list[dict[str, Tensor]] = []
     spec = spec_of(lead.stage, PredictSpec)
-    test = specs.Test.model_validate(spec["test"])
+    test = specs.Inference.model_validate(spec["test"])
     taps = sorted({tap for head in heads for tap in head.classifier.inputs})
     trunk = trunk_of(lead.stage.inputs["model"])
     detect: Detect = importlib.import_module(facts(trunk.spec["engine"]["name"]).postprocess).detections
-    known = kept(lead.store, lead.stage, taps)
+    known = cached_pass(lead.store, lead.stage, taps)
     if known is not None:
         total, batches = len(known), known.batches(device)
     else:
-        network = Network([head.work for head in heads], trunk, test.batch, taps, device)
+        network = TrunkPass([head.work for head in heads], trunk, test.batch, taps, device)
         total, batches = len(network), network.batches()
     with (
         closing(batches),
@@ -120,7 +120,7 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
 
 
 def predict_batch(
-    classifier: Classifier, out: PredictOutput, frame: Frame, test: specs.Test, detect: Detect
+    classifier: Classifier, out: PredictOutput, frame: BatchGeometry, test: specs.Inference, detect: Detect
 ) -> tuple[Detections, Tensor]:
     """Detections of a batch, and the class of each proposal (int32 N; C: background, -1: no p_bg)."""
     p_NC, p_bg_N = classifier.scores(classifier(out.taps).float())
@@ -130,7 +130,7 @@ def predict_batch(
     return detections, torch.cat([p_NC, p_bg_N[:, None]], dim=1).argmax(dim=1).int()
 
 
-def _proposals(out: PredictOutput, frame: Frame) -> dict[str, Tensor]:
+def _proposals(out: PredictOutput, frame: BatchGeometry) -> dict[str, Tensor]:
     index = torch.tensor(frame.image_index, device=out.image_N.device)
     scale = torch.tensor([(sx, sy, sx, sy) for sy, sx in frame.scale], device=out.image_N.device)
     boxes = out.proposals_N4.float() / scale[out.image_N]

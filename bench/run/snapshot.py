@@ -7,7 +7,7 @@ run what its user has edited meanwhile.
 
 The copy is named by its content and the commit, so that a hundred jobs share one. It lies in the user's own folder
 (0700), beside the job files: whoever may write there runs code as the user. Parts outside the product are not copied;
-see bench/run/outside.py.
+see bench/run/external_parts.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from bench.environment import ORIGIN, TREE, source
 from bench.store.disk import disk_errors, read_json
 
 PACKAGES = ("bench", "methods")
-OWN = "free some space there, or set XDG_CACHE_HOME to another folder of yours"  # where the user's own folder fails
+CACHE_HINT = (
+    "free some space there, or set XDG_CACHE_HOME to another folder of yours"  # where the user's own folder fails
+)
 # No queue or time limit that we know is longer; a job says at each stage that its copy is in use.
 UNUSED_DAYS = 30
 _NAME = 16  # digits of the digest
@@ -50,7 +52,7 @@ def take(store: Path) -> Path:
     origin = source(TREE)
     name = _digest(files, origin)[:_NAME]
     folder = cache() / "code" / name
-    with disk_errors(folder, sum(map(len, files.values())), OWN):
+    with disk_errors(folder, sum(map(len, files.values())), CACHE_HINT):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for private in (cache(), folder.parent, folder):
             private.chmod(0o700)

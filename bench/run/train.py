@@ -172,7 +172,7 @@ def _stop_together(lead: Work) -> None:
     if any(asked for asked, _ in told):
         for _, signals in told:
             lead.stop.told(signals)
-        lead.world.part()
+        lead.world.leave()
         raise Stopped
 
 

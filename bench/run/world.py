@@ -37,7 +37,7 @@ class Gone(StageError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """Where a process stands: its rank of so many, its rank on its host, and where rank 0 listens."""
 
     rank: int
@@ -58,7 +58,7 @@ class World:
     def __init__(self, rank: int = 0, size: int = 1, talk: Any = None) -> None:
         self.rank, self.size = rank, size
         self._talk = talk  # a process group of CPU tensors, beside that of the gradients
-        self._parted = False
+        self._left = False
 
     @property
     def first(self) -> bool:
@@ -89,26 +89,26 @@ class World:
         try:
             dist.all_gather_object(told, (value, portable(error, self)), group=self._talk)
         except RuntimeError as lost:  # gloo: the connection was closed by the other side
-            self._parted = True
+            self._left = True
             raise _gone(self) from lost
         errors = [other for _, other in told if other is not None]
         if errors:
-            self._parted = True
+            self._left = True
             raise error or errors[0]
         return [value for value, _ in told]
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """All have agreed to leave the work that they do together: what goes wrong from here on is one's own."""
-        self._parted = True
+        self._left = True
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Work that all processes do: what one raises, all raise."""
-        self._parted = False
+        self._left = False
         try:
             yield
         except Exception as error:
-            if self.size > 1 and not self._parted:
+            if self.size > 1 and not self._left:
                 self._tell_error(error)
             raise
 
@@ -126,7 +126,7 @@ class World:
         except Exception:  # the others have been told; ours is what counts
             return
 
-    def tell(self, value: Any) -> None:
+    def broadcast(self, value: Any) -> None:
         """Of the first process: what the others `hear`.
 
         Raises:
@@ -135,7 +135,7 @@ class World:
         if self.size > 1:
             self._broadcast([value])
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Of the others: what the first one tells next; waits for it.
 
         Raises:
@@ -172,7 +172,7 @@ def joined(tasks: int, device_of: Callable[[], str]) -> Iterator[World]:
     if tasks == 1:
         yield SINGLE
         return
-    place = place_of(os.environ, tasks)
+    place = rank_of(os.environ, tasks)
     import torch
     import torch.distributed as dist
 
@@ -228,7 +228,7 @@ def refusal_of_live_norm(tasks: int) -> UserError:
     )  # fmt: skip
 
 
-def place_of(environment: Mapping[str, str], tasks: int) -> Place:
+def rank_of(environment: Mapping[str, str], tasks: int) -> Rank:
     """A process's place, from the variables that torchrun or a launcher has set (bench/launchers.py).
 
     Raises:
@@ -238,7 +238,7 @@ def place_of(environment: Mapping[str, str], tasks: int) -> Place:
         values = [environment.get(name, "") for name in names]
         if values[0].isdigit() and values[1] == str(tasks):
             local = int(values[2]) if values[2].isdigit() else int(values[0])
-            return Place(int(values[0]), tasks, local, _address(environment), _port(environment))
+            return Rank(int(values[0]), tasks, local, _address(environment), _port(environment))
     raise UserError(
         f"{tasks} processes are to train together, but this one was not started as one of {tasks}",
         where="machine.tasks", allowed="started by `run` with a cluster of so many tasks, or by torchrun",

@@ -20,7 +20,7 @@ from bench.suite.clusters import check_row
 from bench.suite.validation import blame, message
 from bench.suite.yamlfile import Document
 
-OWN = ("schedule", "data", "cluster")  # what a row may say beside its method's settings
+ROW_SECTIONS = ("schedule", "data", "cluster")  # what a row may say beside its method's settings
 LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
 DATA: TypeAdapter[Data] = TypeAdapter(Data)
 
@@ -111,7 +111,7 @@ def _each(entry: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
         label, settings = entry, {k: v for k, v in value.items() if k != "each"}
         for name, word, one in zip(each, words, values, strict=True):
             label = label.replace(f"{{{word}}}", _shown(one))
-            _place(settings, str(name).split("."), one, where)
+            _set(settings, str(name).split("."), one, where)
         yield label, settings
 
 
@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _place(settings: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
+def _set(settings: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
     for name in path[:-1]:
         inner = settings.get(name, {})
         if not isinstance(inner, Mapping):
@@ -149,10 +149,10 @@ def _row(
             hint="see: python -m bench methods",
         )
     kind = method_named(str(value["method"]), known, where)
-    settings = {k: v for k, v in value.items() if k not in ("method", *OWN)}
+    settings = {k: v for k, v in value.items() if k not in ("method", *ROW_SECTIONS)}
     for name in settings:
         if name not in kind.model_fields:
-            legal = [*kind.model_fields, *OWN, "each"]
+            legal = [*kind.model_fields, *ROW_SECTIONS, "each"]
             raise UserError(
                 f"no setting '{name}'{did_you_mean(name, legal)}", where=where, allowed=", ".join(legal),
                 hint=f"see: python -m bench methods {kind.name}",
@@ -161,7 +161,7 @@ def _row(
         method = kind.model_validate(settings)
     except ValidationError as error:
         raise blame(error, document, ("rows", entry), kind, hint=f"see: python -m bench methods {kind.name}") from None
-    own = {name: value[name] for name in OWN if value.get(name) is not None}
+    own = {name: value[name] for name in ROW_SECTIONS if value.get(name) is not None}
     cluster = check_row(own.pop("cluster"), f"{where}.cluster") if "cluster" in own else None
     for name, section in own.items():
         if not isinstance(section, Mapping):

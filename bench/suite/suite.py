@@ -21,7 +21,7 @@ from bench.data.formats import DEFAULT, FORMATS, Data
 from bench.engines.facts import facts, only_classifier
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
-from bench.spec import Detector, Figure, FolderData, GeneratedData, Input, Machine, Schedule, Section, Test
+from bench.spec import Detector, Figure, FolderData, GeneratedData, Inference, Input, Machine, Schedule, Section
 from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover
@@ -66,7 +66,7 @@ class Sections(BaseModel):
     data: Data = DEFAULT
     detector: Detector = Detector()
     input: Input = Input()
-    test: Test = Test()
+    test: Inference = Inference()
     schedule: Schedule = Schedule()
     stages: Stages = Field(default={}, validate_default=True)
     machine: Machine = Machine()

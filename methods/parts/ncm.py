@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.detection.contract import TAPS, Classifier, Context, HeadSpec, Seen, Taps, Targets, build_classifier
+from bench.detection.contract import TAPS, Classifier, Context, HeadSpec, LabelledRois, Taps, Targets, build_classifier
 from bench.errors import UserError, unknown
 from methods.parts.softmax import wide
 
@@ -45,7 +45,7 @@ class ClassMeans:
         self._sum_CF = torch.zeros(head.num_classes, tap_width(head, tap), dtype=torch.float64)
         self._count_C = torch.zeros(head.num_classes, dtype=torch.int64)
 
-    def update(self, seen: Seen) -> None:
+    def update(self, seen: LabelledRois) -> None:
         """Add the RoIs of a batch; on the CPU, where the order of a sum is fixed."""
         labels_N = seen.labels_N.cpu()
         self._sum_CF.index_add_(0, labels_N, flat(seen.taps, self._tap).cpu().double())

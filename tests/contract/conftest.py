@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.contract_check.place import Place, places
+from bench.contract_check.place import Sandbox, sandboxes
 
-Places = Callable[[str], Place]
+Sandboxes = Callable[[str], Sandbox]
 
 
 @pytest.fixture(scope="session")
-def place_of(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def place_of(tmp_path_factory: pytest.TempPathFactory) -> Sandboxes:
     """The place of an engine; a test whose engine cannot be had is skipped with the reason."""
     root = tmp_path_factory.mktemp("contract")
-    known: dict[str, Place | str] = {}
+    known: dict[str, Sandbox | str] = {}
 
-    def of(engine: str) -> Place:
+    def of(engine: str) -> Sandbox:
         if engine not in known:
-            found, missing = places(root, [engine])
+            found, missing = sandboxes(root, [engine])
             known[engine] = found[0] if found else missing[engine]
         place = known[engine]
         if isinstance(place, str):
@@ -30,6 +30,6 @@ def place_of(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 
 @pytest.fixture(scope="session")
-def place(place_of: Places) -> Place:
+def place(place_of: Sandboxes) -> Sandbox:
     """That of the engine that every installation has."""
     return place_of("torchvision")

@@ -10,8 +10,8 @@ import torch
 from broken_method import own, write
 
 from bench.contract_check.checks import CHECKS, named
-from bench.contract_check.contract import Finding, Subject, examine, look
-from bench.contract_check.place import Place
+from bench.contract_check.place import Sandbox
+from bench.contract_check.subject import Finding, Subject, examine, look
 
 SCALED = """def scores(self, z_NK):
         p_NC, p_bg_N = super().scores(z_NK)
@@ -113,14 +113,14 @@ def found(check: str, subject: Subject) -> Finding:
     return look(next(c for c in CHECKS if c.name == check), subject)
 
 
-def test_with_nothing_wrong_every_check_passes(tmp_path: Path, place: Place) -> None:
+def test_with_nothing_wrong_every_check_passes(tmp_path: Path, place: Sandbox) -> None:
     """What differs from this in the tests below is one line."""
     findings = list(examine(Subject(own(write(tmp_path)), place), CHECKS))
     assert {f.check: f.message for f in findings if f.state != "pass"} == {}
 
 
 @pytest.mark.parametrize(("check", "code", "words"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_caught(check: str, code: dict[str, str], words: str, tmp_path: Path, place: Place) -> None:
+def test_what_is_wrong_is_caught(check: str, code: dict[str, str], words: str, tmp_path: Path, place: Sandbox) -> None:
     finding = found(check, Subject(own(write(tmp_path, **code)), place))
     assert finding.state == "fail", finding
     assert words in finding.message
@@ -132,13 +132,13 @@ def test_every_check_has_a_method_that_it_catches() -> None:
     assert {check for check, _, _ in WRONG.values()} == {check.name for check in CHECKS}
 
 
-def test_what_the_engine_lacks_skips_all(tmp_path: Path, place: Place) -> None:
+def test_what_the_engine_lacks_skips_all(tmp_path: Path, place: Sandbox) -> None:
     field = 'needs: ClassVar[frozenset[str]] = frozenset({"classifier", "queries"})\n    gain: float = 1.0'
     findings = list(examine(Subject(own(write(tmp_path, fields=field)), place), CHECKS))
     assert {(f.state, f.message) for f in findings} == {("skip", "engine 'torchvision' lacks queries")}
 
 
-def test_a_setting_that_matters_beside_another_only(tmp_path: Path, place: Place) -> None:
+def test_a_setting_that_matters_beside_another_only(tmp_path: Path, place: Sandbox) -> None:
     """`gain` is read only where `form` asks for it: legal, and seen to be used."""
     code = {
         "fields": TWO + 'form: Literal["plain", "scaled"] = "plain"',
@@ -148,7 +148,7 @@ def test_a_setting_that_matters_beside_another_only(tmp_path: Path, place: Place
     assert [found(check, subject).state for check in ("key", "effect")] == ["pass", "pass"]
 
 
-def test_free_text_is_named_or_brings_examples(tmp_path: Path, place: Place) -> None:
+def test_free_text_is_named_or_brings_examples(tmp_path: Path, place: Sandbox) -> None:
     field = 'note: str = "x"\n    gain: float = 1.0'
     finding = found("key", Subject(own(write(tmp_path, fields=field)), place))
     assert (finding.state, finding.message.split(" (")[0]) == ("pass", "not looked at: note")
@@ -158,7 +158,7 @@ def test_free_text_is_named_or_brings_examples(tmp_path: Path, place: Place) -> 
     assert "setting 'note' does not change the key" in finding.message
 
 
-def test_a_stage_that_fails_makes_later_checks_silent(tmp_path: Path, place: Place) -> None:
+def test_a_stage_that_fails_makes_later_checks_silent(tmp_path: Path, place: Sandbox) -> None:
     subject = Subject(own(write(tmp_path, loss="raise ValueError('no')")), place)
     states = {finding.check: finding.state for finding in examine(subject, CHECKS)}
     assert states["runs"] == "fail"

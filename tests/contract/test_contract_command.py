@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from broken_method import write
 
-from bench.contract_check.contract import Broken
 from bench.contract_check.outcome import check_detections
-from bench.contract_check.place import Place
+from bench.contract_check.place import Sandbox
+from bench.contract_check.subject import Broken
 from bench.data.split import Split, open_split
 from tests.conftest import Bench
 
@@ -68,7 +68,7 @@ def test_a_method_is_shown_by_its_name_as_before(call: Bench) -> None:
 
 
 @pytest.fixture
-def val(place: Place) -> Split:
+def val(place: Sandbox) -> Split:
     place.bring(place.baseline)
     return open_split(place.store.output(place.baseline.inputs["val"].key), None)
 

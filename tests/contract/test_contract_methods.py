@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from bench.contract_check.checks import CHECKS
-from bench.contract_check.contract import Subject, examine
-from bench.contract_check.place import Place
+from bench.contract_check.place import Sandbox
+from bench.contract_check.subject import Subject, examine
 from bench.engines.facts import ENGINES
 from bench.method import Method
 from bench.suite.catalogue import discover
@@ -28,7 +28,7 @@ REASONS = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", list(METHODS.values()), ids=list(METHODS))
-def test_a_method_keeps_its_promises(kind: type[Method], engine: str, place_of: Callable[[str], Place]) -> None:
+def test_a_method_keeps_its_promises(kind: type[Method], engine: str, place_of: Callable[[str], Sandbox]) -> None:
     place = place_of(engine)
     begun = time.process_time()
     findings = list(examine(Subject(kind, place), CHECKS))
@@ -44,6 +44,6 @@ def test_a_method_keeps_its_promises(kind: type[Method], engine: str, place_of: 
                 assert "not looked at" not in finding.message
 
 
-def test_an_engine_that_every_installation_has_is_checked(place: Place) -> None:
+def test_an_engine_that_every_installation_has_is_checked(place: Sandbox) -> None:
     assert place.engine in ENGINES
     assert place.suite.sections.detector.norm == "batch"  # or the check of frozen statistics would be idle

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench.contract_check.contract import Subject
-from bench.contract_check.place import Place
+from bench.contract_check.place import Sandbox
 from bench.contract_check.recipe import Keys
+from bench.contract_check.subject import Subject
 from bench.contract_check.values import choices, other_values, required
 from bench.method import Builder, Method
 from bench.spec import Edges
@@ -107,7 +107,7 @@ def test_settings_without_a_default_get_legal_values_together() -> None:
 
 
 @pytest.mark.parametrize("kind", list(discover().values()), ids=list(discover()))
-def test_every_setting_of_the_house_has_another_value(kind: type[Method], place: Place) -> None:
+def test_every_setting_of_the_house_has_another_value(kind: type[Method], place: Sandbox) -> None:
     """So that no check passes because it had nothing to try."""
     keys = Keys(Subject(kind, place))
     for name in kind.model_fields:

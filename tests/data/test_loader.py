@@ -158,7 +158,7 @@ def test_padding_is_zero_at_bottom_and_right() -> None:
 def test_colour_and_flip_on_pixels(how: Draw) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     out = np.zeros((3, 8, 8), np.uint8)
-    augment.place(out, pixels, how)
+    augment.paste(out, pixels, how)
     expected = pixels[:, ::-1] if how.flip else pixels
     expected = expected[:, :, how.channels]
     expected = 255 - expected if how.invert else expected
@@ -178,7 +178,7 @@ def test_boxes_follow_their_pixels(h: int, w: int, x: int, y: int, bw: int, bh: 
     size = (max(4, round(h * zoom)), max(4, round(w * zoom)))
     scale = (size[0] / h, size[1] / w)
     out = np.zeros((3, *size), np.uint8)
-    augment.place(out, augment.resize(pixels, size), Draw(flip=flip))
+    augment.paste(out, augment.resize(pixels, size), Draw(flip=flip))
     boxes = augment.transform_boxes(np.array([[x1, y1, x2, y2]], np.float32), scale, size[1], flip)
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     ys, xs = np.nonzero(out[0] > 127)

@@ -13,11 +13,11 @@ from torch import Tensor
 from bench.detection import postprocess as module
 from bench.detection.postprocess import MIN_SIZE, greedy_nms, postprocess
 from bench.errors import StageError
-from bench.spec import Test as Protocol_  # pytest collects names that start with Test
+from bench.spec import Inference
 
 
 def plain_nms(
-    p_NC: Tensor, boxes: Tensor, image_N: Tensor, sizes: list[tuple[int, int]], test: Protocol_
+    p_NC: Tensor, boxes: Tensor, image_N: Tensor, sizes: list[tuple[int, int]], test: Inference
 ) -> list[tuple[int, int, float, tuple[float, ...]]]:
     """(picture, class, score, box) of every final detection; nothing is cut before the end."""
     C = p_NC.shape[1]
@@ -54,7 +54,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.float32:
     return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
 
 
-def listed(p_NC: Tensor, boxes: Tensor, image_N: Tensor, sizes: list[tuple[int, int]], test: Protocol_) -> list[object]:
+def listed(p_NC: Tensor, boxes: Tensor, image_N: Tensor, sizes: list[tuple[int, int]], test: Inference) -> list[object]:
     found = postprocess(p_NC, boxes, image_N, len(sizes), sizes, test)
     return [
         (int(i), int(c), float(s), tuple(b))
@@ -97,7 +97,7 @@ def test_equals_plain_nms(
     nms: float, keep: int,
 ) -> None:  # fmt: skip
     case = random_case(np.random.default_rng(seed), images, proposals, C, per_class=per_class, levels=levels, grid=grid)
-    test = Protocol_(score_threshold=threshold, nms=nms, max_detections=keep)
+    test = Inference(score_threshold=threshold, nms=nms, max_detections=keep)
     assert listed(*case, test) == plain_nms(*case, test)
 
 
@@ -109,7 +109,7 @@ def test_several_rounds_equal_plain_nms(levels: int) -> None:
     boxes = torch.from_numpy((np.array([2, 2, 22, 22]) + rng.uniform(-3, 3, (120, 4))).astype(np.float32))
     image = torch.zeros(120, dtype=torch.int64)
     for keep in (1, 5, 9, 40):
-        test = Protocol_(score_threshold=0.0, nms=0.8, max_detections=keep)
+        test = Inference(score_threshold=0.0, nms=0.8, max_detections=keep)
         assert listed(p, boxes, image, [(24, 24)], test) == plain_nms(p, boxes, image, [(24, 24)], test)
 
 
@@ -126,7 +126,7 @@ def test_many_blocks_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_blocks", counted)
     p = torch.linspace(0.1, 0.9, 400).reshape(200, 2)
     boxes = torch.tensor([0.0, 0.0, 10.0, 10.0]).repeat(200, 1)
-    test = Protocol_(score_threshold=0.0, nms=0.5, max_detections=4)
+    test = Inference(score_threshold=0.0, nms=0.5, max_detections=4)
     found = postprocess(p, boxes, torch.zeros(200, dtype=torch.int64), 1, [(20, 20)], test)
     assert found.scores.tolist() == pytest.approx([0.9, float(p[199, 0])])
     assert lengths[:3] == [8, 8, 16]
@@ -163,7 +163,7 @@ def test_pairs_compared_in_chunks_decide_the_same(monkeypatch: pytest.MonkeyPatc
 def test_threshold_is_strict_and_small_boxes_go() -> None:
     p = torch.tensor([[0.5], [0.25], [0.9], [0.8]])
     boxes = torch.tensor([[0, 0, 5, 5], [8, 8, 12, 12], [3, 3, 3.005, 9], [30, 30, 40, 40]], dtype=torch.float32)
-    test = Protocol_(score_threshold=0.25)
+    test = Inference(score_threshold=0.25)
     found = postprocess(p, boxes, torch.zeros(4, dtype=torch.int64), 1, [(20, 20)], test)
     assert found.scores.tolist() == [0.5]  # 0.25 is not above; 0.9 is a sliver; 0.8 lies outside of the picture
 
@@ -172,7 +172,7 @@ def test_scale_and_image_index() -> None:
     p = torch.tensor([[0.5], [0.75], [0.25]])
     boxes = torch.tensor([[2, 4, 6, 8], [0, 0, 10, 10], [40, 40, 99, 99]], dtype=torch.float32)
     found = postprocess(
-        p, boxes, torch.tensor([1, 0, 1]), 2, [(20, 20), (50, 60)], Protocol_(),
+        p, boxes, torch.tensor([1, 0, 1]), 2, [(20, 20), (50, 60)], Inference(),
         scale=[(1.0, 1.0), (2.0, 0.5)], image_index=[31, 7],
     )  # fmt: skip
     assert found.image.tolist() == [31, 7, 7]
@@ -184,7 +184,7 @@ def test_scale_and_image_index() -> None:
 @pytest.mark.parametrize("images", [0, 2])
 def test_empty(images: int) -> None:
     found = postprocess(
-        torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), images, [(8, 8)] * images, Protocol_()
+        torch.zeros(0, 3), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), images, [(8, 8)] * images, Inference()
     )
     assert found.boxes.shape == (0, 4)
     assert found.scores.dtype == torch.float32
@@ -198,5 +198,5 @@ def test_scores_that_are_not_finite_are_refused() -> None:
             torch.zeros(1, dtype=torch.int64),
             1,
             [(8, 8)],
-            Protocol_(),
+            Inference(),
         )

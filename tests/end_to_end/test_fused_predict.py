@@ -132,7 +132,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the network was run")
 
-    monkeypatch.setattr(features.Network, "__init__", refuse)
+    monkeypatch.setattr(features.TrunkPass, "__init__", refuse)
 
 
 def test_one_pass_gives_what_each_gives_alone_and_one_that_breaks_breaks_alone(

@@ -17,10 +17,10 @@ from bench import spec
 from bench.detection.boxes import clip
 from bench.detection.contract import (
     Batch,
+    BatchGeometry,
     Classifier,
     Detections,
     Draws,
-    Frame,
     HeadSpec,
     PredictOutput,
     Taps,
@@ -134,7 +134,7 @@ class GridDetector(nn.Module):
         return moved
 
 
-def detections(p_NC: Tensor, out: PredictOutput, frame: Frame, test: spec.Test) -> Detections:
+def detections(p_NC: Tensor, out: PredictOutput, frame: BatchGeometry, test: spec.Inference) -> Detections:
     """The best of all queries and classes of an image; no suppression."""
     found: list[list[Any]] = [[], [], [], []]
     for i, index in enumerate(frame.image_index):

@@ -11,7 +11,7 @@ import torch
 from rois import context, head, targets
 
 from bench.cli import commands
-from bench.detection.contract import Classifier, Context, Seen, Taps, Targets
+from bench.detection.contract import Classifier, Context, LabelledRois, Taps, Targets
 from bench.errors import UserError
 from bench.key import Part, canonical, part, resolve
 from bench.method import planned
@@ -37,10 +37,10 @@ class Silent(Classifier):
         return z_NK.sigmoid(), None
 
 
-def seen(labels: list[int], **taps: torch.Tensor) -> Seen:
+def seen(labels: list[int], **taps: torch.Tensor) -> LabelledRois:
     y = torch.tensor(labels)
     read = Taps(taps.pop("box_features", torch.empty(len(y), 0)), **taps)
-    return Seen(read, y, torch.zeros_like(y), torch.arange(len(y)), torch.zeros(len(y), 4), Softmax(head([5])))
+    return LabelledRois(read, y, torch.zeros_like(y), torch.arange(len(y)), torch.zeros(len(y), 4), Softmax(head([5])))
 
 
 def means_of(rows: Any, counts: list[int] | None = None) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rois import context, head, targets, total
 
-from bench.detection.contract import Seen, Taps
+from bench.detection.contract import LabelledRois, Taps
 from bench.key import canonical, part
 from methods.parts.group_softmax import GroupSoftmax, group_layout, select
 from methods.parts.ncm import ClassMeans, NearestMean
@@ -178,7 +178,7 @@ def test_precision(others: bool, background: bool) -> None:
 def measured(features: torch.Tensor, labels: torch.Tensor, classes: int) -> dict[str, torch.Tensor]:
     means = ClassMeans(head([5] * classes, features.shape[1]))
     taps, none = Taps(features, box_features_pre_relu=features), torch.zeros_like(labels)
-    means.update(Seen(taps, labels, none, none, torch.zeros(len(none), 4), Softmax(head([5] * classes))))
+    means.update(LabelledRois(taps, labels, none, none, torch.zeros(len(none), 4), Softmax(head([5] * classes))))
     return means.result()
 
 

@@ -11,7 +11,7 @@ from bench.cli import commands
 from bench.errors import UserError
 from bench.key import canonical, part
 from bench.plan import planning
-from bench.run import outside
+from bench.run import external_parts as outside
 from bench.store.store import Store
 from tests.conftest import TINY
 

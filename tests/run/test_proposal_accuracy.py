@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from bench.data.split import Category, Image, Split
-from bench.detection.contract import Frame, HeadSpec, PredictOutput, Taps
+from bench.detection.contract import BatchGeometry, HeadSpec, PredictOutput, Taps
 from bench.detection.postprocess import detections
 from bench.record import points
 from bench.run import predict
 from bench.run.evaluate import proposal_accuracy
 from bench.run.predict import PROPOSALS, Head, predict_batch
 from bench.run.work import Work
-from bench.spec import Test as Protocol_  # pytest collects names that start with Test
+from bench.spec import Inference
 from methods.parts.softmax import Softmax
 
 COUNTS = (5, 50, 500, 5000)  # training instances: one class per bin
@@ -84,7 +84,7 @@ def classifier() -> Softmax:
 
 
 def test_acc_from_a_trunks_output(tmp_path: Path) -> None:
-    frame = Frame(sizes=[(100, 100), (100, 100)], scale=[(0.5, 0.5), (1.0, 1.0)], image_index=[1, 0])
+    frame = BatchGeometry(sizes=[(100, 100), (100, 100)], scale=[(0.5, 0.5), (1.0, 1.0)], image_index=[1, 0])
     boxes = torch.tensor([box for _, box, _, _ in PROPOSALS_OF_BATCH], dtype=torch.float32)
     z_NK = torch.zeros(len(boxes), 5)
     for row, (_, _, decided, _) in enumerate(PROPOSALS_OF_BATCH):
@@ -92,7 +92,7 @@ def test_acc_from_a_trunks_output(tmp_path: Path) -> None:
     image_N = torch.tensor([frame.image_index.index(image) for image, *_ in PROPOSALS_OF_BATCH])
     out = PredictOutput(Taps(z_NK), boxes, boxes, image_N)
     made = classifier()
-    found, decided = predict_batch(made, out, frame, Protocol_(), detections)
+    found, decided = predict_batch(made, out, frame, Inference(), detections)
     assert decided.tolist() == [d for _, _, d, _ in PROPOSALS_OF_BATCH]
     fields = {name: getattr(found, name) for name in predict.FIELDS}
     head = Head(cast(Work, Out(tmp_path)), made, [fields], [decided])

@@ -14,7 +14,7 @@ from tiny_suite import PATIENCE, ROOT, tiny
 from bench.errors import UserError
 from bench.launch.slurm import refuse
 from bench.plan import planning
-from bench.run.world import World, place_of, refuse_shares
+from bench.run.world import World, rank_of, refuse_shares
 
 SLURM = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "17"}
 
@@ -22,24 +22,24 @@ SLURM = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1",
 def test_places() -> None:
     """As torchrun, submitit on one machine and a step of Slurm tell them."""
     torchrun = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "29500"}
-    place = place_of({**SLURM, **torchrun}, 4)
+    place = rank_of({**SLURM, **torchrun}, 4)
     assert (place.rank, place.size, place.local_rank, place.address, place.port) == (2, 4, 0, "a", 29500)
     local = {"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2", "SUBMITIT_LOCAL_JOB_ID": "99"}
-    place = place_of({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", **local}, 2)  # within somebody's salloc
+    place = rank_of({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", **local}, 2)  # within somebody's salloc
     assert (place.rank, place.size, place.local_rank, place.address) == (1, 2, 1, "127.0.0.1")
-    place = place_of(SLURM, 4)
+    place = rank_of(SLURM, 4)
     assert (place.rank, place.local_rank, place.address) == (3, 1, "127.0.0.1")
     assert 20000 <= place.port < 32000
-    assert place_of({**SLURM, "SLURM_PROCID": "0"}, 4).port == place.port
-    assert place_of({**SLURM, "SLURM_RESTART_COUNT": "1"}, 4).port != place.port
+    assert rank_of({**SLURM, "SLURM_PROCID": "0"}, 4).port == place.port
+    assert rank_of({**SLURM, "SLURM_RESTART_COUNT": "1"}, 4).port != place.port
     two = {**SLURM, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "left,right"}
-    assert place_of(two, 4).address == "left"
+    assert rank_of(two, 4).address == "left"
 
 
 @pytest.mark.parametrize("environment", [{}, SLURM, {"RANK": "0", "WORLD_SIZE": "3"}])
 def test_no_place(environment: dict[str, str]) -> None:
     with pytest.raises(UserError, match="2 processes are to train together, but this one was not started as one of 2"):
-        place_of(environment, 2)
+        rank_of(environment, 2)
 
 
 @pytest.mark.parametrize(("batch", "size"), [(16, 2), (5, 3), (7, 7), (512, 48)])

@@ -23,7 +23,7 @@ from bench.cli import status as standings
 from bench.cli import stop as control
 from bench.cli.commands import open_suite
 from bench.cli.progress import Display
-from bench.cli.status import Board
+from bench.cli.status import StatusTable
 from bench.errors import UserError
 from bench.launch import requests as orders
 from bench.launch import submitted
@@ -67,7 +67,7 @@ def held() -> Iterator[list[Attempt]]:
 
 
 def lines(plan: Plan, store: Store) -> list[str]:
-    return [line.plain for line in Board(overviews.compare(plan, store, 2)).lines()]
+    return [line.plain for line in StatusTable(overviews.compare(plan, store, 2)).lines()]
 
 
 def line_with(plan: Plan, store: Store, stage: Stage) -> str:
@@ -367,11 +367,11 @@ def test_stop_asks_the_process_and_the_drivers(plan: Plan, store: Store, call: B
 
 
 def test_to_stop_a_row_is_not_to_stop_what_others_wait_for(plan: Plan, store: Store) -> None:
-    own = overviews.own(plan, "BAGS")
+    own = overviews.needed_alone(plan, "BAGS")
     assert model(plan, "BAGS").key in own
     assert model(plan, "baseline").key not in own
     base = model(plan, "baseline").key
-    assert overviews.own(plan, base[:10]) == [base]  # by its key it is
+    assert overviews.needed_alone(plan, base[:10]) == [base]  # by its key it is
 
 
 def test_what_is_made_in_the_same_process_is_named(

@@ -280,7 +280,7 @@ class Slurm:
             with (
                 contextlib.redirect_stderr(repeated),
                 _outside_of_an_allocation(),
-                disk_errors(folder, hint=snapshot.OWN),
+                disk_errors(folder, hint=snapshot.CACHE_HINT),
                 executor.batch(),
             ):
                 started = [executor.submit(task) for task in tasks]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
-from bench.contract_check.place import Place, RunFailed
+from bench.contract_check.place import RunFailed, Sandbox
 from bench.errors import UserError
 from bench.method import Method
 from bench.plan.planning import Plan
@@ -70,7 +70,7 @@ class Subject:
     """
 
     kind: type[Method]
-    place: Place
+    place: Sandbox
     changed: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ from bench.engines.facts import ENGINES
 from bench.key import signature_of
 from bench.stage import KINDS
 from tests.code_versions import NO_RESULT, PARTS, STANDS_FOR, TREE, complaints, current, recorded
-from tests.test_floors import imported, is_module, product
+from tests.test_rooms import imported, is_module, product
 
 
 def test_versions_stand_for_the_code() -> None:

@@ -24,9 +24,10 @@ from bench.data.formats import FORMATS
 from bench.engines.facts import check, facts
 from bench.errors import UserError, show
 from bench.key import canonical, digest, plain
-from bench.launch.launcher import Launcher, launcher_of
+from bench.launch.launcher import Launcher
 from bench.launch.local import Slots
 from bench.launch.loop import Ended
+from bench.launch.places import launcher_of
 from bench.launch.requests import Requests
 from bench.launchers import LAUNCHERS, options_that_outlive
 from bench.plan import planning

@@ -24,7 +24,8 @@ from bench.cli.plan import LINES, STYLE, Overview
 from bench.cli.progress import TAIL_BYTES, Ticks, clock, name_of
 from bench.environment import job_of
 from bench.launch import submitted
-from bench.launch.launcher import NoAnswer, QueueEntry, queue_of
+from bench.launch.launcher import NoAnswer, QueueEntry
+from bench.launch.places import queue_of
 from bench.launch.submission import cluster_option
 from bench.launch.submitted import Submitted
 from bench.launchers import facts_of

@@ -17,7 +17,8 @@ from rich.console import Console
 from bench.cli.progress import Ticks, name_of
 from bench.launch import requests as orders
 from bench.launch import submitted
-from bench.launch.launcher import NoAnswer, queue_of
+from bench.launch.launcher import NoAnswer
+from bench.launch.places import queue_of
 from bench.launch.submission import cluster_option
 from bench.launch.submitted import Submitted
 from bench.launchers import facts_of

@@ -9,7 +9,6 @@ The file of a place (bench/launchers.py names it) has two functions at most:
 
 from __future__ import annotations
 
-import importlib
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,11 +16,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bench.launch.submitted import Submitted
-from bench.launchers import facts_of
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.planning import JobPlan
 from bench.run.job import Outcome
-from bench.store.store import Store
-from bench.suite.clusters import Cluster
 from bench.tracking.curves import Tracking
 
 Status = Literal[
@@ -201,34 +197,3 @@ class Queue(Protocol):
 
     def cancel(self, ids: Sequence[str]) -> bool:
         """Ask jobs to save and end, those that have not ended. False where the queue cannot be reached."""
-
-
-def launcher_of(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
-    """The launcher of a cluster.
-
-    Args:
-        plan: what is wanted.
-        store: where it goes.
-        cluster: the settings.
-        where: the file they are from, for messages.
-        limit: jobs at a time (--jobs).
-
-    Raises:
-        UserError: this machine lacks what the suite's machine section asks for.
-    """
-    module = importlib.import_module(facts_of(cluster.kind).module)
-    launcher: Launcher = module.launcher(plan, store, cluster, where, limit)
-    return launcher
-
-
-def queue_of(kind: str) -> Queue:
-    """The queue of a kind of launcher whose jobs outlive their driver.
-
-    Raises:
-        NoAnswer: this version has no such launcher, so that its jobs cannot be asked for.
-    """
-    facts = facts_of(kind)
-    if not facts.module:
-        raise NoAnswer(f"no launcher of kind {kind}")
-    queue: Queue = importlib.import_module(facts.module).queue()
-    return queue

@@ -21,7 +21,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.launch.job_files import interrupts_held_back, job_folder
 from bench.launch.launcher import Handle, JobState, Launcher
-from bench.launch.slurm import refuse
+from bench.launch.sharing import refuse_together
 from bench.launch.submission import processes
 from bench.launchers import options_that_outlive
 from bench.plan.planning import JobPlan, Plan
@@ -118,7 +118,7 @@ class Local:
     def check(self, jobs: Sequence[JobPlan]) -> None:
         """`Slots` has looked at the machine."""
         for key in (key for job in jobs for key in job.keys):
-            refuse.together(self._plan.stages[key], self._slots.machine.tasks)
+            refuse_together(self._plan.stages[key], self._slots.machine.tasks)
 
     def free_slots(self) -> int:
         limit = self._slots.limit

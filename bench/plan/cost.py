@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from bench.errors import UserError
 from bench.key import digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
 from bench.spec import Detector
-from bench.stage import Stage
+from bench.stage import KINDS, Stage
 from bench.store.disk import read_json
 from bench.suite.suite import Cost
 
@@ -110,7 +110,7 @@ class Estimate:
     def _parts(self, stage: Stage) -> tuple[float, float] | None:
         """(seconds that a pass spends once, seconds for this stage)."""
         # Nobody has kept features yet: it takes what a prediction of this trunk spends on its pictures.
-        instead = [(_shape(stage, kind="predict"), 1.0)] if stage.kind == "features" else []
+        instead = [(_shape(stage, kind="predict"), 1.0)] if KINDS[stage.kind].cache else []
         for shape, length in [*self.lengths(stage), *instead]:
             seen = self.times.get(shape)
             if seen is not None and seen.length:
@@ -122,12 +122,12 @@ class Estimate:
         """What this stage could be learnt from. Once the pictures are counted a step tells what an epoch takes, so a
         training in epochs has the shape of its steps too."""
         found = {shape for shape, _ in self.lengths(stage)}
-        return found | {_shape(stage, "step")} if stage.kind == "train" else found
+        return found | {_shape(stage, "step")} if "schedule" in stage.spec else found
 
     def lengths(self, stage: Stage) -> list[tuple[str, float]]:
         """Shape and length under it. A training in epochs has two where its pictures are counted: a step has the price
         of a step, though a sampler that repeats pictures has more of them."""
-        if stage.kind != "train":
+        if "schedule" not in stage.spec:
             return [(_shape(stage), 1.0)]
         schedule = stage.spec["schedule"]
         if schedule["steps"] is not None:
@@ -144,25 +144,31 @@ class Estimate:
         return schedule["epochs"] * images / schedule["batch"] if counted and images is not None else None
 
     def _declared(self, stage: Stage) -> float | None:
-        if stage.kind == "train":
-            rate = self.cost.classifier_step if trains_classifier_only(stage) else self.cost.train_step
-            steps = self._steps(stage)
-            return None if rate is None or steps is None else rate * steps
-        if stage.kind == "patch":
-            return PATCH_SECONDS
-        if stage.kind == "data" and self.cost.data is not None:
-            return self.cost.data * (0.9 if stage.spec["split"] == "train" else 0.1)
-        if stage.kind == "features":
-            return self.cost.predict
-        if stage.kind == "fit":
-            return self._declared_fit(stage)
-        value: float | None = getattr(self.cost, stage.kind, None)
-        return value
+        """Seconds by what the suite declares; None where it declares nothing for the kind."""
+        by_kind: dict[str, Callable[[Stage], float | None]] = {
+            "data": self._declared_data,
+            "train": self._declared_train,
+            "fit": self._declared_fit,
+            "patch": lambda _: PATCH_SECONDS,
+            "features": lambda _: self.cost.predict,
+            "predict": lambda _: self.cost.predict,
+            "evaluate": lambda _: self.cost.evaluate,
+        }
+        return by_kind[stage.kind](stage) if stage.kind in by_kind else None
 
-    def _declared_fit(self, stage: Stage) -> float | None:
-        """Every picture once through the trunk, as in steps over a frozen one."""
-        images, rate = self._images(stage.inputs["data"]), self.cost.classifier_step
-        batch = trunk_of(stage.inputs["model"]).spec["schedule"]["batch"]
+    def _declared_data(self, data: Stage) -> float | None:
+        """Nearly all of both splits are the images to train on."""
+        return None if self.cost.data is None else self.cost.data * (0.9 if data.spec["split"] == "train" else 0.1)
+
+    def _declared_train(self, train: Stage) -> float | None:
+        rate = self.cost.classifier_step if trains_classifier_only(train) else self.cost.train_step
+        steps = self._steps(train)
+        return None if rate is None or steps is None else rate * steps
+
+    def _declared_fit(self, fit: Stage) -> float | None:
+        """Every image once through the trunk, as in steps over a frozen one."""
+        images, rate = self._images(fit.inputs["data"]), self.cost.classifier_step
+        batch = trunk_of(fit.inputs["model"]).spec["schedule"]["batch"]
         return None if images is None or rate is None else rate * images / batch
 
     def _images(self, data: Stage) -> float | None:
@@ -177,27 +183,37 @@ class Estimate:
         return self.classes.get(data.key) or (_NO_CLASSES if expected is None else expected.classes)
 
     def _bytes(self, stage: Stage) -> float | None:
-        if stage.kind == "data":
-            images, expected = self._images(stage), reckoned(stage.spec["data"], stage.spec["split"])
-            return None if images is None or expected is None else images * expected.image_bytes
-        if stage.kind in ("train", "patch"):
-            return self._weights(stage)
-        if stage.kind == "fit":
-            return self._weights(stage.inputs["model"], classifier=True)
-        if stage.kind == "evaluate":
-            return _EVALUATE_BYTES
-        images = self._images(stage.inputs["val"])
-        trunk = trunk_of(stage.inputs["model"])
-        if images is None:
-            return None
-        engine, detector = _engine(trunk)
-        proposals, boxes = engine.proposals(detector, self._classes(stage.inputs["val"]))
-        if stage.kind == "features":  # of each proposal its box, its refined boxes, its taps and its image
-            widths = engine.head_widths(detector)
-            values = 4 + 4 * boxes + sum(tap_width(name, *widths) for name in stage.spec["taps"])
-            return images * proposals * float(FLOAT * values + 8)
-        kept = float(stage.spec["test"]["max_detections"])
-        return images * (kept * _BOX_BYTES + proposals * (4 * FLOAT + 4 + 4))
+        """Reckoned from settings; None where they do not tell."""
+        by_kind: dict[str, Callable[[Stage], float | None]] = {
+            "data": self._bytes_of_images,
+            "train": self._weights,
+            "fit": lambda fit: self._weights(fit.inputs["model"], classifier=True),
+            "patch": self._weights,
+            "features": self._bytes_of_taps,
+            "predict": self._bytes_of_detections,
+            "evaluate": lambda _: _EVALUATE_BYTES,
+        }
+        return by_kind[stage.kind](stage) if stage.kind in by_kind else None
+
+    def _bytes_of_images(self, data: Stage) -> float | None:
+        images, expected = self._images(data), reckoned(data.spec["data"], data.spec["split"])
+        return None if images is None or expected is None else images * expected.image_bytes
+
+    def _bytes_of_taps(self, features: Stage) -> float | None:
+        """Of each proposal its box, its refined boxes, its taps and its image."""
+        images = self._images(features.inputs["val"])
+        engine, detector = _engine(trunk_of(features.inputs["model"]))
+        proposals, boxes = engine.proposals(detector, self._classes(features.inputs["val"]))
+        widths = engine.head_widths(detector)
+        values = 4 + 4 * boxes + sum(tap_width(name, *widths) for name in features.spec["taps"])
+        return None if images is None else images * proposals * float(FLOAT * values + 8)
+
+    def _bytes_of_detections(self, predict: Stage) -> float | None:
+        images = self._images(predict.inputs["val"])
+        engine, detector = _engine(trunk_of(predict.inputs["model"]))
+        proposals, _ = engine.proposals(detector, self._classes(predict.inputs["val"]))
+        kept = float(predict.spec["test"]["max_detections"])
+        return None if images is None else images * (kept * _BOX_BYTES + proposals * (4 * FLOAT + 4 + 4))
 
     def _weights(self, stage: Stage, classifier: bool = False) -> float:
         """Of what a stage stores: the classifier, and the trunk where it is trained."""
@@ -261,19 +277,27 @@ def _engine(trunk: Stage) -> tuple[EngineFacts, Detector]:
 @functools.lru_cache(maxsize=65536)
 def _shape(stage: Stage, unit: str = "", kind: str | None = None) -> str:
     """Stages of one shape take equally long for a unit of length. `kind`: as if the stage were of that kind."""
-    what: Any
-    spec = stage.spec
-    if stage.kind == "train":
-        trainable = ["classifier"] if trains_classifier_only(stage) else spec["trainable"]
-        what = [spec["detector"], spec["input"], spec["schedule"]["batch"], trainable, spec["engine"], unit]
+    images = KINDS[stage.kind].images
+    shown = None if images is None else _without_seed(stage.inputs[images])
+    if "schedule" in stage.spec:
+        what: Any = _training_shape(stage, unit)
     elif stage.kind == "data":
-        what = {k: v for k, v in spec.items() if k != "seed"}
-    elif stage.kind == "patch":
-        what = None
+        what = _without_seed(stage)
+    elif "model" in stage.inputs and shown is not None:
+        what = [shown, _trunk_shape(stage)]
     else:
-        shown = {k: v for k, v in stage.inputs["data" if stage.kind == "fit" else "val"].spec.items() if k != "seed"}
-        what = [shown] if stage.kind == "evaluate" else [shown, _trunk_shape(stage)]
+        what = None if shown is None else [shown]
     return digest([kind or stage.kind, what])
+
+
+def _training_shape(train: Stage, unit: str) -> Any:
+    spec = train.spec
+    trainable = ["classifier"] if trains_classifier_only(train) else spec["trainable"]
+    return [spec["detector"], spec["input"], spec["schedule"]["batch"], trainable, spec["engine"], unit]
+
+
+def _without_seed(data: Stage) -> Any:
+    return {k: v for k, v in data.spec.items() if k != "seed"}
 
 
 def _trunk_shape(stage: Stage) -> Any:
@@ -285,12 +309,13 @@ def _trunk_shape(stage: Stage) -> Any:
 @functools.lru_cache(maxsize=65536)
 def _content(stage: Stage) -> str:
     """Stages of one content are equally large."""
-    what: Any = None
-    if stage.kind == "train":
-        data = {k: v for k, v in stage.inputs["train"].spec.items() if k != "seed"}
-        what = [stage.spec["detector"], data, trains_classifier_only(stage), list(stage.spec["trainable"])]
-    elif stage.kind == "features":
-        what = stage.spec["taps"]
-    elif stage.kind == "fit":
-        what = stage.spec["fit"]
-    return digest([_shape(stage) if stage.kind not in ("train", "patch") else stage.kind, what])
+    by_kind: dict[str, Callable[[Stage], Any]] = {
+        "train": lambda train: [
+            train.spec["detector"], _without_seed(train.inputs["train"]), trains_classifier_only(train),
+            list(train.spec["trainable"]),
+        ],
+        "features": lambda features: features.spec["taps"],
+        "fit": lambda fit: fit.spec["fit"],
+    }  # fmt: skip
+    what = by_kind[stage.kind](stage) if stage.kind in by_kind else None
+    return digest([stage.kind if stage.kind in ("train", "patch") else _shape(stage), what])

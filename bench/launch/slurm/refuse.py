@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 
 from bench.errors import UserError, unknown
 from bench.launch.slurm.watch import command
-from bench.run.world import refusal_of_live_norm, refuse_shares
-from bench.stage import KINDS, Stage
 from bench.suite.clusters import Cluster, Resources
 
 # Words of sbatch for what may run later: nodes that are down or taken now (Slurm queues such a job), and a user who has
@@ -47,21 +45,6 @@ def check(cluster: Cluster, where: str, wanted: Iterable[Resources]) -> None:
         if asked.account is not None and accounts and asked.account not in accounts:
             raise unknown("account of yours", asked.account, accounts, where=f"{where} account")
         _would_take(asked, where)
-
-
-def together(stage: Stage, tasks: int) -> None:
-    """Refuse a training that so many processes cannot share. The job refuses it as well (bench/run), but only once it
-    has waited in the queue.
-
-    Raises:
-        UserError: fewer images per step than processes, shares that count unequally, or batch norm that learns.
-    """
-    if not KINDS[stage.kind].processes or tasks == 1:
-        return
-    spec = stage.spec
-    refuse_shares(int(spec["schedule"]["batch"]), tasks, alone="scope" in spec)
-    if spec["detector"].get("norm") == "batch" and not spec["trainable"]:
-        raise refusal_of_live_norm(tasks)
 
 
 def options(asked: Resources) -> dict[str, str | int | float | bool]:

@@ -29,6 +29,7 @@ from bench.errors import UserError
 from bench.launch import submission, submitted
 from bench.launch.job_files import interrupts_held_back, job_folder
 from bench.launch.launcher import Handle, JobState, Launcher, NoAnswer, QueueEntry
+from bench.launch.sharing import refuse_together
 from bench.launch.slurm import refuse
 from bench.launch.slurm.ended import UNASKED, Judge
 from bench.launch.slurm.requeue import SlurmRequeue
@@ -113,7 +114,7 @@ class Slurm:
             )  # fmt: skip
         for job, asked in zip(jobs, needs, strict=True):
             for key in job.keys:
-                refuse.together(self._plan.stages[key], asked.tasks)
+                refuse_together(self._plan.stages[key], asked.tasks)
         for asked in wanted:  # `stages` and rows may ask for less than the file does
             if 60 * asked.time_min <= self._cluster.signal_delay_s:
                 what = f"time_min: {asked.time_min} is not more than signal_delay_s: {self._cluster.signal_delay_s}"

@@ -33,7 +33,9 @@ from tests.conftest import ROOT, TINY, Bench
 
 GROUPS = "detector.norm=group"  # batch norm would need the whole batch
 TWO = "tasks: 2\n"
-TENSORS = 3e-4  # of a tensor's largest value
+# Of a tensor's largest value: the sums of two shares are rounded in another order. Measured: up to 1.4e-3, depending on
+# the kind of CPU.
+TENSORS = 3e-3
 LONG = "schedule.steps=40"  # time enough to be disturbed in
 
 

@@ -1,4 +1,4 @@
-"""A kind of stage that the product does not have: it counts a split's boxes of each class. One file, as in bench/run."""
+"""A kind of stage that the product does not have: it counts a split's boxes per class. One file, as in bench/run."""
 
 from __future__ import annotations
 

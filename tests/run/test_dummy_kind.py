@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,13 +59,13 @@ class ByCensus:
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Plan]:
+def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
     monkeypatch.setitem(KINDS, "census", ENTRY)
     (tmp_path / "sampler.py").write_text(SAMPLER)
     (tmp_path / "counted.py").write_text(METHOD.replace("PATH", str(tmp_path / "sampler.py")))
     text = TINY.replace("BAGS: {method: bags, beta: 8}", "counted: {method: counted}")
     (tmp_path / "tiny.yaml").write_text(text + "methods_path: counted.py\n")
-    yield planning.make(commands.open_suite(tmp_path / "tiny.yaml"))
+    return planning.make(commands.open_suite(tmp_path / "tiny.yaml"))
 
 
 def the(plan: Plan, kind: str) -> str:

@@ -4,10 +4,11 @@
     python -m benchmarks.loader --data FOLDER --px 256 --workers 0 1 2 4 8
 
 For each number of workers (machine.workers; 0: a batch is made when it is asked for, as it was before there were any):
-images a second of the loader alone; the share of a step that is waiting for the batch, with a real network; and with a
-PAUSE of so many milliseconds instead of a network. A pause stands for a faster machine: it uses no core and holds no
-lock, as the computing of a GPU does; what its Python costs is missing. Without --data the images are drawn: JPEG files
-of COCO's usual size, shapes on noise. With --processes also torch's DataLoader, whose workers are processes.
+images a second of the loader alone, and the CPU time of an image; the share of a step that is waiting for the batch,
+with a real network; and with a PAUSE of so many milliseconds instead of a network. A pause stands for a faster machine:
+it uses no core and holds no lock, as the computing of a GPU does; what its Python costs is missing. Without --data the
+images are drawn: JPEG files of COCO's usual size, shapes on noise. With --processes also torch's DataLoader, whose
+workers are processes.
 
 All numbers of workers take turns in one run, in an order that turns round every round, and all make the same batches.
 """
@@ -162,17 +163,18 @@ def pause(milliseconds: float) -> Network:
     return step
 
 
-def waits(batches: Iterator[Batch], warm: int, steps: int, device: str, step: Network) -> tuple[float, float]:
-    """(seconds of waiting for batches, seconds in all) of the steps after the first `warm`."""
-    waiting = begun = 0.0
+def waits(batches: Iterator[Batch], warm: int, steps: int, device: str, step: Network) -> tuple[float, float, float]:
+    """Of the steps after the first `warm`: seconds of waiting for batches, seconds in all, CPU seconds of this process
+    with all its threads."""
+    waiting = begun = used = 0.0
     for number in range(warm + steps):
         if number == warm:
-            waiting, begun = 0.0, time.perf_counter()
+            waiting, begun, used = 0.0, time.perf_counter(), time.process_time()
         asked = time.perf_counter()
         batch = next(batches).to(device)
         waiting += time.perf_counter() - asked
         step(batch, number)
-    return waiting, time.perf_counter() - begun
+    return waiting, time.perf_counter() - begun, time.process_time() - used
 
 
 def compare(
@@ -196,7 +198,7 @@ def compare(
         cases["network"] = (network(split, device), network_steps)
     turns = [("threads", n) for n in workers]
     turns += [("processes", n) for n in workers if n] if with_processes else []
-    found: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, int, str], list[tuple[float, float, float]]] = {}
     for number in range(rounds):
         for case, (step, count) in cases.items():
             before = min(warm, 2) if case == "network" else warm
@@ -216,7 +218,7 @@ def _entry(
     n: int,
     batch: int,
     cases: dict[str, tuple[Network, int]],
-    found: dict[tuple[str, int, str], list[tuple[float, float]]],
+    found: dict[tuple[str, int, str], list[tuple[float, float, float]]],
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"how": how, "workers": n}
     for case, (_, count) in cases.items():
@@ -224,32 +226,38 @@ def _entry(
         if taken is None:
             continue
         if case == "alone":
-            speeds = [batch * count / seconds for _, seconds in taken]
+            speeds = [batch * count / seconds for _, seconds, _ in taken]
             entry[case] = {"images_per_second": statistics.median(speeds), "rounds": speeds}
+            if how == "threads":  # others' use of the machine changes it least
+                entry[case]["cpu_ms_per_image"] = 1000 * min(used for *_, used in taken) / (batch * count)
         else:
-            shares = [waiting / seconds for waiting, seconds in taken]
+            shares = [waiting / seconds for waiting, seconds, _ in taken]
             entry[case] = {
                 "waiting": statistics.median(shares), "rounds": shares,
-                "ms_per_step": 1000 * statistics.median(seconds / count for _, seconds in taken),
+                "ms_per_step": 1000 * statistics.median(seconds / count for _, seconds, _ in taken),
             }  # fmt: skip
-    print(f"{n} {how}: {entry['alone']['images_per_second']:.1f} img/s", *_shown(entry), sep=", ", flush=True)
+    print(f"{n} {how}:", ", ".join(_shown(entry)), flush=True)
     return entry
 
 
 def _shown(entry: dict[str, Any]) -> list[str]:
+    alone = entry["alone"]
     steps = {name: value for name, value in entry.items() if isinstance(value, dict) and "waiting" in value}
-    return [f"{name}: waits {v['waiting']:.0%} of {v['ms_per_step']:.0f} ms" for name, v in steps.items()]
+    cpu = [f"{alone['cpu_ms_per_image']:.1f} CPU ms an image"] if "cpu_ms_per_image" in alone else []
+    return [f"{alone['images_per_second']:.1f} img/s", *cpu] + [
+        f"{name}: waits {v['waiting']:.0%} of {v['ms_per_step']:.0f} ms" for name, v in steps.items()
+    ]
 
 
 def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, help="folder in LVIS format; none: images are drawn")
     parser.add_argument("--px", type=int, default=800, help="short side; the long side is at most 5/3 of it")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--steps", type=int, default=12, help="measured steps, alone and with a pause")
-    parser.add_argument("--network-steps", type=int, default=4, help="measured steps with a network; 0: none")
-    parser.add_argument("--pauses", type=float, nargs="*", default=[100.0, 300.0], help="milliseconds")
+    parser.add_argument("--network-steps", type=int, default=3, help="measured steps with a network; 0: none")
+    parser.add_argument("--pauses", type=float, nargs="*", default=[80.0, 200.0], help="milliseconds")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", action="store_true", help="torch's DataLoader beside our threads")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -1,9 +1,9 @@
 """Results in the order in which they are asked for, made by threads before that. Separate from loader.py: when batches
 are made is not which batches there are.
 
-Threads, not processes: Pillow and numpy release Python's lock while they decode, resize and copy, so threads make as
-many batches a second (benchmarks/README.md); a process would import torch first, send every batch through shared
-memory, which containers limit, and might outlive the training.
+Threads, not processes: Pillow and numpy release Python's lock while they decode, resize and copy, and threads made more
+batches a second than processes (benchmarks/README.md), which send each through shared memory. That is small in
+containers, and a process can outlive its training.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ def test_every_number_of_workers_is_measured() -> None:
     assert [(entry["how"], entry["workers"]) for entry in found["results"]] == [("threads", 0), ("threads", 2)]
     for entry in found["results"]:
         assert entry["alone"]["images_per_second"] > 0
+        assert entry["alone"]["cpu_ms_per_image"] > 0
         assert entry["pause 5 ms"]["ms_per_step"] >= 5
         assert 0 < entry["network"]["waiting"] < 1
     assert found["images"] == "4 drawn, 640 x 480"
@@ -52,10 +53,11 @@ def test_waiting_is_what_lies_between_asking_and_having(tmp_path: Path) -> None:
         numbers.append(number)
         time.sleep(0.01)
 
-    waiting, seconds = loader.waits(slow(), 2, 5, "cpu", step)
+    waiting, seconds, used = loader.waits(slow(), 2, 5, "cpu", step)
     assert numbers == list(range(7))
     assert waiting >= 5 * 0.03
     assert seconds - waiting >= 5 * 0.01
+    assert used < seconds, "it sleeps"
     assert waiting < 1.0, "the two slow ones alone take that long"
 
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from bench.launch.submitted import Submitted
+from bench.launch.submitted import Submitted, by_kind
 from bench.launchers import facts_of
 from bench.plan.planning import JobPlan, Plan
 from bench.run.job import Outcome
@@ -232,3 +232,14 @@ def queue_of(kind: str) -> Queue:
         raise NoAnswer(f"no launcher of kind {kind}")
     queue: Queue = importlib.import_module(facts.module).queue()
     return queue
+
+
+def alive(notes: list[Submitted]) -> list[Submitted]:
+    """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's.
+
+    Raises:
+        NoAnswer: a queue that some of them are in does not answer here.
+    """
+    seen = {kind: queue_of(kind).ask(jobs) for kind, jobs in by_kind(notes).items()}
+    found = [(note, seen[note.kind].get(note.id)) for note in notes]
+    return [note for note, entry in found if entry is not None and entry.phase != "ended"]

@@ -113,11 +113,11 @@ def run(suite: Path, sets: Sequence[str], slots: int, out: Path) -> dict[str, An
 
 def planned(suite: Path, sets: Sequence[str]) -> tuple[list[str], str]:
     """(labels of the rows, digest of all stage keys: of everything that can change a number)."""
-    from bench.cli import commands
+    from bench.cli.open import open_suite
     from bench.key import digest
     from bench.plan import planning
 
-    loaded = commands.open_suite(suite, sets=list(sets))
+    loaded = open_suite(suite, sets=list(sets))
     return [row.label for row in loaded.rows], digest(sorted(planning.make(loaded).stages))
 
 

@@ -77,7 +77,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     """Make what is missing, as the planner says; what it took."""
     bill = Bill()
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
-    from bench.cli import commands
+    from bench.cli.open import open_suite
     from bench.engines.torchvision import build as _engine  # noqa: F401
     from bench.plan import planning
     from bench.run import evaluate as _evaluate  # noqa: F401
@@ -86,7 +86,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     from bench.run.job import Job
     from bench.store.store import Store
 
-    suite = commands.open_suite(suite_path)
+    suite = open_suite(suite_path)
     plan, store = planning.make(suite), Store(store_path)
     for stage in plan.stages.values():
         store.add(stage)
@@ -222,13 +222,13 @@ def compared(bills: Mapping[str, Bill], clock: str, setting: str, n: int) -> dic
 
 def metrics(store_path: Path, suite_path: Path) -> dict[str, dict[str, float | None]]:
     """AP and AP of the bins, in points, of every row."""
-    from bench.cli import commands
+    from bench.cli.open import open_suite
     from bench.plan import planning
     from bench.record import Result, loads
     from bench.store.store import Store
 
     store, found = Store(store_path), {}
-    for row in planning.make(commands.open_suite(suite_path)).rows:
+    for row in planning.make(open_suite(suite_path)).rows:
         assert row.evaluate is not None, row
         numbers = loads(Result, (store.output(row.evaluate.key) / "result.json").read_bytes()).metrics
         found[row.label] = {name: numbers[name] for name in ("AP", "AP1", "AP2", "AP3", "AP4")}

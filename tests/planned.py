@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.plan.planning import JobPlan, Plan
 from bench.stage import Stage
@@ -85,7 +85,7 @@ class FakeStore:
 
 def plan_of(path: Path, *sets: str, only: str | None = None) -> Plan:
     """The plan of a suite file."""
-    return planning.make(commands.open_suite(path, sets=sets, only=only))
+    return planning.make(open_suite(path, sets=sets, only=only))
 
 
 def model(plan: Plan, label: str) -> Stage:

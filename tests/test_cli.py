@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.launch import submitted
 from bench.launch.submitted import Submitted
 from bench.plan import planning
@@ -117,9 +117,9 @@ def test_show_config_is_yaml_that_gives_the_same_keys(call: Bench, tmp_path: Pat
     said = call("plan", TABLE1, "--show-config", "--set", "schedule.lr=0.05", "--set", "rows.BAGS.beta=.inf")
     assert said.code == 0
     (tmp_path / "shown.yaml").write_text(said.out)
-    again = planning.make(commands.open_suite(tmp_path / "shown.yaml"))
+    again = planning.make(open_suite(tmp_path / "shown.yaml"))
     sets = ["schedule.lr=0.05", "rows.BAGS.beta=.inf"]
-    assert list(again.stages) == list(planning.make(commands.open_suite(TABLE1, sets=sets)).stages)
+    assert list(again.stages) == list(planning.make(open_suite(TABLE1, sets=sets)).stages)
 
 
 def test_why_explains_a_row_and_a_key(call: Bench, write: Write) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import config_text, open_suite
 from bench.errors import UserError
 from bench.plan import planning
 from bench.suite import clusters
@@ -74,12 +74,12 @@ def test_joined_takes_memory_where_only_one_names_it() -> None:
 
 def test_where_a_row_runs_is_no_part_of_what_it_is(write: Write) -> None:
     """Neither in a key nor in the record; still in `--show-config`."""
-    plain = commands.open_suite(write(TINY))
-    moved = commands.open_suite(write(TINY.replace("beta: 8}", "beta: 8, cluster: {gpus: 2, time_min: 90}}")))
+    plain = open_suite(write(TINY))
+    moved = open_suite(write(TINY.replace("beta: 8}", "beta: 8, cluster: {gpus: 2, time_min: 90}}")))
     assert list(planning.make(plain).stages) == list(planning.make(moved).stages)
     assert moved.rows[1].cluster == {"gpus": 2, "time_min": 90}
     assert moved.rows[1].settings == plain.rows[1].settings
-    again = commands.open_suite(write(commands.config_text(moved), "again.yaml"))
+    again = open_suite(write(config_text(moved), "again.yaml"))
     assert again.rows[1].cluster == moved.rows[1].cluster
 
 
@@ -119,7 +119,7 @@ def test_an_error_names_the_line_and_what_is_legal(tmp_path: Path, old: str, new
 def test_a_row_that_asks_for_what_there_is_not(write: Write, section: str, message: str) -> None:
     text = TINY.replace("beta: 8}", f"beta: 8, cluster: {section}}}")
     with pytest.raises(UserError, match=rf"tiny\.yaml:11 rows\.BAGS\.cluster.*{message}"):
-        commands.open_suite(write(text))
+        open_suite(write(text))
 
 
 def test_an_unknown_cluster(write: Write, call: Bench) -> None:

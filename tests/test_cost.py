@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.cli import commands
-from bench.cli.plan import Overview, compare
+from bench.cli.open import open_suite
+from bench.cli.overview import Overview, compare
 from bench.cli.status import show
 from bench.plan import forecast, planning
 from bench.plan.cost import Estimate
@@ -214,7 +214,7 @@ def test_after_its_probe_a_suite_can_be_estimated(unknown: Plan) -> None:
     words = forecast.probe(unknown, set(unknown.stages), planning.learned(unknown, FakeStore())) or []
     sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     store = FakeStore()
-    probe = commands.open_suite(unknown.suite.path, sets=sets, only=words[6], seeds=words[8])
+    probe = open_suite(unknown.suite.path, sets=sets, only=words[6], seeds=words[8])
     for stage in planning.make(probe).stages.values():
         steps = stage.spec["schedule"]["steps"] if stage.kind == "train" else 0
         assert steps in (0, 20)
@@ -272,7 +272,7 @@ def test_json_holds_all_of_it(plan: Plan, tmp_path: Path) -> None:
 
 def test_fifteen_rows_of_21_seeds_stay_a_page(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = SEVEN + '  "beta={beta}": {method: bags, each: {beta: [0, 1, 2, 3, 4, 5, 6, 7]}}\n'
-    suite = commands.open_suite(write(text), seeds=",".join(str(i) for i in range(21)))
+    suite = open_suite(write(text), seeds=",".join(str(i) for i in range(21)))
     plan = planning.make(suite)
     console = Console(width=120)
     view(plan, tmp_path).print(console)

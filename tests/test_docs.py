@@ -19,8 +19,8 @@ import pytest
 import torch
 import typer
 
-from bench.cli import commands
 from bench.cli.app import app
+from bench.cli.open import open_suite
 from bench.contract_check.checks import CHECKS
 from bench.detection.contract import Context, HeadSpec, Taps, Targets
 from bench.errors import UserError
@@ -94,7 +94,7 @@ def test_commands_are_understood(document: str, line: str) -> None:
     if suite is None or values.get("data") or not str(suite).startswith("suites/") or "bta=" in line:
         return
     options = {name: values[name] for name in ("preset", "sets", "only", "seeds") if values.get(name)}
-    loaded = commands.open_suite(TREE / suite, **options)
+    loaded = open_suite(TREE / suite, **options)
     assert planning.make(loaded).stages
 
 
@@ -113,7 +113,7 @@ def test_the_error_that_the_readme_shows() -> None:
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda s: str(s.stem))
 def test_suites_load_plan_and_ask_a_question(suite: Path) -> None:
-    loaded = commands.open_suite(suite)
+    loaded = open_suite(suite)
     plan = planning.make(loaded)
     assert {row.label for row in plan.rows} == {row.label for row in loaded.rows}
     comment = "".join(line[1:] for line in suite.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
@@ -177,7 +177,7 @@ def test_the_example_is_in_the_house_style(mine: Path) -> None:
 
 
 def test_the_example_is_planned_as_said(mine: Path) -> None:
-    plan = planning.make(commands.open_suite(mine / "adjusted.yaml"))
+    plan = planning.make(open_suite(mine / "adjusted.yaml"))
     trained = [stage for stage in plan.stages.values() if stage.kind == "train"]
     assert sorted(stage.spec["phase"] for stage in trained) == [0, 1, 1]
     assert [len(group) for group in planning.fused_groups(plan, set(plan.stages))] == [2]
@@ -241,11 +241,11 @@ def test_the_checks_are_listed_as_they_are() -> None:
 
 
 def test_an_edit_of_the_examples_part_is_another_stage(mine: Path) -> None:
-    before = planning.make(commands.open_suite(mine / "adjusted.yaml")).stages
+    before = planning.make(open_suite(mine / "adjusted.yaml")).stages
     part = mine / "adjusted_parts.py"
     part.write_text(part.read_text().replace("tau: float = 1.0", "tau: float = 1.5"))
     os.utime(part, ns=(1, 1))
-    after = planning.make(commands.open_suite(mine / "adjusted.yaml")).stages
+    after = planning.make(open_suite(mine / "adjusted.yaml")).stages
     changed = [stage.kind for key, stage in after.items() if key not in before]
     assert changed == ["train", "predict", "evaluate"]
 
@@ -288,7 +288,7 @@ def test_the_licence_is_whole() -> None:
 def test_a_missing_methods_file_is_the_users_error(mine: Path) -> None:
     (mine / "adjusted.py").unlink()
     with pytest.raises(UserError, match="no such method file"):
-        commands.open_suite(mine / "adjusted.yaml")
+        open_suite(mine / "adjusted.yaml")
 
 
 def test_documents_name_no_machine() -> None:

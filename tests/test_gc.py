@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import gc as waste
-from bench.cli.gc import Needed, delete, look, sweep
+from bench.cli import waste
+from bench.cli.waste import Needed, delete, look, sweep
 from bench.errors import UserError
 from bench.launch import submitted
 from bench.launch.submitted import Submitted

@@ -37,16 +37,17 @@ PARTS = {  # file -> how its class begins, and what its first `__init__` has whe
 WHERE = ("data", "input", "detector", "detector.rpn", "detector.roi", "test", "schedule", "machine")
 PROBE = """\
 import json, sys
-from bench import commands, plan as planning
+from bench.cli.open import open_suite
 from bench.key import canonical, part
 from bench.engines.facts import detector_of
+from bench.plan import planning
 from tests.golden import keys
 
 old = json.load(open("stage.json"))
 read = detector_of(old["spec"])
 table = keys.ROOT / "suites" / "table1.yaml"
 def made(*sets):
-    return keys.of(planning.make(commands.open_suite(table, sets=sets)))
+    return keys.of(planning.make(open_suite(table, sets=sets)))
 usual = made()
 print(json.dumps({
     "moved": list(keys.complaints(keys.recorded(), keys.current())),

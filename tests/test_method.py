@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import config_text, open_suite
 from bench.errors import UserError
 from bench.key import Part, part
 from bench.method import Builder, Method
@@ -23,12 +23,12 @@ SOFTMAX, SHUFFLE = "softmax:Softmax", "samplers:Shuffle"
 
 @pytest.fixture(scope="module")
 def table1() -> Plan:
-    return planning.make(commands.open_suite(ROOT / "suites" / "table1.yaml"))
+    return planning.make(open_suite(ROOT / "suites" / "table1.yaml"))
 
 
 @pytest.fixture
 def suite(write: Write) -> Suite:
-    return commands.open_suite(write())
+    return open_suite(write())
 
 
 def models(plan: Plan) -> dict[str, Stage]:
@@ -103,10 +103,10 @@ def test_settings_reach_the_parts(table1: Plan) -> None:
 
 def test_seeds_share_nothing_but_what_a_seed_does_not_change(write: Write) -> None:
     fixed = TINY.replace("classes: 4", "seed: 7, classes: 4")
-    plan = planning.make(commands.open_suite(write(fixed), seeds="1,2"))
+    plan = planning.make(open_suite(write(fixed), seeds="1,2"))
     one, two = (set(walk(row.evaluate)) for row in plan.rows if row.label == "BAGS" and row.evaluate is not None)
     assert {stage.kind for stage in one & two} == {"data"}
-    following = planning.make(commands.open_suite(write(TINY, "b.yaml"), seeds="1,2"))
+    following = planning.make(open_suite(write(TINY, "b.yaml"), seeds="1,2"))
     one, two = (set(walk(row.evaluate)) for row in following.rows if row.label == "BAGS" and row.evaluate is not None)
     assert not one & two
 
@@ -143,12 +143,12 @@ def test_phases_count_the_init_chain(suite: Suite) -> None:
 def test_the_weights_file_made_the_first_stage_alone(write: Write, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"weights")
     text = TINY.replace("preset: cpu", f"preset: cpu\ndetector: {{weights: {tmp_path / 'w.pth'}}}")
-    builder = Builder(commands.open_suite(write(text)), seed=0)
+    builder = Builder(open_suite(write(text)), seed=0)
     first = builder.train()
     assert len(first.spec["weights"]) == 64
     assert builder.train(init=first, keep_classifier=True).spec["weights"] is None
     (tmp_path / "copy.pth").write_bytes(b"weights")
-    other = commands.open_suite(write(text.replace("w.pth", "copy.pth"), "b.yaml"))
+    other = open_suite(write(text.replace("w.pth", "copy.pth"), "b.yaml"))
     assert Builder(other, seed=0).train() == first  # the content counts, not the path
 
 
@@ -186,10 +186,10 @@ def test_a_method_of_methods_path_makes_rows(write: Write, tmp_path: Path) -> No
     mine(tmp_path)
     for path in ("more", "more/mine.py", "[more/mine.py]"):
         text = TINY.replace("preset: cpu", f"preset: cpu\nmethods_path: {path}") + "  M: {method: mine, gain: 2}\n"
-        plan = planning.make(commands.open_suite(write(text)))
+        plan = planning.make(open_suite(write(text)))
         assert models(plan)["M"] == models(plan)["baseline"]
-        shown = write(commands.config_text(plan.suite), "shown.yaml")
-        assert models(planning.make(commands.open_suite(shown)))["M"] == models(plan)["M"]
+        shown = write(config_text(plan.suite), "shown.yaml")
+        assert models(planning.make(open_suite(shown)))["M"] == models(plan)["M"]
 
 
 def test_what_a_method_says_of_itself(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_what_a_method_says_of_itself(tmp_path: Path) -> None:
 def test_a_row_whose_engine_lacks_something_is_skipped_with_the_reason(write: Write, tmp_path: Path) -> None:
     mine(tmp_path, '"classifier", "masks", "queries"')
     text = TINY.replace("preset: cpu", "preset: cpu\nmethods_path: more") + "  M: {method: mine}\n"
-    plan = planning.make(commands.open_suite(write(text)))
+    plan = planning.make(open_suite(write(text)))
     row = plan.rows[-1]
     assert (row.label, row.evaluate) == ("M", None)
     assert row.skipped == "engine 'torchvision' lacks masks, queries"
@@ -222,12 +222,12 @@ def test_a_row_whose_engine_lacks_something_is_skipped_with_the_reason(write: Wr
 def test_a_method_file_that_cannot_be_used_is_named(write: Write, tmp_path: Path, content: str, message: str) -> None:
     (mine(tmp_path) / "mine.py").write_text(content)
     with pytest.raises(UserError, match=message):
-        commands.open_suite(write(TINY.replace("preset: cpu", "preset: cpu\nmethods_path: more")))
+        open_suite(write(TINY.replace("preset: cpu", "preset: cpu\nmethods_path: more")))
 
 
 def test_a_method_path_that_is_not_there(write: Write) -> None:
     with pytest.raises(UserError, match=r"none\.py: no such method file\n.*methods_path"):
-        commands.open_suite(write(TINY.replace("preset: cpu", "preset: cpu\nmethods_path: none.py")))
+        open_suite(write(TINY.replace("preset: cpu", "preset: cpu\nmethods_path: none.py")))
 
 
 @pytest.mark.parametrize("kind", list(discover().values()), ids=list(discover()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.lineage import N_POST_HOC
 from bench.plan import planning
 from bench.plan.cost import Estimate
@@ -60,15 +60,15 @@ def test_inputs_come_before_consumers(plan: Plan) -> None:
 
 
 def test_seeds_multiply(plan: Plan) -> None:
-    three = planning.make(commands.open_suite(plan.suite.path, seeds="1,2,3"))
+    three = planning.make(open_suite(plan.suite.path, seeds="1,2,3"))
     assert len(three.stages) == 3 * len(plan.stages)
     assert len(three.rows) == 21
     assert three.needed_by[model(three, "RFS").key] == ("RFS",)
 
 
 def test_only_says_what_it_pulls_in(plan: Plan) -> None:
-    assert planning.pulled_in(planning.make(commands.open_suite(plan.suite.path, only="BAGS"))) == ["baseline"]
-    assert planning.pulled_in(planning.make(commands.open_suite(plan.suite.path, only="RFS"))) == []
+    assert planning.pulled_in(planning.make(open_suite(plan.suite.path, only="BAGS"))) == ["baseline"]
+    assert planning.pulled_in(planning.make(open_suite(plan.suite.path, only="RFS"))) == []
 
 
 # -- jobs

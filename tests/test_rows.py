@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.data.glyphs import instance_counts
 from bench.errors import UserError
 from bench.plan import planning
@@ -15,12 +15,12 @@ from tests.conftest import TINY, Write
 
 
 def labels(write: Write, row: str) -> list[str]:
-    return [row.label for row in commands.open_suite(write(TINY + row)).rows][2:]
+    return [row.label for row in open_suite(write(TINY + row)).rows][2:]
 
 
 def test_each_makes_a_row_for_every_combination_in_order(write: Write) -> None:
     row = '  "B {beta} at {lr}": {method: bags, each: {beta: [1, 2.5], schedule.lr: [0.02, 0.2]}}\n'
-    suite = commands.open_suite(write(TINY + row))
+    suite = open_suite(write(TINY + row))
     made = suite.rows[2:]
     assert [r.label for r in made] == ["B 1 at 0.02", "B 1 at 0.2", "B 2.5 at 0.02", "B 2.5 at 0.2"]
     assert [r.settings["beta"] for r in made] == [1, 1, 2.5, 2.5]
@@ -30,7 +30,7 @@ def test_each_makes_a_row_for_every_combination_in_order(write: Write) -> None:
 
 def test_a_row_of_each_is_the_row_written_by_hand(write: Write) -> None:
     rows = '  "B{beta}": {method: bags, each: {beta: [3]}}\n  hand: {method: bags, beta: 3.0}\n'
-    plan = planning.make(commands.open_suite(write(TINY + rows)))
+    plan = planning.make(open_suite(write(TINY + rows)))
     swept, hand = (row.evaluate for row in plan.rows[2:])
     assert swept == hand
 
@@ -57,18 +57,18 @@ def test_lists_and_nothing_have_readable_labels(write: Write) -> None:
 )
 def test_mistakes_name_the_line(write: Write, row: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        commands.open_suite(write(TINY + row))
+        open_suite(write(TINY + row))
 
 
 def test_a_row_on_its_own_data_shares_nothing_that_reads_them(write: Write) -> None:
-    plan = planning.make(commands.open_suite(write(TINY + "  flat: {method: baseline, data: {profile: flat}}\n")))
+    plan = planning.make(open_suite(write(TINY + "  flat: {method: baseline, data: {profile: flat}}\n")))
     own, other = (set(walk(row.evaluate)) for row in (plan.rows[0], plan.rows[2]) if row.evaluate is not None)
     assert not own & other
     assert [s.spec["data"]["profile"] for s in other if s.kind == "data"] == ["flat", "flat"]
 
 
 def test_a_row_s_data_that_change_nothing_are_the_suite_s(write: Write) -> None:
-    plan = planning.make(commands.open_suite(write(TINY + "  same: {method: baseline, data: {classes: 4}}\n")))
+    plan = planning.make(open_suite(write(TINY + "  same: {method: baseline, data: {classes: 4}}\n")))
     assert plan.rows[0].evaluate == plan.rows[2].evaluate
 
 

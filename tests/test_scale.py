@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.environment import capture
 from bench.plan import planning
 from bench.store.store import Store
@@ -60,7 +60,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
     folder = tmp_path_factory.mktemp("big")
     path = folder / "big.yaml"
     path.write_text(SWEEP)
-    plan = planning.make(commands.open_suite(path))
+    plan = planning.make(open_suite(path))
     store = Store(folder / "store")
     store.register_root("big", path, list(plan.stages))
     done_store.quick(store, plan.stages.values(), capture())

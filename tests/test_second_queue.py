@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import commands
-from bench.cli import stop as control
+from bench.cli.open import open_suite
+from bench.cli.run import also_queued
 from bench.launch import submitted
 from bench.launchers import LAUNCHERS
 from bench.plan import planning
@@ -75,8 +75,8 @@ def test_submitted_seen_and_stopped_without_a_driver(shelf: Path, call: Bench, t
     assert "with 5 jobs at a time" in text
     assert len(re.findall(r"^queued +\w+ .* job S\d  laid: below others$", text, re.M)) == 8
     assert "3 jobs in the queue: S1, S2, S3, for 8 stages" in ok(call("plan", "tiny.yaml", *WORDS))
-    plan, store = planning.make(commands.open_suite(Path("tiny.yaml"))), Store(Path("store"))
-    first, *_, last = control.also_queued(plan, store, list(plan.stages))
+    plan, store = planning.make(open_suite(Path("tiny.yaml"))), Store(Path("store"))
+    first, *_, last = also_queued(plan, store, list(plan.stages))
     assert first == "3 jobs for the same are in the queue of Shelf: S1, S2, S3"
     assert last.endswith("python -m bench stop tiny.yaml")
 
@@ -121,7 +121,7 @@ def test_a_driver_brings_the_suite_to_its_end(shelf: Path, call: Bench) -> None:
     ok(call("run", "tiny.yaml", *WORDS, "--detach"))
     text = ok(call("run", "tiny.yaml", *WORDS))
     assert states(shelf) == {"S1": "Made", "S2": "Made", "S3": "Made"}
-    plan, store = planning.make(commands.open_suite(Path("tiny.yaml"))), Store(Path("store"))
+    plan, store = planning.make(open_suite(Path("tiny.yaml"))), Store(Path("store"))
     assert planning.all_fresh(plan, store) == set(plan.stages)
     assert [len(store.attempts(key)) for key in plan.stages] == [1] * 8
     assert re.search(r"^baseline +\d+\.\d", text, re.M)

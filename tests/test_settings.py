@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.plan import planning
@@ -194,7 +194,7 @@ def surroundings_of_a_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def plan_of(path: Path, *sets: str) -> Plan:
-    return planning.make(commands.open_suite(path, sets=sets))
+    return planning.make(open_suite(path, sets=sets))
 
 
 def changed(setting: Setting, path: Path, base: Sequence[str]) -> set[str]:
@@ -206,7 +206,7 @@ def changed(setting: Setting, path: Path, base: Sequence[str]) -> set[str]:
     beside = (*base, *BESIDE.get(setting.name, ()))
     if setting.name in OTHER:
         return set(plan_of(path, *beside, *OTHER[setting.name]).stages)
-    value: Any = commands.open_suite(path, sets=beside).sections
+    value: Any = open_suite(path, sets=beside).sections
     for name in setting.path.split("."):
         value = getattr(value, name)
     for other in others(setting.annotation, value):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.cli import commands
-from bench.cli.plan import compare
+from bench.cli.open import open_suite
+from bench.cli.overview import compare
 from bench.launch.local import Slots
 from bench.plan import planning
 from bench.run import train
@@ -49,7 +49,7 @@ def trained(path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *sets: str)
     with monkeypatch.context() as patch:
         patch.setattr(train, "_loop", looked_at)
         patch.setattr(train, "save", noted)
-        suite = commands.open_suite(path, sets=sets, only="baseline")
+        suite = open_suite(path, sets=sets, only="baseline")
         plan = planning.make(suite)
         key = key_of(plan, "baseline")
         wanted = {key, plan.stages[key].inputs["train"].key}

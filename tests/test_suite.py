@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import config_text, open_suite
 from bench.errors import UserError
 from bench.plan import planning
 from bench.stage import walk
@@ -23,7 +23,7 @@ def keys(suite: Suite) -> dict[str, str]:
 
 
 def test_the_file_overrides_its_preset_value_by_value(write: Write) -> None:
-    suite = commands.open_suite(write())
+    suite = open_suite(write())
     assert suite.sections.schedule.steps == 3
     assert suite.sections.schedule.nesterov is True  # of the preset, not the default
     assert suite.sections.detector.trunk == "small"
@@ -32,7 +32,7 @@ def test_the_file_overrides_its_preset_value_by_value(write: Write) -> None:
 
 
 def test_a_preset_of_the_command_line_replaces_the_sections_that_it_defines(write: Write) -> None:
-    suite = commands.open_suite(write(), preset="cpu")
+    suite = open_suite(write(), preset="cpu")
     assert (suite.sections.schedule.steps, suite.sections.schedule.lr) == (900, PRESET_LR)
     assert suite.sections.data.model_dump()["classes"] == 80
     assert [row.label for row in suite.rows] == ["baseline", "BAGS"]
@@ -43,7 +43,7 @@ def test_a_preset_of_the_command_line_replaces_the_sections_that_it_defines(writ
 
 def test_set_comes_last(write: Write) -> None:
     sets = ["schedule.lr=1e-3", "rows.BAGS.beta=4", "test.bins=[2, 4]", "machine={threads: 2}", "seeds=[5, 6]"]
-    suite = commands.open_suite(write(), preset="cpu", sets=sets)
+    suite = open_suite(write(), preset="cpu", sets=sets)
     assert suite.sections.schedule.lr == 1e-3
     assert suite.rows[1].settings["beta"] == 4
     assert suite.sections.test.bins == (2, 4)
@@ -53,7 +53,7 @@ def test_set_comes_last(write: Write) -> None:
 
 def test_set_can_add_a_section_and_fill_an_empty_one(write: Write) -> None:
     text = TINY.replace("{method: baseline}", "{method: baseline, schedule: }")
-    suite = commands.open_suite(write(text), sets=["rows.baseline.schedule.steps=7", "cost.predict=2"])
+    suite = open_suite(write(text), sets=["rows.baseline.schedule.steps=7", "cost.predict=2"])
     assert suite.rows[0].schedule == {"steps": 7}
     assert suite.sections.cost.predict == 2
 
@@ -62,7 +62,7 @@ def test_data_of_the_command_line_keeps_the_names_below_the_folder(write: Write,
     text = TINY.replace("{classes: 4, size: 64, objects: 4, object_px: [10, 24], max_instances: 24, val_instances: 2}",
                         "{name: coco, path: old, val: val.json}")  # fmt: skip
     assert text != TINY
-    suite = commands.open_suite(write(text), data=str(tmp_path), sets=["data.train=other.json"])
+    suite = open_suite(write(text), data=str(tmp_path), sets=["data.train=other.json"])
     expected = {"name": "lvis", "path": str(tmp_path), "val": "val.json", "train": "other.json", "images": "images"}
     assert suite.sections.data.model_dump() == expected
 
@@ -77,20 +77,20 @@ def test_data_of_another_name_replaces_the_preset_s(write: Write) -> None:
 
 
 def test_only_keeps_the_file_s_order_and_pulls_in_what_rows_need(write: Write) -> None:
-    suite = commands.open_suite(write(), only="BAGS")
+    suite = open_suite(write(), only="BAGS")
     assert [row.label for row in suite.rows] == ["BAGS"]
     kinds = [stage.kind for stage in planning.make(suite).stages.values()]
     assert kinds.count("train") == 2  # the baseline it starts from, too
-    assert [r.label for r in commands.open_suite(write(), only="BAGS, baseline").rows] == ["baseline", "BAGS"]
+    assert [r.label for r in open_suite(write(), only="BAGS, baseline").rows] == ["baseline", "BAGS"]
 
 
 def test_seeds_of_the_command_line(write: Write) -> None:
-    assert commands.open_suite(write(), seeds="3, 1,2").sections.seeds == (3, 1, 2)
+    assert open_suite(write(), seeds="3, 1,2").sections.seeds == (3, 1, 2)
 
 
 def test_a_row_s_schedule_changes_its_last_training_alone(write: Write) -> None:
     plain_rows = TINY + "  longer: {method: bags, schedule: {steps: 5, lr: 0.5}}\n"
-    plan = planning.make(commands.open_suite(write(plain_rows)))
+    plan = planning.make(open_suite(write(plain_rows)))
     rows = {row.label: row.evaluate for row in plan.rows}
     assert rows["longer"] is not None
     trained = [stage for stage in walk(rows["longer"]) if stage.kind == "train"]
@@ -111,12 +111,12 @@ def test_a_row_s_schedule_changes_its_last_training_alone(write: Write) -> None:
 def test_epochs_and_steps_take_each_other_s_place(
     write: Write, old: str, new: str, sets: list[str], length: tuple[int | None, int | None]
 ) -> None:
-    schedule = commands.open_suite(write(TINY.replace(old, new)), sets=sets).sections.schedule
+    schedule = open_suite(write(TINY.replace(old, new)), sets=sets).sections.schedule
     assert (schedule.steps, schedule.epochs) == length
 
 
 def test_epochs_of_a_later_stage(write: Write) -> None:
-    suite = commands.open_suite(write(TINY.replace("{steps: 2, lr: 0.01}", "{epochs: 1}")))
+    suite = open_suite(write(TINY.replace("{steps: 2, lr: 0.01}", "{epochs: 1}")))
     chosen = suite.schedule_named("classifier_only")
     assert (chosen.steps, chosen.epochs) == (None, 1)
     assert suite.schedule_changed(chosen, {"steps": 9}).epochs is None
@@ -138,11 +138,11 @@ def test_workers_of_the_input_are_the_machine_s(
     write: Write, old: str, new: str, sets: list[str], workers: int | str
 ) -> None:
     """The setting has moved; the last word counts, under whichever name, and what is not named keeps its value."""
-    suite = commands.open_suite(write(TINY.replace(old, new)), sets=sets)
+    suite = open_suite(write(TINY.replace(old, new)), sets=sets)
     assert suite.sections.machine.workers == workers
     assert (suite.sections.machine.channels_last, suite.sections.input.min_size) == (True, 64)  # of preset and file
     assert "workers" not in suite.sections.input.model_dump()
-    assert "workers" in commands.config_text(suite)
+    assert "workers" in config_text(suite)
 
 
 @pytest.mark.parametrize(("value", "what"), [("-1", "greater than or equal to 0"), ("x", "valid integer")])
@@ -150,7 +150,7 @@ def test_workers_of_the_input_are_the_machine_s(
 def test_a_bad_number_of_workers_is_blamed_on_its_line(write: Write, value: str, what: str, line: str) -> None:
     text = TINY.replace("input: {", line.replace("VALUE", value))
     with pytest.raises(UserError) as error:
-        commands.open_suite(write(text))
+        open_suite(write(text))
     assert f"tiny.yaml:{line_of(text, 'workers')} machine.workers" in error.value.where
     assert what in error.value.what
     assert repr(value if value == "x" else int(value)) in error.value.what
@@ -160,7 +160,7 @@ def test_a_bad_number_of_workers_is_blamed_on_its_line(write: Write, value: str,
 def test_workers_in_both_places_are_refused(write: Write) -> None:
     text = TINY.replace("input: {", "machine: {threads: 1, workers: 2}\ninput: {workers: 2, ")
     with pytest.raises(UserError, match=r"input\.workers and machine\.workers are the same setting") as error:
-        commands.open_suite(write(text))
+        open_suite(write(text))
     assert error.value.where.endswith(f"tiny.yaml:{line_of(text, 'input: {')}")
 
 
@@ -193,28 +193,28 @@ OTHER: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("old", "new"), SAME)
 def test_the_same_experiment_in_other_words_has_the_same_keys(write: Write, old: str, new: str) -> None:
     assert TINY.count(old) == 1
-    changed = commands.open_suite(write(TINY.replace(old, new)))
-    assert keys(changed) == keys(commands.open_suite(write(TINY, "plain.yaml")))
+    changed = open_suite(write(TINY.replace(old, new)))
+    assert keys(changed) == keys(open_suite(write(TINY, "plain.yaml")))
 
 
 @pytest.mark.parametrize(("old", "new"), OTHER)
 def test_another_experiment_has_other_keys(write: Write, old: str, new: str) -> None:
     assert TINY.count(old) == 1
-    changed = keys(commands.open_suite(write(TINY.replace(old, new))))
-    before = keys(commands.open_suite(write(TINY, "plain.yaml")))
+    changed = keys(open_suite(write(TINY.replace(old, new))))
+    before = keys(open_suite(write(TINY, "plain.yaml")))
     assert all(changed[label] != before[label] for label in before)
 
 
 def test_a_preset_and_the_same_values_by_hand_have_the_same_keys(write: Write) -> None:
     preset = (ROOT / "suites" / "_presets" / "cpu.yaml").read_text()
     rows = "seeds: [0]\nrows:\n  baseline: {method: baseline}\n  BAGS: {method: bags}\n"
-    by_hand = commands.open_suite(write(preset + rows, "hand.yaml"))
-    assert keys(by_hand) == keys(commands.open_suite(write("preset: cpu\n" + rows)))
+    by_hand = open_suite(write(preset + rows, "hand.yaml"))
+    assert keys(by_hand) == keys(open_suite(write("preset: cpu\n" + rows)))
 
 
 def test_a_val_setting_leaves_training_alone(write: Write) -> None:
-    one = planning.make(commands.open_suite(write()))
-    two = planning.make(commands.open_suite(write(TINY.replace("val_instances: 2", "val_instances: 3"), "b.yaml")))
+    one = planning.make(open_suite(write()))
+    two = planning.make(open_suite(write(TINY.replace("val_instances: 2", "val_instances: 3"), "b.yaml")))
     shared = [one.stages[key].kind for key in one.stages if key in two.stages]
     assert shared == ["data", "train", "train"]
 
@@ -230,11 +230,11 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_shown_configuration_can_be_run_again(write: Write, name: str) -> None:
-    suite = commands.open_suite(write(CONFIGS[name]))
-    again = commands.open_suite(write(commands.config_text(suite), "shown.yaml"))
+    suite = open_suite(write(CONFIGS[name]))
+    again = open_suite(write(config_text(suite), "shown.yaml"))
     assert keys(again) == keys(suite)
     assert again.sections == suite.sections
-    assert commands.config_text(again) == commands.config_text(suite)
+    assert config_text(again) == config_text(suite)
 
 
 # -- messages
@@ -303,13 +303,13 @@ def test_an_error_names_the_line_and_what_is_legal(write: Write, old: str, new: 
     assert TINY.count(old) == 1
     text = TINY.replace(old, new)
     with pytest.raises(UserError, match=rf"tiny\.yaml:{line_of(text, line)}[ :].*{message}"):
-        planning.make(commands.open_suite(write(text)))
+        planning.make(open_suite(write(text)))
 
 
 @pytest.mark.parametrize("rows", ["", "rows: {}\n", "rows: [1]\n", "rows:\n"])
 def test_a_suite_needs_rows(write: Write, rows: str) -> None:
     with pytest.raises(UserError, match=r"tiny\.yaml:\d+: a suite needs rows\. Legal: rows: \{label"):
-        commands.open_suite(write(TINY.split("rows:")[0] + rows))
+        open_suite(write(TINY.split("rows:")[0] + rows))
 
 
 OPTIONS: list[tuple[dict[str, Any], str]] = [
@@ -334,11 +334,11 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("options", "message"), OPTIONS, ids=[str(next(iter(o[0].values()))) for o in OPTIONS])
 def test_an_error_in_an_option_names_the_option(write: Write, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        planning.make(commands.open_suite(write(), **options))
+        planning.make(open_suite(write(), **options))
 
 
 def test_data_of_the_command_line_over_a_section_that_is_none(write: Write, tmp_path: Path) -> None:
-    suite = commands.open_suite(write("data:\nrows: {a: {method: baseline}}\n"), data=str(tmp_path))
+    suite = open_suite(write("data:\nrows: {a: {method: baseline}}\n"), data=str(tmp_path))
     assert suite.sections.data.model_dump()["path"] == str(tmp_path)
 
 
@@ -380,10 +380,10 @@ def test_frozen_norm_without_weights_is_noted(tmp_path: Path) -> None:
 def test_tune_is_a_hundredth_of_the_rate_unless_the_suite_says(write: Write) -> None:
     """BAGS' released configurations: lr 0.01 for 12 epochs, then 1e-4 for 10, x 0.1 after 7."""
     tail = TINY.replace("preset: cpu\n", "") + "  tail: {method: finetune_tail}\n"
-    suite = commands.open_suite(write(tail), sets=["schedule.epochs=12"])
+    suite = open_suite(write(tail), sets=["schedule.epochs=12"])
     tune = suite.schedule_named("tune")
     assert (tune.epochs, tune.lr, tune.decay, tune.drops) == (10, 0.01 / 100, "steps", (0.7,))
-    said = commands.open_suite(write(tail), sets=["stages.tune={lr: 0.5}"]).schedule_named("tune")
+    said = open_suite(write(tail), sets=["stages.tune={lr: 0.5}"]).schedule_named("tune")
     assert (said.lr, said.steps) == (0.5, 3)
 
 
@@ -391,10 +391,10 @@ def test_tune_is_a_hundredth_of_the_rate_unless_the_suite_says(write: Write) -> 
 def test_set_reaches_a_row_whatever_its_label(write: Write, label: str) -> None:
     each = ", each: {beta: [1, 2]}" if "{" in label else ""
     text = TINY + f'  "{label}": {{method: bags{each}}}\n'
-    suite = commands.open_suite(write(text), sets=[f"rows.{label}.edges=[3, 9]"])
+    suite = open_suite(write(text), sets=[f"rows.{label}.edges=[3, 9]"])
     assert next(row.settings["edges"] for row in suite.rows if row.label not in ("baseline", "BAGS")) == (3, 9)
     with pytest.raises(UserError, match="no row 'nowhere'"):
-        commands.open_suite(write(text), sets=["rows.nowhere.edges=[3, 9]"])
+        open_suite(write(text), sets=["rows.nowhere.edges=[3, 9]"])
 
 
 STAGED = '''
@@ -423,7 +423,7 @@ def staged(write: Write, stages: str) -> Path:
 
 
 def test_a_recipe_names_its_own_schedules(write: Write) -> None:
-    plan = planning.make(commands.open_suite(staged(write, "  pretrain: {steps: 7}\n  ending: {lr: 0.001}")))
+    plan = planning.make(open_suite(staged(write, "  pretrain: {steps: 7}\n  ending: {lr: 0.001}")))
     last = next(row.evaluate for row in plan.rows if row.label == "staged").inputs["predict"].inputs["model"]  # type: ignore[union-attr]
     first = last.inputs["init"]
     assert [(s.spec["schedule"]["steps"], s.spec["schedule"]["lr"]) for s in (first, last)] == [(7, 0.01), (3, 0.001)]
@@ -431,7 +431,7 @@ def test_a_recipe_names_its_own_schedules(write: Write) -> None:
 
 def test_a_row_changes_the_last_of_them_alone(write: Write) -> None:
     path = staged(write, "  pretrain: {steps: 7}\n  ending: {lr: 0.001}")
-    suite = commands.open_suite(path, sets=["rows.staged.schedule={steps: 5, checkpoint_every: 2}"], only="staged")
+    suite = open_suite(path, sets=["rows.staged.schedule={steps: 5, checkpoint_every: 2}"], only="staged")
     row = planning.make(suite).rows[0]
     assert row.evaluate is not None
     last = row.evaluate.inputs["predict"].inputs["model"]
@@ -445,6 +445,6 @@ def test_a_schedule_that_no_recipe_asks_for_is_refused(write: Write) -> None:
     line = line_of(path.read_text(), "pretrian")
     words = rf"tiny\.yaml:{line} stages: no schedule 'pretrian'. Did you mean 'pretrain'\? Legal: classifier_only, end"
     with pytest.raises(UserError, match=words):
-        planning.make(commands.open_suite(path))
+        planning.make(open_suite(path))
     kept = staged(write, "  pretrain: {steps: 7}")  # the row that asks for it is left out: it is legal all the same
-    assert planning.make(commands.open_suite(kept, only="baseline")).rows
+    assert planning.make(open_suite(kept, only="baseline")).rows

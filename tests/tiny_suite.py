@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
@@ -69,7 +69,7 @@ def undisturbed_run(folder: Path) -> Undisturbed:
 
 def tiny(*sets: str, only: str | None = None, path: Path = SMOKE) -> Suite:
     """The suite, with more overrides."""
-    return commands.open_suite(path, sets=[*SETS, *sets], only=only)
+    return open_suite(path, sets=[*SETS, *sets], only=only)
 
 
 def arguments(store: Path, *more: str, path: Path = SMOKE) -> list[str]:

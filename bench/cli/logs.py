@@ -1,4 +1,4 @@
-"""What the job that runs or ran a stage has said: `logs`. Separate because it reads files that no other part reads.
+"""`logs`: what the job that runs or ran a stage has said. Separate because it reads files that no other part reads.
 
 An attempt's start event names the files that its process wrote to; where a cluster redirects them (srun's pipes), the
 note of the submitted job does. Files of local jobs lie in the user's cache and go when a run ended well.
@@ -10,12 +10,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
+from bench.cli.open import open_suite
+from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, RowOrStage, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.progress import name_of
+from bench.cli.say import say
+from bench.cli.selection import chosen
 from bench.launch import submitted
+from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
@@ -24,6 +30,22 @@ LINES = 100  # of each file, unless asked for more
 FOLLOW_SECONDS = 0.5
 _CURVES = ("metrics",)  # for MLflow; `progress` says the same less often
 _QUIET = ("event", "time", "values", "step", "total", "environment")  # the last is long
+
+
+def command(
+    suite: SuitePath, stage: RowOrStage, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
+    on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines of each file.")] = 100,
+) -> None:  # fmt: skip
+    """What a row's job, or a stage's, has said in its newest attempt: events, stdout, stderr.
+
+    Of a row: the stage that is at work, else the one that failed, else the one that ran last.
+    """
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    plan, opened = planning.make(loaded), Store(store)
+    key = newest(plan, opened, chosen(plan, stage))
+    (follow if on else show)(plan, opened, key, Console(), lines)
 
 
 @dataclass(frozen=True)
@@ -85,20 +107,20 @@ def _short(value: Any) -> str:
 def show(plan: Plan, store: Store, key: str, console: Console, lines: int = LINES) -> None:
     """The end of each file of a stage's newest attempt."""
     for text in _heading(plan, store, key):
-        _say(console, text)
+        say(console, text)
     found = files(store, key)
     if found is None:
         if not _awaited(store, key):
-            _say(console, f"start it: {plan.suite.command('run', store.root)}")
+            say(console, f"start it: {plan.suite.command('run', store.root)}")
         return
     events, _ = read_events(found.events)
-    _say(console, f"-- events: {found.events}")
+    say(console, f"-- events: {found.events}")
     for event in [event for event in events if event.get("event") not in _CURVES][-lines:]:
-        _say(console, text_of(event))
+        say(console, text_of(event))
     for name, path in (("stdout", found.out), ("stderr", found.err)):
-        _say(console, f"-- {name}: {_where(store, key, path)}")
+        say(console, f"-- {name}: {_where(store, key, path)}")
         for line in _tail(path, lines) if path is not None else ():
-            _say(console, line)
+            say(console, line)
 
 
 def _heading(plan: Plan, store: Store, key: str) -> Iterator[str]:
@@ -145,10 +167,10 @@ def follow(plan: Plan, store: Store, key: str, console: Console, lines: int = LI
     if store.done(key) is not None:
         return
     if begun is None or store.running(key) is None:
-        _say(console, "-- waiting for it to begin (Ctrl-C to leave)")
+        say(console, "-- waiting for it to begin (Ctrl-C to leave)")
         while (now := files(store, key)) is None or (begun is not None and now.events == begun.events):
             if begun is not None and store.running(key) is None and not _awaited(store, key):
-                _say(console, "-- nothing runs it")
+                say(console, "-- nothing runs it")
                 return
             time.sleep(FOLLOW_SECONDS)
         begun, at = now, {}
@@ -159,7 +181,7 @@ def follow(plan: Plan, store: Store, key: str, console: Console, lines: int = LI
             break
         time.sleep(FOLLOW_SECONDS)
     for text in _heading(plan, store, key):
-        _say(console, f"-- {text}")
+        say(console, f"-- {text}")
 
 
 def _awaited(store: Store, key: str) -> bool:
@@ -172,7 +194,7 @@ def _more(found: Files, at: dict[Path, int], console: Console) -> None:
     events, at[found.events] = read_events(found.events, at.get(found.events, 0))
     for event in events:
         if event.get("event") not in _CURVES:
-            _say(console, text_of(event))
+            say(console, text_of(event))
     for path in (found.out, found.err):
         if path is None or not path.exists():
             continue
@@ -182,8 +204,4 @@ def _more(found: Files, at: dict[Path, int], console: Console) -> None:
         whole = raw[: raw.rfind(b"\n") + 1]
         at[path] = at.get(path, 0) + len(whole)
         for line in whole.decode(errors="replace").splitlines():
-            _say(console, line)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)

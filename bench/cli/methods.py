@@ -1,5 +1,6 @@
-"""What `methods` says: the list, and one method with its settings and departures from its paper. Separate from
-commands.py because it is about recipes alone: no suite, no store.
+"""`methods`: the list, and one method with its settings and departures from its paper; `methods check`.
+
+Separate because it is about recipes alone: no suite, no store.
 """
 
 from __future__ import annotations
@@ -7,14 +8,41 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.cli.options import MethodsPath
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named
+
+
+def show_command(
+    name: Annotated[str | None, typer.Argument(help="A method; without one: the list.", show_default=False)] = None,
+    path: MethodsPath = None,
+) -> None:  # fmt: skip
+    """The methods there are; with a name: what it does, its source, settings, and where it departs from the paper."""
+    show(name, path or [], Console())
+
+
+def check_command(
+    targets: Annotated[
+        list[str], typer.Argument(metavar="NAME_OR_PATH...", help="Methods, .py files or folders (this runs them).")
+    ],
+    engine: Annotated[str | None, typer.Option(help="One engine (default: all that can be imported here).")] = None,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where a failure came from.")] = False,
+) -> None:
+    """Hold methods to what is promised of all: pure plans, honest keys, exact resume, fusing, well-formed scores.
+
+    Runs a few steps of a tiny suite in a store of its own, seconds a method. Exit code: 0 all promises are kept, 1 some
+    are not, 2 your mistake.
+    """
+    from bench.contract_check.show import methods_check as check
+
+    raise typer.Exit(check(targets, engine, Console(), traceback=traceback))
 
 
 def show(name: str | None, paths: Sequence[Path], console: Console) -> None:

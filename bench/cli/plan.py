@@ -1,344 +1,76 @@
-"""What `plan` says. Separate from commands.py because it is all about wording; no torch.
-
-An overview compares a plan with a store once; the texts and the JSON come from the same values.
-"""
+"""`plan`: what would run, what is shared, what is done, and what the rest will cost. Starts nothing."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+import json
+import shlex
+import sys
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from bench.cli.progress import critical_text, estimate_text, span
-from bench.errors import UserError, did_you_mean
-from bench.key import digest
-from bench.lineage import Finished
-from bench.plan import forecast, planning
-from bench.plan.cost import Estimate
-from bench.plan.planning import JobPlan, Plan, State
-from bench.stage import KINDS, Stage, walk
-from bench.store.store import Store
-
-STYLE: Mapping[State, str] = {
-    "done": "green",
-    "running": "cyan",
-    "failed": "bold red",
-    "partial": "yellow",
-    "missing": "dim",
-}
-LABELS = 20  # rows that a message lists
-SHOWN = 6  # labels of a list that are spelt out
-LINES = 150  # that somebody reads; a plan with more is summarised by kind
+from bench.cli import submissions
+from bench.cli.open import config_text, open_suite
+from bench.cli.options import (
+    DEFAULT_STORE,
+    DataPath,
+    Fuse,
+    Jobs,
+    MaybeCluster,
+    Only,
+    Preset,
+    Seeds,
+    Sets,
+    ShowConfig,
+    StoreOption,
+    SuitePath,
+)
+from bench.cli.overview import Overview, overview
+from bench.cli.say import say
+from bench.suite import clusters
 
 
-@dataclass(frozen=True)
-class Overview:
-    """A plan beside a store.
+def command(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None, jobs: Jobs = None, fuse: Fuse = True,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    show_config: ShowConfig = False,
+    cluster: MaybeCluster = None,
+) -> None:  # fmt: skip
+    """Show the unique stages, who shares them, what is done and what the rest will cost. Starts nothing.
 
-    Attributes:
-        slots: how many jobs run at a time; None: not known here (a login node without the GPUs that jobs use).
+    With `--cluster slurm` also the jobs that `run --cluster slurm` would submit: which stages ride in which, who waits
+    for whom, what each asks for. It works on a machine that has no such queue.
     """
-
-    plan: Plan
-    store: Store
-    states: dict[str, State]
-    estimate: Estimate
-    slots: int | None
-    done: Mapping[str, Finished]  # the finished stages as they were when this overview was made
-    fuse: bool = True
-
-    @cached_property
-    def missing(self) -> set[str]:
-        return {key for key, state in self.states.items() if state != "done"}
-
-    @cached_property
-    def jobs(self) -> list[JobPlan]:
-        """What makes the stages that are missing."""
-        return planning.jobs(self.plan, self.missing, self.estimate, fuse=self.fuse)
-
-    @cached_property
-    def jobs_of_all(self) -> list[JobPlan]:
-        """What would make the whole plan."""
-        return planning.jobs(self.plan, self.plan.stages, self.estimate, fuse=self.fuse)
-
-    def fused(self, kind: str = "train") -> list[tuple[str, ...]]:
-        """The groups of stages that are missing and that one pass makes."""
-        return planning.fused_groups(self.plan, (), kind, found=self.jobs) if self.fuse else []
-
-    @cached_property
-    def wall(self) -> float | None:
-        """Seconds until all is done; None where stages or slots are not known."""
-        if self.slots is None:
-            return None
-        return forecast.wall_seconds(
-            self.plan, self.missing, self.estimate, self.slots, fuse=self.fuse, waiting=self.jobs
-        )
-
-    def title(self) -> str:
-        """How much there is, how much is done, and how long the rest takes."""
-        p, missing = self.plan, self.missing
-        rows = len({row.label for row in p.rows})
-        seeds = len(p.suite.sections.seeds)
-        done = len(p.stages) - len(missing)
-        stages = f"{len(p.stages)} stages ({p.unshared} unshared), {done} done"
-        head = f"{p.suite.name}: {rows} row{'s' * (rows > 1)} x {seeds} seed{'s' * (seeds > 1)} -> {stages}"
-        if missing:
-            slots = "slots unknown (no GPU here)" if self.slots is None else f"{self.slots} job"
-            slots += "s" * (self.slots is not None and self.slots > 1)
-            wall = "" if self.slots is None else f"{estimate_text(self.wall)} with "
-            slots += " at a time" * (self.slots is not None)
-            head += f"; {wall}{slots}, critical path {critical_text(p, missing, self.estimate)}"
-        return head
-
-    def headline(self) -> list[str]:
-        """The few lines that `run` and `plan` open with."""
-        p, missing = self.plan, self.missing
-        lines = [self.title(), f"  {self._trainings()}; {self._disk()}"]
-        shared = [s for s in p.stages.values() if s.kind == "train" and len(p.needed_by[s.key]) > 1]
-        parts = [f"{p.needed_by[s.key][0]} by {len(p.needed_by[s.key])} rows" for s in shared if s.spec["phase"] == 0]
-        parts = list(dict.fromkeys(parts))
-        groups = self.fused()
-        fused = list(dict.fromkeys(_shortened([p.needed_by[k][0] for k in group]) for group in groups))
-        notes = [f"shared: {', '.join(parts)}"] if parts else []
-        notes += [f"fused: {'; '.join(fused)}"] if fused else []
-        lines += [f"  {'; '.join(notes)}"] if notes else []
-        lines += [f"  {text}" for text in (self._predictions(), self._features()) if text]
-        words = forecast.probe(p, missing, self.estimate)
-        lines += [f"  time: measure it first: {forecast.probe_text(words)}"] if words else []
-        lines += [f"  time: as declared, measured on {self._declared()}"] if self._declared() else []
-        lines += [f"  note: {note}" for note in p.notes]
-        pulled = planning.pulled_in(p)
-        lines += [f"  --only pulls in the training of: {', '.join(pulled)}"] if pulled else []
-        lines += [f"  note: {note}" for note in p.suite.notes]
-        skipped = {row.label: row.skipped for row in p.rows if row.skipped}
-        lines += [f"  skipped: {label}: {reason}" for label, reason in skipped.items()]
-        return lines
-
-    def _declared(self) -> str:
-        """The machine that the suite's declared seconds are of, where what is missing is estimated by them."""
-        measured_on = self.plan.suite.sections.cost.measured_on
-        priced = (self.plan.stages[key] for key in self.missing if self.plan.stages[key].kind != "patch")
-        declared = any(self.estimate(stage) is not None and not self.estimate.knows(stage) for stage in priced)
-        return measured_on if declared and measured_on != "-" else ""
-
-    def _trainings(self) -> str:
-        """`trainings: 4 for about 11 min (rows run singly: 12 for about 34 min)`."""
-        found = forecast.passes(self.plan, self.estimate, found=self.jobs_of_all)
-        together, alone = (
-            f"{number}" if seconds is None else f"{number} in {span(seconds)}"
-            for number, seconds in ((found.passes, found.seconds), (found.singly, found.singly_seconds))
-        )
-        return f"trainings: {together} (rows run singly: {alone})"
-
-    def _disk(self) -> str:
-        found = forecast.disk(self.plan, self.estimate, self.done)
-        least = "at least " if found.unknown else "about " if self.missing else ""
-        there = f" ({mb_text(found.there)} there)" if self.missing and found.there else ""
-        return f"disk: {least}{mb_text(found.there + found.to_come)}{there}"
-
-    def _predictions(self) -> str:
-        """How many passes over the pictures make the predictions that are missing."""
-        keys = [key for key in self.missing if self.plan.stages[key].kind == "predict"]
-        groups = self.fused("predict")
-        passes = len(keys) - sum(len(group) - 1 for group in groups)
-        return f"predictions: {len(keys)} in {passes} passes over val" if groups else ""
-
-    def _features(self) -> str:
-        """What is kept for later post-hoc rows."""
-        kept = [stage for stage in self.plan.stages.values() if KINDS[stage.kind].cache]
-        if not kept:
-            return ""
-        sizes = [self._size(stage) for stage in kept]
-        total = "of unknown size" if None in sizes else mb_text(sum(size or 0.0 for size in sizes))
-        rows = len({label for stage in kept for label in self.plan.needed_by[stage.key]})
-        return f"features of val kept for {rows} post-hoc rows, and rows to come: {total}"
-
-    def _size(self, stage: Stage) -> float | None:
-        done = self.done.get(stage.key)
-        return sum(done.sizes.values()) / 1e6 if done else self.estimate.megabytes(stage)
-
-    def print(self, console: Console) -> None:
-        """`plan`: every unique stage; of several seeds, one line for what is the same stage in each."""
-        for line in self.headline():
-            console.print(escape(line), highlight=False, soft_wrap=True)
-        groups = self.alike()
-        console.print(self._table(groups) if len(groups) <= LINES else self.by_kind())
-
-    def _table(self, groups: Sequence[Sequence[str]]) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("stage", "key", "needed by", "state", "seconds"):
-            table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
-        for keys in groups:
-            first = self.plan.stages[keys[0]]
-            table.add_row(
-                first.kind,
-                first.key[:6] if len(keys) == 1 else f"{first.key[:6]} +{len(keys) - 1}",
-                escape(_shortened(planning.labels(self.plan, keys), ", ")),
-                self.counted(keys),
-                self.seconds(keys),
-            )
-        return table
-
-    def by_kind(self) -> Table:
-        """One line a kind, where there are more stages than anybody reads. The seconds are those of the passes."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("stage", "stages", "passes", "state", "seconds of all"):
-            table.add_column(name, justify="left" if name in ("stage", "state") else "right")
-        for kind in KINDS:
-            keys = [key for key, stage in self.plan.stages.items() if stage.kind == kind]
-            if keys:
-                found = forecast.passes(self.plan, self.estimate, kind, found=self.jobs_of_all)
-                seconds = "-" if found.seconds is None else f"~{found.seconds:.0f}"
-                table.add_row(kind, str(len(keys)), str(found.passes), self.counted(keys), seconds)
-        table.caption = "every stage: --json"
-        return table
-
-    def to_json(self) -> dict[str, Any]:
-        """{"stages": [{key, kind, rows, state, seconds, mb}], ...}; seconds and MB: measured, else estimated, or None.
-
-        The seconds of a stage that was made in one pass with others are those of the pass; `pass_of` says of how many.
-        """
-        stages = [
-            {
-                "key": key, "kind": stage.kind, "rows": list(self.plan.needed_by[key]), "state": self.states[key],
-                "seconds": self._number(stage), "pass_of": self._pass_of(stage), "mb": _rounded(self._size(stage)),
-                "inputs": {n: s.key for n, s in stage.inputs.items()},
-            }
-            for key, stage in self.plan.stages.items()
-        ]  # fmt: skip
-        size = forecast.disk(self.plan, self.estimate, self.done)
-        return {
-            "suite": self.plan.suite.name,
-            "stages": stages,
-            "unshared": self.plan.unshared,
-            "done": len(self.plan.stages) - len(self.missing),
-            "fused": [list(group) for group in self.fused()],
-            "seconds": self.wall,
-            "slots": self.slots,
-            "critical_path_seconds": forecast.critical_path(self.plan, self.missing, self.estimate),
-            "trainings": asdict(forecast.passes(self.plan, self.estimate, found=self.jobs_of_all)),
-            "predictions": asdict(forecast.passes(self.plan, self.estimate, "predict", found=self.jobs_of_all)),
-            "disk_mb": {name: round(value, 2) for name, value in asdict(size).items()},
-            "probe": forecast.probe(self.plan, self.missing, self.estimate),
-            "notes": list(self.plan.notes),
-            "skipped": {row.label: row.skipped for row in self.plan.rows if row.skipped},
-        }
-
-    def _number(self, stage: Stage) -> float | None:
-        done = self.done.get(stage.key)
-        value = done.seconds if done else self.estimate(stage)
-        return None if value is None else round(value, 2)
-
-    def _pass_of(self, stage: Stage) -> int:
-        done = self.done.get(stage.key)
-        return int(done.extra.get("fused", 1)) if done else 1
-
-    def alike(self) -> list[list[str]]:
-        """Stages that differ in the seed alone, in the plan's order."""
-        seeds = len(self.plan.suite.sections.seeds)
-        groups: dict[Any, list[str]] = defaultdict(list)
-        for key, stage in self.plan.stages.items():
-            # Which of a row's trainings it is: the stages of two seeds answer to one place in the row's lineage.
-            place = (stage.kind, self.plan.needed_by[key], stage.spec.get("phase"), stage.spec.get("split"))
-            shape = digest({n: v for n, v in stage.spec.items() if n != "seed"}) if seeds > 1 else key
-            groups[place, shape].append(key)
-        return list(groups.values())
-
-    def counted(self, keys: Sequence[str]) -> str:
-        counted = Counter(self.states[key] for key in keys)
-        if len(keys) == 1:
-            return f"[{STYLE[self.states[keys[0]]]}]{self.states[keys[0]]:<8}[/]"
-        return ", ".join(f"[{STYLE[state]}]{counted[state]} {state}[/]" for state in STYLE if state in counted)
-
-    def seconds(self, keys: Sequence[str]) -> str:
-        """`12`; `~12` where some of it is an estimate; `12/3` of a pass that made three stages."""
-        stages = [self.plan.stages[key] for key in keys]
-        values = [self._number(stage) for stage in stages]
-        if None in values:
-            return "-"
-        about = "" if all(self.states[key] == "done" for key in keys) else "~"
-        several = max(self._pass_of(stage) for stage in stages)
-        return f"{about}{sum(value or 0.0 for value in values):.0f}" + (f"/{several}" if several > 1 else "")
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    if show_config:
+        typer.echo(config_text(loaded), nl=False)
+        return
+    where = clusters.read(cluster) if cluster is not None else None
+    view = overview(loaded, store, jobs=jobs, fuse=fuse, cluster=where)
+    if as_json:
+        typer.echo(json.dumps(to_json(view, cluster), indent=1))
+    else:
+        words = [word for word in sys.argv[2:] if word != "--json"]
+        show(view, Console(), cluster, shlex.join(["python", "-m", "bench", "run", *words]))
 
 
-def _shortened(labels: Sequence[str], joint: str = " + ") -> str:
-    """A list of labels, of which the first few are spelt out."""
-    more = len(labels) - SHOWN
-    return joint.join([*labels[:SHOWN], f"{more} more"] if more > 1 else labels)
+def show(view: Overview, console: Console, cluster: str | None, start: str) -> None:
+    """`bench plan`; `start`: the command that runs it."""
+    view.print(console)
+    verb = "start it" if view.missing else "nothing to do; the table"
+    if cluster is not None and view.missing:
+        settings = clusters.read(cluster)
+        found = submissions.of(view, settings)
+        submissions.show(view.plan, found, settings, cluster, console)
+        verb = verb if found.jobs else "watch it"
+    say(console, f"{verb}: {start}")
 
 
-def mb_text(size: float) -> str:
-    return f"{size / 1000:.1f} GB" if size >= 10_000 else f"{size:.0f} MB" if size >= 10 else f"{size:.1f} MB"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
-def compare(plan: Plan, store: Store, slots: int | None, *, fuse: bool = True) -> Overview:
-    """An overview of a plan and a store."""
-    once = planning.CachedStore(store)
-    states = planning.states(plan, once)
-    done = {key: found for key, state in states.items() if state == "done" and (found := once.done(key)) is not None}
-    return Overview(plan, store, states, planning.learned(plan, once), slots, done, fuse)
-
-
-def find(plan: Plan, word: str) -> Stage:
-    """The stage that a word means: the first digits of a key, or a row's label (its model).
-
-    Raises:
-        UserError: none, or several.
-    """
-    hits = [stage for key, stage in plan.stages.items() if key.startswith(word.lower())] if word else []
-    for row in plan.rows:
-        if row.label == word and row.evaluate is not None:
-            hits = [row.evaluate.inputs["predict"].inputs["model"]]
-    if len(hits) == 1:
-        return hits[0]
-    labels = list(dict.fromkeys(row.label for row in plan.rows))
-    shown = ", ".join([*labels[:LABELS], f"{len(labels) - LABELS} more"] if len(labels) > LABELS else labels)
-    nothing = f"no stage begins with '{word}' and no row is called so{did_you_mean(word, labels)}"
-    raise UserError(
-        f"{len(hits)} stages begin with '{word}'" if hits else nothing,
-        where=str(plan.suite.path),
-        allowed=f"a key's first digits, or a row: {shown}",
-        hint=f"see: python -m bench plan {plan.suite.path}",
-    )
-
-
-def chosen(plan: Plan, word: str | None) -> list[str]:
-    """The keys that a word means: a row's label (all that the row is made from), or the first digits of a key; all
-    without a word.
-
-    Raises:
-        UserError: nothing is called so, or several stages begin so.
-    """
-    if word is None:
-        return list(plan.stages)
-    roots = [row.evaluate for row in plan.rows if row.label == word and row.evaluate is not None]
-    return [stage.key for stage in walk(*roots)] if roots else [find(plan, word).key]
-
-
-def needed_alone(plan: Plan, word: str | None) -> list[str]:
-    """As `chosen`, without the stages that other rows need too: to stop a row is not to stop what they wait for."""
-    keys = chosen(plan, word)
-    return [key for key in keys if plan.needed_by[key] == (word,)] if len(keys) > 1 and word is not None else keys
-
-
-def label(plan: Plan) -> str:
-    """The name of what is asked for: the suite's, and six digits where options make it another table."""
-    if not plan.suite.changed:
-        return plan.suite.name
-    return f"{plan.suite.name}-{digest([row.evaluate.key if row.evaluate else row.skipped for row in plan.rows])[:6]}"
-
-
-def default_report_folder(store: Store, plan: Plan) -> Path:
-    """Where a report goes unless told otherwise."""
-    return store.root / "reports" / label(plan)
+def to_json(view: Overview, cluster: str | None) -> dict[str, Any]:
+    """What `plan --json` prints; with a cluster, what would be submitted as well."""
+    if cluster is None:
+        return view.to_json()
+    found = submissions.of(view, clusters.read(cluster))
+    return view.to_json() | {"cluster": cluster, "submissions": submissions.to_json(found)}

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal. Separate from launch.py, which decides; this reads event files and draws."""
+"""What a run looks like in a terminal. Separate from the loop, which decides: this reads event files and draws."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from bench.cli.say import clock
 from bench.launch.loop import Progress
 from bench.plan import forecast, planning
-from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
 from bench.stage import KINDS, Stage
 from bench.store.events import read_events
@@ -195,28 +195,3 @@ def _label(plan: Plan, stage: Stage) -> str:
     text = plan.needed_by[stage.key][0] if named_by is None else str(stage.spec[named_by])
     several = len(plan.suite.sections.seeds) > 1 and stage.key in plan.seed_of
     return f"{text} s{plan.seed_of[stage.key]}" if several else text
-
-
-def clock(seconds: float) -> str:
-    """1:06 or 1:02:30."""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-def estimate_text(seconds: float | None) -> str:
-    """`about 9 min`, `about 40 s`, or that nobody knows."""
-    return "time unknown" if seconds is None else f"about {span(seconds)}"
-
-
-def span(seconds: float) -> str:
-    """`40 s`, `9 min`, `3.5 h`."""
-    if seconds >= 3 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-def critical_text(plan: Plan, missing: set[str], estimate: Estimate) -> str:
-    """Of the critical path: `6 min`, or `-`."""
-    path = forecast.critical_path(plan, missing, estimate)
-    return "-" if path is None else estimate_text(path).removeprefix("about ")

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from bench.cli.open import open_suite
+from bench.cli.options import DEFAULT_STORE, DataPath, MaybeStage, Only, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.progress import Ticks, name_of
+from bench.cli.say import say
+from bench.cli.selection import chosen, needed_alone
 from bench.launch import requests as orders
 from bench.launch import submitted
 from bench.launch.launcher import NoAnswer
-from bench.launch.places import queue_of
+from bench.launch.places import alive, queue_of
 from bench.launch.submission import cluster_option
 from bench.launch.submitted import Submitted
 from bench.launchers import facts_of
@@ -30,6 +34,29 @@ from bench.store.store import Store
 PATIENCE_SECONDS = 60.0  # a step over 16 images of 800 px takes a second on a GPU; then its checkpoint is written
 LOOK_SECONDS = 0.2
 LINES = 20  # of a list
+
+
+def stop_command(
+    suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
+) -> None:  # fmt: skip
+    """Ask running jobs to save and end; nothing is lost, and `run` continues.
+
+    With a row: what it alone needs. Stages that other rows wait for are stopped by their key.
+    """
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    plan = planning.make(loaded)
+    show_stop(plan, Store(store), needed_alone(plan, stage), Console())
+
+
+def retry_command(
+    suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
+) -> None:  # fmt: skip
+    """Clear the failures of stages, so that a run tries them again at once. Starts nothing itself."""
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    plan = planning.make(loaded)
+    show_retry(plan, Store(store), chosen(plan, stage), Console())
 
 
 @dataclass
@@ -90,57 +117,20 @@ def _cancel(kind: str, notes: list[Submitted], begun: list[Submitted]) -> list[S
         return None
 
 
-def alive(notes: list[Submitted]) -> list[Submitted]:
-    """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's.
-
-    Raises:
-        NoAnswer: a queue that some of them are in does not answer here.
-    """
-    seen = {kind: queue_of(kind).ask(jobs) for kind, jobs in submitted.by_kind(notes).items()}
-    found = [(note, seen[note.kind].get(note.id)) for note in notes]
-    return [note for note, entry in found if entry is not None and entry.phase != "ended"]
-
-
 def _begun(store: Store, keys: Collection[str]) -> list[Submitted]:
     """One job of each submission of these stages that was cut short."""
     found = submitted.begun(store.root).values()
     return [jobs[0] for jobs in found if any(set(keys).intersection(job.keys) for job in jobs)]
 
 
-def also_queued(plan: Plan, store: Store, keys: Collection[str]) -> list[str]:
-    """What a run on this machine prints first: that jobs for the same wait in a queue, or may, where that does not
-    answer."""
-    found: list[Submitted] = []
-    lines = []
-    for kind, notes in submitted.by_kind(submitted.of(store.root, keys)).items():
-        try:
-            jobs, how = alive(notes), "are"
-        except NoAnswer:
-            jobs, how = notes, "may be"
-        if jobs:
-            ids = [note.id for note in jobs]
-            shown = ", ".join([*ids[:LINES], f"{len(ids) - LINES} more"] if len(ids) > LINES else ids)
-            many = f"{len(ids)} job{'s' * (len(ids) > 1)}"
-            lines.append(f"{many} for the same {how} in the queue of {facts_of(kind).title}: {shown}")
-            found += jobs
-    if not found:
-        return []
-    return [
-        *lines,
-        "  nothing is done twice: whoever comes first makes a stage, and a job that finds all of it done ends at once",
-        f"  watch them instead: {plan.suite.command('run', store.root, *cluster_option(found))}",
-        f"  take them out:      {plan.suite.command('stop', store.root)}",
-    ]
-
-
 def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console) -> None:
     """`stop`: do it, print what was reached, and wait until what runs here has saved."""
     if planning.all_fresh(plan, store).issuperset(keys):
-        _say(console, "nothing to stop: all of it is done")
+        say(console, "nothing to stop: all of it is done")
         return
     report = stop(plan, store, keys)
     for line in _reached(plan, store, set(keys), report):
-        _say(console, line)
+        say(console, line)
     ticks = Ticks(store)
     end = time.monotonic() + PATIENCE_SECONDS
     left = dict(report.signalled)
@@ -149,13 +139,13 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
             del left[key]
             tick = ticks.of(key)
             state = "done" if store.done(key) else f"saved at step {tick.step}" if tick else "stopped"
-            _say(console, f"{state}: {name_of(plan, key)}")
+            say(console, f"{state}: {name_of(plan, key)}")
         time.sleep(LOOK_SECONDS if left else 0)
     for key in left:
-        _say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
+        say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
     if report == StopReport():
-        _say(console, "nothing of it runs here; a run at work starts nothing more of it")
-    _say(console, f"continue: {plan.suite.command('run', store.root, *cluster_option(report.cancelled))}")
+        say(console, "nothing of it runs here; a run at work starts nothing more of it")
+    say(console, f"continue: {plan.suite.command('run', store.root, *cluster_option(report.cancelled))}")
 
 
 def _reached(plan: Plan, store: Store, keys: set[str], report: StopReport) -> list[str]:
@@ -209,17 +199,13 @@ def show_retry(plan: Plan, store: Store, keys: Collection[str], console: Console
     for key, error in list(found.items())[:LINES]:
         saved = any(next(folder.glob("checkpoint-*"), None) for folder in store.attempts(key))
         then = "continues from its checkpoint" if saved else "begins anew"
-        _say(console, f"cleared: {name_of(plan, key)}  {error.splitlines()[0]}  ({then})")
+        say(console, f"cleared: {name_of(plan, key)}  {error.splitlines()[0]}  ({then})")
     if len(found) > LINES:
-        _say(console, f"cleared: ... and {len(found) - LINES} more")
+        say(console, f"cleared: ... and {len(found) - LINES} more")
     if not found:
-        _say(console, "no failure is noted; what was killed or lost continues by itself with the next run")
+        say(console, "no failure is noted; what was killed or lost continues by itself with the next run")
     again = plan.suite.command("run", store.root, *cluster_option(submitted.of(store.root, keys, ended=True)))
     if found:
         count = "1 stage" if len(found) == 1 else f"{len(found)} stages"
-        _say(console, f"{count} of {planning.describe(plan, list(found))}: a run at work tries again at once; else")
-    _say(console, f"  {again}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{count} of {planning.describe(plan, list(found))}: a run at work tries again at once; else")
+    say(console, f"  {again}")

@@ -1,5 +1,5 @@
-"""What `why` says of one stage: what it is, where it stands, and why it was not reused. Separate from overview.py,
-which is about all stages of a plan.
+"""`why`: what one stage is, where it stands, and why it was not reused. Separate from overview.py, which is about all
+stages of a plan.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from bench.cli.plan import SHOWN, mb_text
-from bench.cli.progress import clock
+from bench.cli.open import open_suite
+from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, RowOrStage, Seeds, Sets, StoreOption, SuitePath
+from bench.cli.say import clock, listed, say, size
+from bench.cli.selection import find
 from bench.environment import job_of
 from bench.errors import UserError
 from bench.key import Part, canonical
@@ -20,50 +21,63 @@ from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.store import Store
 
+SHOWN = 6  # rows of a list that are spelt out
+
+
+def command(
+    suite: SuitePath, stage: RowOrStage,
+    store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None, sets: Sets = None,
+    only: Only = None, seeds: Seeds = None,
+) -> None:  # fmt: skip
+    """Explain a stage: its spec, its inputs, who needs it, and what differs from the nearest stage that is done."""
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    plan = planning.make(loaded)
+    explain(plan, Store(store), find(plan, stage), Console())
+
 
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
     """`why`: spec, inputs, who needs it, and what differs from the nearest stage of its kind that is done."""
-
-    def say(text: str) -> None:
-        console.print(escape(text), highlight=False, soft_wrap=True)
-
     state = planning.states(plan, store)[stage.key]
-    say(f"{stage.kind} {stage.key}\n  state: {state}\n  needed by: {planning.describe(plan, [stage.key])}")
+    say(console, f"{stage.kind} {stage.key}\n  state: {state}\n  needed by: {planning.describe(plan, [stage.key])}")
     for name, source in stage.inputs.items():
-        say(f"  input {name}: {source.kind} {source.key[:6]}")
+        say(console, f"  input {name}: {source.kind} {source.key[:6]}")
     failure = store.failure(stage.key)
     if failure:
-        say(f"  last failure ({failure.time}): {failure.error}")
+        say(console, f"  last failure ({failure.time}): {failure.error}")
     for name, value in flat(canonical(_in_full(stage.spec))).items():
-        say(f"  {name} = {value}")
+        say(console, f"  {name} = {value}")
     done = store.done(stage.key)
     if state == "done":
         assert done is not None
         say(
+            console,
             f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt})"
             f" on {done.environment.get('host', '-')}"
-            + (f", in one pass with {others} more" if (others := int(done.extra.get("fused", 1)) - 1) else "")
+            + (f", in one pass with {others} more" if (others := int(done.extra.get("fused", 1)) - 1) else ""),
         )
         for line in (*_made_with(done.environment), *_needed(done.extra)):
-            say(f"  {line}")
-        say(f"  outputs: {store.output(stage.key)}")
+            say(console, f"  {line}")
+        say(console, f"  outputs: {store.output(stage.key)}")
         return
     for line in _on_its_way(plan, store, stage):
-        say(f"  {line}")
+        say(console, f"  {line}")
     if done is not None:
         for name, source in stage.inputs.items():
             other = store.done(source.key)
             if other is not None and done.inputs.get(name) != other.digest:
-                say(f"not reused: done {done.finished} (attempt {done.attempt}); its input {name} was made anew since")
+                say(
+                    console,
+                    f"not reused: done {done.finished} (attempt {done.attempt}); its input {name} was made anew since",
+                )
         return
     near = nearest(store, stage)
     if near is None:
-        say(f"not reused: no {stage.kind} stage in this store is done")
+        say(console, f"not reused: no {stage.kind} stage in this store is done")
         return
     key, differences = near
-    say(f"not reused: the nearest {stage.kind} stage that is done is {key[:6]}; it differs in")
+    say(console, f"not reused: the nearest {stage.kind} stage that is done is {key[:6]}; it differs in")
     for name, (here, there) in differences.items():
-        say(f"  {name}: {here} here, {there} there")
+        say(console, f"  {name}: {here} here, {there} there")
 
 
 def _on_its_way(plan: Plan, store: Store, stage: Stage) -> list[str]:
@@ -78,8 +92,7 @@ def _on_its_way(plan: Plan, store: Store, stage: Stage) -> list[str]:
     beside = [key for job in every for unit in job.units if stage.key in unit for key in unit if key != stage.key]
     if beside:
         rows = [plan.needed_by[key][0] for key in beside]
-        shown = ", ".join([*rows[:SHOWN], f"{len(rows) - SHOWN} more"] if len(rows) > SHOWN else rows)
-        lines.append(f"made in one pass with that of {shown}")
+        lines.append(f"made in one pass with that of {listed(rows, SHOWN)}")
     return lines
 
 
@@ -104,7 +117,7 @@ def _made_with(made: Mapping[str, Any]) -> list[str]:
 
 def _needed(extra: Mapping[str, Any]) -> list[str]:
     """Peak memory, where it was measured."""
-    found = [f"{mb_text(extra[f'{name}_mb'])} of {name} memory" for name in ("host", "gpu") if f"{name}_mb" in extra]
+    found = [f"{size(extra[f'{name}_mb'])} of {name} memory" for name in ("host", "gpu") if f"{name}_mb" in extra]
     return [f"needed at most: {', '.join(found)}"] if found else []
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 
 from bench.launch.launcher import Launcher, NoAnswer, Queue
+from bench.launch.submitted import Submitted, by_kind
 from bench.launchers import facts_of
 from bench.plan.planning import Plan
 from bench.store.store import Store
@@ -42,3 +43,14 @@ def queue_of(kind: str) -> Queue:
         raise NoAnswer(f"no launcher of kind {kind}")
     queue: Queue = importlib.import_module(facts.module).queue()
     return queue
+
+
+def alive(notes: list[Submitted]) -> list[Submitted]:
+    """The jobs that are queued or run under the names they were given: an id may have gone to somebody else's.
+
+    Raises:
+        NoAnswer: a queue that some of them are in does not answer here.
+    """
+    seen = {kind: queue_of(kind).ask(jobs) for kind, jobs in by_kind(notes).items()}
+    found = [(note, seen[note.kind].get(note.id)) for note in notes]
+    return [note for note, entry in found if entry is not None and entry.phase != "ended"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.data.split import open_split
 from bench.plan import planning
 from bench.store.store import Store
@@ -51,7 +51,7 @@ def test_a_sweep_starts_from_the_baseline_and_is_counted(tmp_path: Path) -> None
     assert counted == {"patch": 3, "predict": 3, "evaluate": 3}
     assert found.inside["ap"].calls == 3
     assert ["predict", 3] in found.units
-    plan = planning.make(commands.open_suite(every))
+    plan = planning.make(open_suite(every))
     val = next(key for key, stage in plan.stages.items() if stage.spec.get("split") == "val")
     pictures = len(open_split(Store(store).output(val), None).images)
     assert found.inside["network"].pictures == pictures > 0, "one pass for all values"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.launch import loop as launch
 from bench.launch.loop import Ended, Progress
 from bench.launch.requests import Requests
@@ -65,7 +65,7 @@ def planned(tmp_path: Path) -> Planned:
     def make(rows: str = "", *sets: str) -> Plan:
         path = tmp_path / "tiny.yaml"
         path.write_text(TINY + rows)
-        return planning.make(commands.open_suite(path, sets=sets))
+        return planning.make(open_suite(path, sets=sets))
 
     return make
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench.cli import stop as control
 from bench.errors import UserError
-from bench.launch import submitted
+from bench.launch import requests, submitted
 from bench.launch.launcher import Handle
 from bench.launch.loop import Progress
 from bench.launch.slurm.ended import Judge
@@ -145,7 +145,7 @@ def test_scancel_that_nobody_hears(
 
     def show(progress: Progress) -> None:
         if progress.running and not (tmp_path / "bin" / "scancel.once").exists():
-            control.orders.request(root, "stop", plan.stages)
+            requests.request(root, "stop", plan.stages)
 
     drive(plan, root, HOLD, show=show)
     assert set(queue().values()) == {"CANCELLED"}

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from bench.cli import logs
-from bench.cli import plan as overviews
+from bench.cli import overview as overviews
 from bench.cli import stop as control
-from bench.cli.status import Board
+from bench.cli.standing import StatusTable
 from bench.launch import requests as orders
 from bench.launch import submitted
 from bench.launch.loop import Progress
@@ -31,7 +31,7 @@ def test_without_a_driver(
     drive(plan, store.root, HOLD, detach=True)
     key = model(plan, "baseline").key
     job = submitted.of(store.root, [key])[0].id
-    board = Board(overviews.compare(plan, store, None))
+    board = StatusTable(overviews.compare(plan, store, None))
     assert set(board.states.values()) == {"queued"}
     assert (board.of(key).job, board.of(key).error.split(":")[0]) == (job, "pending")
     logs.show(plan, store, key, Console(width=200))
@@ -40,7 +40,7 @@ def test_without_a_driver(
     report = control.stop(plan, store, list(plan.stages))
     assert {note.id for note in report.cancelled} == set(queue())
     assert set(queue().values()) == {"CANCELLED"}
-    assert set(Board(overviews.compare(plan, store, None)).states.values()) == {"missing"}
+    assert set(StatusTable(overviews.compare(plan, store, None)).states.values()) == {"missing"}
 
 
 def test_a_driver_that_watches_ends_as_if_interrupted(
@@ -95,6 +95,6 @@ def test_a_note_whose_id_belongs_to_somebody_else(slurm: Slurm, queue: Queue, pl
     other = slurm.command("sbatch", "--hold", "--parsable", "--job-name=theirs", "--wrap=true").strip()
     key = model(plan, "baseline").key
     submitted.write(store.root, Submitted(other, "ours-00", "s", ((key,),), 0.0, "h", "/l", "/r"))
-    assert Board(overviews.compare(plan, store, None)).states[key] == "missing"
+    assert StatusTable(overviews.compare(plan, store, None)).states[key] == "missing"
     assert control.stop(plan, store, [key]).cancelled == []
     assert queue() == {other: "PENDING"}

@@ -29,14 +29,14 @@ assert text.count(end) == 1
 sys.modules[formats.__name__] = formats
 exec(compile(text.replace(end, entry + end), "formats.py", "exec"), formats.__dict__)
 
-from bench import commands
-from bench import plan as planning
+from bench.cli.open import open_suite
 from bench.errors import UserError
+from bench.plan import planning
 from bench.store.store import Store
 from tests.tiny_suite import bring
 
 path, root = Path(sys.argv[1]), Path(sys.argv[2])
-suite = commands.open_suite(path)
+suite = open_suite(path)
 plan = planning.make(suite)
 data = {s.spec["split"]: s for s in plan.stages.values() if s.kind == "data"}
 assert data["train"].spec["reader"] == 7 and data["train"].spec["data"] == {"name": "csv"}, data["train"].spec
@@ -45,7 +45,7 @@ outcomes = bring(suite, root, only={stage.key for stage in data.values()}.__cont
 print({outcome.state for outcome in outcomes.values()})
 print((Store(root).output(data["train"].key) / "counts.json").read_text())
 try:
-    commands.open_suite(path, sets=["data.name=cvs"])
+    open_suite(path, sets=["data.name=cvs"])
 except UserError as error:
     print(error)
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import commands
+from bench.cli import report, run, sync
 from bench.plan import planning
 from bench.store.store import Store
 from reports import load as loading
@@ -31,10 +31,11 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return call
 
     monkeypatch.setattr(planning, "make", counted("plan", planning.make))
-    monkeypatch.setattr(commands, "load", counted("results", loading.load))
+    for command in (run, report, sync):
+        monkeypatch.setattr(command, "load", counted("results", loading.load))
+        monkeypatch.setattr(command, "Store", counted("store", Store))
     monkeypatch.setattr(loading, "load", counted("results", loading.load))
     monkeypatch.setattr(loading, "loads", counted("read", loading.loads))
-    monkeypatch.setattr(commands, "Store", counted("store", Store))
     return found
 
 

@@ -12,9 +12,9 @@ import pytest
 from tiny_suite import SETS, SMOKE, Undisturbed, attempts, copied, drive
 from typer.testing import CliRunner
 
-from bench.cli import commands
 from bench.cli.app import app
-from bench.cli.plan import default_report_folder
+from bench.cli.open import open_suite
+from bench.cli.report import default_report_folder
 from bench.plan import planning
 from bench.store.store import Store
 from tests.chaos.checks import runs
@@ -137,7 +137,7 @@ def test_what_nobody_has_told_is_told_by_the_next_run(smoke: Undisturbed, tmp_pa
 
 def test_options_do_not_overwrite_the_report_of_the_file(smoke: Undisturbed) -> None:
     store = Store(smoke.root)
-    plain = planning.make(commands.open_suite(SMOKE))
+    plain = planning.make(open_suite(SMOKE))
     assert default_report_folder(store, plain) == smoke.root / "reports" / "smoke"
     folder = default_report_folder(store, smoke.plan)
     assert folder.parent == smoke.root / "reports"

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from tiny_suite import ROOT, bring
 
-from bench.cli import commands
+from bench.cli import report
+from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.store.store import Store
 
@@ -54,16 +55,16 @@ def test_a_suite_runs_to_its_table_and_figures(
     text = (ROOT / "suites" / f"{name}.yaml").read_text()
     (tmp_path / f"{name}.yaml").write_text(re.sub(r"schedule\.steps: \[[^]]*\]", "schedule.steps: [2, 4]", text))
     sets = [one for one in SETS if one.split(".")[0] != "stages" or "stages:" in text]
-    suite = commands.open_suite(tmp_path / f"{name}.yaml", sets=sets)
+    suite = open_suite(tmp_path / f"{name}.yaml", sets=sets)
     outcomes = bring(suite, root)
     assert {outcome.state for outcome in outcomes.values()} <= {"done"}, outcomes
     rows, figures = ENDS[name]
     if name == "head_schedule":
         rows -= 15  # two lengths in place of three
-    table = commands.report_json(suite, root)
+    table = report.to_json(suite, root)
     assert len(table) == rows
     assert all(row["metrics"]["AP"]["mean"] is not None for row in table)
-    commands.report(suite, root, Console(), tmp_path / "report")
+    report.report(suite, root, Console(), tmp_path / "report")
     drawn = sorted(path.stem for path in (tmp_path / "report").glob("*.png"))
     assert drawn == figures, capsys.readouterr().out
     for stem in drawn:

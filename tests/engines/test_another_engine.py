@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cli import commands
-from bench.cli.plan import compare
+from bench.cli.open import open_suite
+from bench.cli.overview import compare
 from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.lineage import trains_classifier_only, trunk_of
@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("grid")
     (folder / "decoder.py").write_text(METHOD)
     (folder / "grid.yaml").write_text(SUITE)
-    suite = commands.open_suite(folder / "grid.yaml")
+    suite = open_suite(folder / "grid.yaml")
     plan, store = planning.make(suite), Store(folder / "store")
     outcomes = bring(suite, store.root)
     assert {outcome.state for outcome in outcomes.values()} == {"done"}, outcomes
@@ -166,6 +166,6 @@ def test_its_own_numbers_price_it(made: Made) -> None:
 )
 def test_it_refuses_what_it_cannot_build(made: Made, sets: str, words: str) -> None:
     with pytest.raises(UserError) as refused:
-        commands.open_suite(made.path, sets=[sets])
+        open_suite(made.path, sets=[sets])
     assert words in str(refused.value)
     assert refused.value.where.startswith(f"{made.path}:4 detector.")

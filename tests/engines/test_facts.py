@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.detection.contract import TAPS, Taps
 from bench.detection.taps import tap_width
 from bench.engines.facts import ENGINES, EngineFacts, only_classifier
@@ -64,7 +64,7 @@ def test_a_group_that_nobody_has_is_refused_before_anything_starts(group: str, m
     file = write(METHOD.format(part='part("softmax:Softmax")', group=group), "odd.py")
     suite = write(f"methods_path: {file}\npreset: cpu\nrows:\n  odd: {{method: odd}}\n")
     with pytest.raises(UserError, match=f"no parameter group '{group}'") as refused:
-        planning.make(commands.open_suite(suite))
+        planning.make(open_suite(suite))
     assert refused.value.allowed == ", ".join(sorted(GROUPS))
     assert (f"Did you mean '{meant}'?" in refused.value.what) == bool(meant)
 
@@ -74,7 +74,7 @@ def test_a_classifier_that_divides_its_parameters_has_groups_of_its_own(write: W
     where = 'part(str(Path(__file__).with_name("divided.py")) + ":Divided")'
     file = write(METHOD.format(part=where, group="scale"), "odd.py")
     suite = write(f"methods_path: {file}\npreset: cpu\nrows:\n  odd: {{method: odd}}\n")
-    plan = planning.make(commands.open_suite(suite))
+    plan = planning.make(open_suite(suite))
     assert [list(s.spec["trainable"]) for s in plan.stages.values() if s.kind == "train"] == [[], ["scale"]]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.model import WEIGHTS
@@ -347,7 +347,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     """The tiny suite, run to its end."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY)
-    suite = commands.open_suite(folder / "tiny.yaml")
+    suite = open_suite(folder / "tiny.yaml")
     outcomes = bring(suite, folder / "store")
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
     return planning.make(suite), folder

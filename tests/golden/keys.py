@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.key import digest
 from bench.plan import planning
 from bench.plan.planning import Plan
@@ -44,13 +44,13 @@ Keys = dict[str, dict[str, dict[str, str]]]  # suite -> row -> model or evaluate
 
 def current() -> Keys:
     """As the code makes them now."""
-    found: Keys = {path.name: of(planning.make(commands.open_suite(path))) for path in SUITES}
+    found: Keys = {path.name: of(planning.make(open_suite(path))) for path in SUITES}
     table = ROOT / "suites" / "table1.yaml"
-    found["table1.yaml, other settings"] = of(planning.make(commands.open_suite(table, sets=CHANGED)))
+    found["table1.yaml, other settings"] = of(planning.make(open_suite(table, sets=CHANGED)))
     with photographs() as sets:
         for name in ("lvis", "coco"):
             more = [*sets, f"data.name={name}"]
-            plan = planning.make(commands.open_suite(table, preset="photo-cpu", sets=more))
+            plan = planning.make(open_suite(table, preset="photo-cpu", sets=more))
             found[f"table1.yaml, photo-cpu on {name}"] = of(plan)
     return found
 

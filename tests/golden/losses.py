@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
@@ -71,7 +71,7 @@ def suite(folder: Path) -> Suite:
     """The suite, as a file below `folder`."""
     path = folder / "golden.yaml"
     path.write_text(SUITE)
-    return commands.open_suite(path)
+    return open_suite(path)
 
 
 def current() -> dict[str, Any]:

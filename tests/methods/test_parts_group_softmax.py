@@ -12,7 +12,7 @@ import pytest
 import torch
 from rois import context, head, targets, total
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.errors import UserError
 from bench.key import Part, part, resolve
 from bench.method import planned
@@ -240,7 +240,7 @@ def test_a_gpu_draws_what_the_cpu_draws() -> None:
 
 def stage(write: Write, **settings: Any) -> Stage:
     text = TINY.replace("stages:", "stages:\n  tune: {steps: 5, lr: 0.0001}")
-    return planned(Bags(**settings), commands.open_suite(write(text)), 0)
+    return planned(Bags(**settings), open_suite(write(text)), 0)
 
 
 def built(made: Stage) -> GroupSoftmax:
@@ -275,7 +275,7 @@ def test_the_recipe_refuses(wrong: dict[str, Any]) -> None:
 
 def test_a_suite_that_wants_every_roi_without_others_is_told(write: Write) -> None:
     with pytest.raises(UserError, match=r"tiny.yaml:\d+ rows.BAGS: beta: all needs others: true"):
-        commands.open_suite(write(TINY.replace("beta: 8", "beta: all, others: false")))
+        open_suite(write(TINY.replace("beta: 8", "beta: all, others: false")))
 
 
 def test_the_rows_of_table_5(write: Write) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rois import context, head, targets
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.detection.contract import Classifier, Context, LabelledRois, Taps, Targets
 from bench.errors import UserError
 from bench.key import Part, canonical, part, resolve
@@ -200,7 +200,7 @@ def test_what_it_refuses() -> None:
     ],
 )
 def test_the_recipe(write: Write, settings: dict[str, Any], tap: str, rois: str) -> None:
-    suite = commands.open_suite(write(TINY))
+    suite = open_suite(write(TINY))
     made = planned(NearestClassMean(**settings), suite, 0)
     baseline = planned(suite.rows[0].method, suite, 0)
     fit = made.inputs["means"]

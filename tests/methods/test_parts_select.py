@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rois import context, head, targets
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.detection.contract import Taps
 from bench.errors import UserError
 from bench.key import Part, canonical, part, resolve
@@ -126,7 +126,7 @@ def test_what_it_refuses() -> None:
 
 
 def test_the_recipe(write: Write) -> None:
-    suite = commands.open_suite(write(TINY))
+    suite = open_suite(write(TINY))
     made = planned(Recipe(tau=0.7, rule="code", tail_below=20), suite, 0)
     assert (made.kind, made.inputs["model"].key) == ("patch", planned(suite.rows[0].method, suite, 0).key)
     spec = made.spec["classifier"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.errors import UserError
 from bench.key import Part
 from bench.plan import planning
@@ -43,7 +43,7 @@ PHASE_1 = HEADS | {"finetune-tail", "finetune-all", "RFS-finetune", "focal"}
 
 @pytest.fixture
 def plan(write: Write) -> Plan:
-    return planning.make(commands.open_suite(write(SUITE)))
+    return planning.make(open_suite(write(SUITE)))
 
 
 def model(plan: Plan, label: str) -> Stage:
@@ -126,13 +126,13 @@ def test_heads_with_any_loss_are_trained_in_one_pass(plan: Plan) -> None:
 )
 def test_refusals(write: Write, row: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as error:
-        commands.open_suite(write(TINY + f"  wrong: {row}\n"))
+        open_suite(write(TINY + f"  wrong: {row}\n"))
     assert f":{len(TINY.splitlines()) + 1} rows.wrong" in error.value.where
 
 
 def test_they_train(write: Write, tmp_path: Path) -> None:
     """Every loss, sampler and data part makes weights of its own; sigmoid scores go the whole way to a table."""
-    suite = commands.open_suite(write(SUITE))
+    suite = open_suite(write(SUITE))
     made = planning.make(suite)
     whole = {key_of(made, "focal-cls", kind) for kind in ("predict", "evaluate")}
     wanted = {key for key, stage in made.stages.items() if stage.kind in ("data", "train")} | whole

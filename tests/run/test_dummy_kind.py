@@ -8,7 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from bench.cli import commands
+from bench.cli.open import open_suite
+from bench.cli.overview import overview
 from bench.lineage import fresh
 from bench.plan import planning
 from bench.plan.planning import Plan
@@ -65,7 +66,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
     (tmp_path / "counted.py").write_text(METHOD.replace("PATH", str(tmp_path / "sampler.py")))
     text = TINY.replace("BAGS: {method: bags, beta: 8}", "counted: {method: counted}")
     (tmp_path / "tiny.yaml").write_text(text + "methods_path: counted.py\n")
-    return planning.make(commands.open_suite(tmp_path / "tiny.yaml"))
+    return planning.make(open_suite(tmp_path / "tiny.yaml"))
 
 
 def the(plan: Plan, kind: str) -> str:
@@ -97,7 +98,7 @@ def test_it_runs_and_hands_its_tensors_to_a_part(plan: Plan, tmp_path: Path) -> 
 
 def test_the_terminal_shows_it(plan: Plan, tmp_path: Path) -> None:
     console = Console(width=200, record=True)
-    view = commands.overview(plan.suite, tmp_path / "store")
+    view = overview(plan.suite, tmp_path / "store")
     view.print(console)
     shown = console.export_text()
     assert "census" in shown

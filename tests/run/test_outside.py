@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_suite import bring, key_of, work
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.errors import UserError
 from bench.key import canonical, part
 from bench.plan import planning
@@ -80,7 +80,7 @@ def test_a_job_refuses_what_was_edited_after_it_was_planned(tmp_path: Path) -> N
     sampler.write_text(SAMPLER)
     path = tmp_path / "suite.yaml"
     path.write_text(TINY.replace("preset: cpu", f"preset: cpu\nmethods_path: {methods}") + "  own: {method: mine}\n")
-    suite = commands.open_suite(path, only="own")
+    suite = open_suite(path, only="own")
     plan, root = planning.make(suite), tmp_path / "store"
     train, predict = key_of(plan, "own"), key_of(plan, "own", "predict")
     bring(suite, root, only=lambda key: plan.stages[key].kind == "data")
@@ -97,4 +97,4 @@ def test_a_job_refuses_what_was_edited_after_it_was_planned(tmp_path: Path) -> N
     assert work(root, suite, (train,))[train].state == "done"
     sampler.write_text(SAMPLER + "# a model that was made with the old file is not read with the new one\n")
     assert work(root, suite, (predict,))[predict].code == 2
-    assert planning.make(commands.open_suite(path, only="own")).stages.keys() != plan.stages.keys()
+    assert planning.make(open_suite(path, only="own")).stages.keys() != plan.stages.keys()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_suite import bring, digests, key_of, work
 
-from bench.cli import commands
+from bench.cli.open import open_suite
 from bench.data.ahead import THREADS
 from bench.data.split import Split
 from bench.lineage import features_stage
@@ -77,7 +77,7 @@ def write_folder(root: Path) -> None:
 def suite_of(folder: Path, workers: int | str, *sets: str) -> Suite:
     path = folder / "photos.yaml"
     path.write_text(SUITE.replace("FOLDER", str(folder / "photos")))
-    return commands.open_suite(path, sets=[f"machine.workers={workers}", *sets])
+    return open_suite(path, sets=[f"machine.workers={workers}", *sets])
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import logs
-from bench.cli.commands import open_suite
+from bench.cli.open import open_suite
 from bench.launch import submitted
 from bench.launch.submitted import Submitted
 from bench.plan import planning

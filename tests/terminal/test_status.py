@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.cli import plan as overviews
+from bench.cli import overview as overviews
+from bench.cli import selection
 from bench.cli import status as standings
 from bench.cli import stop as control
-from bench.cli.commands import open_suite
+from bench.cli.open import open_suite
 from bench.cli.progress import Display
-from bench.cli.status import StatusTable
+from bench.cli.standing import StatusTable
 from bench.errors import UserError
 from bench.launch import requests as orders
 from bench.launch import submitted
@@ -367,11 +368,11 @@ def test_stop_asks_the_process_and_the_drivers(plan: Plan, store: Store, call: B
 
 
 def test_to_stop_a_row_is_not_to_stop_what_others_wait_for(plan: Plan, store: Store) -> None:
-    own = overviews.needed_alone(plan, "BAGS")
+    own = selection.needed_alone(plan, "BAGS")
     assert model(plan, "BAGS").key in own
     assert model(plan, "baseline").key not in own
     base = model(plan, "baseline").key
-    assert overviews.needed_alone(plan, base[:10]) == [base]  # by its key it is
+    assert selection.needed_alone(plan, base[:10]) == [base]  # by its key it is
 
 
 def test_what_is_made_in_the_same_process_is_named(
@@ -414,8 +415,8 @@ def test_requests_are_read_once_and_only_new_ones(tmp_path: Path) -> None:
 
 def test_a_word_that_means_nothing(plan: Plan) -> None:
     with pytest.raises(UserError, match="no stage begins with"):
-        overviews.chosen(plan, "nothing")
-    assert overviews.chosen(plan, None) == list(plan.stages)
+        selection.chosen(plan, "nothing")
+    assert selection.chosen(plan, None) == list(plan.stages)
 
 
 def test_a_run_says_whom_it_waits_for(plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

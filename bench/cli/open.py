@@ -1,0 +1,100 @@
+"""A suite as a command opens it: with the options of the command line, checked as far as nothing has to be started.
+
+Separate because every command on a suite begins so, and tests and benchmarks do too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from bench.data.formats import FORMATS
+from bench.engines.facts import check, facts
+from bench.errors import UserError
+from bench.key import canonical, plain
+from bench.plan import planning
+from bench.plan.planning import Plan
+from bench.spec import FolderData
+from bench.store.store import Store
+from bench.suite import suite as suites
+from bench.suite.suite import Suite
+
+
+def open_suite(
+    path: Path,
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    sets: Sequence[str] | None = None,
+    only: str | None = None,
+    seeds: str | None = None,
+) -> Suite:
+    """Load a suite with the options of the command line.
+
+    Raises:
+        UserError: anything wrong with file or options, or what can be seen to be missing without starting anything.
+    """
+    from reports import paper
+
+    numbers: list[int] = []
+    for text in _words(seeds):
+        if not text.isdigit():
+            raise UserError(f"'{text}' is not a seed", where="--seeds", allowed="non-negative integers, e.g. 1,2,3")
+        numbers.append(int(text))
+    source = suites.Source(_fingerprint, lambda name: facts(name).version)
+    suite = suites.load(
+        path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers
+    )
+    with blamed_on(suite):
+        check(suite.sections.detector)
+        if suite.sections.compare_with is not None:
+            paper.published(suite.sections.compare_with)
+    return suite
+
+
+def config_text(suite: Suite) -> str:
+    """The whole configuration, defaults filled in, as YAML that can be run again."""
+    sections = suite.sections.model_dump(mode="json")
+    rows = {row.label: {"method": row.method.name, **plain(canonical(row.settings))} for row in suite.rows}
+    for row in suite.rows:
+        if row.schedule is not None:
+            rows[row.label]["schedule"] = dict(row.schedule)
+        if row.cluster is not None:
+            rows[row.label]["cluster"] = plain(canonical(row.cluster))
+    paths = [str(path.resolve()) for path in suite.methods_path]
+    more = {"methods_path": paths} if paths else {}
+    text: str = yaml.safe_dump({**sections, **more, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def check_weights_early(suite: Suite, plan: Plan, store: Store) -> None:
+    """A weights file that cannot be read is refused before anything starts, or is written."""
+    path = suite.weights_file
+    if path is None:
+        return
+    done = planning.all_fresh(plan, store)
+    if any(stage.spec.get("weights") for key, stage in plan.stages.items() if key not in done):
+        with blamed_on(suite):
+            importlib.import_module(facts(suite.sections.detector.engine).module).read_weights(str(path))
+
+
+@contextlib.contextmanager
+def blamed_on(suite: Suite) -> Iterator[None]:
+    """Give an error whose `where` is a setting, `detector.trunk`, the suite's file and line as well."""
+    try:
+        yield
+    except UserError as error:
+        where = f"{suite.document.where(*error.where.split('.'))} {error.where}"
+        raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
+
+
+def _fingerprint(data: FolderData, split: str) -> str:
+    return str(importlib.import_module(FORMATS[data.name].module).fingerprint(data, split))
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []

@@ -1,0 +1,67 @@
+"""The arguments and options that several commands share. Separate so that a command's file needs no other command's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.launchers import LAUNCHERS
+
+SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
+RowOrStage = Annotated[
+    str, typer.Argument(help="A row's label, or the first digits of a stage's key.", show_default=False)
+]
+MaybeStage = Annotated[
+    str | None,
+    typer.Argument(help="A row's label, or the first digits of a stage's key; default: all.", show_default=False),
+]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")
+]
+DataPath = Annotated[
+    str | None, typer.Option("--data", help="Folder of LVIS-format data: images/, annotations/train.json, val.json.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one value, e.g. schedule.steps=300 or rows.BAGS.beta=4.")
+]
+Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS.")]
+Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Jobs at a time (default: one per core, or per GPU; in a queue: array_parallelism)."),
+]
+Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: sqlite in the store."),
+]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")
+]
+ClusterName = Annotated[
+    str,
+    typer.Option(
+        "--cluster", envvar="BENCH_CLUSTER", metavar="NAME|FILE",
+        help=f"Where jobs run: {', '.join(LAUNCHERS)} (suites/_clusters), or a file of yours.",
+    ),
+]  # fmt: skip
+MaybeCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", envvar="BENCH_CLUSTER", metavar="NAME|FILE", help="Show the jobs that would be submitted there.",
+    ),
+]  # fmt: skip
+Detach = Annotated[bool, typer.Option("--detach", help="Submit everything and return; the jobs need no terminal.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: below reports/ in the store).")]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")
+]
+MethodsPath = Annotated[
+    list[Path] | None,
+    typer.Option("--methods-path", help="File or folder with more methods (this runs its code)."),
+]
+
+DEFAULT_STORE = Path("store")

@@ -1,0 +1,50 @@
+"""How commands print: texts as they are, lists cut short, sizes and times for people. Separate because every command
+says such things, and all say them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+
+def say(console: Console, text: str) -> None:
+    """Print a text as it is: no markup, no colours, no line breaks of ours, so that a command in it can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def listed(words: Sequence[str], most: int, joint: str = ", ") -> str:
+    """`a, b, 3 more`: the first few of a list."""
+    return joint.join([*words[:most], f"{len(words) - most} more"] if len(words) > most else words)
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 job`, `2 jobs`, `3 passes`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def size(megabytes: float, *, tenths: bool = False) -> str:
+    """`3.2 MB`, `12 MB`, `10.4 GB`; `tenths`: of more than 10 MB as well."""
+    if megabytes >= 10_000:
+        return f"{megabytes / 1000:.1f} GB"
+    return f"{megabytes:.0f} MB" if megabytes >= 10 and not tenths else f"{megabytes:.1f} MB"
+
+
+def clock(seconds: float) -> str:
+    """1:06 or 1:02:30."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def estimate_text(seconds: float | None) -> str:
+    """`about 9 min`, `about 40 s`, or that nobody knows."""
+    return "time unknown" if seconds is None else f"about {span(seconds)}"
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `9 min`, `3.5 h`."""
+    if seconds >= 3 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,73 @@
+"""`sync`: a suite's stages, rows and report in MLflow. Separate because `run` does the same at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.cli.open import open_suite
+from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
+from bench.cli.report import REPORTED, default_report_folder
+from bench.cli.say import say
+from bench.errors import UserError
+from bench.plan import planning
+from bench.plan.planning import Plan
+from bench.store.store import Store
+from bench.suite.suite import Suite
+from bench.tracking import track
+from bench.tracking.track import SyncCount
+from reports.load import RowResult, load
+
+
+def command(
+    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    sets: Sets = None, only: Only = None, seeds: Seeds = None, tracking_uri: TrackingUri = None,
+) -> None:  # fmt: skip
+    """Bring what a suite's stages have logged into MLflow; may be repeated. (`run` does it at its end.)"""
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    sync(loaded, store, Console(), tracking_uri)
+
+
+def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | None) -> None:
+    """`bench sync`: mirror the suite's stages and rows in MLflow, and the report that `run` has written.
+
+    Raises:
+        UserError: the tracker fails.
+    """
+    plan, store = planning.make(suite), Store(store_path)
+    count = mirror(plan, store, load(store, plan), tracking_uri)
+    if count.notice:
+        hint = "then: python -m bench sync SUITE"
+        raise UserError(count.notice, where=tracking_uri or str(store.root), hint=hint)
+    folder = default_report_folder(store, plan)
+    files = (path for path in folder.glob("*") if path.is_file() and path.name != REPORTED)
+    attach(plan, store, console, tracking_uri, tuple(sorted(files)))
+    say(console, f"MLflow: {count.runs} new runs, {count.values} new values")
+
+
+def mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | None) -> SyncCount:
+    """Bring stages and rows into MLflow; what was new, or why that was not possible."""
+    stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
+    rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
+    return track.sync(store.root, uri, plan.suite.name, stages, rows)
+
+
+def attach(plan: Plan, store: Store, console: Console, uri: str | None, files: tuple[Path, ...]) -> bool:
+    """Tables and figures, for those who look at MLflow alone; whether that was possible."""
+    name = plan.suite.name
+    notice = track.attach(store.root, uri, name, name, files) if files else None
+    print_notice(notice, console)
+    return not notice
+
+
+def prepare(store: Store, suite: Suite, uri: str | None, console: Console) -> None:
+    """Before jobs log: see `track.prepare`."""
+    print_notice(track.prepare(store.root, uri, suite.name), console)
+
+
+def print_notice(notice: str | None, console: Console) -> None:
+    """Why MLflow was not brought up to date."""
+    if notice:
+        say(console, f"MLflow: {notice}")

@@ -1,0 +1,19 @@
+"""`ui`: MLflow on a store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import DEFAULT_STORE, StoreOption
+
+
+def command(
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open MLflow on 127.0.0.1 for a store. Ctrl-C ends it."""
+    from bench.tracking.ui import ui as serve
+
+    serve(store, port)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.key import Fixed, Input, Part
+from bench.key import Fixed, Part, StageRef
 from bench.lineage import prediction_group, training_group, trains_classifier_only, trunk_of
 from bench.plan import planning
 from bench.plan.cost import Estimate
@@ -121,7 +121,7 @@ def variants(value: Any, at: str) -> Iterator[tuple[str, Any]]:
             for where, other in variants(inner, f"{at}[{i}]"):
                 yield where, [*value[:i], other, *value[i + 1 :]]
         yield f"{at}, longer", [*value, 0]
-    elif not isinstance(value, Input):
+    elif not isinstance(value, StageRef):
         yield at, another(value)
 
 
@@ -219,7 +219,7 @@ def test_a_head_s_inputs(plan: Plan, heads: list[Stage]) -> None:
 
 def test_an_input_that_the_sampler_names_is_in_the_group(plan: Plan) -> None:
     head = model(plan, "measured")
-    assert head.spec["sampler"].settings["t"] == Input("t")
+    assert head.spec["sampler"].settings["t"] == StageRef("t")
     other = with_entry(head.inputs["t"], "batch", 3)
     assert training_group(with_input(head, "t", other)) != training_group(head)
     # The same input named by the classifier instead is the head's own.

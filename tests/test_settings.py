@@ -26,7 +26,7 @@ from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.stage import KINDS
 from bench.suite.clusters import Cluster, Resources
-from bench.suite.rows import OWN
+from bench.suite.rows import ROW_SECTIONS
 from bench.suite.suite import SCHEDULES, Cost, Sections
 from tests.conftest import ROOT, Write
 from tests.golden.keys import photographs
@@ -305,9 +305,9 @@ OF_A_ROW = {
 }
 
 
-@pytest.mark.parametrize("name", [*OWN, "each"])
+@pytest.mark.parametrize("name", [*ROW_SECTIONS, "each"])
 def test_what_a_row_brings_of_its_own_does_something(name: str, write: Write) -> None:
-    assert set(OF_A_ROW) == {*OWN, "each"}, "say in OF_A_ROW what to try"
+    assert set(OF_A_ROW) == {*ROW_SECTIONS, "each"}, "say in OF_A_ROW what to try"
     bare = "rows:\n  baseline: {method: baseline}\n  BAGS {beta}: {method: bags, beta: 8}\n"
     own = bare.replace("beta: 8}", f"{'' if name == 'each' else 'beta: 8, '}{OF_A_ROW[name]}}}")
     before, after = (plan_of(write(f"preset: cpu\n{rows}")) for rows in (bare, own))

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from bench.data.loader import Loader
 from bench.engines.torchvision.detector import TwoStageDetector
 from bench.run import distributed, job
 from bench.run.job import Job
@@ -25,7 +24,6 @@ from bench.spec import Machine
 NOTED: list[dict[str, Any]] = []
 whole_step = distributed.whole_step
 sample = TwoStageDetector._sample
-make = Loader._make
 
 
 def noted_step(out: Any, *rest: Any) -> Any:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from PIL import ImageDraw
 from torch.utils.data import DataLoader
 
@@ -66,15 +66,15 @@ def drawn(folder: Path, number: int) -> Split:
     boxes, labels = [], []
     for i in range(number):
         coarse = rng.integers(0, 256, (HEIGHT // 20, WIDTH // 20, 3), dtype=np.uint8)
-        ground = np.asarray(Picture.fromarray(coarse).resize((WIDTH, HEIGHT)), np.int16)
+        ground = np.asarray(PILImage.fromarray(coarse).resize((WIDTH, HEIGHT)), np.int16)
         noisy = ground + rng.integers(-12, 13, ground.shape, dtype=np.int16)
-        picture = Picture.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        image = PILImage.fromarray(noisy.clip(0, 255).astype(np.uint8))
         corner = rng.uniform(0, (WIDTH * 0.7, HEIGHT * 0.7), (BOXES, 2))
         box = np.concatenate([corner, corner + rng.uniform(16, HEIGHT * 0.3, (BOXES, 2))], 1).astype(np.float32)
-        pen = ImageDraw.Draw(picture)
+        pen = ImageDraw.Draw(image)
         for edges in box.tolist():
             pen.ellipse(edges, fill=tuple(rng.integers(0, 256, 3).tolist()))
-        picture.save(folder / f"{i}.jpg", quality=90)
+        image.save(folder / f"{i}.jpg", quality=90)
         boxes.append(box)
         labels.append(rng.integers(0, CLASSES, BOXES))
     return Split(

@@ -236,7 +236,7 @@ def metrics(store_path: Path, suite_path: Path) -> dict[str, dict[str, float | N
 
 
 def passes(result: Mapping[str, Any]) -> dict[str, int]:
-    """Pictures that went through the network to be predicted on: one value alone, the whole sweep."""
+    """Images that went through the network to be predicted on: one value alone, the whole sweep."""
     return {
         "one": result["one"][0]["inside"]["network"]["pictures"],
         "sweep": result["sweep"]["inside"]["network"]["pictures"],
@@ -251,7 +251,7 @@ def run(source: Path, folder: Path, keep: Callable[[dict[str, Any]], None]) -> d
     for name, method, values, one in (("beta", "bags", BETAS, 8.0), ("tau", "tau_norm", TAUS, 1.0)):
         result = sweep(source, folder, base, method, name, values, one)
         result |= {"target": TARGETS[name], "pictures_through_the_network": passes(result)}
-        print(f"{name}: {result['cpu']}, pictures {result['pictures_through_the_network']}", flush=True)
+        print(f"{name}: {result['cpu']}, images {result['pictures_through_the_network']}", flush=True)
         found[name] = result
         keep(found)
     return found

@@ -1,4 +1,4 @@
-"""Fine-tuning on the tail: the baseline goes on with the pictures of rare classes alone."""
+"""Fine-tuning on the tail: the baseline goes on with the images of rare classes alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.stage import Stage
 
 
 class FinetuneTail(Method):
-    """All layers of the baseline are trained on with the pictures that show a class of fewer than `below` training
+    """All layers of the baseline are trained on with the images that show a class of fewer than `below` training
     instances, at the low rate of `stages.tune`. `nontail` says what becomes of the other boxes there: "drop" makes them
     background, "ignore" keeps sampling away from them, "keep" leaves them as they are.
 

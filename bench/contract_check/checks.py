@@ -23,7 +23,7 @@ CHECKS = (
     Check("reload", "the model in the store scores as the one that was trained", training.reloads_as_it_was),
     Check("fused", "trained in one pass with plain classifiers equals alone", training.fused_equals_alone),
     Check("scores", "detections and scores are well-formed", outcome.predicts_well_formed),
-    Check("edges", "a batch without foreground, a picture without proposals", outcome.stands_edge_batches),
+    Check("edges", "a batch without foreground, an image without proposals", outcome.stands_edge_batches),
     Check("effect", "every setting changes a result", effect.settings_change_a_result),
 )
 

@@ -40,7 +40,7 @@ def settings_change_a_result(subject: Subject) -> str | None:
                 f"setting '{name}' is in the key but changes neither weights nor scores "
                 f"(tried {', '.join(repr(value) for value in options[:5])})",
                 "the code that it is handed to ignores it. If it shows on larger data alone, name a value that shows "
-                "on a few pictures of 8 classes with 1 to 30 instances: Field(examples=[...])",
+                "on a few images of 8 classes with 1 to 30 instances: Field(examples=[...])",
             )
     return unseen(late, f"nothing showed within {MOST_RUNS} models") if late else None
 

@@ -1,8 +1,8 @@
-"""Batches as a pure function of their address. Separate from augment.py: which pictures and when, not what is done.
+"""Batches as a pure function of their address. Separate from augment.py: which images and when, not what is done.
 
 Batch t of a training cuts the concatenated epochs of the sampler; every draw comes from a generator made for its
-address (bench.seeds), so a resumed run sees the batches an undisturbed one sees. At test time pictures are grouped by
-padded size and cut by index, so a picture is always padded the same: a taller batch-mate would change its features.
+address (bench.seeds), so a resumed run sees the batches an undisturbed one sees. At test time images are grouped by
+padded size and cut by index, so an image is always padded the same: a taller batch-mate would change its features.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ A = TypeVar("A")
 
 
 class Sampler(Protocol):
-    """Which pictures an epoch shows, in which order."""
+    """Which images an epoch shows, in which order."""
 
     def epoch(self, e: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Positions in the split, of any length and with any repeats."""
@@ -52,7 +52,7 @@ class Workers:
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """One picture, resized but not yet placed in the batch."""
+    """One image, resized but not yet placed in the batch."""
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
@@ -65,8 +65,8 @@ class Loader:
     Args:
         split: what is trained on.
         settings: the input section.
-        sampler: order of the pictures.
-        batch: pictures of a batch.
+        sampler: order of the images.
+        batch: images of a batch.
         seed: of the stage.
         phase: length of the stage's init chain.
         share: positions of each batch (from, up to) that are made; None: all. Where several processes train, each makes
@@ -96,7 +96,7 @@ class Loader:
         """Our share of batch t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
 
         Raises:
-            UserError: a picture that cannot be decoded, or a sampler without pictures.
+            UserError: an image that cannot be decoded, or a sampler without images.
         """
         return self._make(t, self.indices(t), Halt())
 
@@ -106,7 +106,7 @@ class Loader:
         return _ahead(lambda address, halt: self._make(*address, halt), addresses, self.workers)
 
     def indices(self, t: int) -> list[int]:
-        """Positions in the split of the pictures of batch t."""
+        """Positions in the split of the images of batch t."""
         start, stop = t * self.batch_size, (t + 1) * self.batch_size
         while not self._ends or self._ends[-1] < stop:
             self._extend()
@@ -120,7 +120,7 @@ class Loader:
         return found
 
     def epoch_length(self, e: int) -> int:
-        """Pictures of epoch e (a stochastic sampler's differ)."""
+        """Images of epoch e (a stochastic sampler's differ)."""
         while len(self._epochs) <= e:
             self._extend()
         return len(self._epochs[e])
@@ -129,7 +129,7 @@ class Loader:
         e = len(self._epochs)
         order = np.asarray(self.sampler.epoch(e, generator(self.seed, "order", self.phase, e)), np.int64)
         if order.size == 0:
-            raise UserError(f"the sampler shows no picture in epoch {e}", hint="the data part may have left none")
+            raise UserError(f"the sampler shows no image in epoch {e}", hint="the data part may have left none")
         self._epochs.append(order)
         self._ends.append(order.size + (self._ends[-1] if self._ends else 0))
 
@@ -148,7 +148,7 @@ class Loader:
 
 
 def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
-    """Positions of the pictures of each test batch: one padded size to a batch, cut in index order."""
+    """Positions of the images of each test batch: one padded size to a batch, cut in index order."""
     buckets: dict[tuple[int, int], list[int]] = {}
     for i, image in enumerate(split.images):
         size = augment.resized_size(image.height, image.width, settings)
@@ -157,10 +157,10 @@ def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
 
 
 def eval_batch(split: Split, settings: Input, indices: Sequence[int]) -> Batch:
-    """These pictures without augmentation.
+    """These images without augmentation.
 
     Raises:
-        UserError: a picture that cannot be decoded.
+        UserError: an image that cannot be decoded.
     """
     return _as_they_are(split, settings, indices, Halt())
 
@@ -197,7 +197,7 @@ def _assemble(
     *,
     frame: tuple[int, int] | None = None,
 ) -> Batch:
-    """These pictures, padded to hold `frame` (height, width); None: the largest of them."""
+    """These images, padded to hold `frame` (height, width); None: the largest of them."""
 
     def prepare(pair: tuple[int, Draw]) -> _Ready:
         halt.check()

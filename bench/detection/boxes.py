@@ -1,6 +1,6 @@
 """Box geometry in plain torch. Separate because engines, post-processing and evaluation share it.
 
-Boxes are x1 y1 x2 y2 in pixels without the +1 convention. Legend: N and M boxes, B images, K boxes an image.
+Boxes are x1 y1 x2 y2 in pixels without the +1 convention. Legend: N and M boxes, B images, K boxes per image.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def decode(deltas_N4: Tensor, boxes_N4: Tensor, weights: Sequence[float]) -> Ten
 
 
 def clip(boxes_BK4: Tensor, sizes_B2: Tensor) -> Tensor:
-    """Boxes cut to their picture.
+    """Boxes cut to their image.
 
     Args:
         boxes_BK4: any number of dimensions between the first and the last.

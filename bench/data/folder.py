@@ -1,6 +1,7 @@
-"""What folders of photographs have in common, in either format. Separate from lvis.py and coco.py: what each promises.
+"""What folders of photographs have in common, in either format. Separate from lvis.py and coco.py, which hold
+what differs between them.
 
-Nothing is taken on trust that can be counted: number of classes, instances and images of a class come from the
+What can be counted is counted and not read: number of classes, instances and images of a class come from the
 TRAINING annotations, crowds left out. Images without annotations are kept (they count in LVIS's repeat factors).
 An image is named by `file_name` or (LVIS v1) by `coco_url`; both may lie in folders like train2017 or side by side.
 """
@@ -49,7 +50,7 @@ def read(spec: FolderData, split: SplitName, lists: Lists, promise: Document) ->
     Polygons are left out (the harness evaluates boxes); run-length masks are kept.
 
     Args:
-        lists: what the format says of classes without a box in an image, as keys of the stored image entry.
+        lists: the format's lists of classes without a box in an image, as keys of the stored image entry.
         promise: keys of the stored `info`.
 
     Raises:
@@ -214,5 +215,5 @@ def _digest(file: Path, _stamp: tuple[int, int]) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _named(file: Path, _stamp: tuple[int, int]) -> tuple[tuple[str, ...], ...]:
-    """Candidate names of every image of an annotation file; kept, since a plan asks for the same file many times."""
+    """Candidate names of every image of an annotation file; cached, since a plan needs the same file many times."""
     return tuple(candidates(entry) for entry in sections(read_json(file), file)["images"] if isinstance(entry, dict))

@@ -128,7 +128,7 @@ class Renderer:
 
 
 def _faces(point: int, names: Sequence[str]) -> list[Image.Image]:
-    """The symbol in every face; a face that draws next to nothing stands back for the first."""
+    """The symbol in every face; a face that draws next to nothing is replaced by the first."""
     drawn = [sprite(point, name) for name in names]
     first = drawn[0]
     assert first is not None  # the vocabulary was chosen by the first face

@@ -40,7 +40,7 @@ SPRITE_PX = 56  # long side of a stored symbol; the largest drawn by default is 
 _FONT_PX = 72
 _TEMPLATE_PX = 20
 _ROTATIONS = (-20, 0, 20)  # degrees: symbols are drawn rotated, so b turned must differ from a as well
-_ORDER_SEED = (0, 77)  # order of the greedy choice; fixed for ever, it decides what the classes are
+_ORDER_SEED = (0, 77)  # order of the greedy choice; never changed: it decides what the classes are
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Vocabulary:
 
 
 def vocabulary(classes: int, similarity: float) -> Vocabulary:
-    """The vocabulary of this size; it does not depend on a seed. Stored lists answer at once, others are searched.
+    """The vocabulary of this size; it does not depend on a seed. Stored lists are read, others are searched for.
 
     Raises:
         UserError: no set of faces has that many symbols that correlate at most `similarity`.
@@ -68,7 +68,7 @@ def vocabulary(classes: int, similarity: float) -> Vocabulary:
         found[name] = len(points)
     most = max(found.values()) - DISTRACTORS
     raise UserError(
-        f"only {max(0, most)} glyph classes correlate at most {similarity}, {classes} were asked for",
+        f"only {max(0, most)} glyph classes correlate at most {similarity}, {classes} are needed",
         where="data.classes",
         hint="lower data.classes or raise data.similarity (0.93 by default)",
     )

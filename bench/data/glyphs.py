@@ -45,12 +45,12 @@ Annotation = dict[str, Any]
 _SHARES = (0.0, 0.239, 0.608, 0.853, 1.0)
 _EDGES = (1, 10, 100, 1000)
 _RUN = 0.175  # share of draws after which the next 1-3 instances of the class lie in the same image
-_CHUNK = 16  # images a process draws at a time
+_CHUNK = 16  # images that a process draws at a time
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a drawing process needs to know."""
+    """What a drawing process needs."""
 
     spec: GlyphsData
     seed: int
@@ -167,7 +167,7 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(chunks))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
-        # The processes start here, deaf to Ctrl-C (they inherit the mask): who called us decides what becomes of it.
+        # The processes start here with SIGINT blocked (they inherit the mask): the caller alone handles Ctrl-C.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             drawn = pool.map(_draw_chunk, chunks)
@@ -181,7 +181,7 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
             hint = "use fewer processes; a script of yours needs `if __name__ == '__main__':` around the call"
             raise UserError(what, where=str(job.pixels.parent), hint=hint) from None
         finally:
-            pool.shutdown(cancel_futures=True)  # asked to stop: the rest need not be drawn
+            pool.shutdown(cancel_futures=True)  # interrupted: the rest need not be drawn
 
 
 class _Worker:

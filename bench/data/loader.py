@@ -39,11 +39,11 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Workers:
-    """Threads that make batches before they are asked for.
+    """Threads that make batches before they are needed.
 
     Attributes:
-        count: how many; 0: a batch is made when it is asked for, by whoever asks.
-        pinned: what they make lies in page-locked memory, from which a GPU copies while its owner goes on.
+        count: how many; 0: a batch is made when it is needed, in the caller's thread.
+        pinned: batches lie in page-locked memory, from which a GPU copies while the CPU goes on.
     """
 
     count: int = 0
@@ -71,7 +71,7 @@ class Loader:
         phase: length of the stage's init chain.
         share: positions of each batch (from, up to) that are made; None: all. Where several processes train, each makes
             its own, padded and augmented as in the whole batch.
-        workers: who makes what `batches` gives; the batches are the same.
+        workers: threads that make what `batches` yields; the batches do not depend on them.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Loader:
         return self._make(t, self.indices(t), Halt())
 
     def batches(self, steps: Iterable[int]) -> AbstractContextManager[Iterator[Batch]]:
-        """`batch` of each of these steps, made ahead. The sampler is asked in the caller's thread."""
+        """`batch` of each of these steps, made ahead. The sampler runs in the caller's thread."""
         addresses = ((t, self.indices(t)) for t in steps)
         return _ahead(lambda address, halt: self._make(*address, halt), addresses, self.workers)
 
@@ -213,7 +213,7 @@ def _assemble(
         original = (split.images[i].height, split.images[i].width)
         scale = (r.size[0] / original[0], r.size[1] / original[1])
         boxes = augment.transform_boxes(split.boxes[i], scale, r.size[1], r.how.flip)
-        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # boxes without area teach nothing
+        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box without area is no target
         batch.boxes.append(torch.from_numpy(boxes[solid]))
         batch.labels.append(torch.from_numpy(split.labels[i][solid]))
         batch.ignore.append(torch.from_numpy(split.ignore[i][solid]))

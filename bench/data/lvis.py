@@ -1,4 +1,4 @@
-"""LVIS folders, v0.5 and v1. Separate from coco.py because LVIS is annotated in part and says so for every image.
+"""LVIS folders, v0.5 and v1. Separate from coco.py because LVIS is annotated in part, with lists for every image.
 
 A class without a box in an image is absent only if `neg_category_ids` names it; `not_exhaustive_category_ids` names
 classes of which not every instance has a box (Gupta et al., LVIS, CVPR 2019, section 3). Missing lists are empty ones;

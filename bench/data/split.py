@@ -1,7 +1,7 @@
 """One split in memory and on disk. Separate because readers, generators, loader, evaluator and methods all meet here.
 
 A split is stored as `annotations.json` (LVIS form) and, for made images, `pixels.npy`; photographs stay in the image
-root, which is handed in. Where every class that is absent from an image is known to be absent, the stored form says
+root, which the caller passes. Where every class that is absent from an image is known to be absent, the stored form has
 `info.exhaustive` once instead of listing up to 1,200 negatives per image; `lvis_json` writes the lists out.
 
 Shape legend: n boxes of one image, C classes, H x W pixels.
@@ -89,9 +89,7 @@ class NoPixels:
     folder: Path
 
     def read(self, row: int) -> Bytes:
-        raise UserError(
-            f"image {row} was asked for, but there is no {PIXELS} and no image root", where=str(self.folder)
-        )
+        raise UserError(f"image {row} is needed, but there is no {PIXELS} and no image root", where=str(self.folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,7 @@ class Split:
         pixels = self.source.read(int(self.rows[i]))
         image = self.images[i]
         if pixels.shape[:2] != (image.height, image.width):
-            what = f"image is {pixels.shape[1]} x {pixels.shape[0]}, annotations say {image.width} x {image.height}"
+            what = f"image is {pixels.shape[1]} x {pixels.shape[0]}, annotated {image.width} x {image.height}"
             raise UserError(what, where=image.file_name, hint="`bench data check` lists all such images")
         return pixels
 

@@ -173,7 +173,7 @@ def test_a_similarity_that_is_not_stored_is_searched() -> None:
 
 
 def test_a_vocabulary_that_cannot_be_found_is_refused() -> None:
-    with pytest.raises(UserError, match=r"classes correlate at most 0\.2, 300 were asked for") as error:
+    with pytest.raises(UserError, match=r"classes correlate at most 0\.2, 300 are needed") as error:
         vocabulary(300, 0.2)
     assert "data.similarity" in error.value.hint
 

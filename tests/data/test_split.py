@@ -87,7 +87,7 @@ def test_an_image_of_another_size_is_refused(train: Split, tmp_path: Path) -> No
     from PIL import Image
 
     Image.new("RGB", (10, 10)).save(tmp_path / "photos/images" / train.images[1].file_name)
-    with pytest.raises(UserError, match="image is 10 x 10, annotations say 64 x 48"):
+    with pytest.raises(UserError, match="image is 10 x 10, annotated 64 x 48"):
         train.pixels(1)
 
 

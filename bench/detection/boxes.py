@@ -21,7 +21,7 @@ def area(boxes_N4: Tensor) -> Tensor:
 
 
 def iou(a_N4: Tensor, b_M4: Tensor) -> Tensor:
-    """Intersection over union, N x M; 0 where both boxes are empty (torchvision's box_iou gives nan there)."""
+    """Intersection over union, N x M; 0 where both boxes are empty (torchvision's box_iou returns nan there)."""
     low_NM2 = torch.maximum(a_N4[:, None, :2], b_M4[:, :2])
     high_NM2 = torch.minimum(a_N4[:, None, 2:], b_M4[:, 2:])
     side_NM2 = (high_NM2 - low_NM2).clamp(min=0)

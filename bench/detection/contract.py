@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What a classifier may know of the head it sits on and of the data.
+    """What a classifier may use of its head and of the data.
 
     Attributes:
         num_classes: C, foreground classes.
@@ -96,10 +96,10 @@ def identity_all_reduce(value: Tensor) -> Tensor:
 
 @dataclass
 class Context:
-    """What a loss may know of the training: step, progress in [0, 1], draws and the all-reduce (a sum).
+    """What a loss may use of the training: step, progress in [0, 1], draws and the all-reduce (a sum).
 
-    A loss sees the RoIs of the whole step, also where several processes train, and `all_reduce` gives back what it is
-    given; only under `machine.scope: device` a process sees its own, and `all_reduce` sums over processes.
+    A loss gets the RoIs of the whole step, also where several processes train, and `all_reduce` returns its argument;
+    only under `machine.scope: device` it gets those of its own process, and `all_reduce` sums over processes.
     """
 
     step: int
@@ -177,7 +177,7 @@ def build_classifier(part: Mapping[str, Any], head: HeadSpec, inputs: Mapping[st
 
 @dataclass
 class LabelledRois:
-    """What a fit part is shown of one batch: N RoIs of a trained model, without augmentation.
+    """What a fit part gets of one batch: N RoIs of a trained model, without augmentation.
 
     Attributes:
         taps: of the RoIs; those that `FitPart.inputs` names are there.
@@ -281,10 +281,10 @@ class Draws:
 
 @dataclass
 class TrainOutput:
-    """What a trunk gives in training: its own losses (empty when not asked for), taps and targets of the RoIs.
+    """What a trunk returns in training: its own losses (empty without `trunk_losses`), taps and targets of the RoIs.
 
     `counts`: for each loss the number (of anchors, of RoIs) that it was divided by, 0 where there was nothing. Where
-    several processes share a batch, the losses are brought to the number of all by it.
+    several processes share a batch, the losses are rescaled by it to the number of all.
     """
 
     losses: dict[str, Tensor]
@@ -295,7 +295,7 @@ class TrainOutput:
 
 @dataclass
 class PredictOutput:
-    """What a trunk gives at test time for one batch.
+    """What a trunk returns at test time for one batch.
 
     Attributes:
         taps: of all proposals of the batch, N rows.

@@ -65,7 +65,7 @@ def postprocess(
         image_index: what `Detections.image` holds for each image (position in the split). None: 0..B-1.
 
     Returns:
-        Detections on the device of the inputs; in ORIGINAL pixels when `scale` is given.
+        Detections on the device of the inputs; in ORIGINAL pixels where `scale` is not None.
 
     Raises:
         StageError: scores that are not finite.
@@ -145,7 +145,7 @@ def _blocks(scores: Tensor, offset: int, threshold: float, size: int) -> Iterato
     """
     upper = math.inf
     while upper > threshold:
-        # Selecting costs about as much as sorting once a large share is asked for.
+        # Selecting costs about as much as sorting once a large share is selected.
         lower = float(scores.topk(size, sorted=False).values.min()) if size * 4 < len(scores) else -math.inf
         chosen = (scores > threshold) & (scores < upper) & (scores >= lower)
         index = chosen.nonzero().squeeze(1)

@@ -1,5 +1,5 @@
 """Average precision by LVIS rules, in total, by frequency and by instance bin. Separate from the official evaluator so
-that a job needs faster-coco-eval only; `official.py` gives the same numbers and tests hold the two together.
+that a job needs faster-coco-eval only; `official.py` returns the same numbers, which tests compare.
 
 Shape legend: N detections, T = 10 IoU thresholds, R = 101 recall points, K classes (categories by ascending id),
 A = 4 areas (all, small, medium, large). A precision cell is -1 where its class has no ground truth (of that area).
@@ -108,7 +108,7 @@ def evaluate_boxes(
     """AP of boxes by LVIS rules (Gupta et al., CVPR 2019): the federated rules, 300 detections per image.
 
     Args:
-        gt: LVIS-form annotations; not changed. `iscrowd` (or `ignore`) boxes are regions that cost nothing (COCO's
+        gt: LVIS-form annotations; not changed. Detections in `iscrowd` (or `ignore`) boxes are not counted (COCO's
             rule; LVIS has none).
         detections: of any length; cut to the best `max_detections` of each image over all classes.
         edges: of the instance bins; None in an empty bin.
@@ -137,7 +137,7 @@ def lean_ground_truth(gt: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             raise UserError(
                 f"ground truth is not in LVIS form: image {image['id']} has no neg_category_ids or "
                 "not_exhaustive_category_ids",
-                hint="without them every false detection of an absent class would go unpunished",
+                hint="without them every false detection of an absent class would not count",
             )
     lists = ("id", "neg_category_ids", "not_exhaustive_category_ids")
     known = ("id", "frequency", "instance_count")
@@ -296,7 +296,7 @@ def _evaluated(gt: Mapping[str, Any], detections: DetectedBoxes, chosen: Ints) -
 
 
 def _rows(detections: DetectedBoxes) -> Iterator[dict[str, Any]]:
-    """One dict a detection, as the COCO and LVIS libraries want them."""
+    """One dict per detection, as the COCO and LVIS libraries need them."""
     columns = (detections.image_id, detections.category_id, detections.xywh, detections.score)
     for i, (image, category, box, score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start=1):
         row = {"id": i, "image_id": image, "category_id": category, "bbox": box, "score": score}
@@ -304,4 +304,4 @@ def _rows(detections: DetectedBoxes) -> Iterator[dict[str, Any]]:
 
 
 def _silent(*_: object) -> None:
-    """The evaluator's progress lines are not for our output."""
+    """Drops the evaluator's progress lines."""

@@ -50,10 +50,10 @@ class TwoStageDetector(nn.Module):
         self.set_mode(())
 
     def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
-        """Sampled RoIs with taps and targets, and the trunk's losses if asked for.
+        """Sampled RoIs with taps and targets, and the trunk's losses if `trunk_losses`.
 
         Args:
-            batch: images and boxes; boxes marked `ignore` are neither targets nor sampled near.
+            batch: images and boxes; boxes marked `ignore` are no targets, and nothing near them is sampled.
             draws: addressed as ("rpn_sample" | "roi_sample", image in the batch).
             trunk_losses: compute loss_objectness, loss_rpn_box_reg and loss_box_reg.
             taps: tap names wanted beside those of `classifier.inputs`.

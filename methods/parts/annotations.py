@@ -1,7 +1,7 @@
 """Data parts: from annotations to annotations. Separate because a train stage runs them before anything is drawn.
 
 A data part is a function `(split, *, settings) -> split`. It may leave images or boxes out, or mark boxes `ignore`:
-RPN and RoI sampling then stay away from them and no statistics count them. Nothing is evaluated on its result.
+RPN and RoI sampling then draw nothing near them and no statistics count them. Nothing is evaluated on its result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ NONTAIL = ("drop", "ignore", "keep")
 
 
 def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split:
-    """The images that show a tail class: one with fewer than `below` instances in the split as it is given.
+    """The images that show a tail class: one with fewer than `below` instances in the argument `split`.
 
     Source: BAGS (CVPR 2020), Table 1 row (3): "tail" are the bins of fewer than 100 instances. What becomes of the
-    other boxes in such images is not said there; ACC_bg of 99.85 and the fall of the head classes speak for "drop".
+    other boxes in such images is not stated there; ACC_bg of 99.85 and the fall of the head classes suggest "drop".
 
     Args:
-        split: annotations; boxes already marked `ignore` count for nothing.
+        split: annotations; boxes already marked `ignore` are not counted.
         below: a class with fewer instances is a tail class.
         nontail: "drop" (their boxes become background), "ignore" (nothing near them is sampled), "keep".
 

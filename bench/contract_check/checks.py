@@ -54,8 +54,8 @@ def named(word: str) -> Named:
     try:
         known = discover([path])
     except UserError as error:
-        says = "the file can be read as Python and its methods have a name and a plan"
-        return Named({}, Finding("file", says, "fail", str(error), trace_of(error)))
+        promise = "the file can be read as Python and its methods have a name and a plan"
+        return Named({}, Finding("file", promise, "fail", str(error), trace_of(error)))
     own = {name: kind for name, kind in known.items() if _lies_in(kind, path)}
     if not own:
         raise UserError("no method in it", where=word, hint="a method is a subclass of Method with a name and a plan")

@@ -35,7 +35,7 @@ SIDE = 640.0  # pixels
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 IMAGE_COUNTS = (1, 3, 9, 37, 221, 1400, 1977)
 # Means per image of the 100 images of LVIS v0.5 val that the lvis package's repository holds.
-POSITIVE, INSTANCES, NEGATIVE, PARTIAL = 2.99, 977 / 299, 9.42, 0.16  # classes, boxes a class, classes, classes
+POSITIVE, INSTANCES, NEGATIVE, PARTIAL = 2.99, 977 / 299, 9.42, 0.16  # classes, boxes per class, classes, classes
 # Where an image's detections come from; assumed. The rest are classes drawn by their frequency, on random boxes.
 ON_TRUTH, ON_NEGATIVE, WRONG_CLASS = 0.20, 0.05, 0.35
 RECALL = (0.2, 0.9)  # share of a class's boxes that are found at all: of the rarest class, of the most frequent one
@@ -111,7 +111,7 @@ def _detect(
 
 
 def child(folder: Path, evaluator: str) -> dict[str, Any]:
-    """What the process of one evaluator does: read the files, evaluate, tell."""
+    """What the process of one evaluator does: read the files, evaluate, write the result."""
     gt = json.loads((folder / "ground_truth.json").read_text())
     with np.load(folder / "detections.npz") as file:
         columns = {name: file[name] for name in file.files}
@@ -168,7 +168,7 @@ def compare(images: int, detections: int, classes: int) -> dict[str, Any]:
     """One case: all evaluators on the same files, one after the other.
 
     Raises:
-        AssertionError: they do not agree.
+        AssertionError: their numbers differ.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -182,7 +182,7 @@ def compare(images: int, detections: int, classes: int) -> dict[str, Any]:
         for evaluator in EVALUATORS:
             command = [sys.executable, "-m", "benchmarks.evaluation", "--child", evaluator, "--folder", name]
             cost = measure(command)
-            found[evaluator] = told(cost) | json.loads((folder / f"{evaluator}.json").read_text())
+            found[evaluator] = as_numbers(cost) | json.loads((folder / f"{evaluator}.json").read_text())
             print(f"{images} x {detections} {evaluator}: {line(found[evaluator])}", flush=True)
     metrics = {evaluator: values.pop("metrics") for evaluator, values in found.items()}
     worst = max(difference(metrics["official"], metrics[evaluator]) for evaluator in ("ours", "keep_all"))
@@ -194,7 +194,7 @@ def compare(images: int, detections: int, classes: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(cost: Cost) -> dict[str, float]:
+def as_numbers(cost: Cost) -> dict[str, float]:
     return {"process_cpu": cost.cpu, "peak_mb": cost.peak_mb, "wall": cost.wall}
 
 

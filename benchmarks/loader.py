@@ -3,11 +3,11 @@
     python -m benchmarks.loader --out benchmarks/results/loader-800.json
     python -m benchmarks.loader --data FOLDER --px 256 --workers 0 1 2 4 8
 
-For each number of workers (machine.workers; 0: a batch is made when it is asked for, as it was before there were any):
-images a second of the loader alone; the share of a step that is waiting for the batch, with a real network; and with a
-PAUSE of so many milliseconds instead of a network. A pause stands for a faster machine: it uses no core and holds no
-lock, as the computing of a GPU does; what its Python costs is missing. Without --data the images are drawn: JPEG files
-of COCO's usual size, shapes on noise. With --processes also torch's DataLoader, whose workers are processes.
+For each number of workers (machine.workers; 0: a batch is made when it is needed, as it was before there were any):
+images per second of the loader alone; the share of a step that is waiting for the batch, with a real network; and
+with a PAUSE of so many milliseconds instead of a network. A pause stands for a faster machine: it uses no core and
+holds no lock, as the computing of a GPU does; what its Python costs is missing. Without --data the images are drawn:
+JPEG files of COCO's usual size, shapes on noise. With --processes also torch's DataLoader, whose workers are processes.
 
 All numbers of workers take turns in one run, in an order that turns round every round, and all make the same batches.
 """
@@ -51,7 +51,7 @@ Network = Callable[[Batch, int], None]
 
 
 class Shuffle:
-    """Every image once an epoch."""
+    """Every image once per epoch."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -6,7 +6,7 @@
 A and B take turns step by step in one process, so that a load that others put on the machine falls on both; the CPU is
 timed in process seconds. Images are noise with the embedded data's number and sizes of boxes. CPU: (a) the CPU preset
 against the prototype's `det.py` (skipped without --prototype), (b) ResNet-18-FPN at 320 px against torchvision's
-FasterRCNN with the same RoI counts (it also normalises its images, a few ms). CUDA: images a second of (b) and of
+FasterRCNN with the same RoI counts (it also normalises its images, a few ms). CUDA: images per second of (b) and of
 ResNet-50-FPN at 800 px, both in bfloat16.
 """
 

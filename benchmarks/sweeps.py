@@ -4,7 +4,7 @@
     python -m benchmarks.sweeps --quick                    # the smoke suite: does it work?
 
 Both start from a store that has the data and the baseline already. The same code brings copies of it to one value and
-to all of them, as the planner says (`planning.jobs`), in one process and one thread; seconds of each stage kind are
+to all of them, as planned (`planning.jobs`), in one process and one thread; seconds of each stage kind are
 those of its jobs with their children, without imports. Three functions are watched where all callers find them: the
 network's forward pass over the val split, post-processing, AP.
 """
@@ -74,7 +74,7 @@ class Bill:
 
 
 def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
-    """Make what is missing, as the planner says; what it took."""
+    """Make what is missing, as planned; what it took."""
     bill = Bill()
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
     from bench.cli import commands

@@ -34,13 +34,13 @@ SIDE = 640.0  # pixels
 # Training images of LVIS v1's 1,203 classes: quantiles, between which the logarithm is linear.
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 IMAGE_COUNTS = (1, 3, 9, 37, 221, 1400, 1977)
-# Means per picture of the 100 pictures of LVIS v0.5 val that the lvis package's repository holds.
-POSITIVE, INSTANCES, NEGATIVE, PARTIAL = 2.99, 977 / 299, 9.42, 0.16  # classes, boxes a class, classes, classes
-# Where a picture's detections come from; assumed. The rest are classes drawn by their frequency, on random boxes.
+# Means per image of the 100 images of LVIS v0.5 val that the lvis package's repository holds.
+POSITIVE, INSTANCES, NEGATIVE, PARTIAL = 2.99, 977 / 299, 9.42, 0.16  # classes, boxes per class, classes, classes
+# Where an image's detections come from; assumed. The rest are classes drawn by their frequency, on random boxes.
 ON_TRUTH, ON_NEGATIVE, WRONG_CLASS = 0.20, 0.05, 0.35
 RECALL = (0.2, 0.9)  # share of a class's boxes that are found at all: of the rarest class, of the most frequent one
 TOLERANCE = 1e-9
-TARGET = "5,000 pictures: at least 5 times less CPU time, and lower peak memory"
+TARGET = "5,000 images: at least 5 times less CPU time, and lower peak memory"
 NAMES = ("image_id", "category_id", "xywh", "score")
 NAMES_OFFICIAL = ("image_id", "category_id", "bbox", "score")
 CASES = ((1000, 300), (1000, 600), (5000, 300))
@@ -57,7 +57,7 @@ def scene(images: int, detections: int, classes: int, seed: int) -> tuple[dict[s
         {"id": k + 1, "frequency": "r" if n <= 10 else "c" if n <= 100 else "f", "instance_count": int(2 * n)}
         for k, n in enumerate(count.tolist())
     ]
-    pictures: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     columns = []
     for image_id in range(1, images + 1):
@@ -66,7 +66,7 @@ def scene(images: int, detections: int, classes: int, seed: int) -> tuple[dict[s
         boxes = _boxes(draw, len(labels))
         negative = np.setdiff1d(draw.integers(0, classes, draw.poisson(NEGATIVE)), positive)
         partial = positive[draw.random(len(positive)) < PARTIAL / POSITIVE]
-        pictures.append(
+        listed.append(
             {
                 "id": image_id,
                 "neg_category_ids": (negative + 1).tolist(),
@@ -80,7 +80,7 @@ def scene(images: int, detections: int, classes: int, seed: int) -> tuple[dict[s
         rows = _detect(draw, detections, boxes[found], labels[found], negative, share)
         columns.append((np.full(detections, image_id), *rows))
     joined = {name: np.concatenate(parts) for name, parts in zip(NAMES, zip(*columns, strict=True), strict=True)}
-    return {"images": pictures, "annotations": annotations, "categories": categories}, joined
+    return {"images": listed, "annotations": annotations, "categories": categories}, joined
 
 
 def _boxes(draw: np.random.Generator, number: int) -> Floats:
@@ -92,7 +92,7 @@ def _boxes(draw: np.random.Generator, number: int) -> Floats:
 def _detect(
     draw: np.random.Generator, number: int, boxes: Floats, labels: Ints, negative: Ints, share: Floats
 ) -> tuple[Ints, Floats, Floats]:
-    """(category_id, xywh, score) of one picture: hits, false alarms of judged classes, classes that nobody judges."""
+    """(category_id, xywh, score) of one image: hits, false alarms of judged classes, classes that nobody judges."""
     kind = draw.choice(4, number, p=[ON_TRUTH, ON_NEGATIVE, WRONG_CLASS, 1 - ON_TRUTH - ON_NEGATIVE - WRONG_CLASS])
     category = draw.choice(len(share), number, p=share)
     if not len(labels):
@@ -111,7 +111,7 @@ def _detect(
 
 
 def child(folder: Path, evaluator: str) -> dict[str, Any]:
-    """What the process of one evaluator does: read the files, evaluate, tell."""
+    """What the process of one evaluator does: read the files, evaluate, write the result."""
     gt = json.loads((folder / "ground_truth.json").read_text())
     with np.load(folder / "detections.npz") as file:
         columns = {name: file[name] for name in file.files}
@@ -154,7 +154,7 @@ def official(gt: dict[str, Any], columns: dict[str, NDArray[Any]]) -> dict[str, 
 
 
 def counted(folder: Path) -> dict[str, int]:
-    """Detections as they come, after the cap of 300 a picture, and of those the ones that can count."""
+    """Detections as they come, after the cap of 300 per image, and of those the ones that can count."""
     from bench.evaluation import ap
 
     lean = ap.lean_ground_truth(json.loads((folder / "ground_truth.json").read_text()))
@@ -168,7 +168,7 @@ def compare(images: int, detections: int, classes: int) -> dict[str, Any]:
     """One case: all evaluators on the same files, one after the other.
 
     Raises:
-        AssertionError: they do not agree.
+        AssertionError: their numbers differ.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -182,7 +182,7 @@ def compare(images: int, detections: int, classes: int) -> dict[str, Any]:
         for evaluator in EVALUATORS:
             command = [sys.executable, "-m", "benchmarks.evaluation", "--child", evaluator, "--folder", name]
             cost = measure(command)
-            found[evaluator] = told(cost) | json.loads((folder / f"{evaluator}.json").read_text())
+            found[evaluator] = as_numbers(cost) | json.loads((folder / f"{evaluator}.json").read_text())
             print(f"{images} x {detections} {evaluator}: {line(found[evaluator])}", flush=True)
     metrics = {evaluator: values.pop("metrics") for evaluator, values in found.items()}
     worst = max(difference(metrics["official"], metrics[evaluator]) for evaluator in ("ours", "keep_all"))
@@ -194,7 +194,7 @@ def compare(images: int, detections: int, classes: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(cost: Cost) -> dict[str, float]:
+def as_numbers(cost: Cost) -> dict[str, float]:
     return {"process_cpu": cost.cpu, "peak_mb": cost.peak_mb, "wall": cost.wall}
 
 
@@ -217,7 +217,7 @@ def difference(official: dict[str, float | None], ours: dict[str, float | None])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--case", nargs=2, type=int, action="append", metavar=("PICTURES", "DETECTIONS"))
+    parser.add_argument("--case", nargs=2, type=int, action="append", metavar=("IMAGES", "DETECTIONS"))
     parser.add_argument("--classes", type=int, default=CLASSES)
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     parser.add_argument("--child", choices=EVALUATORS, help=argparse.SUPPRESS)

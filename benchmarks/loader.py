@@ -3,8 +3,8 @@
     python -m benchmarks.loader --out benchmarks/results/loader-800.json
     python -m benchmarks.loader --data FOLDER --px 256 --workers 0 1 2 4 8
 
-For each number of workers (machine.workers; 0: a batch is made when it is asked for, as it was before there were any):
-images a second of the loader alone, and the CPU time of an image; the share of a step that is waiting for the batch,
+For each number of workers (machine.workers; 0: a batch is made when it is needed, as it was before there were any):
+images per second of the loader alone, and the CPU time of an image; the share of a step that is waiting for the batch,
 with a real network; and with a PAUSE of so many milliseconds instead of a network. A pause stands for a faster machine:
 it uses no core and holds no lock, as the computing of a GPU does; what its Python costs is missing. Without --data the
 images are drawn: JPEG files of COCO's usual size, shapes on noise. With --processes also torch's DataLoader, whose
@@ -31,7 +31,7 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from PIL import ImageDraw
 from torch.utils.data import DataLoader
 
@@ -52,7 +52,7 @@ Network = Callable[[Batch, int], None]
 
 
 class Shuffle:
-    """Every image once an epoch."""
+    """Every image once per epoch."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -67,15 +67,15 @@ def drawn(folder: Path, number: int) -> Split:
     boxes, labels = [], []
     for i in range(number):
         coarse = rng.integers(0, 256, (HEIGHT // 20, WIDTH // 20, 3), dtype=np.uint8)
-        ground = np.asarray(Picture.fromarray(coarse).resize((WIDTH, HEIGHT)), np.int16)
+        ground = np.asarray(PILImage.fromarray(coarse).resize((WIDTH, HEIGHT)), np.int16)
         noisy = ground + rng.integers(-12, 13, ground.shape, dtype=np.int16)
-        picture = Picture.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        image = PILImage.fromarray(noisy.clip(0, 255).astype(np.uint8))
         corner = rng.uniform(0, (WIDTH * 0.7, HEIGHT * 0.7), (BOXES, 2))
         box = np.concatenate([corner, corner + rng.uniform(16, HEIGHT * 0.3, (BOXES, 2))], 1).astype(np.float32)
-        pen = ImageDraw.Draw(picture)
+        pen = ImageDraw.Draw(image)
         for edges in box.tolist():
             pen.ellipse(edges, fill=tuple(rng.integers(0, 256, 3).tolist()))
-        picture.save(folder / f"{i}.jpg", quality=90)
+        image.save(folder / f"{i}.jpg", quality=90)
         boxes.append(box)
         labels.append(rng.integers(0, CLASSES, BOXES))
     return Split(

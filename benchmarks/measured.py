@@ -1,4 +1,4 @@
-"""What a command costs with all its descendants, and the file that says so. Separate because every benchmark needs it.
+"""What a command costs with all its descendants, and the file that records it. Separate because all benchmarks need it.
 
     python -m benchmarks.measured COST.json -- COMMAND...
 
@@ -39,7 +39,7 @@ class Cost:
 
 
 def measure(command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None) -> Cost:
-    """Run a command in the project's folder with one thread a process.
+    """Run a command in the project's folder with one thread per process.
 
     Args:
         command: program and arguments.

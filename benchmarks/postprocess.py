@@ -26,7 +26,7 @@ from benchmarks.measured import write
 
 
 def scene(images: int, proposals: int, C: int, side: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(p_NC, class-agnostic boxes N x 4, image_N) of a batch of synthetic pictures."""
+    """(p_NC, class-agnostic boxes N x 4, image_N) of a batch of synthetic images."""
     draw = torch.Generator().manual_seed(seed)
     N = images * proposals
     objects = max(proposals // 20, 3)
@@ -41,7 +41,7 @@ def scene(images: int, proposals: int, C: int, side: int, seed: int) -> tuple[Te
 
 
 def plain(p_NC: Tensor, boxes: Tensor, image_N: Tensor, num_images: int, side: int, test: Inference) -> list[Tensor]:
-    """Full per-class NMS with torchvision, one class at a time; scores of the final boxes of each picture."""
+    """Full per-class NMS with torchvision, one class at a time; scores of the final boxes of each image."""
     final = []
     for i in range(num_images):
         p, b = p_NC[image_N == i], boxes[image_N == i].clamp(0, side)
@@ -81,10 +81,10 @@ def compare(images: int, proposals: int, C: int, side: int, repeat: int) -> dict
     slow = best_of(1 if C > 200 else repeat, lambda: plain(p_NC, boxes, image_N, images, side, test))
     found = postprocess(p_NC, boxes, image_N, images, sizes, test)
     for i, expected in enumerate(plain(p_NC, boxes, image_N, images, side, test)):
-        assert torch.equal(found.scores[found.image == i], expected), f"picture {i} differs"
+        assert torch.equal(found.scores[found.image == i], expected), f"image {i} differs"
     above = float((p_NC > test.score_threshold).float().mean())
     print(
-        f"{images} pictures x {proposals} proposals x {C} classes ({above:.0%} above the threshold): "
+        f"{images} images x {proposals} proposals x {C} classes ({above:.0%} above the threshold): "
         f"growing {1e3 * fast:.1f} ms, plain {1e3 * slow:.0f} ms, {slow / fast:.0f}x",
         flush=True,
     )

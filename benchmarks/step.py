@@ -4,9 +4,9 @@
     python -m benchmarks.step --device cuda --out step.json
 
 A and B take turns step by step in one process, so that a load that others put on the machine falls on both; the CPU is
-timed in process seconds. Pictures are noise with the embedded data's number and sizes of boxes. CPU: (a) the CPU preset
+timed in process seconds. Images are noise with the embedded data's number and sizes of boxes. CPU: (a) the CPU preset
 against the prototype's `det.py` (skipped without --prototype), (b) ResNet-18-FPN at 320 px against torchvision's
-FasterRCNN with the same RoI counts (it also normalises its pictures, a few ms). CUDA: images a second of (b) and of
+FasterRCNN with the same RoI counts (it also normalises its images, a few ms). CUDA: images per second of (b) and of
 ResNet-50-FPN at 800 px, both in bfloat16.
 """
 
@@ -56,7 +56,7 @@ def pyramid(trunk: str, norm: str, proposals: int, rois: int) -> spec.Detector:
 
 
 def batch_of(images: int, side: int, objects: int, longest: float) -> Batch:
-    """Noise pictures with boxes whose long sides go up to `longest` pixels."""
+    """Noise images with boxes whose long sides go up to `longest` pixels."""
     draw = torch.Generator().manual_seed(0)
     boxes, labels = [], []
     for _ in range(images):
@@ -66,9 +66,9 @@ def batch_of(images: int, side: int, objects: int, longest: float) -> Batch:
         labels.append(torch.randint(C, (objects,), generator=draw))
     none = [torch.zeros(0, dtype=torch.int64)] * images
     ignore = [torch.zeros(objects, dtype=torch.bool)] * images
-    pictures = torch.randn(images, 3, side, side, generator=draw)
+    noise = torch.randn(images, 3, side, side, generator=draw)
     sizes = [(side, side)] * images
-    return Batch(pictures, sizes, boxes, labels, ignore, none, list(range(images)), [(1.0, 1.0)] * images, sizes)
+    return Batch(noise, sizes, boxes, labels, ignore, none, list(range(images)), [(1.0, 1.0)] * images, sizes)
 
 
 def our_step(detector: spec.Detector, batch: Batch, device: str, *, channels_last: bool, bfloat16: bool) -> Step:
@@ -110,13 +110,13 @@ def stock_step(detector: spec.Detector, batch: Batch, device: str, *, bfloat16: 
         box_batch_size_per_image=roi.samples, box_head=TwoMLPHead(detector.fpn_channels * roi.pool**2, roi.width),
     ).to(device)  # fmt: skip
     batch = batch.to(device)
-    pictures = list(batch.images)
+    images = list(batch.images)
     targets = [{"boxes": b, "labels": y + 1} for b, y in zip(batch.boxes, batch.labels, strict=True)]
     optimiser = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9)
 
     def step(_: int) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-            losses = model(pictures, targets)
+            losses = model(images, targets)
         optimiser.zero_grad()
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimiser.step()

@@ -84,7 +84,7 @@ def run(suite: Path, sets: Sequence[str], slots: int, out: Path) -> dict[str, An
     if out.exists():
         old = json.loads(out.read_text())
         if (old.get("plan"), old.get("processes")) != (identity, slots):
-            sys.exit(f"{out} holds another suite or other settings: give another --out, or remove it")
+            sys.exit(f"{out} holds another suite or other settings: name another --out, or remove it")
         found = {name: old[name] for name in found}
     lock = threading.Lock()
 

@@ -4,7 +4,7 @@
     python -m benchmarks.sweeps --quick                    # the smoke suite: does it work?
 
 Both start from a store that has the data and the baseline already. The same code brings copies of it to one value and
-to all of them, as the planner says (`planning.jobs`), in one process and one thread; seconds of each stage kind are
+to all of them, as planned (`planning.jobs`), in one process and one thread; seconds of each stage kind are
 those of its jobs with their children, without imports. Three functions are watched where all callers find them: the
 network's forward pass over the val split, post-processing, AP.
 """
@@ -74,7 +74,7 @@ class Bill:
 
 
 def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
-    """Make what is missing, as the planner says; what it took."""
+    """Make what is missing, as planned; what it took."""
     bill = Bill()
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
     from bench.cli.open import open_suite
@@ -236,7 +236,7 @@ def metrics(store_path: Path, suite_path: Path) -> dict[str, dict[str, float | N
 
 
 def passes(result: Mapping[str, Any]) -> dict[str, int]:
-    """Pictures that went through the network to be predicted on: one value alone, the whole sweep."""
+    """Images that went through the network to be predicted on: one value alone, the whole sweep."""
     return {
         "one": result["one"][0]["inside"]["network"]["pictures"],
         "sweep": result["sweep"]["inside"]["network"]["pictures"],
@@ -251,7 +251,7 @@ def run(source: Path, folder: Path, keep: Callable[[dict[str, Any]], None]) -> d
     for name, method, values, one in (("beta", "bags", BETAS, 8.0), ("tau", "tau_norm", TAUS, 1.0)):
         result = sweep(source, folder, base, method, name, values, one)
         result |= {"target": TARGETS[name], "pictures_through_the_network": passes(result)}
-        print(f"{name}: {result['cpu']}, pictures {result['pictures_through_the_network']}", flush=True)
+        print(f"{name}: {result['cpu']}, images {result['pictures_through_the_network']}", flush=True)
         found[name] = result
         keep(found)
     return found

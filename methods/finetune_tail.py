@@ -1,4 +1,4 @@
-"""Fine-tuning on the tail: the baseline goes on with the pictures of rare classes alone."""
+"""Fine-tuning on the tail: the baseline goes on with the images of rare classes alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bench.stage import Stage
 
 
 class FinetuneTail(Method):
-    """All layers of the baseline are trained on with the pictures that show a class of fewer than `below` training
-    instances, at the low rate of `stages.tune`. `nontail` says what becomes of the other boxes there: "drop" makes them
-    background, "ignore" keeps sampling away from them, "keep" leaves them as they are.
+    """All layers of the baseline are trained on with the images that show a class of fewer than `below` training
+    instances, at the low rate of `stages.tune`. `nontail` is for the other boxes there: "drop" makes them
+    background, "ignore" samples nothing near them, "keep" leaves them as they are.
 
     Source: Li et al. 2020 (BAGS), Table 1 row 3; rate and length of the released code.
     """

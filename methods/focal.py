@@ -14,7 +14,7 @@ class Focal(Method):
     """A sigmoid for each of the C + 1 outputs and the focal loss -a (1 - p_t)^gamma log p_t, from the baseline on.
 
     `reduction` "mean" averages over all N (C + 1) entries, "row" over the N RoIs alone, which is C + 1 times as much.
-    `inference` says how outputs become scores: "softmax", or "sigmoid", as they were trained.
+    `inference` is how outputs become scores: "softmax", or "sigmoid", as they were trained.
 
     Source: Lin et al. 2017 (focal loss); Li et al. 2020 (BAGS), Table 1 rows 8 (all) and 9 (classifier).
     """
@@ -26,7 +26,7 @@ class Focal(Method):
     reduction: Literal["mean", "row"] = "mean"
     # DEVIATION: the paper names no test-time scores; the default is its released code's softmax over trained sigmoids.
     inference: Literal["softmax", "sigmoid"] = "softmax"
-    # DEVIATION: BAGS' released code hands one-hot labels to an operator that wants class ids; here is the formula.
+    # DEVIATION: BAGS' released code passes one-hot labels to an operator that takes class ids; here is the formula.
     keep_classifier: bool = True
 
     def plan(self, b: Builder) -> Stage:

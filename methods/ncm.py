@@ -25,7 +25,7 @@ class NearestClassMean(Method):
     name: ClassVar[str] = "ncm"
     needs: ClassVar[frozenset[str]] = frozenset({"classifier", "box_taps", *TAPS.values()})
     feature: Literal["fc", "conv"] = "fc"
-    # DEVIATION: the paper speaks of proposals' features; its released code takes those of the true boxes, the default.
+    # DEVIATION: the paper names proposals' features; its released code takes those of the true boxes, the default.
     boxes: Literal["gt", "proposals"] = "gt"
     # DEVIATION: the paper's words are 1-nearest-neighbour; as in its code the decision is a softmax over the cosines.
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # published: 1; others for ablation

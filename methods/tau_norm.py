@@ -30,7 +30,7 @@ class TauNormSelect(Method):
     """Where the original classifier decides for background its scores stay, elsewhere those of its tau-normalised copy
     take their place. Nothing is trained.
 
-    `rule`: "paper" as said; "code" asks in addition that the copy decides for a class with fewer than `tail_below`
+    `rule`: "paper" as above; "code" requires in addition that the copy decides for a class with fewer than `tail_below`
     training instances.
 
     Source: Li et al. 2020 (BAGS), Table 1 row 13.
@@ -39,7 +39,7 @@ class TauNormSelect(Method):
     name: ClassVar[str] = "tau_norm_select"
     needs: ClassVar[frozenset[str]] = frozenset({"classifier"})
     tau: Annotated[float, Field(ge=0, le=1)] = 1.0
-    # DEVIATION: select: the paper does not say whether the copy's background row is scaled; it is, as in row 12.
+    # DEVIATION: select: the paper does not state whether the copy's background row is scaled; it is, as in row 12.
     background: Literal["scaled", "kept"] = "scaled"
     # DEVIATION: select: the released code takes the copy for tail classes alone; the paper's rule is the default.
     rule: Literal["paper", "code"] = "paper"

@@ -58,11 +58,11 @@ class Agreement:
 
 
 def agreements(groups: Mapping[str, Sequence[RowResult]], paper: Published) -> tuple[Agreement, ...]:
-    """One a metric of METRICS that at least FEWEST rows have in both; a row on other val data than the baseline's is
+    """One per metric of METRICS that at least FEWEST rows have in both; a row on other val data than the baseline's is
     left out.
 
     Args:
-        groups: row label -> its results, one a seed.
+        groups: row label -> its results, one per seed.
         paper: the published table.
     """
     base = groups.get(baseline_of(groups) or "", [])

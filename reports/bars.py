@@ -1,8 +1,8 @@
 """Bars: metrics of rows side by side; the AP of every instance bin is one such figure. Separate from the other kinds of
 figures, which have an axis of numbers.
 
-Up to ten rows: one group a metric, one bar a row. More rows than the palette has colours: one panel a metric, one
-horizontal bar a row, since nobody finds the nineteenth hatching in a legend.
+Up to ten rows: one group per metric, one bar per row. More rows than the palette has colours: one panel per metric,
+one horizontal bar per row, since nineteen hatchings cannot be told apart in a legend.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def bars(
     """Means over seeds as bars, with 1 sd. A missing metric leaves a gap with a '-' in it: it cannot be read as 0.
 
     Args:
-        rows: one result a row and seed.
+        rows: one result per row and seed.
         metrics: one group, or panel, for each.
         order: labels in the order of the suite.
-        edges: of the instance bins, to say what AP1 is.
+        edges: of the instance bins, for the label of AP1.
         caption: for below the figure.
         title: for above it.
     """
@@ -140,7 +140,7 @@ def _panels(cells: Cells, metrics: Sequence[str], edges: Sequence[int], baseline
 
 
 def _lying(axes: Axes, cells: Sequence[Cell]) -> None:
-    """One horizontal bar a row, its value behind its end."""
+    """One horizontal bar per row, its value behind its end."""
     present = [(y, cell.mean, cell.sd) for y, cell in enumerate(cells) if cell.mean is not None]
     axes.barh([y for y, _, _ in present], [mean for _, mean, _ in present], 0.72, color=palette()[0], linewidth=0)
     spread = [(y, mean, sd) for y, mean, sd in present if sd]

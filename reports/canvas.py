@@ -123,7 +123,7 @@ def bin_names(edges: Sequence[int] = DEFAULT_EDGES) -> list[str]:
 
 
 def over(metric: str, edges: Sequence[int] = DEFAULT_EDGES) -> str:
-    """Over which classes a metric is a mean: "AP1" -> "1-9 training instances"; "" where its name says enough."""
+    """Over which classes a metric is a mean: "AP1" -> "1-9 training instances"; "" where its name is enough."""
     number = metric.removeprefix("AP").removeprefix("ACC")
     if number in ("", "bg"):
         return "" if number else "all classes"

@@ -1,5 +1,5 @@
-"""From what a suite asks for (`figures:`) to files with names. Separate from the drawing: which rows, which caption and
-which name is the same question for every kind.
+"""From a suite's `figures:` to files with names. Separate from the drawing: which rows, which caption and
+which name is decided alike for every kind.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def draw(
     """Write each figure as png, svg and csv.
 
     Args:
-        rows: one result a row and seed.
+        rows: one result per row and seed.
         out: an existing folder.
         wanted: () draws DEFAULT.
         suite: for the captions.
@@ -49,7 +49,7 @@ def draw(
         planned: the suite's rows with their settings, done or not.
 
     Returns:
-        (the files, one sentence for each figure that was asked for and cannot be drawn).
+        (the files, one sentence for each figure of `wanted` that cannot be drawn).
     """
     written: list[Path] = []
     lacking: list[str] = []
@@ -116,5 +116,5 @@ def _drawing(
 
 def _why(figure: Figure, some: bool) -> str:
     if some:
-        return "no row has weights of one row a class"
+        return "no row has weights of one row per class"
     return f"no row with a result has the setting {figure.x}" if figure.x else "none of its rows has a result"

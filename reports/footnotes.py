@@ -1,5 +1,5 @@
 """What stands under a table: the protocol of its numbers, and where it mixes protocols, machines or versions. Separate
-because it is the part that must not be forgotten, and figures take their caption from it too.
+because no table may be without it, and figures take their caption from it too.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     if not rows:
         return ()
     common, mixed = _compare(_protocols(rows))
-    notes = ["protocol: " + "; ".join(f"{_spoken(name)} {_text(value)}" for name, value in common.items())]
+    notes = ["protocol: " + "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items())]
     notes.append(_seeds(rows))
-    # Rows are meant to differ in what they train; that is told, and is not a mixture.
-    notes += [f"by row: {_spoken(name)} {where}" for name, where in mixed.items() if name in RECIPE]
+    # Rows are meant to differ in what they train; that is listed, and is not a mixture.
+    notes += [f"by row: {_worded(name)} {where}" for name, where in mixed.items() if name in RECIPE]
     by = {name: "seed" if _by_seed(rows, name) else "row" for name in DIGESTS}
-    notes += [f"by {by[name]}: {_spoken(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
+    notes += [f"by {by[name]}: {_worded(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
     rest = {name: where for name, where in mixed.items() if name not in (*RECIPE, *DIGESTS)}
-    notes += [f"not one protocol: {_spoken(name)} {where}" for name, where in rest.items()]
+    notes += [f"not one protocol: {_worded(name)} {where}" for name, where in rest.items()]
     same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows], most=SHOWN)
-    ran = [f"{_spoken(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
+    ran = [f"{_worded(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
     notes += ["ran with: " + ", ".join(ran)] if ran else []
-    notes += [f"mixes machines or versions: {_spoken(name)} {where}" for name, where in differing.items()]
+    notes += [f"mixes machines or versions: {_worded(name)} {where}" for name, where in differing.items()]
     return tuple(notes)
 
 
@@ -58,9 +58,9 @@ def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) 
 
 def paper_caption(paper: Published, rows: Sequence[RowResult]) -> str:
     """What the published column is, and that and how its protocol is another than ours."""
-    theirs = "; ".join(f"{_spoken(name)} {text}" for name, text in paper.protocol.items())
+    theirs = "; ".join(f"{_worded(name)} {text}" for name, text in paper.protocol.items())
     common, _ = _compare(_protocols(rows))
-    ours = "; ".join(f"{_spoken(name)} {_text(value)}" for name, value in common.items() if _comparable(name))
+    ours = "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items() if _comparable(name))
     here = f" Here: {ours}." if ours else ""
     return f"paper: {paper.title}. Measured under another protocol, not to be subtracted from ours: {theirs}.{here}"
 
@@ -71,12 +71,12 @@ def figure_caption(rows: Sequence[RowResult], suite: str, shows: str) -> str:
     ran = [f"suite {suite}"]
     for name in IN_FIGURES:
         if name in common:
-            ran.append(f"{_spoken(name)} {_text(common[name])}")
+            ran.append(f"{_worded(name)} {_text(common[name])}")
         elif name in mixed and not (name in DIGESTS and _by_seed(rows, name)):
-            ran.append(f"{_spoken(name)} differ{'' if name.endswith('s') else 's'} between rows")
+            ran.append(f"{_worded(name)} differ{'' if name.endswith('s') else 's'} between rows")
     ran += [_steps(rows), f"seeds {', '.join(map(str, sorted({r.record.seed for r in rows})))}"]
     same, _ = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
-    ran += [f"{_spoken(name)} {_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
+    ran += [f"{_worded(name)} {_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
     return "; ".join(ran) + f". {shows}"
 
 
@@ -110,9 +110,9 @@ def _seeds(rows: Sequence[RowResult]) -> str:
 def _compare(
     values: Sequence[tuple[str, int, Mapping[str, Any]]], most: int | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """(fields with one value everywhere, fields with several -> text that says which rows or seeds have which).
+    """(fields with one value everywhere, fields with several -> text with which rows or seeds have which).
 
-    `most`: values of a field that are told; a table of thirty rows from thirty nodes names the first few.
+    `most`: values of a field that are listed; a table of thirty rows from thirty nodes names the first few.
     """
     names = dict.fromkeys(name for _, _, fields in values for name in fields)
     common: dict[str, Any] = {}
@@ -124,14 +124,14 @@ def _compare(
         if len(groups) == 1:
             common[name] = next(fields[name] for _, _, fields in values)
         else:
-            told = [f"{value} ({_who(members, groups)})" for value, members in groups.items()][:most]
-            rest = len(groups) - len(told)
-            mixed[name] = "; ".join(told) + (f"; and {rest} more value{'s' * (rest > 1)}" if rest else "")
+            listed = [f"{value} ({_who(members, groups)})" for value, members in groups.items()][:most]
+            rest = len(groups) - len(listed)
+            mixed[name] = "; ".join(listed) + (f"; and {rest} more value{'s' * (rest > 1)}" if rest else "")
     return common, mixed
 
 
 def _who(members: Sequence[tuple[str, int]], groups: Mapping[str, Sequence[tuple[str, int]]]) -> str:
-    """ "seed 1" where the value goes with the seed, else the rows, with the seed where only both together tell."""
+    """ "seed 1" where the value goes with the seed, else the rows, with the seed where only both identify it."""
     others = [member for group in groups.values() if group is not members for member in group]
     seeds, rows = {seed for _, seed in members}, list(dict.fromkeys(row for row, _ in members))
     if not seeds & {seed for _, seed in others}:
@@ -168,7 +168,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _spoken(name: str) -> str:
+def _worded(name: str) -> str:
     return name.removeprefix("packages.").replace("_", " ").replace(".", " ")
 
 

@@ -1,6 +1,6 @@
 """Which rows make one line of a sweep. Separate from drawing it: it is decided by settings alone.
 
-A line holds one row at each x. Where several rows would lie at one x (a suite that varies more than `by` says), the
+A line holds one row at each x. Where several rows would lie at one x (a suite that varies more than `by` names), the
 line falls into those whose other settings agree, so that every line changes one thing.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """A row of the sweep: its place on the axis, its numbers, and the settings that tell it from others.
+    """A row of the sweep: its place on the axis, its numbers, and the settings that distinguish it.
 
     Attributes:
         row: its label.
@@ -113,8 +113,8 @@ def _split(name: str, parts: Sequence[Sequence[Point]], x: str) -> dict[str, lis
     differing = [name for name in names if len({rest.get(name) for rest in rests}) > 1]
     found: dict[str, list[Point]] = {}
     for part in parts:
-        told = [_value(part[0], own) for own in differing if setting(part[0].settings, own) is not ABSENT]
-        label = part[0].row if len(part) == 1 else ", ".join(told) or name
+        parts_of_name = [_value(part[0], own) for own in differing if setting(part[0].settings, own) is not ABSENT]
+        label = part[0].row if len(part) == 1 else ", ".join(parts_of_name) or name
         found.setdefault(label if label not in found else f"{label} ({part[0].row})", []).extend(part)
     return found
 

@@ -1,5 +1,5 @@
-"""What a report is made of: one value a row and seed, read from the store. Separate because tables, figures and the
-tracker take these values and know nothing of the store they come from.
+"""What a report is made of: one value per row and seed, read from the store. Separate because tables, figures and the
+tracker take these values and do not read the store.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RowResult:
     Attributes:
         record: metrics in AP points and the protocol.
         weight_norms: ||W_j|| of the C foreground classes and, last, of the background; None where the classifier has
-            no weight row a class.
+            no weight row per class.
         instance_counts: training instances of the C classes, in the same order.
         per_class_ap: AP points of the C classes; None where val has no instance of a class.
     """
@@ -40,7 +40,7 @@ class RowResult:
 
     @classmethod
     def of(cls, record: Record, weight_norms: list[float] | None) -> RowResult:
-        """Counts and AP of the classes are in the record; a record without them gives no norms either."""
+        """Counts and AP of the classes are in the record; a record without them has no norms either."""
         classes = record.per_class
         if classes is None:
             return cls(record, None, [], [])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROWS = ("baseline", "RFS", "re-weight-cls", "BAGS")  # of Figure 3
 MOST = 6  # lines that can be told apart where they cross as much as these do
-DENSE = 200  # classes: beyond, a dashed line is dust
+DENSE = 200  # classes: beyond, a dashed line cannot be seen
 BACKGROUND = -0.025  # x of the background where x is a relative rank
 COLUMNS = ("row", "rank", "relative_rank", "class", "instances", "norm", "spearman")
 
@@ -37,7 +37,7 @@ def weight_norms(
     The first seed is taken: classes of two seeds are not the same classes where the data follow the seed.
 
     Args:
-        rows: one result a row and seed.
+        rows: one result per row and seed.
         labels: rows to draw; () takes `default_rows`.
         edges: of the instance bins, drawn as vertical lines.
         caption, title: for below and above.
@@ -76,7 +76,7 @@ def default_rows(rows: Sequence[RowResult]) -> list[str]:
 
 
 def norm_lines(chosen: dict[str, RowResult]) -> list[tuple[object, ...]]:
-    """One line of COLUMNS a row and class: rank 0 is the background, then classes by descending instances."""
+    """One line of COLUMNS per row and class: rank 0 is the background, then classes by descending instances."""
     lines: list[tuple[object, ...]] = []
     for label, result in chosen.items():
         norms, rho = result.weight_norms or [], spearman(result)
@@ -115,7 +115,7 @@ def _with_norms(rows: Sequence[RowResult], labels: Sequence[str]) -> dict[str, R
 
 
 def _class_axis(axes: Axes, chosen: dict[str, RowResult], edges: Sequence[int], stretched: bool) -> None:
-    """Limits, bin edges and a label that says what x is and whose bins the dashed lines are."""
+    """Limits, bin edges and a label with what x is and whose bins the dashed lines are."""
     label, first = next(iter(chosen.items()))
     descending = sorted(first.instance_counts, reverse=True)
     alike = all(sorted(result.instance_counts, reverse=True) == descending for result in chosen.values())

@@ -1,7 +1,7 @@
 """Published figures to compare with. Separate because they are somebody else's: they are read, shown in a column of
 their own beside the protocol they were measured under, and never enter a statistic of ours.
 
-A file of published/ is a CSV: first `# field: text` lines (title and protocol), then `row`, one column a metric in
+A file of published/ is a CSV: first `# field: text` lines (title and protocol), then `row`, one column per metric in
 AP points (empty: not published), and `source`.
 """
 
@@ -42,7 +42,7 @@ class Published:
 
 
 def names() -> list[str]:
-    """What `compare_with` may say."""
+    """The legal values of `compare_with`."""
     return sorted(path.stem for path in FOLDER.glob("*.csv"))
 
 

@@ -1,7 +1,7 @@
 """Mean, standard deviation and paired differences over seeds. Separate from the tables that print them, since the
 JSON, the figures and the tracker's parent runs need the same numbers.
 
-A missing value (None) is left out and n says how many values were there; nothing is ever filled in with 0.
+A missing value (None) is left out and n is how many values there are; nothing is ever filled in with 0.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def by_row(rows: Iterable[RowResult], order: Sequence[str] = ()) -> dict[str, li
     """Results grouped by row label, each group by ascending seed.
 
     Args:
-        rows: one result a row and seed.
+        rows: one result per row and seed.
         order: labels in the order of the suite; labels it lacks follow in order of appearance.
     """
     groups: dict[str, list[RowResult]] = {label: [] for label in order}

@@ -1,7 +1,7 @@
 """Metrics over a setting of the rows: beta of BAGS (Figure 4 of arXiv 2006.10408), tau, a learning rate. Separate from
 the other figures since it alone reads settings.
 
-One panel a metric. The value axes do not begin at 0: what a setting changes is often a point or two.
+One panel per metric. The value axes do not begin at 0: what a setting changes is often a point or two.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sweep(
     """Means over seeds against a setting, with 1 sd; a missing one breaks the line and leaves a '-' at its place.
 
     Args:
-        rows: one result a row and seed.
+        rows: one result per row and seed.
         x: the setting, dotted where it is nested (schedule.lr).
         metrics: one panel for each.
         by: settings, or "method": one line for each combination of their values (`reports.lines`).
@@ -63,7 +63,7 @@ def sweep(
             rows that all lack it are lines beside all that have it.
         planned: the suite's rows, so that one without a result keeps its place.
         order: labels in the order of the suite.
-        edges: of the instance bins, to say what AP1 is.
+        edges: of the instance bins, for the label of AP1.
         caption, title: for below and above.
 
     Returns:

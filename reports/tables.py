@@ -96,7 +96,7 @@ def table(
     """Build the table.
 
     Args:
-        rows: one result a row and seed.
+        rows: one result per row and seed.
         suite: name for the title.
         compare_with: name of a published table, or None.
         order: labels in suite order, also of rows without a result.

@@ -26,7 +26,7 @@ class Written:
 
     Attributes:
         files: tables first, then the figures in the suite's order.
-        lacking: a sentence for each figure that the suite asks for and that cannot be drawn.
+        lacking: a sentence for each figure of the suite that cannot be drawn.
     """
 
     files: tuple[Path, ...]
@@ -55,7 +55,7 @@ def write(
     """table.txt, .md, .tex, .csv, .json and the figures, each as .png, .svg and .csv.
 
     Args:
-        rows: one result a row and seed; with none, the tables are written and no figure.
+        rows: one result per row and seed; with none, the tables are written and no figure.
         out: folder, made if missing.
         suite: name for titles and captions.
         compare_with: a published table, or None.

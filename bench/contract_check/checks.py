@@ -23,7 +23,7 @@ CHECKS = (
     Check("reload", "the model in the store scores as the one that was trained", training.reloads_as_it_was),
     Check("fused", "trained in one pass with plain classifiers equals alone", training.fused_equals_alone),
     Check("scores", "detections and scores are well-formed", outcome.predicts_well_formed),
-    Check("edges", "a batch without foreground, a picture without proposals", outcome.stands_edge_batches),
+    Check("edges", "a batch without foreground, an image without proposals", outcome.stands_edge_batches),
     Check("effect", "every setting changes a result", effect.settings_change_a_result),
 )
 
@@ -54,8 +54,8 @@ def named(word: str) -> Named:
     try:
         known = discover([path])
     except UserError as error:
-        says = "the file can be read as Python and its methods have a name and a plan"
-        return Named({}, Finding("file", says, "fail", str(error), trace_of(error)))
+        promise = "the file can be read as Python and its methods have a name and a plan"
+        return Named({}, Finding("file", promise, "fail", str(error), trace_of(error)))
     own = {name: kind for name, kind in known.items() if _lies_in(kind, path)}
     if not own:
         raise UserError("no method in it", where=word, hint="a method is a subclass of Method with a name and a plan")

@@ -1,5 +1,5 @@
 """Whether settings change what is computed. Separate from recipe.py, which looks at keys: a part that ignores what it
-is handed has two keys and one result."""
+gets has two keys and one result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def settings_change_a_result(subject: Subject) -> str | None:
     for name in subject.kind.model_fields:
         options = keys.options(name)
         if not options:
-            continue  # the check of keys says so
+            continue  # the check of keys reports it
         shows = effects.of(name, options)
         if shows is None:
             late.append(name)
@@ -39,8 +39,8 @@ def settings_change_a_result(subject: Subject) -> str | None:
             raise Broken(
                 f"setting '{name}' is in the key but changes neither weights nor scores "
                 f"(tried {', '.join(repr(value) for value in options[:5])})",
-                "the code that it is handed to ignores it. If it shows on larger data alone, name a value that shows "
-                "on a few pictures of 8 classes with 1 to 30 instances: Field(examples=[...])",
+                "the code that gets it ignores it. If it shows on larger data alone, name a value that shows "
+                "on a few images of 8 classes with 1 to 30 instances: Field(examples=[...])",
             )
     return unseen(late, f"nothing showed within {MOST_RUNS} models") if late else None
 

@@ -18,7 +18,7 @@ from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model
 from bench.run.predict import DETECTIONS, PROPOSALS
 
-PIXEL = 1e-3  # boxes are float32 and were divided by the picture's scale
+PIXEL = 1e-3  # boxes are float32 and were divided by the image's scale
 LARGE = 1000.0  # features that make a classifier of four steps as sure as one that was trained to the end
 FIX_SCORES = "`scores` returns probabilities: p_NC in [0, 1] without the background, and p_bg_N or None"
 
@@ -65,11 +65,11 @@ def stands_edge_batches(subject: Subject) -> str | None:
     return None
 
 
-_EMPTY = "a picture can be without proposals: let `forward` and `scores` work on tensors of 0 rows"
+_EMPTY = "an image can be without proposals: let `forward` and `scores` work on tensors of 0 rows"
 
 
 def made_taps(head: HeadSpec, rois: int, size: float = 1.0) -> Taps:
-    """Taps of RoIs that no picture has, of standard deviation `size`: the same numbers every time."""
+    """Taps of RoIs that no image has, of standard deviation `size`: the same numbers every time."""
     generator = torch.Generator().manual_seed(rois)
     before_ND = size * torch.randn((rois, head.features), generator=generator)
     return Taps(before_ND.relu(), before_ND, size * torch.randn((rois, *head.roi_shape), generator=generator))
@@ -112,18 +112,18 @@ def check_detections(found: dict[str, np.ndarray], split: Split, most: int) -> N
     if labels.min() < 0 or labels.max() >= split.num_classes:
         raise Broken(f"labels between {labels.min()} and {labels.max()}", f"0 to {split.num_classes - 1} are classes")
     if image.min() < 0 or image.max() >= len(split):
-        raise Broken("a detection lies in a picture that there is not")
+        raise Broken("a detection lies in an image that there is not")
     limit = np.array([(i.width, i.height) for i in split.images], np.float32)[image]
     x1, y1, x2, y2 = boxes.T
     if (np.minimum(x1, y1) < -PIXEL).any() or (x2 > limit[:, 0] + PIXEL).any() or (y2 > limit[:, 1] + PIXEL).any():
-        raise Broken("a box leaves its picture", "the engine clips boxes before they are stored")
+        raise Broken("a box leaves its image", "the engine clips boxes before they are stored")
     if (x1 >= x2).any() or (y1 >= y2).any():
         raise Broken("a box has no area", "the engine drops boxes without area")
     if np.bincount(image).max() > most:
-        raise Broken(f"a picture has {np.bincount(image).max()} detections and not at most {most}")
+        raise Broken(f"an image has {np.bincount(image).max()} detections and not at most {most}")
     same = image[1:] == image[:-1]
     if (image[1:] < image[:-1]).any() or (scores[1:] > scores[:-1])[same].any():
-        raise Broken("detections are not sorted by picture and falling score")
+        raise Broken("detections are not sorted by image and falling score")
 
 
 def _check_scores(p_NC: Tensor, p_bg_N: Tensor | None, N: int, C: int) -> None:

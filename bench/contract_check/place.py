@@ -43,7 +43,7 @@ class RunFailed(Exception):
 
 
 class StopAfter(StopFlag):
-    """A stop flag that is raised when it is looked at for the n-th time; a training looks once a step."""
+    """A stop flag that is raised when it is looked at for the n-th time; a training looks once per step."""
 
     def __init__(self, looks: int) -> None:
         super().__init__()
@@ -117,10 +117,10 @@ class Sandbox:
         stop: StopFlag | None = None,
         observe: Callable[[Detector], None] | None = None,
     ) -> None:
-        """One unit in one pass; `observe` is shown the detector that is trained.
+        """One unit in one pass; `observe` gets the detector that is trained.
 
         Raises:
-            RunFailed: it failed, or ended otherwise than it should (stopped where `stop` is given, else done).
+            RunFailed: it failed, or ended otherwise than it should (stopped where there is a `stop`, else done).
         """
         log = io.StringIO()
         job = Job(str(store.root), (), self.suite.sections.machine)
@@ -170,7 +170,7 @@ class Sandbox:
 
 
 def sandboxes(root: Path, engines: Sequence[str]) -> tuple[list[Sandbox], dict[str, str]]:
-    """A place for every engine that can be had here; and why not, by engine."""
+    """A sandbox for every engine that can be imported here; for the others the reason, by engine."""
     found, missing = [], {}
     for engine in engines:
         try:

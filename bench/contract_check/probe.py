@@ -1,7 +1,7 @@
-"""Plans one method in a process of its own and says what that touched. Separate because only a fresh process shows
+"""Plans one method in a process of its own and prints what that touched. Separate because only a fresh process shows
 what a recipe imports, and only two of them whether its keys depend on the process.
 
-`python -m bench.contract_check.probe REQUEST` prints one JSON object; see `Request` and `Said`.
+`python -m bench.contract_check.probe REQUEST` prints one JSON object; see `Request` and `ProbeResult`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 A_YEAR = 366 * 86_400.0
-HEAVY = frozenset({"torch", "torchvision", "mlflow", "optuna", "pandas"})  # what a login node must not wait for
+HEAVY = frozenset({"torch", "torchvision", "mlflow", "optuna", "pandas"})  # too slow to import on a login node
 CODE = (".py", ".pyc", ".so")  # reading these is how parts get their version
 
 
@@ -31,7 +31,7 @@ class Request(TypedDict):
     other: bool
 
 
-class Said(TypedDict):
+class ProbeResult(TypedDict):
     """`imported` and `planned`: heavy libraries that came in; `keys` of two plans; `touched`: files, sockets, ..."""
 
     imported: list[str]
@@ -41,7 +41,7 @@ class Said(TypedDict):
 
 
 def main() -> None:
-    """Answer the request on the command line."""
+    """Run the request on the command line and print the result."""
     request: Request = json.loads(sys.argv[1])
     from bench.contract_check import tiny  # before the clocks move: what we import needs none of that
 
@@ -57,8 +57,8 @@ def main() -> None:
     keys = [tiny.result_of(suite, method).key for _ in range(2)]
     seen = list(dict.fromkeys(touched))
     planned = _heavy() - before
-    said = Said(imported=sorted(imported), planned=sorted(planned), keys=keys, touched=seen)
-    print(json.dumps(said))
+    result = ProbeResult(imported=sorted(imported), planned=sorted(planned), keys=keys, touched=seen)
+    print(json.dumps(result))
 
 
 def _load(origin: list[str], name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
-from bench.contract_check.probe import Request, Said
+from bench.contract_check.probe import ProbeResult, Request
 from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.errors import UserError
 from bench.key import canonical, plain
@@ -24,28 +24,28 @@ PATIENCE = 120.0  # seconds for one plan in a process of its own
 
 
 def plans_purely(subject: Subject) -> str | None:
-    """Two processes that share neither day, hash seed nor folder give the same keys and touch nothing but code."""
+    """Two processes that share neither day, hash seed nor folder give the same keys and read nothing but code."""
     here, elsewhere = _probe(subject, other=False), _probe(subject, other=True)
-    for said in (here, elsewhere):
-        if said["imported"]:
+    for result in (here, elsewhere):
+        if result["imported"]:
             raise Broken(
-                f"the method's file imports {', '.join(said['imported'])}",
-                "recipes import no heavy library, or `plan` could not answer at once: move the computation to a part "
+                f"the method's file imports {', '.join(result['imported'])}",
+                "recipes import no heavy library, or `bench plan` would be slow: move the computation to a part "
                 "in a file of its own and name it with part(...), which imports nothing",
             )
-        if said["planned"]:
+        if result["planned"]:
             raise Broken(
-                f"plan() imports {', '.join(said['planned'])}", "name code with part(...) and do not import it"
+                f"plan() imports {', '.join(result['planned'])}", "name code with part(...) and do not import it"
             )
-        if said["touched"]:
+        if result["touched"]:
             raise Broken(
-                f"plan() reads more than code: {', '.join(said['touched'][:3])}",
-                "a recipe is a function of its settings: what a file says belongs into a setting or a part",
+                f"plan() reads more than code: {', '.join(result['touched'][:3])}",
+                "a recipe is a function of its settings: move what the file holds to a setting or a part",
             )
-        if len(set(said["keys"])) > 1:
-            raise Broken("planned twice, it asks for two different stages", _IMPURE)
+        if len(set(result["keys"])) > 1:
+            raise Broken("planned twice, it has two different results", _IMPURE)
     if here["keys"] != elsewhere["keys"]:
-        raise Broken("planned in two processes, on two days, it asks for different stages", _IMPURE)
+        raise Broken("planned in two processes, on two days, it has different results", _IMPURE)
     return None
 
 
@@ -144,7 +144,7 @@ class Keys:
         return next((options for options in found if options), [])
 
 
-def _probe(subject: Subject, *, other: bool) -> Said:
+def _probe(subject: Subject, *, other: bool) -> ProbeResult:
     origin = list(subject.origin)
     settings = canonical(subject.settings)
     request = Request(
@@ -167,8 +167,8 @@ def _probe(subject: Subject, *, other: bool) -> Said:
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
         raise Broken(f"planning ends with an error: {last}", "see it with --traceback") from RuntimeError(ended.stderr)
-    said: Said = json.loads(ended.stdout.splitlines()[-1])
-    return said
+    result: ProbeResult = json.loads(ended.stdout.splitlines()[-1])
+    return result
 
 
 def _shown(name: str, tried: list[Any]) -> str:
@@ -177,4 +177,4 @@ def _shown(name: str, tried: list[Any]) -> str:
 
 def unseen(names: list[str], reason: str) -> str:
     """The remark on settings that a check could not judge."""
-    return f"not looked at: {', '.join(names)} ({reason}; name a telling value with Field(examples=[...]))"
+    return f"not looked at: {', '.join(names)} ({reason}; name a value that shows it with Field(examples=[...]))"

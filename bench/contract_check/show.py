@@ -1,5 +1,5 @@
-"""`bench methods check`: runs the checks and prints a table a method. Separate from checks.py because tests print
-nothing."""
+"""`bench methods check`: runs the checks and prints a table per method. Separate from checks.py because
+tests print nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _table(title: str, findings: Sequence[Finding], console: Console) -> list[Fi
     table.add_column("result", no_wrap=True)
     table.add_column("promise, and what was found", overflow="fold")
     for finding in findings:
-        text = escape(finding.says)
+        text = escape(finding.promise)
         if finding.message:
             text += f"\n[{'bold' if finding.state == 'fail' else 'dim'}]{escape(finding.message)}[/]"
         table.add_row(finding.check, f"[{COLOURS[finding.state]}]{finding.state}[/]", text)

@@ -41,10 +41,10 @@ class DoesNotApply(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One promise: its name, what it says in a line, and how it is looked at (a remark, or None, if it is kept)."""
+    """One promise: its name, its text in a line, and the function that checks it (a remark, or None, if it is kept)."""
 
     name: str
-    says: str
+    promise: str
     look: Callable[[Subject], str | None]
 
 
@@ -53,7 +53,7 @@ class Finding:
     """What one check found. `message`: the reason, the remark, or what to do; `trace`: where it came from."""
 
     check: str
-    says: str
+    promise: str
     state: State
     message: str = ""
     trace: str = ""
@@ -103,10 +103,10 @@ class Subject:
         return self.result.inputs["predict"].inputs["model"]
 
     def ran(self) -> None:
-        """All stages of the row are done, else nothing can be said of them.
+        """All stages of the row are done, else they cannot be checked.
 
         Raises:
-            DoesNotApply: one of them failed; the check "runs" tells why.
+            DoesNotApply: one of them failed; the check "runs" has the reason.
         """
         try:
             self.place.bring(self.result)
@@ -160,35 +160,35 @@ class Subject:
 
 
 def examine(subject: Subject, checks: Sequence[Check]) -> Iterator[Finding]:
-    """Every check in turn; one that stumbles over an unforeseen error has failed."""
+    """Every check in turn; one that raises an unforeseen error has failed."""
     lacking = tiny.lacking(subject.place.suite, subject.kind)
     for check in checks:
-        yield Finding(check.name, check.says, "skip", lacking) if lacking else look(check, subject)
+        yield Finding(check.name, check.promise, "skip", lacking) if lacking else look(check, subject)
 
 
 def look(check: Check, subject: Subject) -> Finding:
-    """One check of one subject."""
+    """The finding of one check of one subject."""
     try:
         remark = check.look(subject)
     except DoesNotApply as reason:
-        return Finding(check.name, check.says, "skip", str(reason))
+        return Finding(check.name, check.promise, "skip", str(reason))
     except Broken as broken:
         text = f"{broken.what}\n{broken.hint}" if broken.hint else broken.what
         cause = broken.__cause__
-        return Finding(check.name, check.says, "fail", text, trace_of(cause) if cause else "")
+        return Finding(check.name, check.promise, "fail", text, trace_of(cause) if cause else "")
     except RunFailed as failed:
-        return Finding(check.name, check.says, "fail", str(failed), failed.trace)
+        return Finding(check.name, check.promise, "fail", str(failed), failed.trace)
     except ValidationError as error:
         text = f"{subject.kind.__name__} cannot be made: {error}\ngive each setting a default that is legal"
-        return Finding(check.name, check.says, "fail", text, trace_of(error))
+        return Finding(check.name, check.promise, "fail", text, trace_of(error))
     except UserError as error:
-        return Finding(check.name, check.says, "fail", str(error), trace_of(error))
+        return Finding(check.name, check.promise, "fail", str(error), trace_of(error))
     except Exception as error:
-        return Finding(check.name, check.says, "fail", _told(error), trace_of(error))
-    return Finding(check.name, check.says, "pass", remark or "")
+        return Finding(check.name, check.promise, "fail", _described(error), trace_of(error))
+    return Finding(check.name, check.promise, "pass", remark or "")
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     """An error of the method's own code: what, and where in it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})\nsee it with --traceback"

@@ -18,7 +18,7 @@ from bench.suite.rows import Row
 from bench.suite.suite import Suite
 
 SMOKE = Path(__file__).resolve().parents[2] / "suites" / "smoke.yaml"
-STEPS = 4  # of every training: stopped after two, two are left in which a resumed run can go astray
+STEPS = 4  # of every training: stopped after two, two are left in which a resumed run can differ
 SETS = (
     "data.classes=8",
     "data.size=64",
@@ -58,7 +58,7 @@ def with_rows(tiny: Suite, rows: Mapping[str, Method]) -> Plan:
 def result_of(tiny: Suite, method: Method) -> Stage:
     """The evaluate stage of a row."""
     stage = with_rows(tiny, {ROW: method}).rows[0].evaluate
-    assert stage is not None, "a row that the engine cannot do is not asked for"
+    assert stage is not None, "rows that the engine cannot do are left out before"
     return stage
 
 

@@ -66,7 +66,7 @@ def moves_what_it_names(subject: Subject) -> str | None:
 
 
 def resumes_exactly(subject: Subject) -> str | None:
-    """Stopped and resumed, a training has the bits of one that nobody disturbed."""
+    """Stopped and resumed, a training has the bits of one that ran through."""
     for variant, stage in subject.trainings():
         place = subject.place
         undisturbed = place.digests(place.store, stage)
@@ -76,8 +76,8 @@ def resumes_exactly(subject: Subject) -> str | None:
         place.work(again, stage)
         if place.digests(again, stage) != undisturbed:
             raise Broken(
-                f"{variant}trained twice without a stop, it gives different weights",
-                "draw from context.generator (losses) or the rng that is handed in (samplers, data parts), never from "
+                f"{variant}trained twice without a stop, it ends with different weights",
+                "draw from context.generator (losses) or the argument rng (samplers, data parts), never from "
                 "the global generators of torch, numpy or random",
             )
         raise Broken(
@@ -89,7 +89,7 @@ def resumes_exactly(subject: Subject) -> str | None:
 
 
 def reloads_as_it_was(subject: Subject) -> str | None:
-    """The model that the store gives back is the one that was trained: every tensor, and its scores."""
+    """The model that the store holds is the one that was trained: every tensor, and its scores."""
     for variant, stage in subject.trainings():
         live, loaded = subject.place.rehearse(stage).live, load_model(subject.place.store, stage)
         theirs = _state(loaded)
@@ -105,7 +105,7 @@ def reloads_as_it_was(subject: Subject) -> str | None:
             trained, again = (c.scores(c(taps)) for c in (live.classifier, loaded.classifier))
         if not all(_equal(a, b) for a, b in zip(trained, again, strict=True)):
             raise Broken(
-                f"{variant}the trained classifier scores otherwise than the one that the store gives back",
+                f"{variant}the trained classifier scores otherwise than the one loaded from the store",
                 "its scores depend on something that is no buffer or parameter and so is in no checkpoint",
             )
     return None

@@ -1,5 +1,5 @@
-"""Other legal values of a method's settings, from its pydantic schema. Separate because it knows JSON schema and
-nothing of stages.
+"""Other legal values of a method's settings, from its pydantic schema. Separate because it handles JSON
+schema and no stages.
 
 A setting of which no other value can be made (free text, say) names some itself: `Field(examples=[...])`. Those come
 first, so they also serve where a made value shows nothing on tiny data.
@@ -24,7 +24,7 @@ Schema = Mapping[str, Any]
 
 
 def other_values(kind: type[Method], name: str, base: Mapping[str, Any]) -> list[Any]:
-    """Legal values of a setting that differ from its value in `base`, the most telling first.
+    """Legal values of a setting that differ from its value in `base`, the likeliest to show an effect first.
 
     Args:
         kind: the method.

@@ -1,8 +1,8 @@
-"""Results in the order in which they are asked for, made by threads before that. Separate from loader.py: when batches
-are made is not which batches there are.
+"""Results in the order in which they are needed, made in advance by threads. Separate from loader.py, which decides
+which batches there are; here it is decided when they are made.
 
 Threads, not processes: Pillow and numpy release Python's lock while they decode, resize and copy, and threads made more
-batches a second than processes (benchmarks/README.md), which send each through shared memory. That is small in
+batches per second than processes (benchmarks/README.md), which send each through shared memory. That is small in
 containers, and a process can outlive its training.
 """
 
@@ -21,11 +21,11 @@ THREADS = "batches"  # what the names of the threads begin with
 
 
 class Abandoned(Exception):
-    """Nobody waits for this result any more."""
+    """This result is no longer needed."""
 
 
 class Halt:
-    """Set when nobody waits any more. Whoever makes a result looks at it now and then, so that an end is prompt."""
+    """Set when results are no longer needed. `make` checks it between images, so that its thread ends promptly."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -34,7 +34,7 @@ class Halt:
         self._event.set()
 
     def check(self) -> None:
-        """Raise `Abandoned` if nobody waits."""
+        """Raise `Abandoned` if it is set."""
         if self._event.is_set():
             raise Abandoned
 
@@ -50,8 +50,8 @@ def made_ahead(
 
     Args:
         make: a function of its first argument alone.
-        wanted: asked for by the caller's thread.
-        workers: number of threads; 0: the caller makes each result when it asks for it.
+        wanted: iterated in the caller's thread.
+        workers: number of threads; 0: each result is made by the caller, when it takes it.
         begin: called once in each thread.
     """
     halt = Halt()

@@ -1,4 +1,4 @@
-"""From picture and boxes to network input. Separate from the loader, which decides which pictures and when.
+"""From image and boxes to network input. Separate from the loader, which decides which images and when.
 
 Geometry and colour operations work on uint8 (RGB, H x W x 3); the floats are made once, for the whole batch.
 Each operation's draw is made whether or not the operation is on: switching one on does not change the draws of another.
@@ -24,7 +24,7 @@ IDENTITY = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Draw:
-    """What augmentation does to one picture: factor on min_size, flip, inversion, order of the channels."""
+    """What augmentation does to one image: factor on min_size, flip, inversion, order of the channels."""
 
     jitter: float = 1.0
     flip: bool = False
@@ -33,7 +33,7 @@ class Draw:
 
 
 def draw(settings: Input, rng: np.random.Generator) -> Draw:
-    """The augmentation of one picture, from its own generator."""
+    """The augmentation of one image, from its own generator."""
     flip, invert, jitter = rng.random(3).tolist()
     red, green, blue = rng.permutation(3).tolist()
     low, high = settings.scale_jitter
@@ -73,7 +73,7 @@ def resize(pixels: Bytes, size: tuple[int, int]) -> Bytes:
 
 
 def transform_boxes(boxes: Boxes, scale: tuple[float, float], width: int, flip: bool) -> Boxes:
-    """x1 y1 x2 y2 boxes (n x 4) scaled by (sy, sx), then mirrored in a picture of `width` resized pixels."""
+    """x1 y1 x2 y2 boxes (n x 4) scaled by (sy, sx), then mirrored in an image of `width` resized pixels."""
     sy, sx = scale
     moved = boxes * np.array([sx, sy, sx, sy], np.float32)
     if flip:
@@ -82,7 +82,7 @@ def transform_boxes(boxes: Boxes, scale: tuple[float, float], width: int, flip: 
 
 
 def paste(out_3HW: Bytes, pixels: Bytes, how: Draw) -> None:
-    """Write a picture (H x W x 3) into the top left of a channel-first buffer: permuted, mirrored, inverted."""
+    """Write an image (H x W x 3) into the top left of a channel-first buffer: permuted, mirrored, inverted."""
     height, width = pixels.shape[:2]
     source = pixels[:, ::-1] if how.flip else pixels
     target = out_3HW[:, :height, :width]

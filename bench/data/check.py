@@ -46,41 +46,41 @@ class Finding:
 
 
 _ADVICE: dict[str, tuple[Literal["error", "warning"], str]] = {
-    "outside_root": ("error", "a picture name must stay below the image root; such a file is never opened"),
-    "missing_image": ("error", "fetch the pictures, or name another folder with data.images"),
-    "undecodable_image": ("error", "the file is damaged or no picture: fetch it again"),
-    "size_mismatch": ("error", "boxes refer to the annotated size; use the original, not a resized or turned picture"),
-    "duplicate_image_id": ("error", "annotations cannot be told apart; give each picture its own id"),
+    "outside_root": ("error", "an image name must stay below the image root; such a file is never opened"),
+    "missing_image": ("error", "fetch the images, or name another folder with data.images"),
+    "undecodable_image": ("error", "the file is damaged or no image: fetch it again"),
+    "size_mismatch": ("error", "boxes refer to the annotated size; use the original, not a resized or turned image"),
+    "duplicate_image_id": ("error", "annotations cannot be told apart; give each image its own id"),
     "duplicate_annotation_id": ("error", "evaluators keep the last of each id and lose the others"),
     "duplicate_category_id": ("error", "classes cannot be told apart; give each its own id"),
-    "unknown_image_id": ("error", "annotations of pictures that are not listed; drop them or list the pictures"),
+    "unknown_image_id": ("error", "annotations of images that are not listed; drop them or list the images"),
     "unknown_category_id": ("error", "classes must be listed in the categories of the training file"),
     "malformed_box": ("error", "a box is four finite numbers: x, y, width, height"),
     "degenerate_box": ("warning", "no width or height: never a training target, but the evaluator counts it as missed"),
-    "box_outside": ("warning", "the box reaches out of its picture; no detection can match it well"),
+    "box_outside": ("warning", "the box reaches out of its image; no detection can match it well"),
     "no_negatives": (
         "warning",
-        "neg_category_ids is empty: the LVIS evaluator ignores false positives of every class that a picture does not "
+        "neg_category_ids is empty: the LVIS evaluator ignores false positives of every class that an image does not "
         "show, so AP comes out far too high. Where the annotation is exhaustive, fill them: bench data fill-negatives",
     ),
     "class_without_training_image": ("warning", "the class cannot be learned; its AP is 0 if val shows it"),
-    "in_train_and_val": ("error", "the same picture in both splits: AP is measured on what was trained on"),
+    "in_train_and_val": ("error", "the same image in both splits: AP is measured on what was trained on"),
 }  # fmt: skip
 
 
 def check(path: str, train: str, val: str, images: str, format: str) -> list[Finding]:
-    """All findings, errors first. Every picture is decoded, so this takes minutes for 100,000 of them.
+    """All findings, errors first. Every image is decoded, so this takes minutes for 100,000 of them.
 
     Args:
         path: the folder; `train`, `val` and `images` lie below it.
         format: one of bench.data.formats; where it has no negative lists, their absence is no finding.
 
     Raises:
-        UserError: a file cannot be read at all, or there is no folder of pictures.
+        UserError: a file cannot be read at all, or there is no folder of images.
     """
     root = Path(path) / images
     if not root.is_dir():
-        raise UserError("no such folder of pictures", where=str(root), allowed=listing(root.parent))
+        raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
     files = {"train": Path(path) / train, "val": Path(path) / val}
     documents = {name: sections(read_json(file), file) for name, file in files.items()}
     known = {c.get("id") for c in _entries(documents["train"], "categories")}
@@ -88,7 +88,7 @@ def check(path: str, train: str, val: str, images: str, format: str) -> list[Fin
     names: dict[str, dict[str, Path]] = {}
     for split, document in documents.items():
         faults: defaultdict[str, list[str]] = defaultdict(list)
-        names[split] = _check_pictures(document, root, faults)
+        names[split] = _check_images(document, root, faults)
         _check_ids(document, known, faults)
         _check_boxes(document, faults)
         if split == "val" and FORMATS[format].negatives:  # in training nothing reads them
@@ -102,12 +102,12 @@ def check(path: str, train: str, val: str, images: str, format: str) -> list[Fin
 
 
 def fill_negatives(json_path: Path, out_path: Path) -> int:
-    """Write a copy in which every category that a picture does not show is a negative of it.
+    """Write a copy in which every category that an image does not show is a negative of it.
 
-    Right only where the annotation is exhaustive. Classes listed as not exhaustive for a picture are left out.
+    Right only where the annotation is exhaustive. Classes listed as not exhaustive for an image are left out.
 
     Returns:
-        The number of pictures whose list changed.
+        The number of images whose list changed.
 
     Raises:
         UserError: the file cannot be read, or `out_path` is the same file or exists.
@@ -139,8 +139,8 @@ def _entries(document: Document, section: str) -> Iterable[dict[str, Any]]:
     return (entry for entry in document[section] if isinstance(entry, dict))
 
 
-def _check_pictures(document: Document, root: Path, faults: defaultdict[str, list[str]]) -> dict[str, Path]:
-    """Find and decode every picture; returns those that are there, by name."""
+def _check_images(document: Document, root: Path, faults: defaultdict[str, list[str]]) -> dict[str, Path]:
+    """Find and decode every image; returns those that are there, by name."""
     there: dict[str, Path] = {}
     for image in _entries(document, "images"):
         names = candidates(image)
@@ -163,13 +163,13 @@ def _check_pictures(document: Document, root: Path, faults: defaultdict[str, lis
 
 
 def _size(file: Path) -> tuple[int, int] | None:
-    """(width, height) of a picture that decodes to its end, else None."""
+    """(width, height) of an image that decodes to its end, else None."""
     try:
-        with Image.open(file) as picture:
-            size = picture.size
+        with Image.open(file) as opened:
+            size = opened.size
             # JPEG: all data is read, an eighth of the pixels is computed.
-            picture.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
-            picture.load()
+            opened.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
+            opened.load()
             return size
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
@@ -181,9 +181,9 @@ def _check_ids(document: Document, known: set[Any], faults: defaultdict[str, lis
         for identity, number in Counter(e.get("id") for e in _entries(document, section)).items():
             if number > 1:
                 faults[f"duplicate_{kind}_id"].append(f"{identity} ({number} times)")
-    pictures = {i.get("id") for i in _entries(document, "images")}
+    ids = {i.get("id") for i in _entries(document, "images")}
     for a in _entries(document, "annotations"):
-        if a.get("image_id") not in pictures:
+        if a.get("image_id") not in ids:
             faults["unknown_image_id"].append(f"annotation {a.get('id')}: image {a.get('image_id')}")
         if a.get("category_id") not in known:
             faults["unknown_category_id"].append(f"annotation {a.get('id')}: category {a.get('category_id')}")
@@ -216,10 +216,10 @@ def _check_boxes(document: Document, faults: defaultdict[str, list[str]]) -> Non
 
 
 def _check_negatives(document: Document, faults: defaultdict[str, list[str]]) -> None:
-    """A finding where no picture has negatives; in LVIS itself a few pictures have none."""
-    pictures = list(_entries(document, "images"))
-    if pictures and not any(image.get("neg_category_ids") for image in pictures):
-        faults["no_negatives"] += [str(image.get("file_name", image.get("id"))) for image in pictures]
+    """A finding where no image has negatives; in LVIS itself a few images have none."""
+    images = list(_entries(document, "images"))
+    if images and not any(image.get("neg_category_ids") for image in images):
+        faults["no_negatives"] += [str(image.get("file_name", image.get("id"))) for image in images]
 
 
 def _check_classes(document: Document, faults: defaultdict[str, list[str]]) -> None:
@@ -230,7 +230,7 @@ def _check_classes(document: Document, faults: defaultdict[str, list[str]]) -> N
 
 
 def _shared(train: dict[str, Path], val: dict[str, Path]) -> list[str]:
-    """Pictures in both splits: of the same name, or of the same bytes under two names."""
+    """Images in both splits: of the same name, or of the same bytes under two names."""
     shared = sorted(train.keys() & val.keys())
     sizes = defaultdict(list)
     for name, file in train.items():

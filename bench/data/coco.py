@@ -1,7 +1,7 @@
 """COCO folders. Separate from lvis.py because COCO is annotated exhaustively and has no lists.
 
-A class without a box in a picture is absent from it: all such classes are negatives (stored once as `info.exhaustive`,
-written out by `Split.lvis_json`) and no class is "not exhaustive". Lists in a COCO file are not believed. A crowd box
+A class without a box in an image is absent from it: all such classes are negatives (stored once as `info.exhaustive`,
+written out by `Split.lvis_json`) and no class is "not exhaustive". Lists in a COCO file are ignored. A crowd box
 (`iscrowd`) is no instance: training leaves it out, it is in no count, and its class is not a negative.
 """
 
@@ -25,7 +25,7 @@ def read_folder(spec: FolderData, split: SplitName) -> Document:
 
 
 def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
-    """Write `annotations.json` of a split into the folder `out`; the pictures stay where they are."""
+    """Write `annotations.json` of a split into the folder `out`; the images stay where they are."""
     write_json(out / ANNOTATIONS, read_folder(spec, split))
 
 

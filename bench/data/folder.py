@@ -1,8 +1,9 @@
-"""What folders of photographs have in common, in either format. Separate from lvis.py and coco.py: what each promises.
+"""What folders of photographs have in common, in either format. Separate from lvis.py and coco.py, which hold
+what differs between them.
 
-Nothing is taken on trust that can be counted: number of classes, instances and images of a class come from the
-TRAINING annotations, crowds left out. Pictures without annotations are kept (they count in LVIS's repeat factors).
-A picture is named by `file_name` or (LVIS v1) by `coco_url`; both may lie in folders like train2017 or side by side.
+What can be counted is counted and not read: number of classes, instances and images of a class come from the
+TRAINING annotations, crowds left out. Images without annotations are kept (they count in LVIS's repeat factors).
+An image is named by `file_name` or (LVIS v1) by `coco_url`; both may lie in folders like train2017 or side by side.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ SplitName = Literal["train", "val"]
 Lists = Callable[[Mapping[str, Any], set[int], Path], Document]
 SECTIONS = ("images", "annotations", "categories")
 CHECK = "`bench data check` lists all such entries"
-_COCO_NAME = 16  # "000000266409.jpg": LVIS v0.5 writes COCO_val2014_000000266409.jpg for a picture of train2017
+_COCO_NAME = 16  # "000000266409.jpg": LVIS v0.5 writes COCO_val2014_000000266409.jpg for an image of train2017
 
 
 def image_root(spec: FolderData) -> Path:
-    """The folder below which the pictures lie."""
+    """The folder below which the images lie."""
     return Path(spec.path) / spec.images
 
 
@@ -49,7 +50,7 @@ def read(spec: FolderData, split: SplitName, lists: Lists, promise: Document) ->
     Polygons are left out (the harness evaluates boxes); run-length masks are kept.
 
     Args:
-        lists: what the format says of classes without a box in a picture, as keys of the stored image entry.
+        lists: the format's lists of classes without a box in an image, as keys of the stored image entry.
         promise: keys of the stored `info`.
 
     Raises:
@@ -57,7 +58,7 @@ def read(spec: FolderData, split: SplitName, lists: Lists, promise: Document) ->
     """
     root = image_root(spec)
     if not root.is_dir():
-        raise UserError("no such folder of pictures", where=str(root), allowed=listing(root.parent))
+        raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
     train_file, file = annotation_file(spec, "train"), annotation_file(spec, split)
     train = sections(read_json(train_file), train_file)
     document = train if split == "train" else sections(read_json(file), file)
@@ -65,17 +66,17 @@ def read(spec: FolderData, split: SplitName, lists: Lists, promise: Document) ->
     known = {c["id"] for c in categories}
     images = [{**_image(entry, root, file), **lists(entry, known, file)} for entry in document["images"]]
     _unique((i["id"] for i in images), "image", file)
-    pictures = {i["id"] for i in images}
-    annotations = [_annotation(a, pictures, known, file) for a in document["annotations"]]
+    image_ids = {i["id"] for i in images}
+    annotations = [_annotation(a, image_ids, known, file) for a in document["annotations"]]
     _unique((a["id"] for a in annotations), "annotation", file)
     info = {"description": f"{spec.name} {split}", **promise}
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
 def fingerprint(spec: FolderData, split: SplitName) -> str:
-    """sha256 over the split's annotation file, picture names and byte sizes; for val also the training annotations.
+    """sha256 over the split's annotation file, image names and byte sizes; for val also the training annotations.
 
-    The path is not in it: a copy of the folder elsewhere has the same fingerprint. Pictures are not opened.
+    The path is not in it: a copy of the folder elsewhere has the same fingerprint. Images are not opened.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -104,7 +105,7 @@ def sections(document: Document, file: Path) -> Document:
 
 
 def candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where below the image root a picture may lie, likeliest first: file_name (v0.5), then coco_url (v1)."""
+    """Where below the image root an image may lie, likeliest first: file_name (v0.5), then coco_url (v1)."""
     found: list[str] = []
     name, url = entry.get("file_name"), entry.get("coco_url")
     if isinstance(name, str) and name:
@@ -136,7 +137,7 @@ def _found(root: Path, names: tuple[str, ...], file: Path) -> tuple[str, int]:
     """The first name that is a file below the root, and its bytes."""
     for name in names:
         if leaves_root(name):
-            raise UserError(f"picture name '{name}' leaves the image root", where=str(file), hint=CHECK)
+            raise UserError(f"image name '{name}' leaves the image root", where=str(file), hint=CHECK)
     for name in names:
         try:
             found = (root / name).stat()
@@ -145,12 +146,12 @@ def _found(root: Path, names: tuple[str, ...], file: Path) -> tuple[str, int]:
         if stat.S_ISREG(found.st_mode):
             return name, found.st_size
     shown = " or ".join(names) or "an image entry has neither file_name nor coco_url"
-    raise UserError(f"no such picture: {shown}", where=str(root), allowed=listing(root), hint=CHECK)
+    raise UserError(f"no such image: {shown}", where=str(root), allowed=listing(root), hint=CHECK)
 
 
-def _annotation(entry: Any, pictures: set[int], known: set[int], file: Path) -> Document:
+def _annotation(entry: Any, image_ids: set[int], known: set[int], file: Path) -> Document:
     _require(entry, ("id", "image_id", "category_id", "bbox"), "annotation", file)
-    for key, legal, kind in (("image_id", pictures, "image"), ("category_id", known, "category")):
+    for key, legal, kind in (("image_id", image_ids, "image"), ("category_id", known, "category")):
         if entry[key] not in legal:
             what = f"annotation {entry['id']} names {kind} {entry[key]}, which is not there"
             raise UserError(what, where=str(file), hint=CHECK)
@@ -214,5 +215,5 @@ def _digest(file: Path, _stamp: tuple[int, int]) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _named(file: Path, _stamp: tuple[int, int]) -> tuple[tuple[str, ...], ...]:
-    """Candidate names of every picture of an annotation file; kept, since a plan asks for the same file many times."""
+    """Candidate names of every image of an annotation file; cached, since a plan needs the same file many times."""
     return tuple(candidates(entry) for entry in sections(read_json(file), file)["images"] if isinstance(entry, dict))

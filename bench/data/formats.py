@@ -1,6 +1,6 @@
 """The formats of data, as a table. Separate because planning needs it; jobs alone import what reads or makes images.
 
-A format is added by its entry here and its file, bench/data/NAME.py. Nothing else asks for a format by name.
+A format is added by its entry here and its file, bench/data/NAME.py. No other code names a format.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class Reckoned:
 
 
 def whole(data: GeneratedData | FolderData, split: Split) -> dict[str, Any]:
-    """What the section says is in a key: of data that are read not where they lie, the fingerprint of what lies there
-    is."""
+    """The whole section; for data that are read, the key holds their fingerprint in place of their path."""
     return data.in_key()
 
 
@@ -47,7 +46,7 @@ class Format:
             made; with `write_split(section, split, out)` and `fingerprint(section, split)` of data that are read.
         version: dotted module whose VERSION is in the key of the data stage.
         in_key: the settings that a split depends on, its seed apart.
-        reckon: from these settings, what a split will have; None: nobody knows before it is read.
+        reckon: from these settings, what a split will have; None: not known before it is read.
         negatives: its images list the classes that are known to be absent, so `data check` misses lists that are empty.
     """
 
@@ -101,6 +100,6 @@ def _named(value: Any) -> str:
 
 if TYPE_CHECKING:
     Data = GeneratedData | FolderData
-else:  # the section that `name` says
+else:  # the section that `name` selects
     _sections = functools.reduce(operator.or_, (Annotated[one.section, Tag(one.name)] for one in FORMATS.values()))
     Data = Annotated[_sections, Discriminator(_named)]

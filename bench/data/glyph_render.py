@@ -1,4 +1,4 @@
-"""Draws one glyph picture from one generator. Separate from glyphs.py, which decides how many of what go where.
+"""Draws one glyph image from one generator. Separate from glyphs.py, which decides how many of what go where.
 
 Every number of this file is profile H of the prototype (prototype.md section 2): published numbers of the default suite
 depend on it, so a change of any of them is a new VERSION of the data set.
@@ -24,7 +24,7 @@ _TRIES = 40  # places tried for a symbol; every 8th failure draws it anew, at 0.
 _RETRY = 8
 _CONTRAST = 190  # sum over RGB of the difference between a symbol and what it covers
 _MASK_LEVEL = 110  # alpha above this belongs to the mask
-_VISIBLE_PX = 4  # a picture in which a symbol shows less than this is drawn again (1 in some thousands)
+_VISIBLE_PX = 4  # an image in which a symbol shows less than this is drawn again (1 in some thousands)
 _ATTEMPTS = 50
 _NONE, _OCCLUDER = -1, -2
 
@@ -34,7 +34,7 @@ Place = tuple[int, int, int, int]  # x, y, width, height
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """One picture: pixels uint8 S x S x 3 and the visible mask (S x S) of each object with its class."""
+    """One image: pixels uint8 S x S x 3 and the visible mask (S x S) of each object with its class."""
 
     pixels: NDArray[np.uint8]
     classes: tuple[int, ...]
@@ -42,7 +42,7 @@ class Drawn:
 
 
 class Renderer:
-    """Draws pictures of one size from one vocabulary.
+    """Draws images of one size from one vocabulary.
 
     Args:
         vocabulary: classes, distractors and faces.
@@ -50,14 +50,14 @@ class Renderer:
         object_px: shortest and longest long side of a symbol, drawn log-uniformly.
 
     Raises:
-        UserError: symbols that do not fit into the picture.
+        UserError: symbols that do not fit into the image.
     """
 
     def __init__(self, vocabulary: Vocabulary, size: int, object_px: tuple[int, int]) -> None:
         low, high = object_px
         if not low <= high <= 0.75 * size:
             raise UserError(
-                f"symbols of {low} to {high} px do not fit into pictures of {size} px",
+                f"symbols of {low} to {high} px do not fit into images of {size} px",
                 where="data.object_px",
                 allowed=f"shortest <= longest <= {int(0.75 * size)}",
             )
@@ -66,7 +66,7 @@ class Renderer:
         self.distractors = [_faces(point, vocabulary.faces) for point in vocabulary.distractors]
 
     def draw(self, classes: Sequence[int], rng: np.random.Generator) -> Drawn:
-        """A picture that shows exactly these instances.
+        """An image that shows exactly these instances.
 
         Raises:
             UserError: so many symbols that some are always covered.
@@ -76,13 +76,13 @@ class Renderer:
             if all(int(mask.sum()) >= _VISIBLE_PX for mask in drawn.masks):
                 return drawn
         raise UserError(
-            f"{len(classes)} symbols do not fit into a picture of {self.size} px",
+            f"{len(classes)} symbols do not fit into an image of {self.size} px",
             where="data.objects",
             hint="lower data.objects or data.object_px, or raise data.size",
         )
 
     def _attempt(self, classes: Sequence[int], rng: np.random.Generator) -> Drawn:
-        picture = _background(self.size, rng)
+        image = _background(self.size, rng)
         owner = np.full((self.size, self.size), _NONE, np.int32)  # which object is on top
         todo = [(int(c), True) for c in classes]
         extra = int(rng.integers(0, 3))
@@ -94,21 +94,21 @@ class Renderer:
             alpha, place, free = self._place((self.symbols if real else self.distractors)[index], placed, rng)
             if not free and not real:
                 continue
-            picture.paste(_colour(picture, place, rng), place[:2], alpha)
+            image.paste(_colour(image, place, rng), place[:2], alpha)
             placed.append(place)
             _cover(owner, alpha, place, len(labels) if real else _OCCLUDER)
             if real:
                 labels.append(index)
         if rng.random() < 0.3:
-            _occlude(picture, owner, rng)
+            _occlude(image, owner, rng)
         if rng.random() < 0.35:
-            picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
-        return Drawn(_expose(picture, rng), tuple(labels), tuple(owner == k for k in range(len(labels))))
+            image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
+        return Drawn(_expose(image, rng), tuple(labels), tuple(owner == k for k in range(len(labels))))
 
     def _place(
         self, faces: Sequence[Image.Image], placed: Sequence[Place], rng: np.random.Generator
     ) -> tuple[Image.Image, Place, bool]:
-        """Alpha and place of a symbol, and whether the place is free; up to an eighth may lie outside the picture."""
+        """Alpha and place of a symbol, and whether the place is free; up to an eighth may lie outside the image."""
         face = faces[int(rng.integers(len(faces)))]
         low, high = self.object_px
         long_side = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -128,7 +128,7 @@ class Renderer:
 
 
 def _faces(point: int, names: Sequence[str]) -> list[Image.Image]:
-    """The symbol in every face; a face that draws next to nothing stands back for the first."""
+    """The symbol in every face; a face that draws next to nothing is replaced by the first."""
     drawn = [sprite(point, name) for name in names]
     first = drawn[0]
     assert first is not None  # the vocabulary was chosen by the first face
@@ -155,12 +155,12 @@ def _rgb(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _colour(picture: Image.Image, place: Place, rng: np.random.Generator) -> tuple[int, int, int]:
+def _colour(image: Image.Image, place: Place, rng: np.random.Generator) -> tuple[int, int, int]:
     """A colour that stands out from the mean of what it covers (the last of eight draws in any case)."""
     x, y, w, h = place
-    size = picture.size[0]
+    size = image.size[0]
     box = (max(x, 0), max(y, 0), max(x, 0) + min(w, size - max(x, 0)), max(y, 0) + min(h, size - max(y, 0)))
-    mean = np.asarray(picture.resize((1, 1), Image.Resampling.BOX, box=box), np.float32).ravel()
+    mean = np.asarray(image.resize((1, 1), Image.Resampling.BOX, box=box), np.float32).ravel()
     colour = _rgb(rng)
     for _ in range(7):
         if np.abs(np.array(colour) - mean).sum() > _CONTRAST:
@@ -177,19 +177,19 @@ def _cover(owner: NDArray[np.int32], alpha: Image.Image, place: Place, value: in
     owner[y0:y1, x0:x1][inside] = value
 
 
-def _occlude(picture: Image.Image, owner: NDArray[np.int32], rng: np.random.Generator) -> None:
+def _occlude(image: Image.Image, owner: NDArray[np.int32], rng: np.random.Generator) -> None:
     """A thin bar over everything; what it hides belongs to no object."""
-    x0, y0, x1, y1 = rng.integers(0, picture.size[0], 4).tolist()
+    x0, y0, x1, y1 = rng.integers(0, image.size[0], 4).tolist()
     width = int(rng.integers(2, 6))
-    ImageDraw.Draw(picture).line([(x0, y0), (x1, y1)], fill=_rgb(rng), width=width)
-    bar = Image.new("L", picture.size, 0)
+    ImageDraw.Draw(image).line([(x0, y0), (x1, y1)], fill=_rgb(rng), width=width)
+    bar = Image.new("L", image.size, 0)
     ImageDraw.Draw(bar).line([(x0, y0), (x1, y1)], fill=255, width=width)
     owner[np.asarray(bar) > 0] = _OCCLUDER
 
 
-def _expose(picture: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _expose(image: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
     gain = rng.uniform(0.8, 1.15)
-    pixels = np.asarray(picture, np.float32) * np.float32(gain)
+    pixels = np.asarray(image, np.float32) * np.float32(gain)
     pixels += rng.normal(0, rng.uniform(1, 9), pixels.shape).astype(np.float32)
     out: NDArray[np.uint8] = np.clip(pixels, 0, 255).astype(np.uint8)
     return out
@@ -201,15 +201,15 @@ def _background(size: int, rng: np.random.Generator) -> Image.Image:
     field = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8).astype(np.float64)
     mean = field.mean((0, 1))
     field = np.clip(mean + (field - mean) * rng.uniform(0.15, 0.8), 0, 255)
-    picture = Image.fromarray(field.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(field.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
     if rng.random() < 0.35:
         colour, step, lean = _rgb(rng), int(rng.integers(5, 18)), int(rng.integers(-size // 2, size // 2))
         for x in range(-size, 2 * size, step):
             pen.line([(x, 0), (x + lean, size)], fill=colour, width=int(rng.integers(1, 3)))
     for _ in range(int(rng.integers(2, 9) * (size / 128))):
         _clutter(pen, size, rng)
-    return picture
+    return image
 
 
 def _clutter(pen: ImageDraw.ImageDraw, size: int, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Which symbols are the classes of the glyph pictures. Separate from drawing because it is searched once and stored.
+"""Which symbols are the classes of the glyph images. Separate from drawing because it is searched once and stored.
 
 A vocabulary is a greedy choice, in one fixed order, of code points that all faces have and whose templates correlate at
 most `similarity`; so a smaller vocabulary is the beginning of a larger one. Found lists are stored beside this file:
@@ -40,7 +40,7 @@ SPRITE_PX = 56  # long side of a stored symbol; the largest drawn by default is 
 _FONT_PX = 72
 _TEMPLATE_PX = 20
 _ROTATIONS = (-20, 0, 20)  # degrees: symbols are drawn rotated, so b turned must differ from a as well
-_ORDER_SEED = (0, 77)  # order of the greedy choice; fixed for ever, it decides what the classes are
+_ORDER_SEED = (0, 77)  # order of the greedy choice; never changed: it decides what the classes are
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Vocabulary:
 
 
 def vocabulary(classes: int, similarity: float) -> Vocabulary:
-    """The vocabulary of this size; it does not depend on a seed. Stored lists answer at once, others are searched.
+    """The vocabulary of this size; it does not depend on a seed. Stored lists are read, others are searched for.
 
     Raises:
         UserError: no set of faces has that many symbols that correlate at most `similarity`.
@@ -68,7 +68,7 @@ def vocabulary(classes: int, similarity: float) -> Vocabulary:
         found[name] = len(points)
     most = max(found.values()) - DISTRACTORS
     raise UserError(
-        f"only {max(0, most)} glyph classes correlate at most {similarity}, {classes} were asked for",
+        f"only {max(0, most)} glyph classes correlate at most {similarity}, {classes} are needed",
         where="data.classes",
         hint="lower data.classes or raise data.similarity (0.93 by default)",
     )
@@ -81,10 +81,10 @@ def search(faces: tuple[str, ...], number: int, similarity: float) -> list[int]:
     kept: list[int] = []
     templates = np.zeros((number, (_TEMPLATE_PX + 4) ** 2), np.float32)
     for point in points:
-        picture = sprite(point, faces[0])
-        if picture is None or not _well_shaped(picture):
+        image = sprite(point, faces[0])
+        if image is None or not _well_shaped(image):
             continue
-        turned = np.stack([_template(_turn(picture, angle)) for angle in _ROTATIONS])
+        turned = np.stack([_template(_turn(image, angle)) for angle in _ROTATIONS])
         if kept and float((templates[: len(kept)] @ turned.T).max()) > similarity:
             continue
         templates[len(kept)] = turned[_ROTATIONS.index(0)]
@@ -95,21 +95,21 @@ def search(faces: tuple[str, ...], number: int, similarity: float) -> list[int]:
 
 
 def sprite(point: int, face: str) -> Image.Image | None:
-    """The symbol as a tight alpha picture (L), long side `SPRITE_PX`; None where the face draws hardly anything."""
+    """The symbol as a tight alpha image (L), long side `SPRITE_PX`; None where the face draws hardly anything."""
     font = _font(face)
     left, top, right, bottom = font.getbbox(chr(point))
     width, height = int(right - left), int(bottom - top)
     if width < 4 or height < 4:
         return None
-    picture = Image.new("L", (width + 4, height + 4), 0)
-    ImageDraw.Draw(picture).text((2 - left, 2 - top), chr(point), fill=255, font=font)
-    inked = picture.getbbox()
+    image = Image.new("L", (width + 4, height + 4), 0)
+    ImageDraw.Draw(image).text((2 - left, 2 - top), chr(point), fill=255, font=font)
+    inked = image.getbbox()
     if inked is None:
         return None
-    picture = picture.crop(inked)
-    scale = SPRITE_PX / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+    image = image.crop(inked)
+    scale = SPRITE_PX / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def class_name(point: int) -> str:
@@ -132,7 +132,7 @@ def _font_folder() -> Path:
     # find_spec does not import matplotlib, which would cost each drawing process a third of a second.
     found = importlib.util.find_spec("matplotlib")
     if found is None or found.origin is None:
-        raise UserError("glyph pictures need the DejaVu fonts that matplotlib ships", hint="pip install matplotlib")
+        raise UserError("glyph images need the DejaVu fonts that matplotlib ships", hint="pip install matplotlib")
     return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
@@ -160,22 +160,22 @@ def _is_symbol(character: str) -> bool:
     return kind[0] in "LNSP" and kind not in ("Lm", "Sk") and not composed
 
 
-def _well_shaped(picture: Image.Image) -> bool:
+def _well_shaped(image: Image.Image) -> bool:
     """Neither a thin stroke nor nearly empty nor nearly full: what remains has a shape to learn."""
-    ink = float(np.asarray(picture, np.float32).mean()) / 255
-    return min(picture.size) / max(picture.size) >= 0.4 and 0.12 <= ink <= 0.9
+    ink = float(np.asarray(image, np.float32).mean()) / 255
+    return min(image.size) / max(image.size) >= 0.4 and 0.12 <= ink <= 0.9
 
 
-def _turn(picture: Image.Image, angle: float) -> Image.Image:
-    return picture.rotate(angle, expand=True, resample=Image.Resampling.BILINEAR) if angle else picture
+def _turn(image: Image.Image, angle: float) -> Image.Image:
+    return image.rotate(angle, expand=True, resample=Image.Resampling.BILINEAR) if angle else image
 
 
-def _template(picture: Image.Image) -> NDArray[np.float32]:
+def _template(image: Image.Image) -> NDArray[np.float32]:
     """A blurred, centred thumbnail with zero mean and unit norm: a dot product of two is their correlation."""
     side = _TEMPLATE_PX + 4
-    width, height = (round(s * _TEMPLATE_PX / max(picture.size)) for s in picture.size)
+    width, height = (round(s * _TEMPLATE_PX / max(image.size)) for s in image.size)
     canvas = Image.new("L", (side, side), 0)
-    small = picture.resize((max(1, width), max(1, height)), Image.Resampling.BOX)
+    small = image.resize((max(1, width), max(1, height)), Image.Resampling.BOX)
     canvas.paste(small, ((side - width) // 2, (side - height) // 2))
     vector = np.asarray(canvas.filter(ImageFilter.GaussianBlur(1.0)), np.float32).ravel()
     vector = vector - vector.mean()

@@ -1,7 +1,7 @@
 """The embedded data set: symbols on cluttered ground with LVIS-like class counts, exact to the seed.
 
 Separate from the drawing (glyph_render.py) and the choice of symbols (glyph_vocabulary.py): here it is decided how many
-instances each class has and which picture shows them. Picture i is drawn from its own addressed generator, so that any
+instances each class has and which image shows them. Image i is drawn from its own addressed generator, so that any
 number of processes writes the same bytes. Design and measurements: prototype.md.
 
 Instances: LVIS v0.5's shares of the bins 1-9 / 10-99 / 100-999 / 1000+ (293, 454, 302, 181 of 1,230 classes),
@@ -35,7 +35,7 @@ from bench.seeds import generator
 from bench.spec import GlyphsData
 from bench.store.disk import disk_errors
 
-VERSION = 1  # of the pictures, in the key of their data stage; raise it when a picture may change
+VERSION = 1  # of the images, in the key of their data stage; raise it when an image may change
 
 SplitName = Literal["train", "val"]
 Progress = Callable[[int, int], None]
@@ -44,13 +44,13 @@ Annotation = dict[str, Any]
 # Cumulative shares of LVIS v0.5's classes at the edges 1, 10, 100, 1000 and the maximum (dataset_facts of LVIS v0.5).
 _SHARES = (0.0, 0.239, 0.608, 0.853, 1.0)
 _EDGES = (1, 10, 100, 1000)
-_RUN = 0.175  # share of draws after which the next 1-3 instances of the class lie in the same picture
-_CHUNK = 16  # pictures a process draws at a time
+_RUN = 0.175  # share of draws after which the next 1-3 instances of the class lie in the same image
+_CHUNK = 16  # images that a process draws at a time
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a drawing process needs to know."""
+    """What a drawing process needs."""
 
     spec: GlyphsData
     seed: int
@@ -66,9 +66,9 @@ def make_split(
 
     Args:
         spec: the data section.
-        seed: of the data; counts and pictures follow it, the choice of symbols does not.
+        seed: of the data; counts and images follow it, the choice of symbols does not.
         processes: drawing processes; the bytes do not depend on it. 1 draws here.
-        progress: called with (pictures drawn, pictures in all).
+        progress: called with (images drawn, images in all).
 
     Raises:
         UserError: no vocabulary of this size and similarity; symbols that do not fit.
@@ -131,7 +131,7 @@ def instance_counts(spec: GlyphsData, seed: int) -> NDArray[np.int64]:
 
 
 def deal(counts: NDArray[np.int64], objects: float, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Which instances each picture shows: exact counts, pictures closed at 2 + Poisson(objects - 2) instances.
+    """Which instances each image shows: exact counts, images closed at 2 + Poisson(objects - 2) instances.
 
     Some instances of a class lie together, as they do in photographs.
     """
@@ -141,20 +141,20 @@ def deal(counts: NDArray[np.int64], objects: float, rng: np.random.Generator) ->
             more = int(rng.integers(1, 4)) if rng.random() < _RUN else 0
             runs.append((index, min(left, 1 + more)))
             left -= runs[-1][1]
-    pictures: list[tuple[int, ...]] = []
+    images: list[tuple[int, ...]] = []
     current: list[int] = []
     limit = 2 + int(rng.poisson(objects - 2))
     for which in rng.permutation(len(runs)).tolist():
         index, number = runs[which]
         current += [index] * number
         if len(current) >= limit:
-            pictures.append(tuple(current))
+            images.append(tuple(current))
             current, limit = [], 2 + int(rng.poisson(objects - 2))
-    return [*pictures, tuple(current)] if current else pictures
+    return [*images, tuple(current)] if current else images
 
 
 def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
-    """The annotations of every picture, in order; the pixels go to the shared file."""
+    """The annotations of every image, in order; the pixels go to the shared file."""
     total = len(job.deal)
     chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     if processes <= 1 or len(chunks) == 1:
@@ -167,7 +167,7 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
     context = multiprocessing.get_context("spawn")
     workers = min(processes, len(chunks))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
-        # The processes start here, deaf to Ctrl-C (they inherit the mask): who called us decides what becomes of it.
+        # The processes start here with SIGINT blocked (they inherit the mask): the caller alone handles Ctrl-C.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             drawn = pool.map(_draw_chunk, chunks)
@@ -181,7 +181,7 @@ def _draw_all(job: _Job, processes: int) -> Iterator[list[Annotation]]:
             hint = "use fewer processes; a script of yours needs `if __name__ == '__main__':` around the call"
             raise UserError(what, where=str(job.pixels.parent), hint=hint) from None
         finally:
-            pool.shutdown(cancel_futures=True)  # asked to stop: the rest need not be drawn
+            pool.shutdown(cancel_futures=True)  # interrupted: the rest need not be drawn
 
 
 class _Worker:

@@ -1,8 +1,8 @@
-"""Batches as a pure function of their address. Separate from augment.py: which pictures and when, not what is done.
+"""Batches as a pure function of their address. Separate from augment.py: which images and when, not what is done.
 
 Batch t of a training cuts the concatenated epochs of the sampler; every draw comes from a generator made for its
-address (bench.seeds), so a resumed run sees the batches an undisturbed one sees. At test time pictures are grouped by
-padded size and cut by index, so a picture is always padded the same: a taller batch-mate would change its features.
+address (bench.seeds), so a resumed run sees the batches an undisturbed one sees. At test time images are grouped by
+padded size and cut by index, so an image is always padded the same: a taller batch-mate would change its features.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ A = TypeVar("A")
 
 
 class Sampler(Protocol):
-    """Which pictures an epoch shows, in which order."""
+    """Which images an epoch shows, in which order."""
 
     def epoch(self, e: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Positions in the split, of any length and with any repeats."""
@@ -39,11 +39,11 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Workers:
-    """Threads that make batches before they are asked for.
+    """Threads that make batches before they are needed.
 
     Attributes:
-        count: how many; 0: a batch is made when it is asked for, by whoever asks.
-        pinned: what they make lies in page-locked memory, from which a GPU copies while its owner goes on.
+        count: how many; 0: a batch is made when it is needed, in the caller's thread.
+        pinned: batches lie in page-locked memory, from which a GPU copies while the CPU goes on.
     """
 
     count: int = 0
@@ -52,7 +52,7 @@ class Workers:
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """One picture, resized but not yet placed in the batch."""
+    """One image, resized but not yet placed in the batch."""
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
@@ -65,13 +65,13 @@ class Loader:
     Args:
         split: what is trained on.
         settings: the input section.
-        sampler: order of the pictures.
-        batch: pictures of a batch.
+        sampler: order of the images.
+        batch: images of a batch.
         seed: of the stage.
         phase: length of the stage's init chain.
         share: positions of each batch (from, up to) that are made; None: all. Where several processes train, each makes
             its own, padded and augmented as in the whole batch.
-        workers: who makes what `batches` gives; the batches are the same.
+        workers: threads that make what `batches` yields; the batches do not depend on them.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class Loader:
         """Our share of batch t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
 
         Raises:
-            UserError: a picture that cannot be decoded, or a sampler without pictures.
+            UserError: an image that cannot be decoded, or a sampler without images.
         """
         return self._make(t, self.indices(t), Halt())
 
     def batches(self, steps: Iterable[int]) -> AbstractContextManager[Iterator[Batch]]:
-        """`batch` of each of these steps, made ahead. The sampler is asked in the caller's thread."""
+        """`batch` of each of these steps, made ahead. The sampler runs in the caller's thread."""
         addresses = ((t, self.indices(t)) for t in steps)
         return _ahead(lambda address, halt: self._make(*address, halt), addresses, self.workers)
 
     def indices(self, t: int) -> list[int]:
-        """Positions in the split of the pictures of batch t."""
+        """Positions in the split of the images of batch t."""
         start, stop = t * self.batch_size, (t + 1) * self.batch_size
         while not self._ends or self._ends[-1] < stop:
             self._extend()
@@ -120,7 +120,7 @@ class Loader:
         return found
 
     def epoch_length(self, e: int) -> int:
-        """Pictures of epoch e (a stochastic sampler's differ)."""
+        """Images of epoch e (a stochastic sampler's differ)."""
         while len(self._epochs) <= e:
             self._extend()
         return len(self._epochs[e])
@@ -129,7 +129,7 @@ class Loader:
         e = len(self._epochs)
         order = np.asarray(self.sampler.epoch(e, generator(self.seed, "order", self.phase, e)), np.int64)
         if order.size == 0:
-            raise UserError(f"the sampler shows no picture in epoch {e}", hint="the data part may have left none")
+            raise UserError(f"the sampler shows no image in epoch {e}", hint="the data part may have left none")
         self._epochs.append(order)
         self._ends.append(order.size + (self._ends[-1] if self._ends else 0))
 
@@ -148,7 +148,7 @@ class Loader:
 
 
 def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
-    """Positions of the pictures of each test batch: one padded size to a batch, cut in index order."""
+    """Positions of the images of each test batch: one padded size to a batch, cut in index order."""
     buckets: dict[tuple[int, int], list[int]] = {}
     for i, image in enumerate(split.images):
         size = augment.resized_size(image.height, image.width, settings)
@@ -157,10 +157,10 @@ def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
 
 
 def eval_batch(split: Split, settings: Input, indices: Sequence[int]) -> Batch:
-    """These pictures without augmentation.
+    """These images without augmentation.
 
     Raises:
-        UserError: a picture that cannot be decoded.
+        UserError: an image that cannot be decoded.
     """
     return _as_they_are(split, settings, indices, Halt())
 
@@ -197,7 +197,7 @@ def _assemble(
     *,
     frame: tuple[int, int] | None = None,
 ) -> Batch:
-    """These pictures, padded to hold `frame` (height, width); None: the largest of them."""
+    """These images, padded to hold `frame` (height, width); None: the largest of them."""
 
     def prepare(pair: tuple[int, Draw]) -> _Ready:
         halt.check()
@@ -213,7 +213,7 @@ def _assemble(
         original = (split.images[i].height, split.images[i].width)
         scale = (r.size[0] / original[0], r.size[1] / original[1])
         boxes = augment.transform_boxes(split.boxes[i], scale, r.size[1], r.how.flip)
-        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # boxes without area teach nothing
+        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box without area is no target
         batch.boxes.append(torch.from_numpy(boxes[solid]))
         batch.labels.append(torch.from_numpy(split.labels[i][solid]))
         batch.ignore.append(torch.from_numpy(split.ignore[i][solid]))

@@ -1,8 +1,8 @@
-"""LVIS folders, v0.5 and v1. Separate from coco.py because LVIS is annotated in part and says so for every picture.
+"""LVIS folders, v0.5 and v1. Separate from coco.py because LVIS is annotated in part, with lists for every image.
 
-A class without a box in a picture is absent only if `neg_category_ids` names it; `not_exhaustive_category_ids` names
+A class without a box in an image is absent only if `neg_category_ids` names it; `not_exhaustive_category_ids` names
 classes of which not every instance has a box (Gupta et al., LVIS, CVPR 2019, section 3). Missing lists are empty ones;
-`check.py` warns where no picture has negatives.
+`check.py` warns where no image has negatives.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read_folder(spec: FolderData, split: SplitName) -> Document:
 
 
 def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
-    """Write `annotations.json` of a split into the folder `out`; the pictures stay where they are."""
+    """Write `annotations.json` of a split into the folder `out`; the images stay where they are."""
     write_json(out / ANNOTATIONS, read_folder(spec, split))
 
 

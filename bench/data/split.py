@@ -1,10 +1,10 @@
 """One split in memory and on disk. Separate because readers, generators, loader, evaluator and methods all meet here.
 
-A split is stored as `annotations.json` (LVIS form) and, for made pictures, `pixels.npy`; photographs stay in the image
-root, which is handed in. Where every class that is absent from a picture is known to be absent, the stored form says
-`info.exhaustive` once instead of listing up to 1,200 negatives a picture; `lvis_json` writes the lists out.
+A split is stored as `annotations.json` (LVIS form) and, for made images, `pixels.npy`; photographs stay in the image
+root, which the caller passes. Where every class that is absent from an image is known to be absent, the stored form has
+`info.exhaustive` once instead of listing up to 1,200 negatives per image; `lvis_json` writes the lists out.
 
-Shape legend: n boxes of one picture, C classes, H x W pixels.
+Shape legend: n boxes of one image, C classes, H x W pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Picture
+from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
 from bench.errors import UserError
@@ -45,7 +45,7 @@ class Category:
 
 @dataclass(frozen=True)
 class Image:
-    """One picture. `negatives` (class indices known to be absent) is None where the annotation is exhaustive."""
+    """One image. `negatives` (class indices known to be absent) is None where the annotation is exhaustive."""
 
     id: int
     file_name: str
@@ -63,7 +63,7 @@ class PixelSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArrayPixels:
-    """Pictures of one size in one array, uint8 I x S x S x 3 (a memmap's view)."""
+    """Images of one size in one array, uint8 I x S x S x 3 (a memmap's view)."""
 
     array: Bytes
 
@@ -73,25 +73,23 @@ class ArrayPixels:
 
 @dataclass(frozen=True)
 class FilePixels:
-    """Picture files below a root."""
+    """Image files below a root."""
 
     root: Path
     names: tuple[str, ...]
 
     def read(self, row: int) -> Bytes:
-        return read_picture(self.root / self.names[row])
+        return read_image(self.root / self.names[row])
 
 
 @dataclass(frozen=True)
 class NoPixels:
-    """Annotations without pictures: enough for an evaluation."""
+    """Annotations without images: enough for an evaluation."""
 
     folder: Path
 
     def read(self, row: int) -> Bytes:
-        raise UserError(
-            f"picture {row} was asked for, but there is no {PIXELS} and no image root", where=str(self.folder)
-        )
+        raise UserError(f"image {row} is needed, but there is no {PIXELS} and no image root", where=str(self.folder))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +132,12 @@ class Split:
         pixels = self.source.read(int(self.rows[i]))
         image = self.images[i]
         if pixels.shape[:2] != (image.height, image.width):
-            what = f"picture is {pixels.shape[1]} x {pixels.shape[0]}, annotations say {image.width} x {image.height}"
-            raise UserError(what, where=image.file_name, hint="`bench data check` lists all such pictures")
+            what = f"image is {pixels.shape[1]} x {pixels.shape[0]}, annotated {image.width} x {image.height}"
+            raise UserError(what, where=image.file_name, hint="`bench data check` lists all such images")
         return pixels
 
     def array(self) -> Bytes | None:
-        """All pictures as one uint8 array (index it with `rows`), or None where they are files."""
+        """All images as one uint8 array (index it with `rows`), or None where they are files."""
         return self.source.array if isinstance(self.source, ArrayPixels) else None
 
     def negative(self, i: int) -> Ints:
@@ -199,7 +197,7 @@ class Split:
 
 
 def open_split(folder: Path, image_root: Path | None) -> Split:
-    """Open what a `data` stage wrote: `annotations.json` and `pixels.npy`, or picture files below `image_root`.
+    """Open what a `data` stage wrote: `annotations.json` and `pixels.npy`, or image files below `image_root`.
 
     With neither, all but `pixels` works.
 
@@ -209,7 +207,7 @@ def open_split(folder: Path, image_root: Path | None) -> Split:
     document = read_json(folder / ANNOTATIONS)
     if (folder / PIXELS).is_file():
         stored = np.load(folder / PIXELS, mmap_mode="r")
-        # A plain view: indexing np.memmap itself makes a memmap object for every picture.
+        # A plain view: indexing np.memmap itself makes a memmap object for every image.
         source: PixelSource = ArrayPixels(np.asarray(stored))
     elif image_root is None:
         source = NoPixels(folder)
@@ -278,19 +276,19 @@ def read_json(path: Path) -> Document:
     return document
 
 
-def read_picture(path: Path) -> Bytes:
-    """Decode a picture file to uint8 H x W x 3, RGB, stored orientation (EXIF) not applied, as LVIS and COCO annotate.
+def read_image(path: Path) -> Bytes:
+    """Decode an image file to uint8 H x W x 3, RGB, stored orientation (EXIF) not applied, as LVIS and COCO annotate.
 
     Raises:
         UserError: the file is missing or cannot be decoded.
     """
     try:
-        with Picture.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with PILImage.open(path) as opened:
+            return np.asarray(opened.convert("RGB"))
     except FileNotFoundError:
-        raise UserError("no such picture", where=str(path), hint="`bench data check` lists all") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Picture.DecompressionBombError) as error:
-        raise UserError(f"cannot decode this picture: {error}", where=str(path)) from None
+        raise UserError("no such image", where=str(path), hint="`bench data check` lists all") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        raise UserError(f"cannot decode this image: {error}", where=str(path)) from None
 
 
 def listing(folder: Path, limit: int = 12) -> str:

@@ -1,6 +1,6 @@
 """Box geometry in plain torch. Separate because engines, post-processing and evaluation share it.
 
-Boxes are x1 y1 x2 y2 in pixels without the +1 convention. Legend: N and M boxes, B images, K boxes an image.
+Boxes are x1 y1 x2 y2 in pixels without the +1 convention. Legend: N and M boxes, B images, K boxes per image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def area(boxes_N4: Tensor) -> Tensor:
 
 
 def iou(a_N4: Tensor, b_M4: Tensor) -> Tensor:
-    """Intersection over union, N x M; 0 where both boxes are empty (torchvision's box_iou gives nan there)."""
+    """Intersection over union, N x M; 0 where both boxes are empty (torchvision's box_iou returns nan there)."""
     low_NM2 = torch.maximum(a_N4[:, None, :2], b_M4[:, :2])
     high_NM2 = torch.minimum(a_N4[:, None, 2:], b_M4[:, 2:])
     side_NM2 = (high_NM2 - low_NM2).clamp(min=0)
@@ -59,7 +59,7 @@ def decode(deltas_N4: Tensor, boxes_N4: Tensor, weights: Sequence[float]) -> Ten
 
 
 def clip(boxes_BK4: Tensor, sizes_B2: Tensor) -> Tensor:
-    """Boxes cut to their picture.
+    """Boxes cut to their image.
 
     Args:
         boxes_BK4: any number of dimensions between the first and the last.

@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What a classifier may know of the head it sits on and of the data.
+    """What a classifier may use of its head and of the data.
 
     Attributes:
         num_classes: C, foreground classes.
@@ -96,10 +96,10 @@ def identity_all_reduce(value: Tensor) -> Tensor:
 
 @dataclass
 class Context:
-    """What a loss may know of the training: step, progress in [0, 1], draws and the all-reduce (a sum).
+    """What a loss may use of the training: step, progress in [0, 1], draws and the all-reduce (a sum).
 
-    A loss sees the RoIs of the whole step, also where several processes train, and `all_reduce` gives back what it is
-    given; only under `machine.scope: device` a process sees its own, and `all_reduce` sums over processes.
+    A loss gets the RoIs of the whole step, also where several processes train, and `all_reduce` returns its argument;
+    only under `machine.scope: device` it gets those of its own process, and `all_reduce` sums over processes.
     """
 
     step: int
@@ -177,14 +177,14 @@ def build_classifier(part: Mapping[str, Any], head: HeadSpec, inputs: Mapping[st
 
 @dataclass
 class LabelledRois:
-    """What a fit part is shown of one batch: N RoIs of a trained model, without augmentation.
+    """What a fit part gets of one batch: N RoIs of a trained model, without augmentation.
 
     Attributes:
         taps: of the RoIs; those that `FitPart.inputs` names are there.
         labels_N: int64, class of each RoI, 0..C-1.
-        image_N: int64, position of its picture in the split.
-        box_N: int64, row of its true box among the annotations of that picture.
-        boxes_N4: the RoIs, x1 y1 x2 y2 as fractions of the picture's width and height.
+        image_N: int64, position of its image in the split.
+        box_N: int64, row of its true box among the annotations of that image.
+        boxes_N4: the RoIs, x1 y1 x2 y2 as fractions of the image's width and height.
         classifier: the model's, in eval mode.
     """
 
@@ -220,16 +220,16 @@ class FitPart(Protocol):
 
 @dataclass
 class Batch:
-    """Pictures and ground truth of one step, already resized and augmented.
+    """Images and ground truth of one step, already resized and augmented.
 
     Attributes:
         images: B x 3 x H x W float32, normalised, zero-padded to a common size.
-        sizes: (height, width) of each picture inside the padding.
-        boxes: per image n x 4 float32 x1 y1 x2 y2 in pixels of the resized picture.
+        sizes: (height, width) of each image inside the padding.
+        boxes: per image n x 4 float32 x1 y1 x2 y2 in pixels of the resized image.
         labels: per image int64 n, classes 0..C-1.
         ignore: per image bool n; RPN and RoI sampling leave what overlaps such a box out.
         negative: per image, classes known to be absent.
-        image_index: position of each picture in its split.
+        image_index: position of each image in its split.
         scale: per image (sy, sx): resized / original.
         original_sizes: per image (height, width) of the file.
     """
@@ -264,8 +264,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Draws:
-    """Where the draws of one step come from: `generator(role, index)` for picture `index` of a batch whose first
-    picture is number `first` of the global batch."""
+    """Where the draws of one step come from: `generator(role, index)` for image `index` of a batch whose first
+    image is number `first` of the global batch."""
 
     seed: int
     phase: int
@@ -281,10 +281,10 @@ class Draws:
 
 @dataclass
 class TrainOutput:
-    """What a trunk gives in training: its own losses (empty when not asked for), taps and targets of the RoIs.
+    """What a trunk returns in training: its own losses (empty without `trunk_losses`), taps and targets of the RoIs.
 
     `counts`: for each loss the number (of anchors, of RoIs) that it was divided by, 0 where there was nothing. Where
-    several processes share a batch, the losses are brought to the number of all by it.
+    several processes share a batch, the losses are rescaled by it to the number of all.
     """
 
     losses: dict[str, Tensor]
@@ -295,13 +295,13 @@ class TrainOutput:
 
 @dataclass
 class PredictOutput:
-    """What a trunk gives at test time for one batch.
+    """What a trunk returns at test time for one batch.
 
     Attributes:
         taps: of all proposals of the batch, N rows.
-        proposals_N4: the proposals themselves, pixels of the resized picture.
+        proposals_N4: the proposals themselves, pixels of the resized image.
         boxes: refined boxes, N x 4 (class-agnostic) or N x C x 4.
-        image_N: picture of each row.
+        image_N: image of each row.
     """
 
     taps: Taps
@@ -321,7 +321,7 @@ class BatchGeometry:
 
 @dataclass
 class Detections:
-    """Final boxes of a set of pictures in ORIGINAL pixels, sorted by (image, score descending).
+    """Final boxes of a set of images in ORIGINAL pixels, sorted by (image, score descending).
 
     image: int32 n, position in the split; boxes: float32 n x 4 x1 y1 x2 y2; scores: float32 n; labels: int32 n, 0..C-1.
     """
@@ -353,7 +353,7 @@ class Detector(Protocol):
         ...
 
     def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
-        """Taps at given boxes (per image n x 4, pixels of the resized picture), in their order. No gradient."""
+        """Taps at given boxes (per image n x 4, pixels of the resized image), in their order. No gradient."""
         ...
 
     def group_of(self, name: str) -> str:

@@ -1,11 +1,11 @@
 """From class scores and refined boxes to final detections. Separate because two-stage engines share it exactly.
 
-The rule is plain: keep scores above a threshold, suppress per class, keep the best `max_detections` of the picture. NMS
+The rule is plain: keep scores above a threshold, suppress per class, keep the best `max_detections` of the image. NMS
 is greedy by score and few boxes are kept, so it runs over the candidates in blocks, best first, and stops once enough
 have survived: what comes later cannot change what was kept before. The result is that of full per-class NMS, ties
 included, because every cut obeys one total order: score descending, then candidate index n * C + c ascending.
 
-Shape legend: B pictures, N proposals of the whole batch, P proposals of one picture, C foreground classes, U
+Shape legend: B images, N proposals of the whole batch, P proposals of one image, C foreground classes, U
 candidates under suppression, E pairs of candidates.
 """
 
@@ -52,20 +52,20 @@ def postprocess(
     scale: Sequence[tuple[float, float]] | None = None,
     image_index: Sequence[int] | None = None,
 ) -> Detections:
-    """The final boxes of a batch, sorted by (picture, score descending, candidate index).
+    """The final boxes of a batch, sorted by (image, score descending, candidate index).
 
     Args:
         p_NC: class scores without background.
-        boxes: refined x1 y1 x2 y2 in pixels of the resized picture, N x 4 (class-agnostic) or N x C x 4; clipped here.
-        image_N: picture of each row, 0..num_images-1.
+        boxes: refined x1 y1 x2 y2 in pixels of the resized image, N x 4 (class-agnostic) or N x C x 4; clipped here.
+        image_N: image of each row, 0..num_images-1.
         num_images: B.
-        sizes: (height, width) of each resized picture inside the padding.
+        sizes: (height, width) of each resized image inside the padding.
         test: score_threshold (kept: strictly above), nms (suppressed: IoU strictly above), max_detections.
-        scale: (sy, sx) = resized / original of each picture; boxes are divided by it. None: they stay as they are.
-        image_index: what `Detections.image` holds for each picture (position in the split). None: 0..B-1.
+        scale: (sy, sx) = resized / original of each image; boxes are divided by it. None: they stay as they are.
+        image_index: what `Detections.image` holds for each image (position in the split). None: 0..B-1.
 
     Returns:
-        Detections on the device of the inputs; in ORIGINAL pixels when `scale` is given.
+        Detections on the device of the inputs; in ORIGINAL pixels where `scale` is not None.
 
     Raises:
         StageError: scores that are not finite.
@@ -94,7 +94,7 @@ def postprocess(
 
 
 def _by_image(p_NC: Tensor, boxes: Tensor, image_N: Tensor, num_images: int) -> tuple[list[int], Tensor, Tensor]:
-    """Rows sorted by picture (their order inside one kept) and where each picture starts, B + 1 numbers."""
+    """Rows sorted by image (their order inside one kept) and where each image starts, B + 1 numbers."""
     if bool((image_N[1:] < image_N[:-1]).any()):
         order = image_N.argsort(stable=True)
         p_NC, boxes = p_NC[order], boxes[order]
@@ -105,7 +105,7 @@ def _by_image(p_NC: Tensor, boxes: Tensor, image_N: Tensor, num_images: int) -> 
 def _survivors(
     p_NC: Tensor, boxes: Tensor, start: list[int], sizes: Sequence[tuple[int, int]], test: Inference
 ) -> list[Tensor]:
-    """Per picture the candidates (row * C + class, over all rows) that NMS keeps, best first, cut at the maximum."""
+    """Per image the candidates (row * C + class, over all rows) that NMS keeps, best first, cut at the maximum."""
     C, device = p_NC.shape[1], p_NC.device
     limit = torch.tensor([[w, h, w, h] for h, w in sizes], dtype=torch.float32, device=device).reshape(-1, 4)
     queues = [
@@ -145,7 +145,7 @@ def _blocks(scores: Tensor, offset: int, threshold: float, size: int) -> Iterato
     """
     upper = math.inf
     while upper > threshold:
-        # Selecting costs about as much as sorting once a large share is asked for.
+        # Selecting costs about as much as sorting once a large share is selected.
         lower = float(scores.topk(size, sorted=False).values.min()) if size * 4 < len(scores) else -math.inf
         chosen = (scores > threshold) & (scores < upper) & (scores >= lower)
         index = chosen.nonzero().squeeze(1)

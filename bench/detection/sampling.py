@@ -15,7 +15,7 @@ from bench.detection.boxes import iou
 
 # A box whose IoU with an ignored box reaches this is neither positive nor negative (methods.md 4: finetune-tail).
 IGNORE_IOU = 0.5
-# Above this many candidates indices are drawn by rejection: a permutation of 270,000 anchors costs 2 ms an image.
+# Above this many candidates indices are drawn by rejection: a permutation of 270,000 anchors costs 2 ms per image.
 _PERMUTE_UP_TO = 4096
 
 
@@ -42,7 +42,7 @@ def match(
     Args:
         boxes_N4: anchors or proposals.
         truth_G4: true boxes; may be empty, then all are negative.
-        ignore_I4: boxes to stay away from; what reaches IoU 0.5 with one and has no true box is not sampled.
+        ignore_I4: ignored boxes; what reaches IoU 0.5 with one and has no true box is not sampled.
         high: IoU from which a box is positive.
         low: IoU below which it is negative.
         rescue: the best boxes of every true box are positive too (RPN: Faster R-CNN, section 3.1.2, (i)).

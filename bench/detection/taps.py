@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Taps:
-    """Where a classifier may read; what is not asked for (`Classifier.inputs`) may be None. Rows are RoIs (N)."""
+    """Where a classifier may read; a tap that `Classifier.inputs` does not name may be None. Rows are RoIs (N)."""
 
     box_features: Tensor  # ND, after the last ReLU of the box head
     box_features_pre_relu: Tensor | None = None  # ND

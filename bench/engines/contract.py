@@ -1,4 +1,4 @@
-"""What an engine says of itself, as data. Separate from facts.py, which lists the engines: each engine fills one in.
+"""The facts of an engine, as data. Separate from facts.py, which lists the engines: each engine has one `EngineFacts`.
 
 Nothing here, and nothing that an engine's facts are made of, imports torch: planning needs them.
 """
@@ -28,7 +28,7 @@ class EngineFacts:
         module: dotted module with `build` (a bench.detection.contract.Detector) and `read_weights`.
         provides: capability words a method may need.
         trunks: name of each trunk -> the feature maps it yields, finest first.
-        groups: parameter groups a stage may train, in the order of the model; CLASSIFIER among them.
+        groups: parameter groups that a stage may train, in the order of the model; CLASSIFIER among them.
         check: refuses, as a UserError, a section that cannot be built; engine and trunk are known already.
         head_widths: features D of a RoI, and (channels, height, width) of its map.
         parameters: parameters below the classifier, for so many classes.

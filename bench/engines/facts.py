@@ -1,4 +1,4 @@
-"""The engines, and what is asked of any of them. Separate because planning needs it and must not import torch.
+"""The engines, and what is common to all. Separate because planning needs it and must not import torch.
 
 An engine is added by its facts, here, and its package. A method lists the capability words it needs; a row whose engine
 lacks one is skipped with a reason. `check` refuses a detector section that cannot be built before anything is started.
@@ -40,7 +40,7 @@ def facts(name: str) -> EngineFacts:
 
 
 def detector_of(trained: Mapping[str, Any]) -> spec.Detector:
-    """The typed detector section of a train stage's spec; what its weights file was called is not known any more."""
+    """The typed detector section of a train stage's spec; the name of its weights file is not in the spec."""
     return spec.Detector.model_validate({**trained["detector"], "engine": trained["engine"]["name"], "weights": None})
 
 

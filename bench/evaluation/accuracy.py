@@ -2,7 +2,7 @@
 
 BAGS (Li et al., CVPR 2020), supplement: each test proposal gets the class of the ground-truth box it overlaps most, if
 by IoU >= 0.5, else background; ACC is the share of proposals whose highest final score is that class.
-Shape legend: P proposals, G ground-truth boxes of one picture, C foreground classes; background is C.
+Shape legend: P proposals, G ground-truth boxes of one image, C foreground classes; background is C.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Accuracy:
 def assign(
     proposals_P4: ArrayLike, boxes_G4: ArrayLike, labels_G: ArrayLike, num_classes: int, iou: float = 0.5
 ) -> Ints:
-    """Class of each proposal of one picture: of its ground-truth box of highest IoU (the first of equals), if >= iou.
+    """Class of each proposal of one image: of its ground-truth box of highest IoU (the first of equals), if >= iou.
 
     Args:
         proposals_P4, boxes_G4: x1 y1 x2 y2 in the same pixels.

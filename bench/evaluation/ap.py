@@ -1,5 +1,5 @@
 """Average precision by LVIS rules, in total, by frequency and by instance bin. Separate from the official evaluator so
-that a job needs faster-coco-eval only; `official.py` gives the same numbers and tests hold the two together.
+that a job needs faster-coco-eval only; `official.py` returns the same numbers, which tests compare.
 
 Shape legend: N detections, T = 10 IoU thresholds, R = 101 recall points, K classes (categories by ascending id),
 A = 4 areas (all, small, medium, large). A precision cell is -1 where its class has no ground truth (of that area).
@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 
 EVALUATOR = "faster-coco-eval"
 AREAS = ("all", "small", "medium", "large")
-# Classes evaluated at once. The evaluator keeps one list for every (picture, class); 5,000 x 1,203 of them and the
+# Classes evaluated at once. The evaluator keeps one list for every (image, class); 5,000 x 1,203 of them and the
 # detections as dicts took 7.8 GB in one piece. Classes are independent, so a cut changes no number.
 CLASSES_AT_ONCE = 100
 
@@ -105,17 +105,17 @@ def evaluate_boxes(
     max_detections: int = 300,
     instance_counts: Mapping[int, int] | None = None,
 ) -> ApResult:
-    """AP of boxes by LVIS rules (Gupta et al., CVPR 2019): the federated rules, 300 detections a picture.
+    """AP of boxes by LVIS rules (Gupta et al., CVPR 2019): the federated rules, 300 detections per image.
 
     Args:
-        gt: LVIS-form annotations; not changed. `iscrowd` (or `ignore`) boxes are regions that cost nothing (COCO's
+        gt: LVIS-form annotations; not changed. Detections in `iscrowd` (or `ignore`) boxes are not counted (COCO's
             rule; LVIS has none).
-        detections: of any length; cut to the best `max_detections` of each picture over all classes.
+        detections: of any length; cut to the best `max_detections` of each image over all classes.
         edges: of the instance bins; None in an empty bin.
         instance_counts: category id -> training instances; None: the categories' own `instance_count`.
 
     Raises:
-        UserError: ground truth that is not in LVIS form; detections of unknown pictures or that are not finite.
+        UserError: ground truth that is not in LVIS form; detections of unknown images or that are not finite.
     """
     lean = lean_ground_truth(gt)
     return summarise(lean, precisions(lean, detections, max_detections), edges, instance_counts)
@@ -137,7 +137,7 @@ def lean_ground_truth(gt: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             raise UserError(
                 f"ground truth is not in LVIS form: image {image['id']} has no neg_category_ids or "
                 "not_exhaustive_category_ids",
-                hint="without them every false detection of an absent class would go unpunished",
+                hint="without them every false detection of an absent class would not count",
             )
     lists = ("id", "neg_category_ids", "not_exhaustive_category_ids")
     known = ("id", "frequency", "instance_count")
@@ -158,9 +158,9 @@ def lean_ground_truth(gt: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def capped(detections: DetectedBoxes, max_detections: int) -> DetectedBoxes:
-    """The best `max_detections` of each picture over ALL classes; equal scores in their given order, as officially.
+    """The best `max_detections` of each image over ALL classes; equal scores in their given order, as officially.
 
-    The result is sorted by (picture, score descending, given order).
+    The result is sorted by (image, score descending, given order).
     """
     order = np.lexsort((-detections.score, detections.image_id))
     image = detections.image_id[order]
@@ -170,7 +170,7 @@ def capped(detections: DetectedBoxes, max_detections: int) -> DetectedBoxes:
 
 
 def countable(gt: Mapping[str, Any], detections: DetectedBoxes) -> DetectedBoxes:
-    """What can count: of a class that is positive or negative in the picture, and with an area.
+    """What can count: of a class that is positive or negative in the image, and with an area.
 
     To be applied after the cap. It changes no number: both evaluators skip the rest.
     """
@@ -203,13 +203,13 @@ def check(gt: Mapping[str, Any], detections: DetectedBoxes) -> None:
     """Refuse detections that no evaluator could judge.
 
     Raises:
-        UserError: numbers that are not finite, or pictures that the ground truth does not have.
+        UserError: numbers that are not finite, or images that the ground truth does not have.
     """
     if not (np.isfinite(detections.xywh).all() and np.isfinite(detections.score).all()):
         raise UserError("detections hold boxes or scores that are not finite", hint="the model has diverged")
     strange = np.setdiff1d(detections.image_id, [i["id"] for i in gt["images"]])
     if strange.size:
-        raise UserError(f"detections of {strange.size} pictures that are not in the ground truth, e.g. id {strange[0]}")
+        raise UserError(f"detections of {strange.size} images that are not in the ground truth, e.g. id {strange[0]}")
 
 
 def summarise(
@@ -268,13 +268,13 @@ def _mean_or_nan(cells: Floats) -> float:
 
 
 def _evaluated(gt: Mapping[str, Any], detections: DetectedBoxes, chosen: Ints) -> Floats:
-    """Precision T x R x len(chosen) x A of some classes; only the pictures that show or detect them take part."""
+    """Precision T x R x len(chosen) x A of some classes; only the images that show or detect them take part."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     classes = {int(c) for c in chosen}
     truth = [a for a in gt["annotations"] if a["category_id"] in classes]
     found = list(_rows(detections))
-    pictures = {a["image_id"] for a in truth} | {a["image_id"] for a in found}
+    seen = {a["image_id"] for a in truth} | {a["image_id"] for a in found}
     images = [
         {
             "id": i["id"],
@@ -282,21 +282,21 @@ def _evaluated(gt: Mapping[str, Any], detections: DetectedBoxes, chosen: Ints) -
             "not_exhaustive_category_ids": classes.intersection(i["not_exhaustive_category_ids"]),
         }
         for i in gt["images"]
-        if i["id"] in pictures
+        if i["id"] in seen
     ]
     # r/c/f and bins are summarised here, so the evaluator's own frequency groups get a placeholder.
     categories = [{"id": c, "frequency": "f"} for c in sorted(classes)]
     known = COCO({"images": images, "categories": categories, "annotations": [dict(a) for a in truth]})
     result = COCO({"images": images, "categories": categories, "annotations": found})
     evaluation = COCOeval_faster(known, result, "bbox", lvis_style=True, print_function=_silent)
-    evaluation.params.maxDets = [max(len(found), 1)]  # the cap is ours, per picture over all classes
+    evaluation.params.maxDets = [max(len(found), 1)]  # the cap is ours, per image over all classes
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"], dtype=np.float64)[..., -1]
 
 
 def _rows(detections: DetectedBoxes) -> Iterator[dict[str, Any]]:
-    """One dict a detection, as the COCO and LVIS libraries want them."""
+    """One dict per detection, as the COCO and LVIS libraries need them."""
     columns = (detections.image_id, detections.category_id, detections.xywh, detections.score)
     for i, (image, category, box, score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start=1):
         row = {"id": i, "image_id": image, "category_id": category, "bbox": box, "score": score}
@@ -304,4 +304,4 @@ def _rows(detections: DetectedBoxes) -> Iterator[dict[str, Any]]:
 
 
 def _silent(*_: object) -> None:
-    """The evaluator's progress lines are not for our output."""
+    """Drops the evaluator's progress lines."""

@@ -1,5 +1,5 @@
 """The same numbers through the official `lvis` package. Separate because that package is an extra, slow (5 x the CPU
-time of faster-coco-eval) and imported nowhere else; it is the judge of `ap.py`, and the choice for a final table.
+time of faster-coco-eval) and imported nowhere else; `ap.py` is tested against it; the choice for a final table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def evaluate_boxes(
     """`ap.evaluate_boxes` by `lvis.LVISEval`: same arguments, same result.
 
     Raises:
-        UserError: the package is missing, or the ground truth has crowd regions (LVIS knows none).
+        UserError: the package is missing, or the ground truth has crowd regions (LVIS has none).
     """
     lean = lean_ground_truth(gt)
     return summarise(lean, precisions(lean, detections, max_detections), edges, instance_counts)
@@ -40,7 +40,7 @@ def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections:
     """Interpolated precision T x R x K x A. `gt` from `ap.lean_ground_truth`."""
     check(gt, detections)
     if any(a["iscrowd"] for a in gt["annotations"]):
-        raise UserError("the official LVIS evaluator knows no crowd regions", hint="use the default evaluator")
+        raise UserError("the official LVIS evaluator has no crowd regions", hint="use the default evaluator")
     with _quiet():
         try:
             _without_drawing()
@@ -51,7 +51,7 @@ def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections:
             ) from None
 
         class InMemory(LVIS):  # type: ignore[misc]
-            """The package reads files only; this one is given what it would have read."""
+            """The package reads files only; this one takes their contents."""
 
             def __init__(self, dataset: dict[str, Any]) -> None:
                 self.logger = logging.getLogger("lvis.lvis")
@@ -69,7 +69,7 @@ def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections:
 
 
 def _without_drawing() -> None:
-    """lvis imports its drawing module first of all, and with it OpenCV, which wants libGL; no number needs either."""
+    """lvis imports its drawing module first of all, and with it OpenCV, which needs libGL; no number needs either."""
     if "lvis" not in sys.modules:
         drawing = ModuleType("lvis.vis")
         drawing.__dict__["LVISVis"] = None
@@ -77,7 +77,7 @@ def _without_drawing() -> None:
 
 
 def _results(gt: Mapping[str, Any], detections: DetectedBoxes) -> list[dict[str, Any]]:
-    """Detections as the package wants them, in the given order."""
+    """Detections as the package needs them, in their order."""
     columns = (detections.image_id, detections.category_id, detections.xywh, detections.score)
     rows = [
         {"image_id": image, "category_id": category, "bbox": box, "score": score}
@@ -99,7 +99,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     if patched:
-        setattr(np, "float", float)  # noqa: B010 - mypy knows no such attribute
+        setattr(np, "float", float)  # noqa: B010 - mypy has no such attribute
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
 """Data parts: from annotations to annotations. Separate because a train stage runs them before anything is drawn.
 
-A data part is a function `(split, *, settings) -> split`. It may leave pictures or boxes out, or mark boxes `ignore`:
-RPN and RoI sampling then stay away from them and no statistics count them. Nothing is evaluated on its result.
+A data part is a function `(split, *, settings) -> split`. It may leave images or boxes out, or mark boxes `ignore`:
+RPN and RoI sampling then draw nothing near them and no statistics count them. Nothing is evaluated on its result.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ NONTAIL = ("drop", "ignore", "keep")
 
 
 def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split:
-    """The pictures that show a tail class: one with fewer than `below` instances in the split as it is given.
+    """The images that show a tail class: one with fewer than `below` instances in the argument `split`.
 
     Source: BAGS (CVPR 2020), Table 1 row (3): "tail" are the bins of fewer than 100 instances. What becomes of the
-    other boxes in such pictures is not said there; ACC_bg of 99.85 and the fall of the head classes speak for "drop".
+    other boxes in such images is not stated there; ACC_bg of 99.85 and the fall of the head classes suggest "drop".
 
     Args:
-        split: annotations; boxes already marked `ignore` count for nothing.
+        split: annotations; boxes already marked `ignore` are not counted.
         below: a class with fewer instances is a tail class.
         nontail: "drop" (their boxes become background), "ignore" (nothing near them is sampled), "keep".
 
     Raises:
-        UserError: a setting out of range, or no picture is left.
+        UserError: a setting out of range, or no image is left.
     """
     if nontail not in NONTAIL:
         raise unknown("treatment of other boxes", nontail, NONTAIL, where="tail_only")
@@ -48,7 +48,7 @@ def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split
     tail = [tail_C[labels] for labels in rest.labels]
     if nontail == "ignore":
         return replace(rest, ignore=[old | ~t for old, t in zip(rest.ignore, tail, strict=True)])
-    # A class whose boxes go is still in the picture: it must not become one that is known to be absent.
+    # A class whose boxes go is still in the image: it must not become one that is known to be absent.
     images = tuple(
         image if t.all() else replace(image, negatives=tuple(rest.negative(i).tolist()))
         for i, (image, t) in enumerate(zip(rest.images, tail, strict=True))

@@ -30,8 +30,8 @@ class SigmoidFocal(Softmax):
     Source: Lin et al., focal loss (ICCV 2017), equation 5; BAGS (CVPR 2020), rows (8) and (9) of Table 1, whose
     released code has the background as an ordinary channel. Weights are those of `Softmax`: each loads the other's.
 
-    DEVIATION: the released BAGS code hands one-hot labels to an operator that expects class ids and does not run as it
-    stands; this is the formula.
+    DEVIATION: the released BAGS code passes one-hot labels to an operator that expects class ids and does not run as it
+    is; this is the formula.
     DEVIATION: the released BAGS code tests with a softmax over outputs that were trained as sigmoids, and so does the
     default; `inference="sigmoid"` tests as it trains.
 

@@ -36,7 +36,7 @@ class GroupSoftmax(Classifier):
     DEVIATION: each segment's loss is the mean over its selected RoIs (code), not a sum per proposal (paper, Eq. 5).
     DEVIATION: others are drawn among the RoIs of the whole step (the paper's mini-batch); the code draws on each device
     among those of its one or two images.
-    DEVIATION: background=False is a house choice, unverified: the paper does not say where the background of Table 4
+    DEVIATION: background=False is a house choice, unverified: the paper does not state where the background of Table 4
     rows 1 and 3 is. It joins the group of the largest counts as one more class; no score is rescaled.
 
     Args:
@@ -211,7 +211,7 @@ def segment_losses(
     """Mean cross entropy of each segment over the RoIs selected for it; 0 where none is."""
     losses = []
     for (start, stop), place_N, selected_N in zip(segments, place_SN, selected_SN, strict=True):
-        # Masked, not indexed: indexing by a mask would make a GPU wait for the CPU once a segment. A RoI without a
+        # Masked, not indexed: indexing by a mask would make a GPU wait for the CPU once per segment. A RoI without a
         # place (-1, never selected) is given one, so that its cross entropy is finite.
         ce_N = F.cross_entropy(z_NK[:, start:stop], place_N.clamp(min=0), reduction="none") * selected_N
         losses.append(ce_N.sum() / selected_N.sum().clamp(min=1))

@@ -1,4 +1,4 @@
-"""Losses on the softmax layout. Separate from softmax.py because these know class counts and that one must not.
+"""Losses on the softmax layout. Separate from softmax.py because these use class counts and that one must not.
 
 Shape legend: N RoIs, C foreground classes, K = C + 1, background last.
 """

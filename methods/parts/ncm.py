@@ -25,7 +25,7 @@ class ClassMeans:
 
     Source: BAGS (CVPR 2020), Table 1 rows 10 and 11. Where paper and released code differ we follow the code:
     DEVIATION: rois="gt" (code) averages over true boxes; "proposals" (the paper's wording) over matching proposals.
-    DEVIATION: the paper does not say on which side of the ReLU the FC feature is taken; the code takes it before.
+    DEVIATION: the paper does not state on which side of the ReLU the FC feature is taken; the code takes it before.
 
     Args:
         head: widths and number of classes.
@@ -70,8 +70,8 @@ class NearestMean(Classifier):
 
     Args:
         head: widths and number of classes.
-        inner: the part of the classifier that gives p_bg.
-        means: what ClassMeans gave: "means_CD" and "count_C".
+        inner: the part of the classifier whose p_bg is taken.
+        means: the result of ClassMeans: "means_CD" and "count_C".
         tap: the tap that the means were taken from.
         temperature: of the softmax over cosines.
 
@@ -133,13 +133,13 @@ class NearestMean(Classifier):
         """p_j = (1 - p_bg) q_j; p_bg is the inner classifier's.
 
         Raises:
-            UserError: the inner classifier gives no p_bg.
+            UserError: the inner classifier has no p_bg.
         """
         C = self.head.num_classes
         p_bg_N = self.inner.scores(z_NK[:, C:])[1]
         if p_bg_N is None:
             raise UserError(
-                f"{type(self.inner).__name__} gives no background probability",
+                f"{type(self.inner).__name__} has no background probability",
                 where="NearestMean",
                 allowed="an inner classifier whose scores include the background",
             )
@@ -161,5 +161,5 @@ def tap_width(head: HeadSpec, tap: str) -> int:
 def flat(taps: Taps, tap: str) -> Tensor:
     """A tap as N x F."""
     value = getattr(taps, tap)
-    assert isinstance(value, Tensor), f"the engine did not give the tap {tap}"
+    assert isinstance(value, Tensor), f"the engine did not return the tap {tap}"
     return value.flatten(start_dim=1)

@@ -1,8 +1,8 @@
 """Samplers: which training images one epoch shows, in which order. Separate from the data floor because methods choose.
 
-A sampler is built from the class statistics of the images actually used and gives `epoch(e, rng) -> image indices`; the
+A sampler is built from the class statistics of the images actually used and has `epoch(e, rng) -> image indices`; the
 training stage cuts batches from the concatenated epochs. `rng` is made for the address of the epoch (bench/seeds.py):
-all ranks and a resumed run see the same one.
+it is the same on all ranks and in a resumed run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROUNDINGS = ("stochastic", "ceil", "bags")
 
 
 class Shuffle:
-    """Each image once an epoch, in random order."""
+    """Each image once per epoch, in random order."""
 
     VERSION = 1
 
@@ -30,12 +30,12 @@ class Shuffle:
         return rng.permutation(self._images)
 
     def expected_length(self) -> float:
-        """Images an epoch."""
+        """Images per epoch."""
         return float(self._images)
 
 
 class RepeatFactor:
-    """Repeat factor sampling: an image is shown r = max over its classes of max(1, (t / f_c)^power) times an epoch.
+    """Repeat factor sampling: an image is shown r = max over its classes of max(1, (t / f_c)^power) times per epoch.
 
     Source: Gupta et al., LVIS (CVPR 2019), section 4.2: f_c is the share of training images with class c. How r becomes
     whole copies differs:
@@ -75,7 +75,7 @@ class RepeatFactor:
         return rng.permutation(np.repeat(np.arange(len(self._r_image)), self._copies(rng)))
 
     def expected_length(self) -> float:
-        """Mean number of images an epoch."""
+        """Mean number of images per epoch."""
         return float(self._r_image.sum() if self._rounding == "stochastic" else self._fixed_copies().sum())
 
     def _copies(self, rng: np.random.Generator) -> Ints:

@@ -1,5 +1,5 @@
-"""tau-norm-select: two classifiers on one trunk, and the rule which of them speaks. Separate from patches.py because it
-keeps both, so it is a classifier and not an edit.
+"""tau-norm-select: two classifiers on one trunk, and the rule that picks one per RoI. Separate from patches.py because
+it keeps both, so it is a classifier and not an edit.
 
 Shape legend: N RoIs, C foreground classes, K raw outputs of one classifier; raw outputs here are the original's K and
 then the scaled one's K. Background is last.
@@ -25,11 +25,11 @@ class TauNormSelect(Classifier):
     """The original's scores where it decides for background, else those of its tau-normalised copy (whole vectors).
 
     Source: BAGS (CVPR 2020), Table 1 row 13.
-    DEVIATION: rule="paper" is the default; "code" (the released one) also asks that the copy decides for a tail class.
-    DEVIATION: not said for this row: whether the copy's background row is scaled. It is, as in row 12.
+    DEVIATION: rule="paper" is the default; "code" (the released one) requires a tail class of the copy as well.
+    DEVIATION: not stated for this row: whether the copy's background row is scaled. It is, as in row 12.
 
     Args:
-        head: full training counts; they say which classes are tail.
+        head: full training counts; they decide which classes are tail.
         inner: the part of the original classifier, of the softmax family.
         tau, background: as in patches.tau_norm.
         rule: "paper" or "code".
@@ -93,5 +93,5 @@ class TauNormSelect(Classifier):
 
 def _with_background(classifier: Classifier, z_NK: Tensor) -> Tensor:
     p_NC, p_bg_N = classifier.scores(z_NK)
-    assert p_bg_N is not None, "tau_norm takes the softmax family alone, which gives p_bg"
+    assert p_bg_N is not None, "tau_norm takes the softmax family alone, which has p_bg"
     return torch.cat([p_NC, p_bg_N[:, None]], dim=1)

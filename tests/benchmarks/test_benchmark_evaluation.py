@@ -1,4 +1,4 @@
-"""The comparison of evaluators on a few pictures: it runs, agrees, and counts what is cut and dropped."""
+"""The comparison of evaluators on a few images: it runs, agrees, and counts what is cut and dropped."""
 
 from __future__ import annotations
 

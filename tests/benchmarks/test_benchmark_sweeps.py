@@ -53,8 +53,8 @@ def test_a_sweep_starts_from_the_baseline_and_is_counted(tmp_path: Path) -> None
     assert ["predict", 3] in found.units
     plan = planning.make(open_suite(every))
     val = next(key for key, stage in plan.stages.items() if stage.spec.get("split") == "val")
-    pictures = len(open_split(Store(store).output(val), None).images)
-    assert found.inside["network"].pictures == pictures > 0, "one pass for all values"
+    images = len(open_split(Store(store).output(val), None).images)
+    assert found.inside["network"].pictures == images > 0, "one pass for all values"
     assert all(spent.cpu > 0 for spent in [*found.stages.values(), *found.inside.values()])
     numbers = sweeps.metrics(store, every)
     assert list(numbers) == ["tau_norm tau=0", "tau_norm tau=0.5", "tau_norm tau=1"]

@@ -74,7 +74,7 @@ def val(place: Sandbox) -> Split:
 
 
 def good() -> dict[str, np.ndarray]:
-    """Three detections in two pictures of 64 x 64."""
+    """Three detections in two images of 64 x 64."""
     return {
         "image": np.array([0, 0, 1], np.int32),
         "boxes": np.array([[0, 0, 10, 64], [5, 5, 6, 6], [1, 1, 2, 2]], np.float32),
@@ -90,15 +90,15 @@ def test_good_detections_pass(val: Split) -> None:
 @pytest.mark.parametrize(
     ("name", "at", "value", "message"),
     [
-        ("boxes", (0, 3), 65, "leaves its picture"),
-        ("boxes", (0, 0), -1, "leaves its picture"),
+        ("boxes", (0, 3), 65, "leaves its image"),
+        ("boxes", (0, 0), -1, "leaves its image"),
         ("boxes", (1, 2), 5, "has no area"),
         ("boxes", (2, 1), np.nan, "not finite"),
         ("scores", 1, 1.1, "score between"),
         ("scores", 1, -0.1, "score between"),
         ("scores", 1, 0.95, "not sorted"),
         ("image", 0, 1, "not sorted"),
-        ("image", 2, 1_000, "a picture that there is not"),
+        ("image", 2, 1_000, "an image that there is not"),
         ("labels", 1, 8, "labels between"),
         ("labels", 1, -1, "labels between"),
     ],

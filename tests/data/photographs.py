@@ -1,4 +1,4 @@
-"""Small folders of pictures with annotations, as LVIS v0.5, LVIS v1 or COCO write them; shared by the data tests."""
+"""Small folders of images with annotations, as LVIS v0.5, LVIS v1 or COCO write them; shared by the data tests."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def document(boxes: Boxes, style: str, first_annotation: int = 1) -> Document:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def picture(identity: int) -> np.ndarray:
-    """The pixels of a picture, uint8 48 x 64 x 3."""
+def pixels_of(identity: int) -> np.ndarray:
+    """The pixels of an image, uint8 48 x 64 x 3."""
     return np.random.default_rng(identity).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
@@ -62,14 +62,14 @@ def make_folder(
     train: Callable[[Document], Any] = lambda d: None,
     val: Callable[[Document], Any] = lambda d: None,
 ) -> Path:
-    """Write pictures and annotations below `root`; `train` and `val` may spoil their document first."""
+    """Write images and annotations below `root`; `train` and `val` may spoil their document first."""
     below = root / "images" / ("train2017" if style == "v1" else "")
     below.mkdir(parents=True)
     (root / "annotations").mkdir()
     for name, boxes, spoil, first in (("train", TRAIN, train, 1), ("val", VAL, val, 101)):
         for identity in boxes:
             full = f"COCO_train2014_{identity:012d}.png" if style == "v0.5" else f"{identity:012d}.png"
-            Image.fromarray(picture(identity)).save(below / full)
+            Image.fromarray(pixels_of(identity)).save(below / full)
         made = document(boxes, style, first)
         spoil(made)
         (root / "annotations" / f"{name}.json").write_text(json.dumps(made))

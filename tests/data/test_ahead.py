@@ -78,7 +78,7 @@ def test_an_error_comes_where_its_result_would_have(workers: int) -> None:
 def test_a_wish_that_goes_wrong_is_no_error_until_it_is_due(workers: int) -> None:
     def wishes() -> Iterator[int]:
         yield from (0, 1)
-        raise UserError("the sampler shows no picture in epoch 1")
+        raise UserError("the sampler shows no image in epoch 1")
 
     with made_ahead(lambda number, _: number, wishes(), workers) as results:
         assert [next(results), next(results)] == [0, 1]

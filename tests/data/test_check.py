@@ -74,7 +74,7 @@ def test_a_box_a_pixel_over_the_edge_is_no_finding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_finds_undecodable_pictures(suffix: str, tmp_path: Path) -> None:
+def test_finds_undecodable_images(suffix: str, tmp_path: Path) -> None:
     def spoil(document: Document) -> None:
         _newt(document)
         document["images"][0]["file_name"] = f"cut.{suffix}"
@@ -92,7 +92,7 @@ def test_finds_a_class_without_training_image(tmp_path: Path) -> None:
     assert found["class_without_training_image", "train"].examples == ("11 newt",)
 
 
-def test_finds_pictures_in_both_splits_by_name_and_by_content(tmp_path: Path) -> None:
+def test_finds_images_in_both_splits_by_name_and_by_content(tmp_path: Path) -> None:
     def share(document: Document) -> None:
         document["images"][0]["file_name"] = "COCO_train2014_000000000001.png"
 
@@ -126,9 +126,9 @@ def test_errors_come_before_warnings(tmp_path: Path) -> None:
     assert [f.severity for f in findings(root).values()] == ["error", "warning"]
 
 
-def test_no_folder_of_pictures(tmp_path: Path) -> None:
+def test_no_folder_of_images(tmp_path: Path) -> None:
     make_folder(tmp_path)
-    with pytest.raises(UserError, match="no such folder of pictures"):
+    with pytest.raises(UserError, match="no such folder of images"):
         check(str(tmp_path), "annotations/train.json", "annotations/val.json", "jpg", "lvis")
 
 
@@ -165,7 +165,7 @@ def test_filled_negatives_make_false_positives_count(tmp_path: Path) -> None:
 
 
 def _ap(file: Path) -> float:
-    """AP of the true boxes plus, in every picture, a better scored box of every class."""
+    """AP of the true boxes plus, in every image, a better scored box of every class."""
     document = json.loads(file.read_text())
     document["info"] = {}
     found = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.5} for a in document["annotations"]]

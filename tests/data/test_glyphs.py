@@ -68,12 +68,12 @@ def test_which_class_is_rare_follows_the_seed() -> None:
     assert (one != other).any()
 
 
-def test_dealing_keeps_every_instance_and_fills_pictures() -> None:
+def test_dealing_keeps_every_instance_and_fills_images() -> None:
     counts = instance_counts(GlyphsData(), seed=0)
-    pictures = deal(counts, 13, generator(0, "glyphs/deal/train"))
-    assert ClassStatistics.from_labels(pictures, 80).instance_counts.tolist() == counts.tolist()
-    assert np.mean([len(p) for p in pictures]) == pytest.approx(13.4, abs=0.5)
-    assert min(len(p) for p in pictures) > 0
+    images = deal(counts, 13, generator(0, "glyphs/deal/train"))
+    assert ClassStatistics.from_labels(images, 80).instance_counts.tolist() == counts.tolist()
+    assert np.mean([len(p) for p in images]) == pytest.approx(13.4, abs=0.5)
+    assert min(len(p) for p in images) > 0
 
 
 def test_written_counts_are_exact(train: Split, val: Split) -> None:
@@ -103,7 +103,7 @@ def test_another_seed_is_another_data_set(folders: dict[str, Path], tmp_path: Pa
     assert (tmp_path / PIXELS).read_bytes() != (folders["val"] / PIXELS).read_bytes()
 
 
-def test_train_and_val_show_different_pictures(train: Split, val: Split) -> None:
+def test_train_and_val_show_different_images(train: Split, val: Split) -> None:
     seen = {train.pixels(i).tobytes() for i in range(len(train))}
     assert not any(val.pixels(i).tobytes() in seen for i in range(len(val)))
 
@@ -119,7 +119,7 @@ def test_boxes_are_tight_around_their_masks(folders: dict[str, Path]) -> None:
         assert mask.shape == (64, 64)
 
 
-def test_masks_of_one_picture_do_not_overlap(folders: dict[str, Path]) -> None:
+def test_masks_of_one_image_do_not_overlap(folders: dict[str, Path]) -> None:
     document = json.loads((folders["val"] / ANNOTATIONS).read_text())
     for image in document["images"]:
         masks = [rle.decode(a["segmentation"]) for a in document["annotations"] if a["image_id"] == image["id"]]
@@ -173,7 +173,7 @@ def test_a_similarity_that_is_not_stored_is_searched() -> None:
 
 
 def test_a_vocabulary_that_cannot_be_found_is_refused() -> None:
-    with pytest.raises(UserError, match=r"classes correlate at most 0\.2, 300 were asked for") as error:
+    with pytest.raises(UserError, match=r"classes correlate at most 0\.2, 300 are needed") as error:
         vocabulary(300, 0.2)
     assert "data.similarity" in error.value.hint
 
@@ -187,14 +187,14 @@ def test_many_classes_at_full_size() -> None:
     assert Counter(drawn.classes) == Counter(range(20))
 
 
-def test_symbols_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
+def test_symbols_larger_than_the_image_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"symbols of 10 to 60 px do not fit"):
         make_split(SMALL.model_copy(update={"object_px": (10, 60)}), 0, "val", tmp_path)
 
 
-def test_a_picture_too_full_to_show_every_symbol_is_refused() -> None:
+def test_an_image_too_full_to_show_every_symbol_is_refused() -> None:
     renderer = Renderer(vocabulary(12, 0.93), 64, (48, 48))
-    with pytest.raises(UserError, match="60 symbols do not fit into a picture of 64 px"):
+    with pytest.raises(UserError, match="60 symbols do not fit into an image of 64 px"):
         renderer.draw([k % 12 for k in range(60)], generator(0, "test"))
 
 

@@ -1,4 +1,4 @@
-"""Batches are pure functions of their address; geometry moves pictures and boxes together."""
+"""Batches are pure functions of their address; geometry moves images and boxes together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WILD = Input(
 
 
 class Shuffle:
-    """Every picture once, or the first `lengths[e]` of them."""
+    """Every image once, or the first `lengths[e]` of them."""
 
     def __init__(self, number: int, lengths: tuple[int, ...] = ()) -> None:
         self.number, self.lengths = number, lengths
@@ -42,7 +42,7 @@ class Shuffle:
 
 
 def scene(number: int = 10, size: int = 32, seed: int = 0) -> Split:
-    """Noise pictures with one or two boxes each, in an array."""
+    """Noise images with one or two boxes each, in an array."""
     rng = np.random.default_rng(seed)
     boxes, labels = [], []
     for _ in range(number):
@@ -124,8 +124,8 @@ def test_a_batch_may_be_longer_than_an_epoch() -> None:
     assert len(each.batch(0).boxes) == 8
 
 
-def test_a_sampler_without_pictures_is_refused() -> None:
-    with pytest.raises(UserError, match="shows no picture in epoch 1"):
+def test_a_sampler_without_images_is_refused() -> None:
+    with pytest.raises(UserError, match="shows no image in epoch 1"):
         loader(scene(10), batch=4, lengths=(3, 0)).batch(0)
 
 
@@ -274,12 +274,12 @@ def test_shares_of_several_processes_make_up_the_batch(photographs: Split) -> No
 def test_a_sampler_that_fails_later_is_no_error_now() -> None:
     with loader(scene(10), batch=3, lengths=(3, 0), workers=3).batches(range(9)) as batches:
         assert len(next(batches).boxes) == 3
-        with pytest.raises(UserError, match="shows no picture in epoch 1"):
+        with pytest.raises(UserError, match="shows no image in epoch 1"):
             next(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_undecodable_picture_is_named(photographs: Split, tmp_path: Path, workers: int) -> None:
+def test_an_undecodable_image_is_named(photographs: Split, tmp_path: Path, workers: int) -> None:
     file = tmp_path / "photos/images" / photographs.images[1].file_name
     file.write_bytes(b"nothing")
     passes = (
@@ -341,7 +341,7 @@ def test_test_batches_hold_one_padded_size_each() -> None:
     assert [b for b in batches if 0 in b] == [[0, 3]]
 
 
-def test_a_picture_is_padded_the_same_whatever_its_batch() -> None:
+def test_an_image_is_padded_the_same_whatever_its_batch() -> None:
     split = scene(6, size=30)
     alone = eval_batch(split, PLAIN, [4]).images[0]
     assert torch.equal(alone, eval_batch(split, PLAIN, [1, 4, 5]).images[1])

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from photographs import PHOTOGRAPHS, TRAIN, Document, make_folder, picture
+from photographs import PHOTOGRAPHS, TRAIN, Document, make_folder, pixels_of
 
 from bench.data import coco, lvis
 from bench.data.folder import candidates, fingerprint, image_root, leaves_root
@@ -42,7 +42,7 @@ def test_reads_every_style(style: str, tmp_path: Path) -> None:
         write_split(spec, name, tmp_path)
         split = open_split(tmp_path, image_root(spec))
         for i, image in enumerate(split.images):
-            np.testing.assert_array_equal(split.pixels(i), picture(image.id))
+            np.testing.assert_array_equal(split.pixels(i), pixels_of(image.id))
         # Counts are those of the training annotations, whatever the files claim.
         assert [(c.instance_count, c.image_count, c.frequency) for c in split.categories] == [
             (3, 2, "r"), (1, 1, "r"), (0, 0, "r"),
@@ -152,8 +152,8 @@ def _drop(section: str, index: int, key: str) -> Callable[[Document], None]:
         (_set("images", 0, id="one"), "id of an image entry is not an integer: 'one'"),
         (_drop("annotations", 0, "bbox"), "an annotation entry lacks bbox"),
         (lambda d: d.pop("categories"), "no list 'categories'"),
-        (_set("images", 0, file_name="lost.png"), "no such picture: lost.png"),
-        (_set("images", 0, file_name="."), r"no such picture: \."),
+        (_set("images", 0, file_name="lost.png"), "no such image: lost.png"),
+        (_set("images", 0, file_name="."), r"no such image: \."),
     ],
 )
 def test_refuses_what_cannot_be_right(spoil: Callable[[Document], Any], message: str, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_missing_files_show_what_is_there(tmp_path: Path) -> None:
             read(spec_of(tmp_path), "val")
         assert "validation.json" in error.value.allowed
     elsewhere = spec_of(tmp_path).model_copy(update={"images": "jpg"})
-    with pytest.raises(UserError, match="no such folder of pictures") as error:
+    with pytest.raises(UserError, match="no such folder of images") as error:
         read_folder(elsewhere, "train")
     assert "annotations/, images/" in error.value.allowed
 
@@ -198,7 +198,7 @@ def test_fingerprint_does_not_see_the_path(tmp_path: Path) -> None:
     assert fingerprint(spec_of(tmp_path / "a"), "train") != fingerprint(spec_of(tmp_path / "a"), "val")
 
 
-def test_fingerprint_sees_pictures_and_annotations(tmp_path: Path) -> None:
+def test_fingerprint_sees_images_and_annotations(tmp_path: Path) -> None:
     spec = spec_of(make_folder(tmp_path))
     before = {name: fingerprint(spec, name) for name in ("train", "val")}
     with (tmp_path / "images/COCO_train2014_000000000001.png").open("ab") as stream:

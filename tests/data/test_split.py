@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import make_folder, picture
+from photographs import make_folder, pixels_of
 
 from bench.data.folder import image_root
 from bench.data.lvis import write_split
@@ -40,7 +40,7 @@ def test_lists_become_class_indices(train: Split) -> None:
 
 
 def test_pixels_are_the_file(train: Split) -> None:
-    np.testing.assert_array_equal(train.pixels(1), picture(2))
+    np.testing.assert_array_equal(train.pixels(1), pixels_of(2))
     assert train.array() is None
 
 
@@ -58,8 +58,8 @@ def test_ground_truth_goes_back_unchanged(train: Split) -> None:
 
 def test_subset_takes_pixels_and_boxes_along(train: Split) -> None:
     part = train.subset([1, 0, 1])
-    np.testing.assert_array_equal(part.pixels(0), picture(2))
-    np.testing.assert_array_equal(part.subset([1]).pixels(0), picture(1))
+    np.testing.assert_array_equal(part.pixels(0), pixels_of(2))
+    np.testing.assert_array_equal(part.subset([1]).pixels(0), pixels_of(1))
     assert [len(b) for b in part.boxes] == [1, 3, 1]
     assert part.statistics().instance_counts.tolist() == [4, 1, 0]
 
@@ -83,31 +83,31 @@ def test_the_same_document_is_the_same_bytes(train: Split, tmp_path: Path) -> No
     assert (tmp_path / "again.json").read_bytes() == stored.read_bytes()
 
 
-def test_a_picture_of_another_size_is_refused(train: Split, tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_refused(train: Split, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (10, 10)).save(tmp_path / "photos/images" / train.images[1].file_name)
-    with pytest.raises(UserError, match="picture is 10 x 10, annotations say 64 x 48"):
+    with pytest.raises(UserError, match="image is 10 x 10, annotated 64 x 48"):
         train.pixels(1)
 
 
-@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n rest"])
-def test_an_undecodable_picture_is_named(train: Split, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n\x1a\n rest"])
+def test_an_undecodable_image_is_named(train: Split, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "photos/images" / train.images[1].file_name
     file.write_bytes(content)
-    with pytest.raises(UserError, match="cannot decode this picture") as error:
+    with pytest.raises(UserError, match="cannot decode this image") as error:
         train.pixels(1)
     assert train.images[1].file_name in error.value.where
 
 
-def test_a_truncated_picture_is_named(train: Split, tmp_path: Path) -> None:
+def test_a_truncated_image_is_named(train: Split, tmp_path: Path) -> None:
     file = tmp_path / "photos/images" / train.images[1].file_name
     file.write_bytes(file.read_bytes()[:3000])
-    with pytest.raises(UserError, match="cannot decode this picture"):
+    with pytest.raises(UserError, match="cannot decode this image"):
         train.pixels(1)
 
 
-def test_without_an_image_root_there_is_ground_truth_but_no_picture(train: Split, tmp_path: Path) -> None:
+def test_without_an_image_root_there_is_ground_truth_but_no_image(train: Split, tmp_path: Path) -> None:
     split = open_split(tmp_path, None)
     assert split.lvis_json() == train.lvis_json()
     with pytest.raises(UserError, match="no image root"):

@@ -53,7 +53,7 @@ def test_decode_bounds_the_size() -> None:
     assert float(huge[0, 2] - huge[0, 0]) == pytest.approx(math.exp(MAX_LOG_RATIO), rel=1e-5)
 
 
-def test_clip_per_picture() -> None:
+def test_clip_per_image() -> None:
     wild = (boxes(6, 5) - 30) * 3
     pair = torch.stack((wild, wild))
     cut = clip(pair, torch.tensor([[50, 80], [90, 20]]))

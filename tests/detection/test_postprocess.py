@@ -19,7 +19,7 @@ from bench.spec import Inference
 def plain_nms(
     p_NC: Tensor, boxes: Tensor, image_N: Tensor, sizes: list[tuple[int, int]], test: Inference
 ) -> list[tuple[int, int, float, tuple[float, ...]]]:
-    """(picture, class, score, box) of every final detection; nothing is cut before the end."""
+    """(image, class, score, box) of every final detection; nothing is cut before the end."""
     C = p_NC.shape[1]
     p, b = p_NC.numpy(), boxes.numpy()
     threshold = np.float32(test.score_threshold)
@@ -165,7 +165,7 @@ def test_threshold_is_strict_and_small_boxes_go() -> None:
     boxes = torch.tensor([[0, 0, 5, 5], [8, 8, 12, 12], [3, 3, 3.005, 9], [30, 30, 40, 40]], dtype=torch.float32)
     test = Inference(score_threshold=0.25)
     found = postprocess(p, boxes, torch.zeros(4, dtype=torch.int64), 1, [(20, 20)], test)
-    assert found.scores.tolist() == [0.5]  # 0.25 is not above; 0.9 is a sliver; 0.8 lies outside of the picture
+    assert found.scores.tolist() == [0.5]  # 0.25 is not above; 0.9 is a sliver; 0.8 lies outside of the image
 
 
 def test_scale_and_image_index() -> None:

@@ -39,7 +39,7 @@ class PlainSoftmax(Classifier):
 
 
 def small_spec(**changes: Any) -> spec.Detector:
-    """Trunk "small", narrow, with 16 RoIs a picture; `rpn` and `roi` in `changes` are dicts laid over the default."""
+    """Trunk "small", narrow, with 16 RoIs per image; `rpn` and `roi` in `changes` are dicts laid over the default."""
     rpn = {
         "levels": ("1",), "anchor_sizes": ((12, 20, 32),), "anchor_ratios": (1.0,), "fg_iou": 0.6, "bg_iou": 0.35,
         "samples": 24, "pre_nms_train": 60, "pre_nms_test": 50, "post_nms_train": 24, "post_nms_test": 20,
@@ -78,11 +78,11 @@ def model_of(
 
 
 def batch_of(images: int = 2, side: int = 64, objects: int = 4, seed: int = 0) -> Batch:
-    """Noise pictures padded by 0 at the right of the last one, `objects` boxes each, none ignored."""
+    """Noise images padded by 0 at the right of the last one, `objects` boxes each, none ignored."""
     draw = torch.Generator().manual_seed(seed)
-    pictures = torch.randn(images, 3, side, side, generator=draw)
+    noise = torch.randn(images, 3, side, side, generator=draw)
     sizes = [(side, side)] * (images - 1) + [(side, side - 8)]
-    pictures[-1, :, :, side - 8 :] = 0
+    noise[-1, :, :, side - 8 :] = 0
     boxes, labels = [], []
     for _ in range(images):
         corner = torch.rand(objects, 2, generator=draw) * (side * 0.5)
@@ -90,9 +90,7 @@ def batch_of(images: int = 2, side: int = 64, objects: int = 4, seed: int = 0) -
         labels.append(torch.randint(CLASSES, (objects,), generator=draw))
     nothing = [torch.zeros(0, dtype=torch.int64)] * images
     ignore = [torch.zeros(objects, dtype=torch.bool) for _ in range(images)]
-    return Batch(
-        pictures, sizes, boxes, labels, ignore, nothing, list(range(images)), [(1.0, 1.0)] * images, list(sizes)
-    )
+    return Batch(noise, sizes, boxes, labels, ignore, nothing, list(range(images)), [(1.0, 1.0)] * images, list(sizes))
 
 
 def context() -> Context:

@@ -84,8 +84,8 @@ def test_draws_are_addressed() -> None:
     assert not torch.equal(first[1], later[1])
 
 
-def test_a_batch_mate_does_not_change_a_pictures_samples() -> None:
-    """Frozen norm, no padding: picture 0 gives the same RoIs alone and in company."""
+def test_a_batch_mate_does_not_change_an_images_samples() -> None:
+    """Frozen norm, no padding: image 0 gives the same RoIs alone and in company."""
     model, batch = model_of(small_spec(norm="frozen")).eval(), batch_of(images=2)
     alone = Batch(**{f.name: getattr(batch, f.name)[:1] for f in dataclasses.fields(batch)})
     both = model.train_forward(batch, Draws(0, 0, 0), trunk_losses=False)
@@ -227,7 +227,7 @@ def empty(batch: Batch, image: int) -> Batch:
 
 
 @pytest.mark.parametrize("images", [(1,), (0, 1)])
-def test_pictures_without_boxes_give_finite_losses(images: tuple[int, ...]) -> None:
+def test_images_without_boxes_give_finite_losses(images: tuple[int, ...]) -> None:
     batch = batch_of()
     for image in images:
         batch = empty(batch, image)
@@ -238,7 +238,7 @@ def test_pictures_without_boxes_give_finite_losses(images: tuple[int, ...]) -> N
 
 
 def test_no_proposals_at_all() -> None:
-    """A smallest side above the picture's: training falls back on true boxes, prediction is empty."""
+    """A smallest side above the image's: training falls back on true boxes, prediction is empty."""
     model, batch = model_of(small_spec(rpn={"min_size": 1000.0})), empty(batch_of(), 1)
     out = model.train_forward(batch, Draws(0, 0, 0), trunk_losses=True)
     assert set(out.targets.image_N.tolist()) == {0}

@@ -89,13 +89,13 @@ def test_imagenet_file_fills_the_backbone(trunk: str, make: object, norm: str, t
     assert {model.group_of(name) for name in model.fresh} == {"fpn", "rpn", "box_head", "box_regressor", "classifier"}
     donor.eval()
     model.eval()
-    pictures = batch_of().images
+    images = batch_of().images
     if trunk == "resnet18_fpn":
-        x = donor.maxpool(donor.relu(donor.bn1(donor.conv1(pictures))))
+        x = donor.maxpool(donor.relu(donor.bn1(donor.conv1(images))))
         expected = donor.layer4(donor.layer3(donor.layer2(donor.layer1(x))))
     else:
-        expected = donor.features(pictures)
-    assert torch.allclose(model.backbone(pictures)["3"], expected, atol=1e-4, rtol=1e-4)
+        expected = donor.features(images)
+    assert torch.allclose(model.backbone(images)["3"], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_classifier_without_a_counterpart_is_left_out() -> None:

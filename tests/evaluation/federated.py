@@ -12,10 +12,10 @@ from bench.evaluation.ap import DetectedBoxes
 def federated(
     rng: np.random.Generator, images: int, classes: int, detections: int, *, levels: int = 20
 ) -> tuple[dict[str, Any], DetectedBoxes]:
-    """LVIS-form annotations and about `detections` boxes a picture.
+    """LVIS-form annotations and about `detections` boxes per image.
 
-    Pictures without annotations; classes without ground truth; negative and not-exhaustive lists; boxes of all three
-    areas; shuffled ids with a zero among them; scores of `levels` values (ties in and across pictures); detections that
+    Images without annotations; classes without ground truth; negative and not-exhaustive lists; boxes of all three
+    areas; shuffled ids with a zero among them; scores of `levels` values (ties in and across images); detections that
     hit, miss, have the wrong class, no area, or repeat each other.
     """
     category_ids = rng.permutation(np.arange(1, 3 * classes))[:classes]
@@ -25,7 +25,7 @@ def federated(
         for c, n in zip(category_ids, counts, strict=True)
     ]
     seen = category_ids[: max(classes - 2, 1)]
-    pictures, annotations = [], []
+    listed, annotations = [], []
     rows: list[tuple[int, int, list[float], float]] = []
     for image_id in rng.permutation(np.arange(5 * images))[:images].tolist():
         boxes = []
@@ -36,7 +36,7 @@ def federated(
         absent = [int(c) for c in category_ids if c not in present]
         negative = [c for c in absent if rng.random() < 0.4]
         partial = [c for c in sorted(present) if rng.random() < 0.2] + [c for c in negative if rng.random() < 0.1]
-        pictures.append({"id": image_id, "neg_category_ids": negative, "not_exhaustive_category_ids": partial})
+        listed.append({"id": image_id, "neg_category_ids": negative, "not_exhaustive_category_ids": partial})
         for box, c in boxes:
             area = box[2] * box[3] * float(rng.uniform(0.4, 1))  # LVIS: the area of the mask
             annotations.append(
@@ -53,7 +53,7 @@ def federated(
             rows.append((image_id, c, box, float(rng.integers(1, levels + 1)) / levels))
     rng.shuffle(annotations)
     rng.shuffle(rows)  # type: ignore[arg-type]
-    gt = {"images": pictures, "annotations": annotations, "categories": categories}
+    gt = {"images": listed, "annotations": annotations, "categories": categories}
     return gt, boxes_of(rows)
 
 

@@ -66,7 +66,7 @@ def test_lvis_fixture_equals_the_official_numbers(lvis_100: tuple[Any, Any, Any]
             assert value == pytest.approx(expected[name], abs=5e-7), name  # the file has six places
 
 
-def test_lvis_fixture_with_more_than_300_a_picture(lvis_100: tuple[Any, Any, Any]) -> None:
+def test_lvis_fixture_with_more_than_300_per_image(lvis_100: tuple[Any, Any, Any]) -> None:
     """The official cap is over all classes; faster-coco-eval's own is per class (AP differed by 0.006)."""
     gt, results, _ = lvis_100
     rng = np.random.default_rng(0)
@@ -124,8 +124,8 @@ def test_no_ground_truth_at_all() -> None:
     assert np.isnan(result.per_class).all()
 
 
-def one_picture(**lists: list[int]) -> dict[str, Any]:
-    """Two classes of bins 1 and 4; class 1 has one box in picture 1, class 2 one in picture 2."""
+def one_box_each(**lists: list[int]) -> dict[str, Any]:
+    """Two classes of bins 1 and 4; class 1 has one box in image 1, class 2 one in image 2."""
     empty = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     return {
         "images": [{"id": 1, **empty, **lists}, {"id": 2, **empty}],
@@ -143,7 +143,7 @@ def one_picture(**lists: list[int]) -> dict[str, Any]:
 def test_by_hand() -> None:
     """Class 1: a false detection before the true one, so precision 1/2; it is not small. Class 2: not found, 0."""
     found = boxes_of([(1, 1, [50, 50, 40, 40], 0.9), (1, 1, [0, 0, 10, 10], 0.8)])
-    result = evaluate_boxes(one_picture(), found)
+    result = evaluate_boxes(one_box_each(), found)
     assert result.ap_bins == (pytest.approx(0.5), None, None, 0.0)
     assert (result.apr, result.apc, result.apf) == (pytest.approx(0.5), None, 0.0)
     assert (result.aps, result.apm, result.apl) == (pytest.approx(1.0), None, 0.0)
@@ -155,23 +155,23 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize(("lists", "expected"), [({}, 1.0), ({"neg_category_ids": [2]}, 0.5)])
 def test_only_a_negative_class_is_punished(lists: dict[str, list[int]], expected: float) -> None:
     found = boxes_of([(1, 2, [0, 0, 9, 9], 0.9), (2, 2, [0, 0, 100, 100], 0.8)])
-    assert evaluate_boxes(one_picture(**lists), found).apf == pytest.approx(expected)
+    assert evaluate_boxes(one_box_each(**lists), found).apf == pytest.approx(expected)
 
 
 def test_not_exhaustive_class_is_not_punished() -> None:
     found = boxes_of([(1, 1, [50, 50, 10, 10], 0.9), (1, 1, [0, 0, 10, 10], 0.8)])
-    assert evaluate_boxes(one_picture(not_exhaustive_category_ids=[1]), found).apr == pytest.approx(1.0)
+    assert evaluate_boxes(one_box_each(not_exhaustive_category_ids=[1]), found).apr == pytest.approx(1.0)
 
 
 def test_a_tie_goes_to_the_earlier_detection() -> None:
     wrong, right = (1, 1, [50.0, 50.0, 10.0, 10.0], 0.5), (1, 1, [0.0, 0.0, 10.0, 10.0], 0.5)
-    assert evaluate_boxes(one_picture(), boxes_of([right, wrong])).apr == pytest.approx(1.0)
-    assert evaluate_boxes(one_picture(), boxes_of([wrong, right])).apr == pytest.approx(0.5)
-    assert evaluate_boxes(one_picture(), boxes_of([wrong, right]), max_detections=1).apr == 0.0
+    assert evaluate_boxes(one_box_each(), boxes_of([right, wrong])).apr == pytest.approx(1.0)
+    assert evaluate_boxes(one_box_each(), boxes_of([wrong, right])).apr == pytest.approx(0.5)
+    assert evaluate_boxes(one_box_each(), boxes_of([wrong, right]), max_detections=1).apr == 0.0
 
 
 def test_crowd_costs_nothing() -> None:
-    gt = one_picture()
+    gt = one_box_each()
     gt["annotations"].append(
         {"id": 3, "image_id": 1, "category_id": 1, "bbox": [40, 40, 40, 40], "area": 1600, "iscrowd": 1}
     )
@@ -183,7 +183,7 @@ def test_crowd_costs_nothing() -> None:
 
 def test_bins_by_given_counts_and_edges() -> None:
     found = boxes_of([(1, 1, [0, 0, 10, 10], 0.8)])
-    result = evaluate_boxes(one_picture(), found, edges=(50,), instance_counts={1: 50, 2: 49})
+    result = evaluate_boxes(one_box_each(), found, edges=(50,), instance_counts={1: 50, 2: 49})
     assert result.ap_bins == (0.0, pytest.approx(1.0))
     assert list(result.metrics())[-2:] == ["AP1", "AP2"]
 
@@ -199,7 +199,7 @@ def test_overall_ap_is_the_mean_of_bins_weighted_by_their_classes() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    gt = one_picture()
+    gt = one_box_each()
     with pytest.raises(UserError, match="id 9"):
         evaluate_boxes(gt, boxes_of([(9, 1, [0, 0, 1, 1], 0.5)]))
     with pytest.raises(UserError, match="not finite"):
@@ -212,15 +212,15 @@ def test_bad_input_is_named() -> None:
 
 def test_from_xyxy_and_silence(capfd: pytest.CaptureFixture[str]) -> None:
     found = DetectedBoxes.from_xyxy([1], [1], np.array([[0, 0, 10, 10]], dtype=np.float32), [0.5])
-    assert evaluate_boxes(one_picture(), found).apr == pytest.approx(1.0)
-    assert official.evaluate_boxes(one_picture(), found).apr == pytest.approx(1.0)
+    assert evaluate_boxes(one_box_each(), found).apr == pytest.approx(1.0)
+    assert official.evaluate_boxes(one_box_each(), found).apr == pytest.approx(1.0)
     assert capfd.readouterr() == ("", "")
 
 
 def test_official_package_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lvis", None)
     with pytest.raises(UserError, match="official"):
-        official.evaluate_boxes(one_picture(), boxes_of([]))
+        official.evaluate_boxes(one_box_each(), boxes_of([]))
 
 
 def test_official_package_needs_no_opencv() -> None:

@@ -24,7 +24,7 @@ from bench.store.store import Store
 from tests.conftest import TINY, Bench, Ran, Write, line_of
 from tests.tiny_suite import bring
 
-SIDE = 64  # pixels of a picture
+SIDE = 64  # pixels of an image
 
 
 def refused(ran: Ran, *patterns: str) -> None:
@@ -231,7 +231,7 @@ def test_a_disk_that_is_full_for_the_first_byte(bench: Bench, write: Write, moun
 def test_a_disk_that_fills_up_in_training_says_what_it_needs(
     bench: Bench, write: Write, mounted: Callable[[str], Path]
 ) -> None:
-    disk = mounted("size=3m")  # the database, the pictures and 2 MB less than a checkpoint
+    disk = mounted("size=3m")  # the database, the images and 2 MB less than a checkpoint
     ran = bench("run", write(), "--store", disk / "store", "--only", "baseline")
     refused(ran, r"checkpoint-1.*: no space left on the disk: free space .*; needs about \d\.\d MB", "free some space")
     assert {"data"} == {kind for kind, state in states(disk / "store").items() if state == "done"}
@@ -244,7 +244,7 @@ def states(root: Path) -> dict[str, str]:
     return {store.load(key)["kind"]: "done" if store.done(key) else "missing" for key in keys}
 
 
-# -- pictures and annotations
+# -- images and annotations
 
 Document = dict[str, Any]
 PHOTOS = """\
@@ -260,7 +260,7 @@ rows:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Six pictures to train on and two to test on, two classes."""
+    """Six images to train on and two to test on, two classes."""
     folder = tmp_path / "photos"
     (folder / "images").mkdir(parents=True)
     (folder / "annotations").mkdir()
@@ -296,16 +296,16 @@ def test_truncated_annotation_file(bench: Bench, write: Write, photos: Path, sto
     refused(ran, r"train\.json:1:\d+: not valid JSON at character \d+", "may be cut short")
 
 
-def test_missing_picture(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+def test_missing_image(bench: Bench, write: Write, photos: Path, store: Path) -> None:
     (photos / "images" / "3.png").unlink()
     ran = bench("run", write(PHOTOS), "--store", store)
-    refused(ran, r"no such picture: 3\.png", "data check")
+    refused(ran, r"no such image: 3\.png", "data check")
 
 
-def test_a_picture_name_that_leaves_the_root(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+def test_an_image_name_that_leaves_the_root(bench: Bench, write: Write, photos: Path, store: Path) -> None:
     change(photos / "annotations" / "train.json", lambda d: d["images"][0].update(file_name="../../secret.png"))
     ran = bench("run", write(PHOTOS), "--store", store)
-    refused(ran, r"train\.json: picture name '\.\./\.\./secret\.png' leaves the image root", "data check")
+    refused(ran, r"train\.json: image name '\.\./\.\./secret\.png' leaves the image root", "data check")
 
 
 def test_weights_that_are_none(bench: Bench, write: Write, photos: Path, store: Path, tmp_path: Path) -> None:
@@ -322,13 +322,13 @@ def test_ids_that_do_not_exist(bench: Bench, write: Write, photos: Path, tmp_pat
     assert not list((tmp_path / "store").glob("*/attempts/*/checkpoint*"))
 
 
-def test_an_undecodable_picture_is_named_when_training_reaches_it(
+def test_an_undecodable_image_is_named_when_training_reaches_it(
     bench: Bench, write: Write, photos: Path, tmp_path: Path
 ) -> None:
-    for picture in (photos / "images").glob("[1-6].png"):
-        picture.write_bytes(picture.read_bytes()[:300])
+    for image in (photos / "images").glob("[1-6].png"):
+        image.write_bytes(image.read_bytes()[:300])
     ran = bench("run", write(PHOTOS))
-    refused(ran, r"photos/images/[1-6]\.png: cannot decode this picture")
+    refused(ran, r"photos/images/[1-6]\.png: cannot decode this image")
     assert states(tmp_path / "store") == {
         "data": "done",
         "train": "missing",

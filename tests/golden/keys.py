@@ -71,15 +71,15 @@ def photographs() -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split in ("train", "val"):
-            picture = f"{split}.jpg"
+            file_name = f"{split}.jpg"
             boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "area": 1200}]
-            image = {"id": 1, "width": 64, "height": 48, "file_name": picture}
+            image = {"id": 1, "width": 64, "height": 48, "file_name": file_name}
             image |= {"neg_category_ids": [2], "not_exhaustive_category_ids": []}
             classes = [{"id": 1, "name": "one", "frequency": "r"}, {"id": 2, "name": "two", "frequency": "f"}]
             value = {"images": [image], "annotations": boxes, "categories": classes}
             (folder / f"{split}.json").write_text(json.dumps(value))
             (folder / "images").mkdir(exist_ok=True)
-            (folder / "images" / picture).write_bytes(b"not decoded")
+            (folder / "images" / file_name).write_bytes(b"not decoded")
         (folder / "weights.pth").write_bytes(b"not loaded")
         data = f"data={{name: lvis, path: {folder}, train: train.json, val: val.json}}"
         yield [data, f"detector.weights={folder / 'weights.pth'}"]

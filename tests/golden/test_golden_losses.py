@@ -15,7 +15,7 @@ def current() -> dict[str, Any]:
     return losses.current()
 
 
-def test_the_same_pictures_are_trained_on() -> None:
+def test_the_same_images_are_trained_on() -> None:
     assert current()["data"] == losses.recorded()["data"]
 
 

@@ -23,7 +23,7 @@ def head(counts: Sequence[int], features: int = 4, roi_shape: tuple[int, int, in
 
 
 def targets(labels: Sequence[int] | Tensor) -> Targets:
-    """RoIs of one picture."""
+    """RoIs of one image."""
     y = torch.as_tensor(labels, dtype=torch.int64)
     return Targets(y, torch.zeros_like(y), [], [], Taps(torch.empty(0)))
 

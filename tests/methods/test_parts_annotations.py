@@ -20,7 +20,7 @@ IMAGES = [[0, 0, 1], [0, 2], [0, 0], [], [1, 0, 2]]  # classes 0, 1, 2 have 6, 2
 
 
 def made(images: Sequence[Sequence[int]], classes: int = 3, ignore: Sequence[Sequence[int]] = ()) -> Split:
-    """A split in which every box, id and picture can be told apart; `ignore`: positions marked in each image."""
+    """A split in which every box, id and image can be told apart; `ignore`: positions marked in each image."""
     labels = [np.array(labels, np.int64) for labels in images]
     first = np.cumsum([0, *(len(n) for n in labels)])
     ids = [np.arange(a, a + len(n)) for a, n in zip(first, labels, strict=False)]
@@ -45,7 +45,7 @@ def labels_of(split: Split) -> list[list[int]]:
     return [labels.tolist() for labels in split.labels]
 
 
-def test_pictures_with_a_tail_class_stay_with_their_tail_boxes() -> None:
+def test_images_with_a_tail_class_stay_with_their_tail_boxes() -> None:
     tail = tail_only(made(IMAGES), below=3)
     assert labels_of(tail) == [[1], [2], [1, 2]]
     assert [image.id for image in tail.images] == [0, 1, 4]
@@ -66,7 +66,7 @@ def test_other_boxes_may_be_ignored_or_kept() -> None:
 
 
 def test_a_dropped_class_is_not_known_to_be_absent() -> None:
-    """Its boxes are gone, the objects are still in the picture."""
+    """Its boxes are gone, the objects are still in the image."""
     tail = tail_only(made(IMAGES), below=3)
     assert [tail.negative(i).tolist() for i in range(3)] == [[2], [1], []]
 

@@ -186,7 +186,7 @@ def test_what_it_refuses() -> None:
         ClassMeans(spec, tap="roi_maps")
     classifier = NearestMean(spec, inner={"part": f"{__file__}:Silent", "settings": {}}, means=good)
     h = torch.ones(1, 2)
-    with pytest.raises(UserError, match="Silent gives no background probability"):
+    with pytest.raises(UserError, match="Silent has no background probability"):
         classifier.scores(classifier(Taps(h, h)))
     with pytest.raises(UserError, match="has no loss"):
         classifier.loss(h, targets([0]), context())

@@ -55,7 +55,7 @@ def test_a_suite_says_which_figures(tmp_path: Path) -> None:
     assert {path.name for path in written.files} - TABLES == files("sweep_beta") | files("sweep_beta_2") | files("bars")
     assert written.lacking == (
         "no figure sweep_schedule_lr: no row with a result has the setting schedule.lr",
-        "no figure weight_norms: no row has weights of one row a class",
+        "no figure weight_norms: no row has weights of one row per class",
         "no figure ap_by_bin: none of its rows has a result",
     )
     with (tmp_path / "sweep_beta.csv").open() as file:

@@ -223,7 +223,7 @@ def test_an_undecodable_image_is_named_and_no_thread_is_left(tmp_path: Path, kin
         image.write_bytes(image.read_bytes()[:100])
     outcome = work(root, suite, (key,))[key]
     assert (outcome.state, outcome.code) == ("failed", 2)
-    assert "cannot decode this picture" in outcome.message
+    assert "cannot decode this image" in outcome.message
     assert str(tmp_path / "photos" / "images") in outcome.message
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(THREADS)]
 

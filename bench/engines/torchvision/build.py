@@ -1,5 +1,5 @@
-"""A torchvision detector from its section, its weights file read. Separate from the detector, which knows no files, and
-from weights.py, which knows no more of a detector than the names of its tensors.
+"""A torchvision detector from its section, its weights file read. Separate from the detector, which reads no files, and
+from weights.py, which uses no more of a detector than the names of its tensors.
 """
 
 from __future__ import annotations

@@ -50,11 +50,11 @@ class TwoStageDetector(nn.Module):
         self.set_mode(())
 
     def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
-        """Sampled RoIs with taps and targets, and the trunk's losses if asked for.
+        """Sampled RoIs with taps and targets, and the trunk's losses if `trunk_losses`.
 
         Args:
-            batch: pictures and boxes; boxes marked `ignore` are neither targets nor sampled near.
-            draws: addressed as ("rpn_sample" | "roi_sample", picture in the batch).
+            batch: images and boxes; boxes marked `ignore` are no targets, and nothing near them is sampled.
+            draws: addressed as ("rpn_sample" | "roi_sample", image in the batch).
             trunk_losses: compute loss_objectness, loss_rpn_box_reg and loss_box_reg.
             taps: tap names wanted beside those of `classifier.inputs`.
         """
@@ -76,7 +76,7 @@ class TwoStageDetector(nn.Module):
 
     @torch.no_grad()
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
-        """All test proposals with taps and refined boxes, clipped to the picture. Ground truth is not read."""
+        """All test proposals with taps and refined boxes, clipped to the image. Ground truth is not read."""
         maps, _, proposals = self._propose(batch, training=False)
         image_N, proposals_N4 = _image_of(proposals), torch.cat(proposals)
         tap_values = self._taps(maps, proposals, image_N, taps)
@@ -92,7 +92,7 @@ class TwoStageDetector(nn.Module):
 
     @torch.no_grad()
     def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
-        """Taps at given boxes (per image n x 4, pixels of the resized picture), in their order."""
+        """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
         maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
         return self._taps(maps, boxes, _image_of(boxes), taps)
 

@@ -1,4 +1,4 @@
-"""What the torchvision engine says of itself. Separate from the engine: planning reads it and imports no torch."""
+"""The facts of the torchvision engine. Separate from the engine: planning reads it and imports no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Anchors to proposals, and the RPN's losses. Separate from the detector because it is a stage of its own.
 
 Same numbers as torchvision's RegionProposalNetwork, but only the boxes that pass the pre-NMS cut are decoded, only
-sampled anchors are encoded, and anchors are made once a size. Legend: B images, A anchors an image, K kept anchors.
+sampled anchors are encoded, and anchors are made once per size. Legend: B images, A anchors per image, K kept anchors.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from bench.detection.contract import Draws
 from bench.detection.sampling import draw, match
 
 _UNIT = (1.0, 1.0, 1.0, 1.0)
-_KEPT_GRIDS = 16  # sizes; an 800 px picture has 270,000 anchors, 4 MB
+_KEPT_GRIDS = 16  # sizes; an 800 px image has 270,000 anchors, 4 MB
 
 
 @dataclass(frozen=True)
 class RpnOutput:
-    """What the RPN says of a batch.
+    """The RPN's outputs for a batch.
 
     Attributes:
         objectness_BA: logits, float32.
         deltas_BA4: box deltas, float32.
-        anchors_A4: pixels, the same for every picture of the batch.
+        anchors_A4: pixels, the same for every image of the batch.
         per_level: anchors of each level; they sum to A.
     """
 
@@ -81,7 +81,7 @@ def propose(output: RpnOutput, sizes_B2: Tensor, rpn: spec.Rpn, *, pre_nms: int,
 
     Args:
         output: of `run_rpn`.
-        sizes_B2: (height, width) of each picture inside the padding.
+        sizes_B2: (height, width) of each image inside the padding.
         rpn: NMS threshold and smallest side.
         pre_nms: anchors of each LEVEL that enter NMS.
         post_nms: proposals of each image.
@@ -95,7 +95,7 @@ def propose(output: RpnOutput, sizes_B2: Tensor, rpn: spec.Rpn, *, pre_nms: int,
     top_BK, level_K = torch.cat(top, 1), torch.cat(levels)
     deltas_BK4 = output.deltas_BA4.gather(1, top_BK[..., None].expand(-1, -1, 4))
     boxes_BK4 = clip(decode(deltas_BK4, output.anchors_A4[top_BK], _UNIT), sizes_B2)
-    # NMS sees probabilities, as in torchvision: logits above 17 are ties in float32 and their order must agree.
+    # NMS on probabilities, as in torchvision: above logit 17 they tie in float32, and ties must be ordered alike.
     scores_BK = output.objectness_BA.gather(1, top_BK).sigmoid()
     large_BK = large_enough(boxes_BK4, rpn.min_size)
     proposals = []

@@ -1,7 +1,7 @@
-"""Backbones and feature pyramids. Separate because nothing above them knows which trunk it stands on.
+"""Backbones and feature pyramids. Separate because no code above them depends on which trunk it is.
 
-A trunk is a body (images -> maps) and a pyramid (maps -> maps of one width), with the names torchvision gives them, so
-that its weight files fit. `stages` says which modules `frozen_stages` keeps fixed.
+A trunk is a body (images -> maps) and a pyramid (maps -> maps of one width), with torchvision's names, so that its
+weight files fit. `stages` lists the modules that `frozen_stages` keeps fixed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Trunk:
     Attributes:
         body: images -> maps by name.
         fpn: maps by name -> maps by name, all `fpn_channels` wide.
-        strides: pixels a cell of each map the pyramid yields, finest first.
+        strides: pixels per cell of each map the pyramid yields, finest first.
         stages: modules that each step of `frozen_stages` adds, stem first.
         classifier_prefix: what ImageNet weight files put before the names of the body.
     """

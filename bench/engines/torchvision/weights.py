@@ -1,4 +1,4 @@
-"""Weight files under torchvision's names. Separate because it alone knows both layouts.
+"""Weight files under torchvision's names. Separate because both layouts are handled here alone.
 
 Ours: groups first, background last, no background slot in the box regressor. torchvision: `backbone.body.`,
 `backbone.fpn.`, `rpn.head.`, `roi_heads.`, background first, a background slot in `bbox_pred`.
@@ -35,7 +35,7 @@ _OLD_NAMES = (
 
 
 class Model(Protocol):
-    """What is asked of a detector whose weights are read or written."""
+    """What a detector must have for its weights to be read or written."""
 
     spec: spec.Detector
     classifier: Classifier

@@ -164,7 +164,7 @@ def test_changed_repeat_factors_are_noticed(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("methods/parts/samplers.py", '"""Images an epoch."""', '"""Length."""  # a comment'),
+        ("methods/parts/samplers.py", '"""Images per epoch."""', '"""Length."""  # a comment'),
         ("methods/parts/samplers.py", 'f"power is {power}"', 'f"power: {power}"'),
         ("bench/run/train.py", 'f"the loss diverged at step', 'f"the loss exploded at step'),
         (

@@ -1,7 +1,7 @@
-"""What a run hands to a cluster: its jobs, what rides in which, who waits for whom, what each asks for.
+"""What a run submits to a cluster: its jobs, their stages, dependencies and resources.
 
-Separate from the loop that submits (bench/launch/loop.py) and from every queue: `plan --cluster` prints the same on a
-machine without the queue.
+Separate from the loop that submits (bench/launch/loop.py) and from the queues: `plan --cluster` prints the same on a
+machine without a queue.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ SHOWN = 4  # rows, or jobs, of a list that are spelt out
 
 
 class Dependencies:
-    """Which jobs a job has to wait for. Remembers what lies below each."""
+    """Which jobs a job has to wait for. Caches the stages below each."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from outside, and what that is made from (see bench.plan.planning.ready)."""
+        """All that a job reads from other jobs, and its sources (see bench.plan.planning.ready)."""
         if job.units not in self._below:
             inputs = (source for key in job.keys for source in self._plan.stages[key].inputs.values())
             self._below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)
         return self._below[job.units]
 
     def direct(self, jobs: Mapping[T, JobPlan]) -> set[T]:
-        """Those jobs that none of the others waits for anyway."""
+        """The jobs that no other of them already waits for."""
         below = {name: self.below(job) for name, job in jobs.items()}
         return {
             name
@@ -52,7 +52,7 @@ class Dependencies:
 
 
 def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
-    """What a job asks for: the most of what its stages do. A shared stage is its first row's."""
+    """The resources of a job: the maximum over its stages. A shared stage counts as its first row's."""
     rows = {row.label: row.cluster for row in plan.suite.rows}
     found = []
     for key in job.keys:
@@ -65,7 +65,7 @@ def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
 
 
 def processes(plan: Plan, job: JobPlan, tasks: int) -> int:
-    """How many processes do a job where `tasks` are wanted: they train together, but do nothing else together."""
+    """How many processes a job has where `tasks` are wanted: several only train together."""
     return tasks if any(KINDS[plan.stages[key].kind].processes for key in job.keys) else 1
 
 
@@ -78,7 +78,7 @@ class Submission:
         job: what it makes.
         after: numbers of the jobs it waits for.
         queued: ids of jobs in the queue that it waits for too.
-        asks: of the cluster.
+        asks: resources requested of the cluster.
     """
 
     number: int
@@ -95,8 +95,8 @@ class Submissions:
     Attributes:
         jobs: in the order of submission.
         queued: jobs that wait or run already; they are not submitted again.
-        sure: whether the queue was asked about those.
-        later: jobs that can be submitted once what another run does elsewhere is done.
+        sure: whether the queue has confirmed those.
+        later: jobs that can be submitted once stages of another run are done.
     """
 
     jobs: tuple[Submission, ...]
@@ -108,13 +108,13 @@ class Submissions:
 def submissions(
     plan: Plan, cluster: Cluster, jobs: Sequence[JobPlan], done: Collection[str], queued: Sequence[Submitted] = ()
 ) -> Submissions:
-    """In the order in which the loop submits them: what waits for nothing, then what waits for that, and so on.
+    """In the loop's order of submission: what waits for nothing, then what waits for that, and so on.
 
     Args:
         plan: all stages.
         cluster: where.
         jobs: what makes the stages that are missing and that no queued job makes.
-        done: keys that are there.
+        done: keys that are done.
         queued: jobs in the queue.
     """
     dependencies = Dependencies(plan)
@@ -142,13 +142,13 @@ def submissions(
 
 
 def _of_plan(note: Submitted, plan: Plan) -> tuple[tuple[str, ...], ...]:
-    """What a job, perhaps of another suite, makes of a plan."""
+    """The stages of a plan that a job, perhaps of another suite, makes."""
     units = (tuple(key for key in unit if key in plan.stages) for unit in note.units)
     return tuple(unit for unit in units if unit)
 
 
 def cluster_option(jobs: Sequence[Submitted]) -> tuple[str, ...]:
-    """The option with which `run` goes on where the newest of these jobs was."""
+    """The option with which `run` continues on the cluster of the newest of these jobs."""
     return ("--cluster", name_of(jobs[-1].cluster)) if jobs and jobs[-1].cluster else ()
 
 
@@ -184,7 +184,7 @@ def kinds_text(plan: Plan, units: Iterable[Sequence[str]]) -> str:
 def show(plan: Plan, found: Submissions, cluster: Cluster, name: str, console: Console) -> None:
     """The jobs one by one; of very many, how many of each shape."""
 
-    def say(text: str) -> None:
+    def write(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     facts = LAUNCHERS[cluster.kind]
@@ -192,17 +192,17 @@ def show(plan: Plan, found: Submissions, cluster: Cluster, name: str, console: C
     if found.queued:
         ids = _some([note.id for note in found.queued])
         where = "in the queue" if found.sure else f"that may be in the queue (no {facts.title} answers here)"
-        say(f"{_count(len(found.queued), 'job')} {where}: {ids}, for {_count(len(mine & set(plan.stages)), 'stage')}")
+        write(f"{_count(len(found.queued), 'job')} {where}: {ids}, for {_count(len(mine & set(plan.stages)), 'stage')}")
     arrays = Counter((one.after, one.queued, str(one.asks)) for one in found.jobs)
     several = sum(number > 1 for number in arrays.values()) if facts.makes_arrays else 0
     waiting = sum(bool(one.after or one.queued) for one in found.jobs)
     more = [f"{waiting} wait for others"] if waiting else []
     more += [f"alike ones in {_count(several, 'array')}"] if several else []
     if found.jobs:
-        say(f"{_count(len(found.jobs), 'job')} to submit to {name}{': ' if more else ''}{', '.join(more)}")
+        write(f"{_count(len(found.jobs), 'job')} to submit to {name}{': ' if more else ''}{', '.join(more)}")
         console.print(_table(plan, found, cluster) if len(found.jobs) <= LINES else _by_shape(plan, found))
     if found.later:
-        say(f"{_count(len(found.later), 'job')} more once what another run does at this moment is done")
+        write(f"{_count(len(found.later), 'job')} more once what another run does at this moment is done")
 
 
 def _table(plan: Plan, found: Submissions, cluster: Cluster) -> Table:

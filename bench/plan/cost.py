@@ -1,8 +1,8 @@
-"""Seconds and bytes of a stage, before it is run. Separate from the plan because it is all measuring and guessing.
+"""Seconds and bytes of a stage, before it is run. Separate from the plan because it measures and estimates.
 
-What is measured comes first: stages of the plan that are done, then stages of the same shape anywhere in the store (a
-short probe run teaches a long one, since a shape leaves out the length), then what the suite's preset declares. A stage
-that was made in one pass with others has recorded what the pass cost all of them and what it cost for itself.
+Measurements come first: stages of the plan that are done, then stages of the same shape anywhere in the store (also a
+short probe run's for a long one, since a shape leaves out the length), then the cost that the suite's preset declares.
+A stage that was made in one pass with others has recorded the shared cost of the pass and its own.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MB = 1e6
 FLOAT = 4  # bytes
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
-_BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
+_BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, image
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
-_NO_CLASSES = 80  # of photographs that nobody has read yet
+_NO_CLASSES = 80  # of photographs that were not read yet
 
 
 class Measured(Protocol):
-    """What is asked of a store to learn from all of it; bench.store.store.Store is one."""
+    """What is needed of a store to learn from all of it; bench.store.store.Store is one."""
 
     def done(self, key: str) -> Finished | None: ...
     def keys(self) -> list[str]: ...
@@ -61,7 +61,7 @@ class Estimate:
 
     Attributes:
         cost: the suite's declared cost.
-        images: pictures of each data stage that is done, by key.
+        images: number of images of each data stage that is done, by key.
         classes: their classes.
     """
 
@@ -72,7 +72,7 @@ class Estimate:
     sizes: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
 
     def learn(self, stage: Stage, done: Finished) -> None:
-        """Note what a finished stage took, and how large it is."""
+        """Record the seconds and bytes of a finished stage."""
         for shape, length in self.lengths(stage):
             into = self.times[shape]
             into.shared += float(done.extra.get("shared_seconds", done.seconds))
@@ -109,7 +109,7 @@ class Estimate:
 
     def _parts(self, stage: Stage) -> tuple[float, float] | None:
         """(seconds that a pass spends once, seconds for this stage)."""
-        # Nobody has kept features yet: it takes what a prediction of this trunk spends on its pictures.
+        # No features were kept yet: the time is that of a prediction's pass of this trunk over its images.
         instead = [(_shape(stage, kind="predict"), 1.0)] if stage.kind == "features" else []
         for shape, length in [*self.lengths(stage), *instead]:
             seen = self.times.get(shape)
@@ -119,14 +119,14 @@ class Estimate:
         return None if declared is None else (declared, 0.0)
 
     def shapes(self, stage: Stage) -> set[str]:
-        """What this stage could be learnt from. Once the pictures are counted a step tells what an epoch takes, so a
-        training in epochs has the shape of its steps too."""
+        """The shapes whose measurements apply to this stage. Once the images are counted an epoch follows from a step,
+        so a training in epochs has the shape of its steps too."""
         found = {shape for shape, _ in self.lengths(stage)}
         return found | {_shape(stage, "step")} if stage.kind == "train" else found
 
     def lengths(self, stage: Stage) -> list[tuple[str, float]]:
-        """Shape and length under it. A training in epochs has two where its pictures are counted: a step has the price
-        of a step, though a sampler that repeats pictures has more of them."""
+        """Shape and length under it. A training in epochs has two where its images are counted: a step costs the
+        same, though a sampler that repeats images has more of them."""
         if stage.kind != "train":
             return [(_shape(stage), 1.0)]
         schedule = stage.spec["schedule"]
@@ -160,13 +160,13 @@ class Estimate:
         return value
 
     def _declared_fit(self, stage: Stage) -> float | None:
-        """Every picture once through the trunk, as in steps over a frozen one."""
+        """Every image once through the trunk, as in steps over a frozen one."""
         images, rate = self._images(stage.inputs["data"]), self.cost.classifier_step
         batch = trunk_of(stage.inputs["model"]).spec["schedule"]["batch"]
         return None if images is None or rate is None else rate * images / batch
 
     def _images(self, data: Stage) -> float | None:
-        """Images of a data stage: counted where it is done, else reckoned from its settings."""
+        """Images of a data stage: counted where it is done, else computed from its settings."""
         if data.key in self.images:
             return float(self.images[data.key])
         expected = reckoned(data.spec["data"], data.spec["split"])
@@ -244,7 +244,7 @@ def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set
         try:
             stage = read_stage(store.load, key, stages)
             shapes = {shape for shape, _ in estimate.lengths(stage)}
-        except (UserError, KeyError):  # rotten, or written by another version: it teaches nothing
+        except (UserError, KeyError):  # corrupt, or written by another version
             continue
         if shapes & wanted and (done := store.done(key)) is not None:
             estimate.learn(stage, done)
@@ -277,7 +277,7 @@ def _shape(stage: Stage, unit: str = "", kind: str | None = None) -> str:
 
 
 def _trunk_shape(stage: Stage) -> Any:
-    """What the cost of showing a picture depends on."""
+    """What the cost per image depends on."""
     trunk = trunk_of(stage.inputs["model"]).spec
     return [trunk["detector"], trunk["engine"], stage.spec["input"]]
 

@@ -1,6 +1,6 @@
 """What ran where: commit, versions, machine. Separate because it is in the record and never in a key.
 
-Nothing is imported to learn its version, nothing may fail, and nothing takes longer than a few seconds.
+No package is imported for its version, nothing raises, and nothing takes longer than a few seconds.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ PACKAGES = (
     "submitit", "mlflow", "optuna", "detectron2",
 )  # fmt: skip
 SECONDS = 10.0  # longest wait for git or nvidia-smi
-LARGE = 10_000_000  # bytes from which an untracked file is told by its size: it is data, and reading it takes long
+LARGE = 10_000_000  # bytes; untracked files from this size on count by their size: they are data, and slow to read
 ORIGIN = "snapshot.json"  # in a copy of the product (bench/run/snapshot.py): the commit it was taken from
-PER_ATTEMPT = (*LAUNCHERS, "seed", "workers")  # of no use beside another row's: never a mixture that a footnote tells
+PER_ATTEMPT = (*LAUNCHERS, "seed", "workers")  # not compared between rows: no footnote on a mixture
 
 
 @functools.cache
 def of_this_process() -> dict[str, Any]:
-    """`capture`, once a process: its surroundings do not change, and git and nvidia-smi take a while."""
+    """`capture`, once per process: its result does not change, and git and nvidia-smi are slow."""
     return capture()
 
 
 def capture(root: Path = TREE) -> dict[str, Any]:
-    """JSON-like description of this process's surroundings; None for what cannot be known.
+    """JSON-like description of where this process runs; None for what is unknown.
 
     Args:
-        root: the checkout whose commit is meant.
+        root: the checkout of the commit.
 
     Returns:
         commit, dirty (None: as committed; else sha256 of the difference), python, packages (name -> version, those
@@ -70,13 +70,13 @@ def capture(root: Path = TREE) -> dict[str, Any]:
 
 
 def job_of(environment: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The kind of queue whose job an attempt was, and what is noted of that job; ("", {}) without one."""
+    """The kind of queue whose job an attempt was, and what is recorded of that job; ("", {}) without one."""
     found = ((kind, environment.get(kind)) for kind in LAUNCHERS)
     return next(((kind, job) for kind, job in found if isinstance(job, Mapping) and job), ("", {}))
 
 
 def _queued() -> dict[str, dict[str, str]]:
-    """What each queue has put into the environment of this process, by kind; of most queues nothing."""
+    """The variables of each queue in this process's environment, by kind; without those that set none."""
     found = {
         kind: {name: os.environ[variable] for name, variable in facts.environment.items() if os.environ.get(variable)}
         for kind, facts in LAUNCHERS.items()
@@ -94,7 +94,7 @@ def source(root: Path = TREE) -> dict[str, str | None]:
 
 def _run(command: list[str], cwd: Path | None = None) -> bytes | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        # No optional locks: a job must not stop a commit that its user makes meanwhile.
+        # No optional locks: a job must not stop a commit that its user makes at the same time.
         environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
         return subprocess.run(
             command,
@@ -143,7 +143,7 @@ def _build(name: str) -> str | None:
 
 
 def _version_line(package: str, name: str) -> str | None:
-    """The text that a package's version.py gives a name."""
+    """The text of a name in a package's version.py."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         spec = importlib.util.find_spec(package)  # of a top-level name: imports nothing
         if spec and spec.origin:
@@ -172,11 +172,11 @@ def _gpus() -> tuple[list[str], str | None]:
 
 
 def _visible(cards: list[list[str]]) -> list[list[str]]:
-    """Without what CUDA_VISIBLE_DEVICES hides: a node may show all its cards to a job that has two of them."""
+    """Without those that CUDA_VISIBLE_DEVICES hides: nvidia-smi may list all cards of a node to a job that has two."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return cards
     names = [name.strip() for name in chosen.split(",") if name.strip()]
-    if any(name.startswith(("GPU-", "MIG-")) for name in names):  # by identity: which name is whose is not asked
+    if any(name.startswith(("GPU-", "MIG-")) for name in names):  # by UUID: not resolved to names
         return cards[: len(names)]
     return [cards[int(name)] for name in names if name.isdigit() and int(name) < len(cards)]

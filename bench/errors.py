@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: bad input, a missing file, a full disk. Exit code 2, no traceback.
+    """Something the user can correct: bad input, a missing file, a full disk. Exit code 2, no traceback.
 
     Args:
         what: what is wrong, one sentence without a final full stop.
@@ -35,7 +35,7 @@ class UserError(Exception):
 
 
 class StageError(UserError):
-    """A stage that cannot end well (a loss that is not finite, say). The suite goes on; exit code 1."""
+    """A stage that cannot succeed (e.g. a loss that is not finite). The suite continues; exit code 1."""
 
     exit_code = 1
 
@@ -45,7 +45,7 @@ def _rebuild(kind: type[UserError], what: str, where: str, allowed: str, hint: s
 
 
 def show(message: str) -> None:
-    """Print a user's mistake on stderr, as every command does."""
+    """Print an error message on stderr, in the form of all commands."""
     from rich.console import Console
     from rich.markup import escape
 

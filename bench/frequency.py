@@ -1,6 +1,6 @@
-"""How often a class occurs. Separate because samplers, losses, bins and tables all count classes and must agree.
+"""How often a class occurs. Separate so that samplers, losses, bins and tables count classes in the same way.
 
-Two counts are in use and never mixed: IMAGES that show a class (LVIS r/c/f, repeat factors) and INSTANCES of it (bins,
+Two counts are in use and never mixed: IMAGES that have a class (LVIS r/c/f, repeat factors) and INSTANCES of it (bins,
 class weights). Shape legend: C classes, I images.
 """
 

@@ -1,4 +1,4 @@
-"""Identity: canonical typed JSON, sha256 keys and parts. Separate because planning must need nothing else.
+"""Identity: canonical typed JSON, sha256 keys and parts. Separate because planning needs nothing else.
 
 `part()` names code by a dotted reference plus settings. It reads the file's syntax tree for the version, the legal
 settings and their defaults and imports nothing, so that planning needs no torch; `resolve` imports, in a job.
@@ -31,7 +31,7 @@ class Part:
 
     Attributes:
         ref: "module:name"; a module without a dot lives in methods/parts.
-        version: the part's VERSION, or the sha256 of the file where it lies outside our tree.
+        version: the part's VERSION, or the sha256 of the file where it lies outside this tree.
         settings: the settings with defaults filled in.
         later: the defaults of the settings that its code lists as LATER.
     """
@@ -43,9 +43,9 @@ class Part:
 
     @property
     def in_key(self) -> Mapping[str, Any]:
-        """The settings without those added later that are their default: as the keys were before there were any.
+        """The settings without those added later that are their default: as in keys from before these were added.
 
-        `resolve` leaves these out as well, and the code takes its own default.
+        `resolve` leaves these out as well, and the code uses its own default.
         """
         if not self.later:
             return self.settings
@@ -72,9 +72,9 @@ class StageRef:
 
 
 class Fixed(dict[str, Any]):
-    """A mapping that nobody changes any more, so that its canonical text is made once.
+    """A mapping that does not change any more, so that its canonical text is made once.
 
-    Thousands of stages of a plan share one detector; without it most of `plan` went into writing that out again.
+    Thousands of stages of a plan share one detector; without it `plan` spent most of its time on that text.
     """
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class Fixed(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Signature:
-    """What the syntax tree says of a part: its version, legal settings, defaults, first docstring line.
+    """From the syntax tree of a part: its version, legal settings, defaults, first docstring line.
 
     later: settings added after stores were filled (LATER): in a key only where they are not their default.
     """
@@ -181,7 +181,7 @@ def resolve(spec: Part | Mapping[str, Any], inputs: Mapping[str, Any] | None = N
 
     Args:
         spec: the part.
-        inputs: what stands for the settings that are results of stages, by input name; parts inside get theirs too.
+        inputs: values of the settings that are results of stages, by input name; parts inside get theirs too.
     """
     spec = canonical(spec) if isinstance(spec, Part) else spec
     ref, settings = spec["part"], spec["settings"]
@@ -203,7 +203,7 @@ def _filled(value: Any, inputs: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def module_version(module: str) -> int:
-    """VERSION of one of our modules, read from its syntax tree: part of the keys that its code enters."""
+    """VERSION of a module of bench, read from its syntax tree: part of the keys of stages that run its code."""
     path = TREE / (module.replace(".", "/") + ".py")
     version = _version(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
     assert version is not None, f"{path} has no VERSION"
@@ -245,8 +245,8 @@ def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
 
 
 def _settings(node: ast.ClassDef | ast.FunctionDef) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Names and defaults of a part's settings: the keyword-only parameters; what a stage hands in at run time is
-    positional."""
+    """Names and defaults of a part's settings: the keyword-only parameters; arguments that a stage passes at run time
+    are positional."""
     function: ast.AST = node
     if isinstance(node, ast.ClassDef):
         methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
@@ -259,7 +259,7 @@ def _settings(node: ast.ClassDef | ast.FunctionDef) -> tuple[tuple[str, ...], di
 
 
 def _later(tree: ast.Module, node: ast.ClassDef | ast.FunctionDef, path: Path) -> frozenset[str]:
-    """What the LATER of a part's class, or else of its file, names: settings that came after stores were filled.
+    """The names in LATER of a part's class, or else of its file: settings added after stores were filled.
 
     Raises:
         UserError: it is no tuple of names of settings with a default.
@@ -289,7 +289,7 @@ def _version(node: ast.ClassDef | ast.FunctionDef | ast.Module) -> str | None:
 
 
 def _assigned(node: ast.ClassDef | ast.FunctionDef | ast.Module, name: str) -> ast.expr | None:
-    """What a class or file assigns to a name at its top."""
+    """The value that a class or file assigns to a name at its top level."""
     for statement in node.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target

@@ -1,8 +1,8 @@
-"""Which places there are where jobs run, and what is known of each without importing it. Separate because cluster files
-are checked against it, jobs read their rank by it, and commands take their words from it: all of them lie on lower
-floors than the launchers, or need neither torch nor submitit.
+"""The kinds of launcher, and what is known of each without importing it. Separate because cluster files are checked
+against it, jobs read their rank by it, and commands take titles from it: these are all on lower levels than the
+launchers, or need neither torch nor submitit.
 
-A new place is one entry here and one file, which has `launcher` and, where jobs outlive their driver, `queue` (see
+A new launcher is one entry here and one file, which has `launcher` and, where jobs outlive their driver, `queue` (see
 bench/launch/launcher.py).
 """
 
@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ProcessNames:
-    """The environment variables by which a process of a job knows its place among the others.
+    """The environment variables that hold the rank of a process of a job.
 
     Attributes:
         ranks: (rank, processes of the job, rank on this host); the first triple that is set counts.
-        job: what together differs from job to job, from step to step and from restart to restart.
+        job: variables that together differ between jobs, between steps and between restarts.
         nodes: the job's hosts, as `hosts` takes them. None: all its processes are on one host.
         node_counts: how many hosts.
-        hosts: the command that spells out a compressed list of hosts, which is added to it.
+        hosts: the command that expands a compressed list of hosts (its last argument).
     """
 
     ranks: tuple[tuple[str, str, str], ...] = ()
@@ -33,17 +33,17 @@ class ProcessNames:
 
 @dataclass(frozen=True)
 class LauncherFacts:
-    """One place where jobs run.
+    """One kind of launcher.
 
     Attributes:
         kind: as in `kind:` of a cluster's file, and in the note of a job.
         module: has `launcher(plan, store, cluster, where, limit)`, and `queue()` where jobs outlive their driver.
         title: its name in messages.
-        outlives_driver: whether jobs go on without the driver, in a queue that can be asked for them.
-        asks_resources: whether a job asks for time, memory and processors of its own, elsewhere than on this machine.
-        makes_arrays: whether jobs that ask for the same are submitted as one.
-        cancel_command: what a user types to end jobs by their ids.
-        processes: how the processes of one job know one another.
+        outlives_driver: whether jobs continue without the driver, in a queue that can be queried.
+        asks_resources: whether a job requests time, memory and processors, elsewhere than on this machine.
+        makes_arrays: whether jobs with the same resources are submitted as one array.
+        cancel_command: the command that ends jobs by their ids.
+        processes: how the processes of one job find one another.
         environment: what a record keeps of a job (as record[kind][name]): name -> environment variable.
     """
 
@@ -98,10 +98,10 @@ LAUNCHERS: Mapping[str, LauncherFacts] = {facts.kind: facts for facts in _ALL}
 
 
 def facts_of(kind: str) -> LauncherFacts:
-    """What is known of a kind; of one that this version does not have (a note by a later one), its name alone."""
+    """What is known of a kind; of one that this version does not have (recorded by a later one), its name alone."""
     return LAUNCHERS.get(kind) or LauncherFacts(kind, module="", title=f"queue '{kind}'", outlives_driver=True)
 
 
 def options_that_outlive() -> str:
-    """`--cluster slurm`: the clusters that are shipped whose jobs need no driver, as a hint names them."""
+    """`--cluster slurm`: the shipped clusters whose jobs need no driver, for hints."""
     return " or ".join(f"--cluster {kind}" for kind, facts in LAUNCHERS.items() if facts.outlives_driver)

@@ -1,5 +1,5 @@
 """What lies below a stage, whose trunk a model uses, whether a stage is fresh, and what one pass can make. Separate
-because the planner and the jobs must agree on it; no torch.
+because the planner and the jobs use it; no torch.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from bench.engines.facts import facts, only_classifier
 from bench.key import Fixed, StageRef, canonical, digest, plain
 from bench.stage import KINDS, Stage
 
-# From so many post-hoc predictions over one trunk on, its val features are kept. Within one run they save nothing (the
-# predictions are one pass anyway): what is kept serves the points that are added later. A sweep has at least five
+# From this many post-hoc predictions over one trunk on, its val features are kept. Within one run they save nothing
+# (the predictions are one pass anyway), but they serve points that are added later. A sweep has at least five
 # points (tau 0, 0.25, ..., 1) and grows; the one or two post-hoc rows of a table of methods do not.
 N_POST_HOC = 5
 
 
 class Finished(Protocol):
-    """What is read of a finished stage; bench.store.store.Done is one."""
+    """What is needed of a finished stage; bench.store.store.Done is one."""
 
     @property
     def digest(self) -> str: ...
@@ -34,13 +34,13 @@ class Finished(Protocol):
     def sizes(self) -> Mapping[str, int]: ...
 
 
-# -- a stage and what it is made from
+# -- a stage and its sources
 
 
 def read_stage(load: Callable[[str], Mapping[str, Any]], key: str, known: dict[str, Stage] | None = None) -> Stage:
-    """A stage as it was written down, with all below it; `load` gives the JSON of a key (bench.store.store.Store.load).
+    """A stage as it was stored, with all below it; `load` returns the JSON of a key (bench.store.store.Store.load).
 
-    It has the key that it was written under, whatever version of the code that was.
+    It has the key that it was stored under, whatever the version of the code was then.
 
     Raises:
         UserError: a stage below is missing or corrupt.
@@ -57,11 +57,11 @@ def read_stage(load: Callable[[str], Mapping[str, Any]], key: str, known: dict[s
 
 
 def fresh(stage: Stage, done: Callable[[str], Finished | None]) -> bool:
-    """Done, and made from what its inputs hold now. An input that is missing right now does not make it stale.
+    """Done, and made from the present content of its inputs. A missing input does not make it stale.
 
     Args:
         stage: of a plan, or read from a store.
-        done: what a store says of a key (bench.store.store.Store.done).
+        done: a store's record of a key (bench.store.store.Store.done).
     """
     found = done(stage.key)
     if found is None:
@@ -71,7 +71,7 @@ def fresh(stage: Stage, done: Callable[[str], Finished | None]) -> bool:
 
 
 def sources(stage: Stage) -> list[tuple[Stage, bool]]:
-    """All that a stage is made from, each once, nearest first; True for its own inputs."""
+    """All sources of a stage, each once, nearest first; True for its own inputs."""
     found = {source.key: (source, True) for source in stage.inputs.values()}
     queue = [source for source, _ in found.values()]
     for one in queue:
@@ -96,20 +96,20 @@ def reached(keys: Collection[str], inputs: Callable[[str], Sequence[str]]) -> se
 
 
 def model_chain(model: Stage) -> list[Stage]:
-    """The stages that a model was made by, the first training first, the model last."""
+    """The stages that made a model, the first training first, the model last."""
     parent = model.inputs.get("model") or model.inputs.get("init")
     return [*(model_chain(parent) if parent else []), model]
 
 
 def training_of(model: Stage) -> Stage:
-    """The train stage below patches: the model itself, or what was patched."""
+    """The train stage below patches: the model itself, or the patched one."""
     while model.kind == "patch":
         model = model.inputs["model"]
     return model
 
 
 def rest_of(model: Stage) -> Stage | None:
-    """The stage that holds what a model does not store itself (a stage stores only what it trained); None: it has
+    """The stage that holds what a model does not store itself (a stage stores only what it trained); None: it stores
     everything."""
     if model.kind == "patch":
         return model.inputs["model"]
@@ -128,7 +128,7 @@ def trunk_of(model: Stage) -> Stage:
 
 
 def trains_classifier_only(stage: Stage) -> bool:
-    """Whether this is a training that leaves everything below the classifier as it is."""
+    """Whether this is a training that leaves everything below the classifier unchanged."""
     if stage.kind != "train":
         return False
     return only_classifier(stage.spec["trainable"], facts(stage.spec["engine"]["name"]).groups)
@@ -147,7 +147,7 @@ def pass_of(stage: Stage) -> str:
 
 
 def job_root(stage: Stage) -> Stage:
-    """The stage with a job of its own in whose job a stage rides, directly or below others."""
+    """The stage whose job a stage runs in, directly or through others."""
     while (ridden := KINDS[stage.kind].rides_with) is not None:
         stage = stage.inputs[ridden]
     return stage
@@ -157,8 +157,8 @@ def job_root(stage: Stage) -> Stage:
 def training_group(stage: Stage) -> str:
     """Equal for classifier-only train stages that one pass can train: the same batches through the same trunk.
 
-    Left out is what each head has for itself: the classifier and its inputs, which of its groups learn, the schedule.
-    Of the schedule the batch stays, and whether it counts in steps or epochs.
+    Without what is per head: the classifier and its inputs, its trainable groups, the schedule. Of the schedule the
+    batch stays, and whether it counts in steps or epochs.
     """
     own = ("classifier", "keep_classifier", "trainable", "schedule")
     spec = {name: value for name, value in stage.spec.items() if name not in own}
@@ -172,16 +172,16 @@ def training_group(stage: Stage) -> str:
 
 @functools.lru_cache(maxsize=65536)
 def prediction_group(predict: Stage) -> str:
-    """Equal for predict stages that one pass over the pictures can make."""
+    """Equal for predict stages that one pass over the images can make."""
     trunk = trunk_of(predict.inputs["model"]).key
     return digest({"spec": predict.spec, "trunk": trunk, "val": predict.inputs["val"].key})
 
 
 def features_stage(predict: Stage, taps: Sequence[str]) -> Stage:
-    """What a prediction reads of its trunk, kept: proposals, refined boxes and taps of val.
+    """The stored output of a trunk that a prediction reads: proposals, refined boxes and taps of val.
 
     The spec is that of predict without what only post-processing reads. The stage is a cache: it is no input of any
-    other, whoever wants it derives its key from the predict stage.
+    other; its key is derived from the predict stage.
     """
     spec = {name: value for name, value in predict.spec.items() if name not in ("test", "postprocess")}
     spec |= {"batch": predict.spec["test"]["batch"], "taps": sorted({"box_features", *taps})}
@@ -198,7 +198,7 @@ def features_stages(predict: Stage, taps: Sequence[str]) -> list[Stage]:
 def taps_named(model: Stage) -> set[str]:
     """Taps that a model's classifier is likely to read: those that its part's settings name.
 
-    A guess, since to know it the part would have to be imported. A tap that is missed costs a network pass, no more.
+    A guess, since the part is not imported. A missed tap only costs a network pass.
     """
     return {"box_features"} | {value for value in _texts(canonical(model.spec["classifier"])) if value in TAPS}
 

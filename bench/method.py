@@ -62,7 +62,7 @@ class Method(BaseModel):
 
 
 class Plannable(Protocol):
-    """What a Builder asks of a suite; bench.suite.suite.Suite is one."""
+    """What a Builder needs of a suite; bench.suite.suite.Suite is one."""
 
     def schedule_named(self, name: str) -> Schedule: ...
 
@@ -83,10 +83,10 @@ class Plannable(Protocol):
 class Builder:
     """Makes stages for one row and one seed; `b.train()` with no argument is the baseline that rows share.
 
-    `train` trains, `fit` measures, `patch` edits a classifier, `wrap` puts another one around it.
+    `train` trains, `fit` measures, `patch` edits a classifier, `wrap` puts another classifier around it.
 
     Attributes:
-        schedules: names of the schedules that were asked for; those of `stages:` that nobody asks for are refused.
+        schedules: names of the schedules that were used; names in `stages:` that no recipe uses are refused.
     """
 
     def __init__(self, suite: Plannable, seed: int) -> None:
@@ -109,14 +109,14 @@ class Builder:
 
         Args:
             init: the train or patch stage whose model it starts from; None: the suite's own initialisation.
-            keep_classifier: demanded with `init`: start from its classifier too, or from new weights.
+            keep_classifier: required with `init`: start from its classifier too, or from new weights.
             classifier: the classifier part; default softmax, or that of `init` where it is kept.
-            sampler: the sampler part; default every image once an epoch.
+            sampler: the sampler part; default every image once per epoch.
             data: a part that maps the training split's annotations to others: fewer images or boxes, boxes to ignore.
-            trainable: parameter groups that learn; () is all that the detector's settings do not freeze.
-            schedule: a name. "base" is `schedule:` of the suite; of any other, `stages: {NAME: ...}` says what it
-                changes of that, and a recipe may name its own. "auto" is base without init, classifier_only where
-                nothing below the classifier learns, else second.
+            trainable: parameter groups that are trained; () is all that the detector's settings do not freeze.
+            schedule: a name. "base" is `schedule:` of the suite; of any other, `stages: {NAME: ...}` holds the
+                changes of that; a recipe may use its own name. "auto" is base without init, classifier_only where
+                nothing below the classifier is trained, else second.
 
         A part's setting may be a fit stage: it becomes an input, and the part receives the stage's tensors by name.
 
@@ -153,7 +153,7 @@ class Builder:
         return _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule))
 
     def fit(self, what: Part, *, model: Stage, split: Literal["train", "val"] = "train") -> Stage:
-        """Stream a trained model over a split, without augmentation, and keep what the part makes of it.
+        """Stream a trained model over a split, without augmentation, and keep the part's result.
 
         The stage may be a setting of another part: `part("ncm:NearestMean", means=b.fit(...))`.
         """
@@ -195,8 +195,8 @@ def _in_key(schedule: Schedule) -> Fixed:
 
 
 def _check_groups(trainable: Sequence[str], groups: Sequence[str], classifier: Part) -> None:
-    """Refuse what can be seen without torch to be no parameter group: a classifier has none of its own unless its file
-    defines `groups`. Of one that does, the job that trains it knows the names."""
+    """Refuse names that are certainly no parameter group: a classifier has none of its own unless its file defines
+    `groups`. If it does, the names are checked in the job that trains it."""
     strange = [name for name in trainable if name not in groups]
     if strange and "groups" not in methods_of(classifier.ref):
         raise unknown(
@@ -221,7 +221,7 @@ def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) ->
         if isinstance(value, Stage):
             return place(value, name)
         if isinstance(value, StageRef):
-            assert before is not None, f"{what} speaks of an input '{value.name}' of no stage"
+            assert before is not None, f"{what} refers to an input '{value.name}' of no stage"
             return place(before.inputs[value.name], value.name)
         if isinstance(value, Part):
             return replace(value, settings={k: bind(v, k) for k, v in value.settings.items()})
@@ -240,15 +240,15 @@ def planned(
     *,
     schedules: set[str] | None = None,
 ) -> Stage:
-    """The stage that a recipe ends in.
+    """The final stage of a recipe.
 
     Args:
         method: the recipe with its settings.
-        suite: what it is planned on.
+        suite: the suite it is planned for.
         seed: of model and order.
         own: a row's own schedule. It changes the row's last training and no other, so that a row starts from the
-            baseline that all share; of a row that is one training (or its patch), it changes that one.
-        schedules: gets the names of the schedules that the recipe asks for.
+            shared baseline; of a row that is one training (or its patch), it changes that one.
+        schedules: receives the names of the schedules that the recipe uses.
     """
     builder = Builder(suite, seed)
     stage = method.plan(builder)

@@ -1,8 +1,8 @@
-"""One evaluation as a typed value, with the protocol that its numbers mean nothing without. Separate because jobs write
-it and reports read it, perhaps years and versions apart; it needs no torch and no pandas.
+"""One evaluation as a typed value, with the protocol of its numbers. Separate because jobs write it and reports read
+it, perhaps years and versions apart; it needs no torch and no pandas.
 
-`Result` is what an `evaluate` stage stores. It is deterministic and does not know which suite or row asked, since two
-suites share a stage. `Record` is a result in its row: label, suite, seed, method, settings, and what ran where.
+`Result` is what an `evaluate` stage stores. It is deterministic and does not contain suite or row, since two suites
+may share a stage. `Record` is a result in its row: label, suite, seed, method, settings, and what ran where.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Section(BaseModel):
 
 
 class Protocol(_Section):
-    """Under what the numbers were taken. Rows that differ here are footnoted.
+    """The conditions of the numbers. Rows that differ here are footnoted.
 
     Attributes:
         data: name of the data set; train_digest, val_digest: fingerprints of the two splits.
@@ -53,10 +53,10 @@ class Protocol(_Section):
         engine, engine_version, trunk: the detector.
         initialisation: what the first training began from: a weight file or "random".
         reinitialised: parameters that did not come from the initial model of a stage.
-        steps, batch: of each training stage by name, in order; batch is the TOTAL number of pictures a step.
+        steps, batch: of each training stage by name, in order; batch is the TOTAL number of images per step.
         precision: float32 or bfloat16.
-        evaluator, evaluator_version: who computed AP.
-        max_detections: a picture, over all classes. score_threshold: strictly above. nms: IoU, per class.
+        evaluator, evaluator_version: the code that computed AP.
+        max_detections: per image, over all classes. score_threshold: strictly above. nms: IoU, per class.
         bins: edges on training instances.
     """
 
@@ -84,7 +84,7 @@ class Protocol(_Section):
 
 
 class PerClass(_Section):
-    """One entry a class, by ascending category id; AP in points, None without ground truth."""
+    """One entry per class, by ascending category id; AP in points, None without ground truth."""
 
     category_ids: tuple[int, ...]
     names: tuple[str, ...]
@@ -101,11 +101,11 @@ class PerClass(_Section):
 
 
 class Result(_Section):
-    """What one `evaluate` stage found.
+    """The result of one `evaluate` stage.
 
     Attributes:
         schema_version: of the file it is written to.
-        evaluate_key, model_key: the stage itself and the stage whose model it judged.
+        evaluate_key, model_key: the stage itself and the stage whose model it evaluated.
         metrics: name -> points (x 100), or None where there is nothing to measure; in the order of `metric_names`.
         classes_per_bin: classes with ground truth in each instance bin.
         protocol, per_class: see there.

@@ -1,4 +1,4 @@
-"""Randomness has an address. Separate because every draw of every floor goes through here.
+"""Every random draw has an address. Separate because all levels draw through this file.
 
 A draw is made by a generator for (seed, role, phase, step, index), never from a shared stream; so batch t is a pure
 function of its address and a resumed or fused training draws what an undisturbed one draws.

@@ -1,8 +1,8 @@
 """The typed sections of a suite. Separate from suite.py (which reads YAML) because engines, data and runs use them too.
 
 Every field is a setting a user may write in a suite or preset; a value that changes a result is in the key, with its
-default filled in, so that omitting a default and writing it are the same experiment. `Section` says what of a section
-is in a key, and how a field is added without moving the keys of stored results. No torch here.
+default filled in, so that omitting a default and writing it are the same experiment. `Section` documents which fields
+are in a key, and how a field is added without moving the keys of stored results. No torch here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Section(BaseModel):
     """A frozen section whose unknown keys are refused.
 
     LATER: fields added after stores were filled. Such a field is in a key only where it is not its default, so that the
-        keys of results that were made before it stay what they are. A job that finds none in a stage's spec takes the
-        default (`model_validate` fills it in); therefore that default may never change again.
+        keys of results that were made before it stay what they are. Where a stage's spec lacks it, a job uses the
+        default (`model_validate` fills it in); therefore that default may never change.
     NOT_IN_KEY: fields that change no result, or that a stage has in its key under another name.
     """
 
@@ -45,7 +45,7 @@ class Section(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse names in LATER and NOT_IN_KEY that mean nothing.
+        """Refuse names in LATER and NOT_IN_KEY that are no fields.
 
         Raises:
             TypeError: no such field, or a field of LATER without a default.
@@ -59,7 +59,7 @@ class Section(BaseModel):
                 raise TypeError(f"{cls.__name__}.LATER names '{name}', which has no default to leave out of a key")
 
     def in_key(self, *, without: Collection[str] = ()) -> dict[str, Any]:
-        """What of it is in the key of a stage; `without`: more fields that this stage's result does not depend on."""
+        """The fields in the key of a stage; `without`: more fields that this stage's result does not depend on."""
         dropped = {*self.NOT_IN_KEY, *without, *(name for name in self.LATER if self._is_default(name))}
         return {name: _in_key(getattr(self, name)) for name in type(self).model_fields if name not in dropped}
 
@@ -69,7 +69,7 @@ class Section(BaseModel):
 
 
 def _in_key(value: Any) -> Any:
-    """A field's value as it is in a key: sections in it, at any depth, without what is not in one."""
+    """A field's value as it is in a key: sections in it, at any depth, without the fields that are not."""
     if isinstance(value, Section):
         return value.in_key()
     if isinstance(value, dict):
@@ -82,7 +82,7 @@ def _in_key(value: Any) -> Any:
 class GeneratedData(Section):
     """Images that are made, from settings and a seed."""
 
-    NOT_IN_KEY = frozenset({"seed"})  # a data stage has the seed that it comes to
+    NOT_IN_KEY = frozenset({"seed"})  # a data stage has the resulting seed
 
     name: str
     seed: int | Literal["follow"] = "follow"  # "follow": the seed of the row
@@ -93,8 +93,8 @@ class GlyphsData(GeneratedData):
 
     name: Literal["glyphs"] = "glyphs"
     classes: Annotated[int, Field(ge=4, le=1203)] = 80
-    size: Annotated[int, Field(ge=64, le=640)] = 128  # pixels, square pictures
-    objects: Annotated[float, Field(ge=3, le=60)] = 13  # mean instances a picture (Poisson)
+    size: Annotated[int, Field(ge=64, le=640)] = 128  # pixels, square images
+    objects: Annotated[float, Field(ge=3, le=60)] = 13  # mean instances per image (Poisson)
     object_px: tuple[Positive, Positive] = (10, 34)  # shortest and longest long side of a symbol
     max_instances: Positive = 1600  # of the most frequent class
     val_instances: Positive = 20  # of every class (a flat val set estimates all bins equally well)
@@ -106,17 +106,17 @@ class GlyphsData(GeneratedData):
 class FolderData(Section):
     """Photographs with annotations in a folder; `name` is their format, see bench/data/formats.py."""
 
-    NOT_IN_KEY = frozenset({"path", "train", "val", "images"})  # a data stage has a fingerprint of what lies there
+    NOT_IN_KEY = frozenset({"path", "train", "val", "images"})  # a data stage has a fingerprint of their content
 
     name: str
     path: str
     train: str = "annotations/train.json"
     val: str = "annotations/val.json"
-    images: str = "images"  # folder of the pictures, below path
+    images: str = "images"  # folder of the images, below path
 
 
 class Input(Section):
-    """From picture to network input; flip and the colour operations are augmentation (training only)."""
+    """From image to network input; flip and the colour operations are augmentation (training only)."""
 
     AUGMENTATION: ClassVar[frozenset[str]] = frozenset({"flip", "channel_permutation", "invert", "scale_jitter"})
 
@@ -128,7 +128,7 @@ class Input(Section):
     flip: Fraction = 0.5  # probability of a horizontal flip
     channel_permutation: bool = False
     invert: Fraction = 0.0  # probability of colour inversion
-    scale_jitter: tuple[Rate, Rate] = (1.0, 1.0)  # factor on min_size, drawn uniformly per picture
+    scale_jitter: tuple[Rate, Rate] = (1.0, 1.0)  # factor on min_size, drawn uniformly per image
 
 
 class Rpn(Section):
@@ -139,7 +139,7 @@ class Rpn(Section):
     anchor_ratios: tuple[Rate, ...] = (0.5, 1.0, 2.0)
     fg_iou: Fraction = 0.7
     bg_iou: Fraction = 0.3
-    samples: Positive = 256  # anchors a picture in the loss
+    samples: Positive = 256  # anchors per image in the loss
     positive_fraction: Fraction = 0.5
     pre_nms_train: Positive = 2000
     pre_nms_test: Positive = 1000
@@ -158,7 +158,7 @@ class Roi(Section):
     sampling_ratio: int = 2
     aligned: bool = False  # torchvision's MultiScaleRoIAlign is not
     width: Positive = 1024  # of the two FC layers
-    samples: Positive = 512  # RoIs a picture in the loss
+    samples: Positive = 512  # RoIs per image in the loss
     positive_fraction: Fraction = 0.25
     fg_iou: Fraction = 0.5
     class_agnostic: bool = False  # box regression
@@ -189,12 +189,12 @@ class Detector(Section):
 class Inference(Section):
     """Post-processing and evaluation protocol."""
 
-    NOT_IN_KEY = frozenset({"bins"})  # no setting of a prediction: train and evaluate stages have them in their specs
+    NOT_IN_KEY = frozenset({"bins"})  # not used in prediction: train and evaluate stages have them in their specs
 
     score_threshold: Annotated[float, Field(ge=0)] = 1e-4
     nms: Fraction = 0.5  # per class
-    max_detections: Positive = 300  # per picture
-    batch: Positive = 16  # pictures a forward pass, cut by index
+    max_detections: Positive = 300  # per image
+    batch: Positive = 16  # images per forward pass, cut by index
     bins: Edges = (10, 100, 1000)  # edges on training instances
 
 
@@ -205,7 +205,7 @@ class Schedule(Section):
 
     steps: Positive | None = 900
     epochs: Positive | None = None  # instead of steps: epochs of the stage's own sampler (RFS epochs are longer)
-    batch: Positive = 16  # TOTAL pictures a step
+    batch: Positive = 16  # TOTAL images per step
     lr: Rate = 0.02
     momentum: Fraction = 0.9
     nesterov: bool = False
@@ -240,8 +240,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]  # loss, or [l
 class Figure(Section):
     """A figure that a report draws beside the table.
 
-    bins: AP by instance bin; norms: ||W_j|| over classes sorted by instances; bars: one group a metric, one bar a row;
-    sweep: metrics over a setting of the rows.
+    bins: AP by instance bin; norms: ||W_j|| over classes sorted by instances; bars: one group per metric, one bar per
+    row; sweep: metrics over a setting of the rows.
     """
 
     kind: Literal["bins", "norms", "bars", "sweep"]
@@ -259,11 +259,11 @@ class Figure(Section):
 
 
 class Machine(Section):
-    """How a job uses the machine. In the record, never in the key but where said.
+    """How a job uses the machine. In the record, not in the key except where noted.
 
     workers: threads of each process that make batches before they are needed (training, fit, features, predict), with
     the same result. `auto`: where files are decoded for a GPU, 4, or one fewer than the process has cores if that is
-    less; else 0, since on a CPU they would take the cores from the training. `input.workers` means the same.
+    less; else 0, since on a CPU they would compete with the training for cores. `input.workers` means the same.
 
     scope: `global`: where several processes train, a classifier's loss sees the RoIs of all, so that the result is that
     of one process. `device`: those of its own process alone, averaged over processes, as in the papers' code.
@@ -276,7 +276,7 @@ class Machine(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
     channels_last: bool = False
-    tasks: Positive = 1  # processes of one training job, each with a share of the batch (one a GPU)
+    tasks: Positive = 1  # processes of one training job, each with a share of the batch (one per GPU)
     scope: Literal["global", "device"] = "global"  # what a classifier's loss sees; `device` IS in the key, with tasks
     features_mb: Annotated[int, Field(ge=0)] = 512  # most that one cache of val features may take on the disk
 

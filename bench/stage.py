@@ -1,8 +1,8 @@
-"""The Stage value and the kinds there are: the unit of work and of reuse. Separate because everything above speaks in
+"""The Stage value and the kinds there are: the unit of work and of reuse. Separate because all higher levels use
 stages.
 
-What planner, jobs and terminal need to know of a kind stands in `KINDS`, one entry per kind; what it computes stands in
-one file of bench/run. What is in the key of a kind is its spec, typed below.
+What planner, jobs and terminal need of a kind is in `KINDS`, one entry per kind; what it computes is in one file of
+bench/run. What is in the key of a kind is its spec, typed below.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from bench.key import Part, canonical, digest
 
 @dataclass(frozen=True)
 class Kind:
-    """What planner, jobs and terminal know of a kind of stage.
+    """The properties of a kind of stage for planner, jobs and terminal.
 
     Attributes:
         name: of the kind.
         version: raised when the code of the kind changes what it computes; in every key of the kind.
-        order: inside a job, of what could come next: what others wait for first.
-        rides_with: the input in whose job it rides; None: it has a job of its own.
+        order: inside a job, among stages that could come next: those that others wait for first.
+        rides_with: the input whose job it runs in; None: it has a job of its own.
         job_by: the entry of the spec by which stages without `rides_with` share one job; None: they do not.
-        images: the input whose images it goes over, on which its time depends; None: it reads no images.
-        named_by: the entry of the spec that a user is shown as its name; None: the first row that needs it.
+        images: the input whose images it reads, on which its time depends; None: it reads no images.
+        named_by: the entry of the spec that is displayed as its name; None: the first row that needs it.
         processes: several processes may share it (they train together).
-        together: its `run` takes several stages that one pass makes, and gives one outcome each.
-        direct_only: only stages that have it as an input read it; of other kinds, all that is made along their lineage.
-        hands: its file of tensors, which a part gets that names the stage in a setting; None: it hands nothing on.
+        together: its `run` takes several stages that one pass makes, and returns one outcome per stage.
+        direct_only: only stages that have it as an input read it; of other kinds, all stages along their lineage.
+        hands: its file of tensors, passed to a part with the stage as a setting; None: it has none.
         torch: its code uses torch, whose threads are set for it.
         cache: no stage has it as an input, and nothing is lost without it.
         module: the file with its `run`; "": bench.run.NAME.
@@ -103,7 +103,7 @@ class TrainSpec(_TrainMay):
     trainable: list[str]
     keep_classifier: bool | None
     seed: int
-    phase: int  # trainings before this one in its chain of init
+    phase: int  # number of trainings before this one in its chain of init
     schedule: Mapping[str, Any]
 
 
@@ -159,7 +159,7 @@ class Stage:
 
     Attributes:
         kind: a name of `KINDS`.
-        spec: all that can change its result, JSON-like (parts, numbers, strings, lists, dicts).
+        spec: all settings that can change its result, JSON-like (parts, numbers, strings, lists, dicts).
         inputs: name -> the stage whose outputs it reads.
         not_in_key: what a job needs and the result does not depend on (paths; how often a checkpoint is written).
     """
@@ -189,7 +189,7 @@ class Stage:
             "version": KINDS[self.kind].version,
             "spec": canonical(self.spec),
             "inputs": {name: stage.key for name, stage in self.inputs.items()},
-            "aside": canonical(self.not_in_key),  # its name since the first stores
+            "aside": canonical(self.not_in_key),  # its name in all stores so far
         }
 
     def __eq__(self, other: object) -> bool:

@@ -126,7 +126,7 @@ def test_a_server_that_is_gone_ends_no_job(
     with Curves(Tracking(f"http://127.0.0.1:{free_port()}", EXPERIMENT), store, [stage.key]):
         pass
     told = capsys.readouterr().err
-    assert "the curves stay in the store; the next driver brings them" in told
+    assert "the curves stay in the store; the next driver sends them" in told
 
 
 def test_a_database_is_left_to_the_driver(tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ class Debug:
         return []
 
     def submit(self, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
-        assert not after, "a job of this process cannot wait"
+        assert not after, "a job in this process cannot wait"
         taken = list(jobs[: self.free_slots()])
         handles = [Handle(str(os.getpid()), job) for job in taken]
         for handle in handles:
-            machine = self._machine.model_copy(update={"tasks": 1})  # this process alone
+            machine = self._machine.model_copy(update={"tasks": 1})  # only this process
             call = Job(str(self._store.root.resolve()), handle.job.units, machine)
             with signals_restored():
                 self._outcomes[handle] = outcomes = call()

@@ -1,5 +1,5 @@
-"""The files of jobs, outside the store: a folder per submission, and how it is filled whole. Separate so that the
-places where jobs run do not know one another.
+"""The files of jobs, outside the store: a folder per submission, and how it is filled without interruption. Separate so
+that the launchers do not import one another.
 
 submitit's pickles lie in the user's own folder: a pickle runs code when it is read, so it never lies in a shared store.
 """
@@ -39,7 +39,7 @@ def job_folder() -> Path:
 def interrupts_held_back() -> Iterator[None]:
     """Submit whole, and start children with Ctrl-C and the end of the terminal blocked (they inherit the signal mask):
     submitit's controller would kill the job before it has saved. The job itself unblocks them (`StopFlag.install`);
-    what comes meanwhile reaches us afterwards."""
+    signals that arrive meanwhile are delivered afterwards."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield

@@ -1,5 +1,5 @@
 """The two ports of a place where jobs run: `Launcher`, which the loop (bench/launch/loop.py) drives, and `Queue`, which
-commands ask without a driver. Separate so that the places do not know the loop, and commands do not know the places.
+commands query without a driver. Separate so that launchers do not import the loop, nor commands the launchers.
 
 The file of a place (bench/launchers.py names it) has two functions at most:
 
@@ -23,7 +23,7 @@ from bench.tracking.curves import Tracking
 Status = Literal[
     "PENDING",
     "REQUEUED",  # pending again, under its old id
-    "PREEMPTED",  # pending again as far as one can tell: see bench/launch/slurm/slurm.py
+    "PREEMPTED",  # probably pending again: see bench/launch/slurm/slurm.py
     "RUNNING",
     "COMPLETED",
     "FAILED",
@@ -31,7 +31,7 @@ Status = Literal[
     "NODE_FAIL",
     "OUT_OF_MEMORY",
     "CANCELLED",
-    "LOST",  # nobody knows it any more, and it left no result
+    "LOST",  # its queue no longer lists it, and it left no result
 ]
 ACTIVE: frozenset[Status] = frozenset({"PENDING", "REQUEUED", "PREEMPTED", "RUNNING"})
 
@@ -41,10 +41,10 @@ class Handle:
     """A submitted job.
 
     Attributes:
-        id: what the place calls it.
-        job: what it does; of a job that another suite submitted, the part that concerns this one.
+        id: given by the launcher.
+        job: what it does; of another suite's job, the part that is in this plan.
         log: file with what it printed on stderr.
-        own: whether it was submitted for this suite: another suite's job is waited for, never cancelled.
+        own: whether it was submitted for this suite; another suite's job is waited for, never cancelled.
     """
 
     id: str
@@ -55,19 +55,19 @@ class Handle:
 
 @dataclass(frozen=True)
 class JobState:
-    """How a job is.
+    """The state of a job.
 
     Attributes:
         status: see `Status`.
         reason: why it waits, in the queue's words.
         host: where it runs.
-        outcomes: what became of its stages; None where the job could not say.
-        text: what ended it, in words, where it could not say.
-        hint: what to do about that; of a job that waits, where waiting alone may not help.
-        again: whether it may do better when it is simply submitted again.
-        blocked: cancelled because a job that it waited for did not end well.
-        over: PREEMPTED for good.
-        doubtful: looks ended, which is not believed yet: nothing is to wait for it.
+        outcomes: of its stages; None where the job did not report them.
+        text: what ended it, in words, where it did not report that.
+        hint: what to do about that; of a waiting job, where waiting alone may not help.
+        again: whether submitting it again may succeed.
+        blocked: cancelled because a job that it waited for failed.
+        over: PREEMPTED finally.
+        doubtful: probably ended, not certain yet: nothing is to wait for it.
     """
 
     status: Status
@@ -94,9 +94,9 @@ class Launcher(Protocol):
         takes_dependencies: whether it takes jobs that wait for others.
         outlives_driver: whether its jobs go on without the driver.
         slots: jobs at a time, for estimates.
-        max_retries: how often a job that was ended from outside is submitted again.
+        max_retries: how often a job that was killed is submitted again.
         pause_s: seconds before the first time; doubles.
-        tracking: the server that jobs send their curves to themselves.
+        tracking: the server to which jobs send their curves.
     """
 
     takes_dependencies: bool
@@ -109,7 +109,7 @@ class Launcher(Protocol):
     def slots(self) -> int: ...
 
     def check(self, jobs: Sequence[JobPlan]) -> None:
-        """Raise a UserError for what can be seen to fail, before anything is submitted."""
+        """Raise a UserError for what would certainly fail, before anything is submitted."""
 
     def free_slots(self) -> int:
         """How many more jobs it takes now."""
@@ -118,13 +118,13 @@ class Launcher(Protocol):
         """The right to submit: False while another driver of this store does."""
 
     def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
-        """Jobs of other drivers, earlier or at work, that make some of these stages and are queued or running."""
+        """Queued or running jobs of other drivers, past or active, that make some of these stages."""
 
     def submit(self, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
-        """Submit jobs that all wait for the same others; those that it took."""
+        """Submit jobs that all wait for the same others; returns those that were accepted."""
 
     def poll(self, handles: Sequence[Handle]) -> Mapping[Handle, JobState]:
-        """How jobs are. May be old by a few seconds."""
+        """The states of jobs; may be a few seconds old."""
 
     def news(self) -> list[str]:
         """Messages for the user since the last call."""
@@ -133,7 +133,7 @@ class Launcher(Protocol):
         """Ask jobs to save and end; may be called again and again."""
 
     def close(self, *, clean: bool) -> None:
-        """The loop is over; `clean`: nothing failed, so that nobody needs logs."""
+        """The loop is over; `clean`: nothing failed, so that the logs can be removed."""
 
 
 Phase = Literal["waiting", "running", "ending", "ended"]
@@ -141,15 +141,15 @@ Phase = Literal["waiting", "running", "ending", "ended"]
 
 @dataclass(frozen=True)
 class QueueEntry:
-    """What a queue says of a job.
+    """A queue's entry for a job.
 
     Attributes:
-        state: the queue's own word, for people and for the launcher that knows this queue.
+        state: in the queue's own terms, for display and for the launcher of this queue.
         reason: why it waits, or ended, in the queue's words.
         host: where it runs or ran.
-        restarts: how often the queue has started it again.
+        restarts: how often the queue has restarted it.
         exit_status: as wait(2) gives it; None where it is not known.
-        phase: what `state` means. "ending": the queue still tidies up after it.
+        phase: what `state` means. "ending": the queue is still cleaning up after it.
     """
 
     state: str
@@ -176,20 +176,20 @@ class NoAnswer(Exception):
 
 
 class Queue(Protocol):
-    """What a command asks of a queue about jobs that some driver has submitted, perhaps long ago.
+    """What commands need of a queue about jobs that any driver has submitted, perhaps long ago.
 
-    A job is known by its id and its name, which no other submission has: an id may have been given to a later job.
+    A job is identified by its id and its name, which no other submission has: ids may be reused.
     """
 
     def ask(self, notes: Sequence[Submitted]) -> Mapping[str, QueueEntry | None]:
-        """What is known of these jobs, by id; None where the queue does not know one.
+        """The entries of these jobs, by id; None where the queue has none.
 
         Raises:
             NoAnswer: it cannot be reached.
         """
 
     def named(self, name: str) -> list[str]:
-        """Ids of the jobs of one submission, by its name: its driver may have died before it noted them.
+        """Ids of the jobs of one submission, by its name: its driver may have died before it recorded them.
 
         Raises:
             NoAnswer: it cannot be reached.

@@ -1,7 +1,7 @@
 """Jobs on this machine, through submitit's local executor. Separate because that has neither a queue nor GPU slots (it
 starts 500 processes at once, all on GPU 0); the queue here respects the cores and GPUs there are.
 
-The driver holds nothing that matters: kill it, and the jobs go on; start it again, and it finds them by their leases.
+The driver holds no state: if it is killed, the jobs continue; a new driver finds them by their leases.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ A_YEAR_MIN = 525_600  # submitit's local executor wants a time limit; a local jo
 
 @dataclass
 class Slots:
-    """How many processes this machine takes: one a GPU where jobs use GPUs, else the cores divided by threads.
+    """How many processes this machine takes: one per GPU where jobs use GPUs, else the cores divided by threads.
 
     `limit`: jobs at a time (--jobs), of `machine.tasks` processes each.
     """
@@ -55,7 +55,7 @@ class Slots:
             )
         if self.gpus and self.machine.tasks > len(self.gpus):
             raise UserError(
-                f"{self.machine.tasks} processes want a GPU each, and this machine has {len(self.gpus)}",
+                f"{self.machine.tasks} processes need a GPU each, and this machine has {len(self.gpus)}",
                 where="machine.tasks", allowed=f"up to {len(self.gpus)}", hint="or --set machine.device=cpu",
             )  # fmt: skip
 
@@ -69,7 +69,7 @@ def visible_gpus() -> list[int]:
     """Indices of the GPUs that jobs may use, found without torch; empty without a driver.
 
     Raises:
-        UserError: CUDA_VISIBLE_DEVICES names them by UUID, which submitit's local executor cannot hand on.
+        UserError: CUDA_VISIBLE_DEVICES names them by UUID, which submitit's local executor cannot pass on.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
@@ -91,7 +91,7 @@ def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int 
     """See bench/launch/launcher.py.
 
     Raises:
-        UserError: this machine lacks what the suite's machine section asks for.
+        UserError: this machine lacks what the suite's machine section requests.
     """
     return Local(plan, store, Slots(plan.suite.sections.machine, limit), cluster)
 
@@ -116,7 +116,7 @@ class Local:
         return job_folder()
 
     def check(self, jobs: Sequence[JobPlan]) -> None:
-        """`Slots` has looked at the machine."""
+        """Nothing: `Slots` has checked the machine."""
         for key in (key for job in jobs for key in job.keys):
             refuse_together(self._plan.stages[key], self._slots.machine.tasks)
 
@@ -183,7 +183,7 @@ class Local:
         return []
 
     def cancel(self, handles: Sequence[Handle]) -> None:
-        """SIGTERM to our own processes that hold these stages; they save and end. Other runs' and hosts' go on.
+        """SIGTERM to this run's processes that hold these stages; they save and end. Other runs and hosts continue.
 
         A job that is still importing holds no lease yet: call it again.
         """
@@ -197,6 +197,6 @@ class Local:
                 os.kill(pid, signal.SIGTERM)
 
     def close(self, *, clean: bool) -> None:
-        """The logs of jobs that went well are of no use to anybody."""
+        """Remove the logs of jobs that succeeded."""
         if clean and "_folder" in self.__dict__:
             shutil.rmtree(self._folder, ignore_errors=True)

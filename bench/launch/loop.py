@@ -1,8 +1,8 @@
-"""Bring a store to a plan: the one loop for every place where jobs run. Separate from bench/launchers, which know how
-to submit, ask and cancel; this file decides what to start, what to try again and what has failed.
+"""Bring a store to a plan: the one loop for every place where jobs run. Separate from bench/launchers, which
+submit, query and cancel; this file decides what to start, what to try again and what has failed.
 
-The driver holds no state of its own. What is done is read from the store; a job is found again by its lease, or by its
-note under submitted/; so a driver may be killed, and the next one continues.
+The driver holds no state: what is done is read from the store, and jobs are found by their leases or by their files
+under submitted/; so a driver may be killed, and the next one continues.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ TURN_SECONDS = 0.5
 
 @dataclass
 class Progress:
-    """What a display is shown: the plan's states and what is queued or runs. `elsewhere`: stages held by another run.
-    `notes`: what has happened to jobs, oldest first."""
+    """For the display: the plan's states and what is queued or runs. `elsewhere`: stages held by another run. `notes`:
+    messages about jobs, oldest first."""
 
     plan: Plan
     done: set[str]
@@ -54,7 +54,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: what failed (with codes), whether it was interrupted, and the jobs that go on without us."""
+    """How a run ended: what failed (with codes), whether it was interrupted, and the jobs that continue."""
 
     failed: dict[str, Outcome]
     interrupted: bool
@@ -85,13 +85,13 @@ def run(
         store: what there is.
         launcher: where jobs run.
         fuse: train classifiers over one trunk in one pass.
-        keep_going: go on with other rows when a stage fails.
-        show: called about twice a second.
+        keep_going: continue with other rows when a stage fails.
+        show: called about twice per second.
         detach: return once all is submitted (a launcher whose jobs outlive the driver).
         requests: of users, from when the caller began; None: from now.
 
     Raises:
-        UserError: the store cannot be written, or the cluster refuses a job. Whatever was submitted goes on.
+        UserError: the store cannot be written, or the cluster refuses a job. Submitted jobs continue.
     """
     for stage in plan.stages.values():
         store.add(stage)
@@ -118,14 +118,14 @@ class _Loop:
         self.plan, self.store, self.launcher, self.fuse, self.keep_going = plan, store, launcher, fuse, keep_going
         self.estimate = planning.learned(plan, store)
         self.progress = Progress(plan, set(), [], {}, set(), launcher.slots)
-        self.to_submit = True  # whether jobs are left that could be submitted now
+        self.to_submit = True  # whether there are more jobs that could be submitted now
         self._dependencies = Dependencies(plan)
         self._tries: Counter[str] = Counter()  # in a row, without progress
         self._steps: dict[str, int] = {}  # key -> the newest checkpoint when it was last ended
         self._not_before: dict[str, float] = {}  # key -> when it may be submitted again (monotonic)
         self._requests = requests
-        self._warned: set[str] = set()  # of what reason for waiting
-        self._stopped: set[str] = set()  # by `bench stop`: not to be started again in this run
+        self._warned: set[str] = set()  # reasons for waiting that were reported
+        self._stopped: set[str] = set()  # by `bench stop`: not started again in this run
 
     def turn(self, *, stopping: bool) -> bool:
         """False once there is nothing left to wait for."""
@@ -141,11 +141,11 @@ class _Loop:
         missing = self._compare()
         if stopping and self.launcher.outlives_driver:
             p.stopping = True
-            return False  # the jobs go on
+            return False  # the jobs continue
         if stopping or (p.failed and not self.keep_going):
             p.stopping = True
             self.launcher.cancel(p.running)
-            return any(handle.own for handle in p.running)  # another suite's jobs go on
+            return any(handle.own for handle in p.running)  # another suite's jobs continue
         todo = self._todo(missing)
         if self.launcher.free_slots() > 0 and self._startable(todo):
             with self.launcher.submitting() as mine:
@@ -158,11 +158,11 @@ class _Loop:
 
     @property
     def left_stopped(self) -> bool:
-        """Whether a user's `stop` is why something is not done."""
+        """Whether a stage is not done because of a user's `stop`."""
         return bool(self._stopped - self.progress.done)
 
     def _apply_requests(self) -> None:
-        """What users have asked for meanwhile: to stop stages, to try failed ones again (bench/launch/requests.py)."""
+        """Apply users' new requests: stop stages, try failed ones again (bench/launch/requests.py)."""
         p = self.progress
         for request in self._requests.new():
             mine = request.keys & self.plan.stages.keys()
@@ -188,7 +188,7 @@ class _Loop:
                 p.notes.append(f"job {job}{more}: {state.status} ({state.reason}): {state.hint}")
 
     def _compare(self) -> set[str]:
-        """Bring `done`, `failed` and `elsewhere` up to date; the stages that nobody of ours makes."""
+        """Bring `done`, `failed` and `elsewhere` up to date; returns the stages that none of this plan's jobs makes."""
         p = self.progress
         p.done = planning.all_fresh(self.plan, self.store)
         claimed = {key for handle in p.running for key in handle.job.keys}
@@ -206,13 +206,13 @@ class _Loop:
         return planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done, made_by=queued)
 
     def _adopt(self) -> None:
-        """Jobs that another driver has submitted are ours to watch as well."""
+        """Watch the jobs that other drivers have submitted, too."""
         p = self.progress
         wanted = [key for key in self.plan.stages if key not in p.done]
         p.running += self.launcher.adopt(wanted, p.running)
 
     def _start(self, jobs: list[JobPlan]) -> None:
-        """Submit all that can be: what waits for nothing, then, where jobs may wait for jobs, what waits for that."""
+        """Submit all that can be: what waits for nothing, then, where dependencies are taken, what waits for that."""
         left = list(jobs)
         while ready := self._startable(left):
             taken: list[Handle] = []
@@ -231,11 +231,11 @@ class _Loop:
     def _release(self, job: JobPlan) -> None:
         """Release leases that this driver has seen to be dead, so that the job does not wait 90 s for them."""
         for key in job.keys:
-            with contextlib.suppress(UserError):  # a full disk: the job reports it
+            with contextlib.suppress(UserError):  # disk full: the job reports it
                 self.store.release_dead_lease(key)
 
     def _startable(self, jobs: list[JobPlan]) -> list[tuple[JobPlan, tuple[Handle, ...]]]:
-        """The jobs that could be submitted, were there room; each with those that it has to wait for."""
+        """The jobs that could be submitted given free slots; each with those that it has to wait for."""
         p = self.progress
         makers = p.running if self.launcher.takes_dependencies else []
         sound = [h for h in makers if h not in p.states or not p.states[h].doubtful]
@@ -251,13 +251,13 @@ class _Loop:
     # -- what ended
 
     def _collect(self, handle: Handle, state: JobState) -> None:
-        """Sort the stages of a job that ended into done, failed, to be tried again, and simply missing."""
+        """Sort the stages of an ended job into done, failed, to be tried again, and missing."""
         p, outcomes, launcher = self.progress, state.outcomes or {}, self.launcher
         by_hand = bool(self._stopped.intersection(handle.job.keys))
         if by_hand and (state.outcomes is None or state.status == "CANCELLED"):
-            return  # what else it makes goes on in another job
+            return  # its other stages continue in another job
         if state.status == "CANCELLED" and (state.blocked or p.stopping):
-            return  # submitted again with what it waits for
+            return  # submitted again with its parent
         outside = []
         for key in handle.job.keys:
             outcome = outcomes.get(key)
@@ -270,13 +270,13 @@ class _Loop:
             elif outcome is not None and outcome.state in ("busy", "waiting"):
                 self._back_off([] if self._blocked(key, handle.job) else [key], launcher.pause_s)
             elif outcome is not None and outcome.state == "stopped" and not launcher.outlives_driver:
-                continue  # by Ctrl-C, or by hand: it goes on
+                continue  # by Ctrl-C, or by hand: it continues
             elif key in self._stopped:
                 continue
             elif (outcome is None or outcome.again or outcome.state == "stopped") and not self._is_done(key):
                 outside += [] if self._blocked(key, handle.job) else [key]
         lost = next((outcome.message for outcome in outcomes.values() if outcome.again), "")
-        if lost and state.status in ("COMPLETED", "FAILED"):  # of others, the queue's own word says more
+        if lost and state.status in ("COMPLETED", "FAILED"):  # otherwise the queue's status says more
             state = replace(state, text=lost.splitlines()[0])
         if outside and not p.stopping:
             self._ended_from_outside(handle, outside, state)
@@ -287,10 +287,10 @@ class _Loop:
         return planning.fresh(self.plan.stages[key], self.store)
 
     def _ended_from_outside(self, handle: Handle, keys: list[str], state: JobState) -> None:
-        """Killed, timed out, lost, stopped from outside: again after a pause, or failed once that has not helped."""
+        """Killed, timed out, lost or cancelled: tried again after a pause; failed after too many tries."""
         p, launcher = self.progress, self.launcher
         again = state.again or (state.outcomes is not None and state.status not in ("CANCELLED", "OUT_OF_MEMORY"))
-        for key in keys:  # a training longer than the time limit, say: each try brings it further
+        for key in keys:  # e.g. a training longer than the time limit: each try continues it
             step = self.store.saved(key)
             if step > self._steps.get(key, 0):
                 self._tries.pop(key, None)
@@ -309,7 +309,7 @@ class _Loop:
         p.failed |= dict.fromkeys(keys, Outcome("failed", f"{state.text}{times}\n  {state.hint}", 1))
 
     def _blocked(self, key: str, job: JobPlan) -> bool:
-        """Whether a stage of a killed job was waiting for another one of it: only the first one is to be named."""
+        """Whether a stage of a killed job waited for another one of that job: only the first one is named."""
         own = set(job.keys)
         return any(i.key in own and not self._is_done(i.key) for i in self.plan.stages[key].inputs.values())
 

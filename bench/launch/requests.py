@@ -1,8 +1,8 @@
-"""What a user asks of the drivers that are at work on a store: stop these stages, try those again. Separate because the
-loop of bench/launch/loop.py reads it and `stop` and `retry` write it; neither knows where the other runs.
+"""Users' requests to the drivers at work on a store: stop stages, try stages again. Separate because the loop of
+bench/launch/loop.py reads them and `stop` and `retry` write them, perhaps on another host.
 
-One file, store/orders.jsonl, that is only ever appended to. A driver reads what is appended after it began: to stop
-means to stop what runs now, and the next `run` continues.
+One append-only file, store/orders.jsonl. A driver reads what is appended after it began: `stop` stops what runs now,
+and the next `run` continues.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Verb = Literal["stop", "retry"]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked, and of which stages."""
+    """A verb, and the stages it concerns."""
 
     verb: Verb
     keys: frozenset[str]
 
 
 def request(root: Path, verb: Verb, keys: Collection[str]) -> None:
-    """Ask it of all drivers at work on a store.
+    """Write a request to all drivers at work on a store.
 
     Raises:
         UserError: the store cannot be written.

@@ -1,7 +1,7 @@
-"""What a run hands to a cluster: its jobs, what rides in which, who waits for whom, what each asks for.
+"""What a run submits to a cluster: its jobs, their stages, dependencies and resources.
 
-Separate from the loop that submits (bench/launch/loop.py) and from every queue: `plan --cluster` prints the same
-(bench/cli/submissions.py) on a machine without the queue.
+Separate from the loop that submits (bench/launch/loop.py) and from the queues: `plan --cluster` prints the same
+(bench/cli/submissions.py) on a machine without a queue.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class Dependencies:
-    """Which jobs a job has to wait for. Remembers what lies below each."""
+    """Which jobs a job has to wait for. Caches the stages below each."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from outside, and what that is made from (see bench.plan.planning.ready)."""
+        """All that a job reads from other jobs, and its sources (see bench.plan.planning.ready)."""
         if job.units not in self._below:
             inputs = (source for key in job.keys for source in self._plan.stages[key].inputs.values())
             self._below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)
         return self._below[job.units]
 
     def direct(self, jobs: Mapping[T, JobPlan]) -> set[T]:
-        """Those jobs that none of the others waits for anyway."""
+        """The jobs that no other of them already waits for."""
         below = {name: self.below(job) for name, job in jobs.items()}
         return {
             name
@@ -44,7 +44,7 @@ class Dependencies:
 
 
 def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
-    """What a job asks for: the most of what its stages do. A shared stage is its first row's."""
+    """The resources of a job: the maximum over its stages. A shared stage counts as its first row's."""
     rows = {row.label: row.cluster for row in plan.suite.rows}
     found = []
     for key in job.keys:
@@ -57,7 +57,7 @@ def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
 
 
 def processes(plan: Plan, job: JobPlan, tasks: int) -> int:
-    """How many processes do a job where `tasks` are wanted: they train together, but do nothing else together."""
+    """How many processes a job has where `tasks` are wanted: several only train together."""
     return tasks if any(KINDS[plan.stages[key].kind].processes for key in job.keys) else 1
 
 
@@ -70,7 +70,7 @@ class Submission:
         job: what it makes.
         after: numbers of the jobs it waits for.
         queued: ids of jobs in the queue that it waits for too.
-        asks: of the cluster.
+        asks: resources requested of the cluster.
     """
 
     number: int
@@ -87,8 +87,8 @@ class Submissions:
     Attributes:
         jobs: in the order of submission.
         queued: jobs that wait or run already; they are not submitted again.
-        sure: whether the queue was asked about those.
-        later: jobs that can be submitted once what another run does elsewhere is done.
+        sure: whether the queue has confirmed those.
+        later: jobs that can be submitted once stages of another run are done.
     """
 
     jobs: tuple[Submission, ...]
@@ -100,13 +100,13 @@ class Submissions:
 def submissions(
     plan: Plan, cluster: Cluster, jobs: Sequence[JobPlan], done: Collection[str], queued: Sequence[Submitted] = ()
 ) -> Submissions:
-    """In the order in which the loop submits them: what waits for nothing, then what waits for that, and so on.
+    """In the loop's order of submission: what waits for nothing, then what waits for that, and so on.
 
     Args:
         plan: all stages.
         cluster: where.
         jobs: what makes the stages that are missing and that no queued job makes.
-        done: keys that are there.
+        done: keys that are done.
         queued: jobs in the queue.
     """
     dependencies = Dependencies(plan)
@@ -134,11 +134,11 @@ def submissions(
 
 
 def _of_plan(note: Submitted, plan: Plan) -> tuple[tuple[str, ...], ...]:
-    """What a job, perhaps of another suite, makes of a plan."""
+    """The stages of a plan that a job, perhaps of another suite, makes."""
     units = (tuple(key for key in unit if key in plan.stages) for unit in note.units)
     return tuple(unit for unit in units if unit)
 
 
 def cluster_option(jobs: Sequence[Submitted]) -> tuple[str, ...]:
-    """The option with which `run` goes on where the newest of these jobs was."""
+    """The option with which `run` continues on the cluster of the newest of these jobs."""
     return ("--cluster", name_of(jobs[-1].cluster)) if jobs and jobs[-1].cluster else ()

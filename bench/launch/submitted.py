@@ -1,8 +1,8 @@
-"""What was handed to a cluster: store/submitted/<job id>.json. Separate from the launcher because `run`, `status`,
+"""What was submitted to a cluster: store/submitted/<job id>.json. Separate from the launcher because `run`, `status`,
 `logs` and `stop` find queued jobs here without the driver that submitted them.
 
-A note is no proof that a job lives: its queue is asked for that, and the store for what is done. `name` is the job's
-name in its queue and holds a random token: a later job that was given the same id has another name.
+A file is no proof that a job is alive: its queue is queried for that, and the store for what is done. `name` is
+the job's name in its queue and holds a random token: a later job with the same id has another name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from bench.store.disk import make_folder, read_json, write_json
 
 FOLDER = "submitted"
-BEGUN = "begun"  # below it: submissions whose ids are not known yet
+BEGUN = "begun"  # its subfolder: submissions whose ids are not known yet
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Submitted:
         after: ids of the jobs it waits for.
         asked: resources, see bench.suite.clusters.Resources.
         snapshot: folder of the code that it runs.
-        ended: how it ended, once somebody has seen that; "" while it may live.
+        ended: how it ended, once a driver has seen that; "" while it may be alive.
         cluster: the file of its cluster, absolute.
-        kind: of the launcher, see bench/launchers.py. Notes without it are from when there was one queue.
+        kind: of the launcher, see bench/launchers.py. Files without it are from when there was one kind of queue.
     """
 
     id: str
@@ -69,12 +69,12 @@ def by_kind(jobs: Iterable[Submitted]) -> dict[str, list[Submitted]]:
 
 
 def folder(root: Path) -> Path:
-    """Where the notes of a store lie."""
+    """The folder of a store's files."""
     return root / FOLDER
 
 
 def write(root: Path, job: Submitted) -> None:
-    """Note a job.
+    """Record a job.
 
     Raises:
         UserError: the disk refuses it.
@@ -84,11 +84,11 @@ def write(root: Path, job: Submitted) -> None:
 
 
 def begin(root: Path, jobs: Sequence[Submitted]) -> Path:
-    """Note jobs that are about to be submitted under one name, without ids, in the order of their array: should the
-    driver be killed now, the next one finds them by their name. Returns the file, which is to go afterwards.
+    """Record jobs that are about to be submitted under one name, without ids, in the order of their array: if the
+    driver is killed now, the next one finds them by their name. Returns the file, to be removed afterwards.
 
     Raises:
-        UserError: the disk refuses it.
+        UserError: it cannot be written.
     """
     path = folder(root) / BEGUN / f"{jobs[0].name}.json"
     make_folder(path.parent)
@@ -97,21 +97,21 @@ def begin(root: Path, jobs: Sequence[Submitted]) -> Path:
 
 
 def begun(root: Path) -> dict[Path, list[Submitted]]:
-    """What `begin` has noted and nobody has finished, by file."""
+    """What `begin` has recorded and no driver has completed, by file."""
     found = {path: read_json(path) for path in (folder(root) / BEGUN).glob("*.json")}
     jobs = {path: [_parsed(job) for job in value] for path, value in found.items() if isinstance(value, list)}
     return {path: [job for job in known if job is not None] for path, known in jobs.items() if all(known)}
 
 
 def end(root: Path, job: Submitted, status: str) -> None:
-    """Note that a job has ended, unless its id has been given to another one since."""
+    """Record that a job has ended, unless its id belongs to another one now."""
     known = read(root, job.id)
     if known is not None and known.name == job.name and not known.ended:
         write(root, replace(job, ended=status))
 
 
 def read(root: Path, job_id: str) -> Submitted | None:
-    """The note of one job; None without one."""
+    """The record of one job; None without one."""
     return _parsed(read_json(folder(root) / f"{job_id}.json"))
 
 

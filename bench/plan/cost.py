@@ -30,7 +30,7 @@ MB = 1e6
 FLOAT = 4  # bytes
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
-_BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, picture
+_BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, image
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
 _NO_CLASSES = 80  # of photographs that nobody has read yet
 
@@ -61,7 +61,7 @@ class Estimate:
 
     Attributes:
         cost: the suite's declared cost.
-        images: pictures of each data stage that is done, by key.
+        images: images of each data stage that is done, by key.
         classes: their classes.
     """
 
@@ -109,7 +109,7 @@ class Estimate:
 
     def _parts(self, stage: Stage) -> tuple[float, float] | None:
         """(seconds that a pass spends once, seconds for this stage)."""
-        # Nobody has kept features yet: it takes what a prediction of this trunk spends on its pictures.
+        # No features are kept yet: the time is that of the pass of a prediction of this trunk over its images.
         instead = [(_shape(stage, kind="predict"), 1.0)] if KINDS[stage.kind].cache else []
         for shape, length in [*self.lengths(stage), *instead]:
             seen = self.times.get(shape)
@@ -119,14 +119,14 @@ class Estimate:
         return None if declared is None else (declared, 0.0)
 
     def shapes(self, stage: Stage) -> set[str]:
-        """What this stage could be learnt from. Once the pictures are counted a step tells what an epoch takes, so a
+        """What this stage could be learnt from. Once the images are counted a step tells what an epoch takes, so a
         training in epochs has the shape of its steps too."""
         found = {shape for shape, _ in self.lengths(stage)}
         return found | {_shape(stage, "step")} if "schedule" in stage.spec else found
 
     def lengths(self, stage: Stage) -> list[tuple[str, float]]:
-        """Shape and length under it. A training in epochs has two where its pictures are counted: a step has the price
-        of a step, though a sampler that repeats pictures has more of them."""
+        """Shape and length under it. A training in epochs has two where its images are counted: a step costs the
+        same, though a sampler that repeats images has more of them."""
         if "schedule" not in stage.spec:
             return [(_shape(stage), 1.0)]
         schedule = stage.spec["schedule"]
@@ -301,7 +301,7 @@ def _without_seed(data: Stage) -> Any:
 
 
 def _trunk_shape(stage: Stage) -> Any:
-    """What the cost of showing a picture depends on."""
+    """What the cost of showing a image depends on."""
     trunk = trunk_of(stage.inputs["model"]).spec
     return [trunk["detector"], trunk["engine"], stage.spec["input"]]
 

@@ -1,5 +1,5 @@
-"""What a plan will take: time, trainings, disk, and how to find out where nobody knows. Separate from the plan, which
-says what is done in which order, and from cost.py, which knows single stages.
+"""The time, trainings and disk of a plan, and how to measure what is unknown. Separate from the plan, which decides the
+order of work, and from cost.py, which estimates single stages.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def wall_seconds(
 ) -> float | None:
     """Seconds on `slots` processes: the jobs laid out greedily, each started when its inputs are there.
 
-    `waiting`: the jobs that make what is missing, where the caller has asked for them already.
+    `waiting`: the jobs that make what is missing, where the caller has computed them already.
     """
     if any(estimate(plan.stages[key]) is None for key in missing):
         return None
     if waiting is None:
-        waiting = jobs(plan, missing, estimate, fuse=fuse)  # the first of equals has the most that waits for it
+        waiting = jobs(plan, missing, estimate, fuse=fuse)  # among equals the job with the most dependants comes first
     lacking = set(missing)
     needs = [_outside(job, plan) & lacking for job in waiting]
     after: dict[str, list[int]] = defaultdict(list)
@@ -82,8 +82,8 @@ def _outside(job: JobPlan, plan: Plan) -> set[str]:
 
 @dataclass(frozen=True)
 class Passes:
-    """How often something is done with sharing and fusing, and how often if each row were run with all below it alone;
-    seconds are None where they are not known."""
+    """Counts of passes with sharing and fusing, and if each row were run alone with all below it; seconds are None
+    where unknown."""
 
     passes: int
     seconds: float | None
@@ -99,7 +99,7 @@ def passes(
     fuse: bool = True,
     found: Iterable[JobPlan] | None = None,
 ) -> Passes:
-    """Of the whole plan, whatever is done already. `found`: its jobs, where the caller has asked for them already."""
+    """Of the whole plan, including what is done already. `found`: its jobs, where computed already."""
     units = [unit for job in found or jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
     together = [[plan.stages[key] for key in unit] for unit in units if plan.stages[unit[0]].kind == kind]
     alone = [stage for row in plan.rows if row.evaluate for stage in walk(row.evaluate) if stage.kind == kind]
@@ -111,7 +111,7 @@ def passes(
 
 @dataclass(frozen=True)
 class Disk:
-    """Megabytes: what the finished stages take, what the missing ones will, and of how many that is not known."""
+    """Megabytes: of the finished stages, of the missing ones, and the number of stages where that is not known."""
 
     there: float
     to_come: float
@@ -119,17 +119,17 @@ class Disk:
 
 
 def disk(plan: Plan, estimate: Estimate, done: Mapping[str, Finished]) -> Disk:
-    """What a plan takes in the store. Checkpoints, which go when a stage is done, and logs are left out."""
+    """What a plan takes in the store. Checkpoints, which are removed when a stage is done, and logs are left out."""
     sizes = [estimate.megabytes(stage) for key, stage in plan.stages.items() if key not in done]
     known = [size for size in sizes if size is not None]
     return Disk(sum(map(_megabytes, done.values())), sum(known), len(sizes) - len(known))
 
 
 def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str] | None:
-    """The words of the command that measures what no estimate is known for; None where all is known.
+    """The words of the command that measures the stages without an estimate; None where all have one.
 
-    One row, or a few, whose stages have the unknown shapes, with every training cut to a few steps: the store learns
-    from them what a step takes, whatever the length.
+    One row, or a few, whose stages have the unknown shapes, with every training cut to a few steps: it measures what a
+    step takes, whatever the length.
     """
     lacking = [stage for key in missing if estimate(stage := plan.stages[key]) is None and not KINDS[stage.kind].cache]
     unknown = {shape for stage in lacking for shape in estimate.shapes(stage)}
@@ -148,11 +148,12 @@ def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str]
 
 
 def _taught(plan: Plan, estimate: Estimate) -> dict[str, set[str]]:
-    """What a short run of each row would teach; rows that cannot be named and cut on a command line are left out."""
+    """The unknown shapes that a short run of each row would measure, without rows that cannot be named and cut on a
+    command line."""
     entries = plan.suite.document.value.get("rows", {})
     own = {row.label for row in plan.suite.rows if _has_length(row.schedule or {})}
     rows = {row.label: row.evaluate for row in plan.rows if row.evaluate is not None and "," not in row.label}
-    # The plain ones first: of equals the first is taken.
+    # Rows without options first: of equals the first is taken.
     order = sorted(rows, key=lambda label: label in own)
     return {
         label: {shape for stage in walk(rows[label]) for shape in estimate.shapes(stage)}

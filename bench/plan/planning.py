@@ -1,8 +1,8 @@
-"""From a suite to unique stages and jobs. Separate because planning must be free: no torch, no cluster.
+"""From a suite to unique stages and jobs. Separate because planning must be cheap: no torch, no cluster.
 
-The plan is a desired state. `states` compares it with the store; `jobs` says what to start next for what is missing:
+The plan is a desired state. `states` compares it with the store; `jobs` groups what is missing into jobs:
 units of stages that one pass makes (heads over one frozen trunk, predictions of one trunk) and chains (short stages
-ride in their producer's job).
+run in their producer's job).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 
 class StoreView(Protocol):
-    """What the planner asks of a store; bench.store.store.Store is one."""
+    """What the planner needs of a store; bench.store.store.Store is one."""
 
     def done(self, key: str) -> Finished | None: ...
     def running(self, key: str) -> object | None: ...
@@ -41,8 +41,7 @@ class StoreView(Protocol):
 
 
 class CachedStore:
-    """A store that is asked once for what is done: all that one command shows is of one moment, and each file is looked
-    at once. A StoreView."""
+    """Reads each `done` of a store once, so that all that one command shows is of one moment. A StoreView."""
 
     def __init__(self, store: StoreView) -> None:
         self._store = store
@@ -78,7 +77,7 @@ class Plan:
     stages: Mapping[str, Stage]
     needed_by: Mapping[str, tuple[str, ...]]  # key -> row labels
     unshared: int  # how many stages there would be without sharing
-    notes: tuple[str, ...] = ()  # what the planner decided and a reader may wonder about
+    notes: tuple[str, ...] = ()  # decisions of the planner that are to be shown
 
     def consumers(self, key: str) -> list[Stage]:
         """The stages that read a stage."""
@@ -103,7 +102,7 @@ class Plan:
 
     @functools.cached_property
     def row_order(self) -> dict[str, int]:
-        """A row's place in the table, by label."""
+        """A row's position in the table, by label."""
         return {label: i for i, label in enumerate(dict.fromkeys(row.label for row in self.rows))}
 
 
@@ -148,7 +147,7 @@ def make(suite: Suite) -> Plan:
 
 
 def _check_schedules(suite: Suite, asked: set[str]) -> None:
-    """Refuse schedules that no recipe asks for, those of rows that are left out or skipped included."""
+    """Refuse schedules that no recipe uses, those of rows that are left out or skipped included."""
     if suite.sections.stages.keys() - asked - set(SCHEDULES):
         for row in (*suite.rows, *suite.set_aside):
             planned(row.method, suite.of(row), suite.sections.seeds[0], row.schedule, schedules=asked)
@@ -156,7 +155,7 @@ def _check_schedules(suite: Suite, asked: set[str]) -> None:
 
 
 def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dict[str, None]]) -> list[str]:
-    """Add a features stage for each trunk that so many post-hoc predictions share; what was too large, as notes."""
+    """Add a features stage per trunk that enough post-hoc predictions share; returns notes on those too large."""
     groups: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages.values():
         if stage.kind == "predict" and stage.inputs["model"].kind == "patch":
@@ -177,18 +176,18 @@ def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dic
 
 
 def fresh(stage: Stage, store: StoreView) -> bool:
-    """Done, and made from what its inputs hold now: see bench.lineage.fresh."""
+    """Done, and made from the present content of its inputs: see bench.lineage.fresh."""
     return lineage.fresh(stage, store.done)
 
 
 def all_fresh(plan: Plan, store: StoreView) -> set[str]:
-    """The keys of all stages that are `fresh`; asks the store once for each."""
+    """The keys of all stages that are `fresh`; reads the store once per stage."""
     found = {key: store.done(key) for key in plan.stages}
     return {key for key, stage in plan.stages.items() if found[key] is not None and lineage.fresh(stage, found.get)}
 
 
 def states(plan: Plan, store: StoreView) -> dict[str, State]:
-    """What the store says of each stage. "partial": it has been started and can continue."""
+    """The state of each stage in the store. "partial": it has been started and can continue."""
     done = all_fresh(plan, store)
     return {key: "done" if key in done else _state(key, store) for key in plan.stages}
 
@@ -219,9 +218,9 @@ def jobs(
         missing: keys to be made.
         estimate: for the order of the jobs.
         fuse: make units of stages that one pass can make.
-        done: keys that are there; None: all that is not missing. What waits for a stage that is neither (it failed, or
-            another run makes it) is not put together with what could start.
-        made_by: of keys that a queue holds already, the job: to wait for several stages of one job is to wait once.
+        done: keys that are done; None: all that is not missing. A stage that waits for one that is neither (it failed,
+            or another run makes it) is not put into a job with stages that could start.
+        made_by: of keys in queued jobs, the job: waiting for several stages of one job counts once.
     """
     chains = _chains(plan, missing, done, fuse, made_by or {})
     found = []
@@ -234,7 +233,7 @@ def jobs(
 
 @dataclass
 class _Chain:
-    """A job in the making: its stages, and the jobs that it waits for."""
+    """A job being put together: its stages, and the jobs that it waits for."""
 
     needs: frozenset[str]
     stages: list[Stage] = field(default_factory=list)
@@ -246,7 +245,7 @@ def _chains(
     """The stages of each job, by a name for it.
 
     All stages of a job wait for the same other jobs: one that waits for more, or less, goes into another job. So jobs
-    wait for earlier ones only, and nothing that rides in a job delays its start.
+    wait for earlier ones only, and no stage delays the start of the job it is in.
     """
     found: dict[str, _Chain] = {}
     job_of: dict[str, str] = {}
@@ -260,7 +259,7 @@ def _chains(
                 needs_of[key] = needs | {f"elsewhere/{made_by.get(key, key)}"}
             continue
         name = _job_name(stage, job_of, fuse)
-        # What rides may wait for its own job; a head that is fused with others may not wait for its own unit.
+        # A stage in a chain may wait for its own job; a head that is fused with others may not wait for its own unit.
         inside = frozenset() if KINDS[stage.kind].rides_with is None else frozenset({name})
         if name in found and needs - inside != found[name].needs:
             name = f"{name}/{digest(sorted(needs))[:12]}"
@@ -277,7 +276,7 @@ def _job_name(stage: Stage, job_of: Mapping[str, str], fuse: bool) -> str:
     producer = stage.inputs[kind.rides_with]
     if producer.key in job_of:
         return job_of[producer.key]
-    return f"tail/{trunk_of(job_root(stage)).key}"  # what rides on finished models of one trunk shares one job
+    return f"tail/{trunk_of(job_root(stage)).key}"  # short stages over finished models of one trunk share one job
 
 
 def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
@@ -298,7 +297,7 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
             after[other].append(name)
     free = [rank[name] for name in order if not waits[name]]
     ordered: list[tuple[str, ...]] = []
-    while free:  # a heap: of what waits for nothing, the first
+    while free:  # a heap: the first unit that waits for nothing
         name = order[heapq.heappop(free)]
         ordered.append(tuple(sorted(stage.key for stage in groups[name])))
         for other in after[name]:
@@ -309,19 +308,19 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
 
 
 def _order(stage: Stage) -> tuple[int, bool]:
-    """By kind; val before train, so that who waits for train finds both, and what it predicts can ride in its job."""
+    """By kind; val before train, so that a stage that waits for train finds both and its predictions fit in its job."""
     return KINDS[stage.kind].order, stage.spec.get("split") == "train"
 
 
 def ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
-    """Whether all that the job reads from outside is done: its inputs, and theirs (a model is put together along its
-    lineage, so that a finished classifier is of no use while the trunk below it is being made again)."""
+    """Whether all that the job reads from other jobs is done: its inputs, and theirs (a model is assembled along its
+    lineage, so that a finished classifier cannot be used while the trunk below it is being made again)."""
     own = set(job.keys)
     return all(s.key in own or s.key in done for key in job.keys for s in walk(*plan.stages[key].inputs.values()))
 
 
 def pulled_in(plan: Plan) -> list[str]:
-    """Rows that --only left out but whose model is made all the same, because a row that was kept starts from it."""
+    """Rows that --only left out but whose model is made, because a row that was kept starts from it."""
     suite, seed = plan.suite, plan.suite.sections.seeds[0]
     models = {row.evaluate.inputs["predict"].inputs["model"].key for row in plan.rows if row.evaluate is not None}
     made = set(plan.stages) - models
@@ -333,7 +332,7 @@ def fused_groups(
 ) -> list[tuple[str, ...]]:
     """The groups of at least two of these train stages (or predict stages) that one pass makes.
 
-    `found`: the jobs that make them, where the caller has asked for them already.
+    `found`: the jobs that make them, where the caller has computed them already.
     """
     if found is None:
         found = jobs(plan, set(keys), Estimate(plan.suite.sections.cost))
@@ -351,7 +350,7 @@ def _priority(job: JobPlan, plan: Plan, estimate: Estimate) -> float:
 
 
 def learned(plan: Plan, store: StoreView) -> Estimate:
-    """An estimate for a plan from what the store has measured and the suite declares."""
+    """An estimate for a plan from the store's measurements and the suite's declared cost."""
     return learned_from(plan.stages.values(), plan.suite.sections.cost, store)
 
 

@@ -1,1 +1,1 @@
-"""One file a stage kind: what a job does."""
+"""What a job does: one file per stage kind."""

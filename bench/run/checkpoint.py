@@ -1,7 +1,7 @@
 """Weights and checkpoints on disk. Separate from the store (no torch there) and from train (which knows no formats).
 
 A checkpoint is one safetensors file (weights, buffers, optimiser, all by name) with a sha256 file beside it; one that
-is cut or rotten is passed over and the one before it is taken. It holds no random state: every draw has an address.
+is truncated or corrupt is skipped and the one before it is taken. It holds no random state: every draw has an address.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.store.disk import disk_errors, make_folder, write_atomic
 
-KEEP = 2  # the newest, and the one before it should the newest turn out to be broken
+KEEP = 2  # the newest, and the one before it in case the newest is corrupt
 _META = "meta"
 
 
 def save(
     folder: Path, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any], older: Sequence[Path] = ()
 ) -> Path:
-    """Write checkpoint-<step>.safetensors and its checksum; older ones but one are removed.
+    """Write checkpoint-<step>.safetensors and its checksum; of the older ones one is kept.
 
     Args:
         folder: the attempt's folder.
         step: optimiser steps done.
         state: tensors by name, any device.
         meta: JSON-like; comes back from `newest` as it went in (NaN and infinity too).
-        older: folders of earlier attempts, whose checkpoints go once this one has enough of its own.
+        older: folders of earlier attempts, whose checkpoints are removed once this one has `KEEP`.
 
     Raises:
-        UserError: the disk refuses it (full, read-only); no partial file is left and the older ones stay.
+        UserError: it cannot be written (disk full, read-only); no partial file is left and the older ones stay.
     """
     make_folder(folder)
     path = folder / f"checkpoint-{step}.safetensors"
     data = _to_bytes(state, {**meta, "step": step})
-    # The checksum comes last: a kill between the two leaves a file without one, which nobody trusts.
+    # The checksum comes last: a kill between the two leaves a file without one, which `newest` skips.
     with disk_errors(path, len(data)):
         _checksum_of(path).unlink(missing_ok=True)
         write_atomic(path, data)
         write_atomic(_checksum_of(path), hashlib.sha256(data).hexdigest().encode())
-        trusted = [old for old in _found([folder]) if _checksum_of(old).exists()]
-        passed = _found([path for path in older if path != folder]) if len(trusted) >= KEEP else []
-        for old in [*trusted[KEEP:], *passed]:
+        complete = [old for old in _found([folder]) if _checksum_of(old).exists()]
+        outdated = _found([path for path in older if path != folder]) if len(complete) >= KEEP else []
+        for old in [*complete[KEEP:], *outdated]:
             _checksum_of(old).unlink(missing_ok=True)
             old.unlink(missing_ok=True)
     return path
@@ -59,29 +59,29 @@ def newest(
     warn: Callable[[str], None] = lambda text: None,
     accept: Callable[[Mapping[str, Any]], bool] = lambda meta: True,
 ) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-    """The checkpoint of the highest step whose checksum is right, over all attempts.
+    """The checkpoint of the highest step whose checksum matches, over all attempts.
 
     Args:
         folders: `store.attempts(key)`; of equal steps that of the later folder is taken.
-        warn: called with one line for each checkpoint that was passed over.
+        warn: called with one line per skipped checkpoint.
         accept: whether a checkpoint with this meta may be taken.
 
     Returns:
-        (step, tensors on the CPU, meta), or None where there is no sound checkpoint.
+        (step, tensors on the CPU, meta), or None where there is no intact checkpoint.
     """
     for path in _found(folders):
         try:
             data = path.read_bytes()
             checksum = _checksum_of(path).read_text()
         except FileNotFoundError:
-            warn(f"{path}: without a checksum (killed while saving), passed over")
+            warn(f"{path}: without a checksum (killed while saving), skipped")
             continue
         if hashlib.sha256(data).hexdigest() != checksum:
-            warn(f"{path}: checksum is wrong (cut or rotten), passed over")
+            warn(f"{path}: its checksum does not match (truncated or corrupt), skipped")
             continue
         meta = _meta_of(data)
         if not accept(meta):
-            warn(f"{path}: made from other inputs, passed over")
+            warn(f"{path}: made from other inputs, skipped")
             continue
         return int(meta.pop("step")), safetensors.torch.load(data), meta
     return None
@@ -91,7 +91,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write final weights: equal tensors give equal bytes (safetensors orders them by itself; no metadata).
 
     Raises:
-        UserError: the disk refuses it.
+        UserError: it cannot be written.
     """
     write_atomic(path, _to_bytes(tensors, None))
 
@@ -151,7 +151,7 @@ def flatten(tree: Any, prefix: str) -> tuple[dict[str, Tensor], Any]:
 
 
 def unflatten(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
-    """The inverse of `flatten`; `tensors` may hold more than is asked for."""
+    """The inverse of `flatten`; `tensors` may hold more than the skeleton names."""
     kind, value = next(iter(skeleton.items()))
     if kind == "tensor":
         return tensors[value]
@@ -177,7 +177,7 @@ def _to_bytes(tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None) -> 
     plain: dict[str, Tensor] = {}
     for name in sorted(tensors):
         tensor = tensors[name].detach().to("cpu").contiguous()
-        # safetensors refuses two names for one memory (tied weights, views): each gets its own.
+        # safetensors refuses two names for one memory (tied weights, views): each is copied.
         memory = tensor.untyped_storage().data_ptr()
         plain[name] = tensor.clone() if memory in seen else tensor
         seen.add(memory)

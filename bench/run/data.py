@@ -18,7 +18,7 @@ def run(work: Work) -> None:
     spec, out = spec_of(work.stage, DataSpec), work.out
     split = spec["split"]
 
-    def told(step: int, total: int) -> None:
+    def report(step: int, total: int) -> None:
         work.stop.check()
         work.progress(step, total)
 
@@ -26,7 +26,7 @@ def run(work: Work) -> None:
     module = importlib.import_module(form.module)
     if form.generated:
         data = form.section.model_validate(spec["data"])
-        module.make_split(data, spec["seed"], split, out, processes=work.processes, progress=told)
+        module.make_split(data, spec["seed"], split, out, processes=work.processes, progress=report)
     else:
         module.write_split(form.section.model_validate(work.stage.not_in_key["source"]), split, out)
     write_counts(open_split(out, image_root_of(work.stage)), out / "counts.json")
@@ -41,7 +41,7 @@ def image_root_of(data: Stage) -> Path | None:
 
 
 def write_counts(split: Split, path: Path) -> None:
-    """Instances and images of each class of this split: all that a classifier needs to know of the data."""
+    """Instances and images of each class of this split: all that a classifier may use of the data."""
     stats = split.statistics()
     value = {
         "instances": [int(n) for n in stats.instance_counts],

@@ -1,9 +1,9 @@
-"""The tensors of one training step that several processes share. Separate from train.py, which reads as if it were
-alone, and from world.py, which knows no tensors.
+"""The tensors of one training step that several processes share. Separate from train.py, which reads like
+the training of one process, and from world.py, which knows no tensors.
 
-A process has its share of the pictures; the trunk's losses are divided by the counts of all shares. The sampled RoIs
-of all are gathered, and every process computes the classifier's loss on the whole step, so that no classifier needs to
-know of processes; the gradient reaches each process's own RoIs once. Then the gradients are summed.
+A process has its share of the images; the trunk's losses are divided by the counts of all shares. The sampled RoIs
+of all are gathered, and every process computes the classifier's loss on the whole step, so that a classifier is
+written as for one process; the gradient reaches each process's own RoIs once. Then the gradients are summed.
 
 Shape legend: N RoIs.
 """
@@ -29,8 +29,8 @@ _BUCKET = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the others must know of a process's share: counts of its losses, its RoIs, lengths of its class lists."""
+class _ShareSizes:
+    """What every process needs of each share: counts of its losses, its RoIs, lengths of its class lists."""
 
     counts: Mapping[str, int]
     rows: int
@@ -39,7 +39,7 @@ class _Told:
 
 
 def refuse_live_norm(modules: Iterable[nn.Module], world: World) -> None:
-    """Refuse a batch norm that learns, wherever it is: in a classifier of one's own, say.
+    """Refuse a batch norm that learns, wherever it is (a user's classifier may hold one).
 
     Raises:
         UserError: there is one, and more than one process.
@@ -50,7 +50,7 @@ def refuse_live_norm(modules: Iterable[nn.Module], world: World) -> None:
 
 
 def reduction(world: World, scope: str) -> Callable[[Tensor], Tensor]:
-    """The all-reduce that a classifier is given: nothing where it sees the whole step, else the sum over processes."""
+    """The all-reduce passed to a classifier: the identity where it sees the whole step, else the sum over processes."""
 
     def total(value: Tensor) -> Tensor:
         summed = value.detach().clone()
@@ -61,10 +61,10 @@ def reduction(world: World, scope: str) -> Callable[[Tensor], Tensor]:
 
 
 def whole_step(out: TrainOutput, first: int, world: World, scope: str) -> TrainOutput:
-    """What a trunk gave, with the losses divided by the counts of all processes, and the RoIs of all.
+    """A trunk's output, with the losses divided by the counts of all processes, and the RoIs of all.
 
     Args:
-        out: of this process's pictures.
+        out: of this process's images.
         first: position of the first of them in the global batch.
         world: the processes.
         scope: "global": the RoIs of all processes, in the order of the global batch; "device": this one's alone.
@@ -72,19 +72,19 @@ def whole_step(out: TrainOutput, first: int, world: World, scope: str) -> TrainO
     if world.size == 1:
         return out
     ours = out.targets
-    told: list[_Told] = world.exchange(
-        _Told(out.counts, len(ours.labels_N), [len(c) for c in ours.present], [len(c) for c in ours.negative])
+    shares: list[_ShareSizes] = world.exchange(
+        _ShareSizes(out.counts, len(ours.labels_N), [len(c) for c in ours.present], [len(c) for c in ours.negative])
     )
     losses = {}
     for name, loss in out.losses.items():
-        total = sum(one.counts[name] for one in told)
+        total = sum(one.counts[name] for one in shares)
         losses[name] = loss * (out.counts[name] / max(total, 1))
     if scope == "device":
         return replace(out, losses=losses)
-    rows = [one.rows for one in told]
+    rows = [one.rows for one in shares]
     owned = torch.stack((ours.labels_N, ours.image_N + first), 1)
     labels_N, image_N = _gathered(owned, rows, world).unbind(1)
-    present, negative = _classes(torch.cat([*ours.present, *ours.negative]), told, world)
+    present, negative = _classes(torch.cat([*ours.present, *ours.negative]), shares, world)
     taps = out.taps.each(lambda value: _gathered(value, rows, world))
     return replace(out, losses=losses, taps=taps, targets=Targets(labels_N, image_N, present, negative, taps))
 
@@ -115,22 +115,22 @@ def gradient_bits(parameters: Sequence[nn.Parameter]) -> int:
     return sum(1 << i for i, parameter in enumerate(parameters) if parameter.grad is not None)
 
 
-def total_values(told: Sequence[Mapping[str, float]], trunk: Iterable[str], scope: str) -> dict[str, float]:
-    """The losses of a step by name, and their sum as `loss`, from what each process has of them.
+def total_values(parts: Sequence[Mapping[str, float]], trunk: Iterable[str], scope: str) -> dict[str, float]:
+    """The losses of a step by name, and their sum as `loss`, from those of each process.
 
     Args:
-        told: by process.
+        parts: by process.
         trunk: names whose values add up.
         scope: the others are the same everywhere ("global") or one share each ("device", divided already).
     """
-    added = set(told[0]) if scope == "device" else set(trunk)
-    names = [name for name in told[0] if name != "loss"]
-    values = {name: sum(one[name] for one in told) if name in added else told[0][name] for name in names}
+    added = set(parts[0]) if scope == "device" else set(trunk)
+    names = [name for name in parts[0] if name != "loss"]
+    values = {name: sum(one[name] for one in parts) if name in added else parts[0][name] for name in names}
     return values | {"loss": sum(values.values())}
 
 
 def send_state(tensors: Iterable[Tensor], world: World) -> None:
-    """Give all processes the first one's values, in place."""
+    """Overwrite the tensors of all processes with the first one's, in place."""
     if world.size == 1:
         return
     with torch.no_grad():
@@ -149,8 +149,8 @@ def check_equal(named: Mapping[str, Tensor], world: World, where: str) -> None:
     """
     if world.size == 1:
         return
-    told = world.exchange({name: _digest(tensor) for name, tensor in named.items()})
-    wrong = next((name for name in named if any(other[name] != told[0][name] for other in told)), None)
+    answers = world.exchange({name: _digest(tensor) for name, tensor in named.items()})
+    wrong = next((name for name in named if any(other[name] != answers[0][name] for other in answers)), None)
     if wrong is not None:
         raise StageError(
             f"{wrong} is not the same on the {world.size} processes", where=where,
@@ -159,9 +159,9 @@ def check_equal(named: Mapping[str, Tensor], world: World, where: str) -> None:
 
 
 def _gathered(value: Tensor, rows: Sequence[int], world: World) -> Tensor:
-    """The rows of all processes, in order of rank; a gradient goes to our own alone.
+    """The rows of all processes, in order of rank; a gradient flows to this process's own alone.
 
-    Every process has the loss of all rows, so what flows back to ours is all that there is of it.
+    Every process computes the loss of all rows, so what flows back to its own rows is their whole gradient.
     """
     longest = max(rows)
     if longest == 0:
@@ -180,19 +180,19 @@ def _bytes(value: Tensor) -> Tensor:
     return value.view(-1).view(torch.uint8)
 
 
-def _classes(classes: Tensor, told: Sequence[_Told], world: World) -> tuple[list[Tensor], list[Tensor]]:
-    """(present, negative) classes of each picture of the global batch; `classes`: ours, one list after another."""
-    together = _gathered(classes, [sum(one.present) + sum(one.negative) for one in told], world)
-    lists = iter(torch.split(together, [length for one in told for length in (*one.present, *one.negative)]))
+def _classes(classes: Tensor, shares: Sequence[_ShareSizes], world: World) -> tuple[list[Tensor], list[Tensor]]:
+    """(present, negative) classes of each image of the global batch; `classes`: ours, one list after another."""
+    together = _gathered(classes, [sum(one.present) + sum(one.negative) for one in shares], world)
+    lists = iter(torch.split(together, [length for one in shares for length in (*one.present, *one.negative)]))
     present, negative = [], []
-    for one in told:
+    for one in shares:
         present += [next(lists) for _ in one.present]
         negative += [next(lists) for _ in one.negative]
     return present, negative
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Neighbours of one dtype, so many that summing them is one message of a fair size."""
+    """Neighbours of one dtype, up to `_BUCKET` elements, which are summed in one message."""
     bucket: list[nn.Parameter] = []
     for parameter in parameters:
         full = sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET

@@ -1,5 +1,5 @@
-"""Parts that lie outside the product are run as they were planned, or not at all. Separate from job.py because it is a
-promise of its own: a queued job may start days after somebody has edited the file.
+"""Parts that lie outside the product are run as they were planned, or not at all. Separate from job.py because a queued
+job may start days after somebody has edited the file.
 
 The digest of such a file is the part's version, and so in the key (bench/key.py); code of the product is copied when a
 job is submitted (bench/run/snapshot.py).
@@ -20,10 +20,10 @@ def check(specs: Iterable[Any]) -> None:
     """Refuse specs whose outside parts have changed since they were planned.
 
     Args:
-        specs: of a stage and of all it is made from (a model is put together along its lineage), as in stage.json.
+        specs: of a stage and of all its sources (a model is assembled along its lineage), as in stage.json.
 
     Raises:
-        UserError: a file is another one, or is gone.
+        UserError: a file has changed or is missing.
     """
     planned = {(ref, version) for spec in specs for ref, version in _parts(spec) if len(version) == _DIGITS}
     for ref, version in sorted(planned):

@@ -1,8 +1,8 @@
-"""What a trunk says of the val pictures: through the network, or as a `features` stage has kept it. Separate from
-predict.py, which turns it into detections, because post-hoc methods read it again and again.
+"""A trunk's output for the val images: from the network, or from a `features` stage. Separate from
+predict.py, which turns it into detections, because post-hoc methods read it many times.
 
 A kept pass is exact: float32 (which holds bfloat16 too), in the batches of the network pass, so that a classifier over
-it gives the bits that it gives over the network.
+it gives the same bits as over the network.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class CachedPass:
         return len(self.frames)
 
     def batches(self, device: str) -> Generator[tuple[BatchGeometry, PredictOutput]]:
-        """What `TrunkPass.batches` gave when it was kept."""
+        """What `TrunkPass.batches` yielded when it was stored."""
         for i, frame in enumerate(self.frames):
-            # A copy: the tensors of a file lie anywhere in memory, and the place can decide a sum's order.
+            # A copy: the tensors of a file lie anywhere in memory, and alignment can decide the order of a sum.
             found = {
                 name: self.tensors[f"{i}/{name}"].to(getattr(torch, dtype), copy=True).to(device)
                 for name, dtype in self.dtypes.items()
@@ -59,12 +59,12 @@ class CachedPass:
 
 
 class TrunkPass:
-    """A pass over the val pictures through a trunk.
+    """A pass over the val images through a trunk.
 
     Args:
-        works: the predict or features stages that ask; the stop flag of the first is looked at once a batch.
+        works: the predict or features stages that ask; the stop flag of the first is checked once per batch.
         model: a model with the trunk.
-        batch: pictures of a forward pass.
+        batch: images per forward pass.
         taps: names of the taps wanted.
         device: torch device.
     """
@@ -129,7 +129,7 @@ def run(work: Work) -> None:
 def cached_pass(store: Store, predict: Stage, taps: Sequence[str]) -> CachedPass | None:
     """The pass that a predict stage would make with these taps, where a features stage in the store has kept it.
 
-    A stage that is stale, was skipped or has a rotten file is passed over.
+    A stage that is stale, was skipped or has a corrupt file is not used.
     """
     for wanted in features_stages(predict, taps):
         if not fresh(wanted, store.done):

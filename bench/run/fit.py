@@ -1,6 +1,6 @@
 """The `fit` stage: a trained model streamed over a split, of which only a part's result is kept.
 
-Pictures are shown as in predict: without augmentation, padded by their own size bucket, in a fixed order.
+Images are read as in predict: without augmentation, padded by their own size bucket, in a fixed order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.run.model import fitted, load_model
 from bench.run.work import Work, device_of
 from bench.stage import KINDS, FitSpec, spec_of
 
-MATCH_IOU = 0.5  # a proposal shows the class of the true box that it overlaps this much (methods.md 0.4, as in ACC)
+MATCH_IOU = 0.5  # a proposal has the class of a true box from this IoU on (methods.md 0.4, as in ACC)
 ROIS = ("gt", "proposals")
 
 
@@ -65,18 +65,18 @@ def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Label
         out = detector.predict_forward(batch, taps=taps)
         kept, rows = _matched(out.proposals_N4, out.image_N, boxes, [row_G for _, row_G in truth])
         read, rois_N4 = out.taps.each(lambda value: value[kept]), out.proposals_N4[kept]
-    pictures = [torch.full((len(row_G),), i) for i, row_G in zip(batch.image_index, rows, strict=True)]
+    images = [torch.full((len(row_G),), i) for i, row_G in zip(batch.image_index, rows, strict=True)]
     labels = [torch.from_numpy(split.labels[i])[row_G] for i, row_G in zip(batch.image_index, rows, strict=True)]
     whole = [torch.tensor([[w, h, w, h]]).expand(len(r), 4) for (h, w), r in zip(batch.sizes, rows, strict=True)]
     device = batch.images.device
     return LabelledRois(
-        read, torch.cat(labels).to(device), torch.cat(pictures).to(device), torch.cat(rows).to(device),
+        read, torch.cat(labels).to(device), torch.cat(images).to(device), torch.cat(rows).to(device),
         rois_N4 / torch.cat(whole).to(device), detector.classifier,
     )  # fmt: skip
 
 
 def _true_boxes(split: Split, i: int, scale: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """(boxes G x 4 in pixels of the resized picture, their rows in the annotations): without those to ignore."""
+    """(boxes G x 4 in pixels of the resized image, their rows in the annotations): without those to ignore."""
     boxes = split.boxes[i]
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & ~split.ignore[i]
     rows = np.flatnonzero(solid)
@@ -87,10 +87,10 @@ def _true_boxes(split: Split, i: int, scale: tuple[float, float]) -> tuple[Tenso
 def _matched(
     proposals_N4: Tensor, image_N: Tensor, boxes: list[Tensor], rows: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """(positions of the proposals that match a true box, for each picture the annotation rows they match)."""
+    """(positions of the proposals that match a true box, for each image the annotation rows they match)."""
     kept, matched = [], []
-    for picture, (box_G4, row_G) in enumerate(zip(boxes, rows, strict=True)):
-        at = (image_N == picture).nonzero()[:, 0]
+    for i, (box_G4, row_G) in enumerate(zip(boxes, rows, strict=True)):
+        at = (image_N == i).nonzero()[:, 0]
         if len(at) == 0 or len(box_G4) == 0:
             matched.append(row_G[:0])
             continue

@@ -20,23 +20,23 @@ _SEEN_WITHIN = 90.0
 
 
 def announced(works: Sequence[Work]) -> list[tuple[str, int, Mapping[str, str]]]:
-    """What the others must know to train the same stages: key, attempt, digests of the inputs."""
+    """What the other processes need to train the same stages: key, attempt, digests of the inputs."""
     return [(work.key, work.attempt.number, work.inputs) for work in works]
 
 
 def follow(world: World, store: Store, machine: Machine, stop: StopFlag) -> None:
-    """Train what the first process tells, until it says that there is no more.
+    """Train the stages that the first process broadcasts, until it broadcasts None.
 
     Raises:
         StageError: the first process has gone.
     """
-    while (told := world.receive()) is not None:
+    while (units := world.receive()) is not None:
         try:
             with world.together():
-                _train([_work(world, store, machine, stop, *one) for one in told], machine)
+                _train([_work(world, store, machine, stop, *one) for one in units], machine)
         except Stopped:
             pass
-        except Exception as error:  # the first process has been told, and writes it down; here it goes to the log
+        except Exception as error:  # the first process has received it and records it; here it goes to the log
             traceback.print_exception(error)
 
 

@@ -3,8 +3,8 @@
 It finds everything else in the store when it runs, so an old pickle is never stale. It imports neither MLflow nor
 Optuna nor pandas; progress and curves go to the attempt's event file, and to a tracking server where one is named.
 
-submitit's own answer to a signal (its `checkpoint()`, a requeue that it counts itself) is not used: it would pickle the
-job anew while leases are held. `StopFlag.install` puts its handlers aside as the first thing a job does.
+submitit's own handling of a signal (its `checkpoint()`, a requeue that it counts itself) is not used: it would pickle
+the job anew while leases are held. `StopFlag.install` replaces its handlers first of all.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended in a job. `again`: it failed by no fault of its own (a process of the job was killed)."""
+    """How a stage ended in a job. `again`: a process of the job was killed, so that another try may succeed."""
 
     state: Literal["done", "busy", "waiting", "failed", "stopped"]
     message: str = ""
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class Requeue(Protocol):
-    """How a job goes back into its queue. A launcher whose queue allows that hands one to its jobs."""
+    """How a job goes back into its queue. A launcher whose queue allows that passes one to its jobs."""
 
     def time_is_up(self, signals: Sequence[int]) -> bool:
         """Whether these signals mean that the queue wants the host back, not that a person wants the job to end."""
@@ -71,8 +71,8 @@ class Job:
         units: keys, see `bench.plan.planning.JobPlan`.
         machine: threads, device, precision; `tasks`: how many processes were started to do this job together.
         processes: how many processes a data stage may use.
-        requeue: how it goes back into its queue when its time is up. None: it ends instead.
-        tracking: the server that its curves go to while it works; None: the driver alone brings them.
+        requeue: how it goes back into its queue when its time is up. None: the job ends instead.
+        tracking: the server that its curves go to while it works; None: only the driver sends them.
     """
 
     store: str
@@ -90,7 +90,7 @@ class Job:
         """
         quiet_threads(self.machine.threads)
         stop = StopFlag()
-        with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there does not signal
+        with contextlib.suppress(ValueError):  # not the main thread: no signals arrive there
             stop.install()
         store = Store(Path(self.store))
         with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ class Job:
                 return {}
             before = self._got_to(store)
             outcomes = self._units(store, stop, world)
-            with contextlib.suppress(UserError):  # one that has gone need not be told
+            with contextlib.suppress(UserError):  # a process that has died receives nothing
                 world.broadcast(None)
         further = any(now > then for now, then in zip(self._got_to(store), before, strict=True))
         return self._ended(outcomes, stop, further=further)
@@ -117,7 +117,7 @@ class Job:
         outcomes: dict[str, Outcome] = {}
         sound: set[tuple[str, str]] = set()
         for key in (key for unit in self.units for key in unit):
-            store.running(key)  # the first look of a watch: leases of one dead host are waited for together
+            store.running(key)  # starts the clock of all foreign leases at once: one wait covers those of one dead host
         for unit in self.units:
             snapshot.in_use()
             if stop:
@@ -128,7 +128,7 @@ class Job:
         return outcomes
 
     def _ended(self, outcomes: dict[str, Outcome], stop: StopFlag, *, further: bool) -> dict[str, Outcome]:
-        """Back into the queue, if that stopped us and not a person; all is saved and every lease is released."""
+        """Requeue the job if the queue stopped it and not a person; all is saved and every lease is released."""
         stopped = [key for key, outcome in outcomes.items() if outcome.state == "stopped"]
         if not stopped or self.requeue is None or not self.requeue.time_is_up(stop.signals):
             return outcomes
@@ -163,7 +163,7 @@ class Job:
         outcomes: dict[str, Outcome] = {}
         with contextlib.ExitStack() as leases:
             works = []
-            for key in sorted(keys):  # in key order, and waiting for the dead alone: two fused jobs cannot deadlock
+            for key in sorted(keys):  # in key order, never waiting for a live owner: two fused jobs cannot deadlock
                 try:
                     begun = self._begin(store, key, stop, leases, sound)
                 except UserError as error:
@@ -184,7 +184,7 @@ class Job:
     def _begin(
         self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack, sound: set[tuple[str, str]]
     ) -> Work | Outcome:
-        """A new attempt at a stage that is not done, under its lease, from sound sources; or why there is none."""
+        """A new attempt at a stage that is not done, under its lease, from intact sources; or why there is none."""
         stage = read_stage(store.load, key)
         if fresh(stage, store.done):
             return Outcome("done")
@@ -195,7 +195,7 @@ class Job:
         if isinstance(lease, Outcome):
             return lease
         leases.enter_context(lease)
-        if store.done(key) is not None:  # made by somebody between our look and our lease
+        if store.done(key) is not None:  # made by another run before this lease was taken
             return Outcome("done")
         unsound = self._unsound(store, stage, sound)
         if unsound is not None:
@@ -204,16 +204,16 @@ class Job:
         return self._work(store, key, lease, stop)
 
     def _take(self, store: Store, key: str, stop: StopFlag) -> Lease | Outcome:
-        """The lease of a stage, also of one whose host has died; or who has it."""
+        """The lease of a stage, also where the host of its owner has died; or why it cannot be taken."""
         lease = store.acquire(key)
-        if lease is None and store.watch(key, lambda: bool(stop)) is None:  # its host died: a node, say
+        if lease is None and store.watch(key, lambda: bool(stop)) is None:  # its owner's host died
             lease = store.acquire(key)
         if lease is None:
             return Outcome("stopped" if stop else "busy", "" if stop else "another run works on it")
         return lease
 
     def _unsound(self, store: Store, stage: Stage, sound: set[tuple[str, str]]) -> Outcome | None:
-        """What is missing or corrupt of all that a stage is made from; what was verified is added to `sound`."""
+        """The outcome of a stage with a missing or corrupt source; verified sources are added to `sound`."""
         for source, direct in sources(stage):
             held = store.done(source.key)
             if held is None:
@@ -232,10 +232,10 @@ class Job:
     def _work(self, store: Store, key: str, lease: Lease, stop: StopFlag) -> Work:
         attempt = store.begin(key, lease)
         work = Work(store, key, attempt, self.machine, stop, processes=self.processes)
-        # Noted before anything is read: should an input be made anew meanwhile, this stage is seen to be stale.
+        # Recorded before anything is read: if an input is made anew meanwhile, this stage counts as stale.
         held = {name: store.done(source.key) for name, source in work.stage.inputs.items()}
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}
-        ran_on = _environment(work)  # of this attempt, however it ends
+        ran_on = _environment(work)  # recorded for every attempt, failed ones too
         where = {name: ran_on[name] for name in ("host", "commit", *LAUNCHERS) if ran_on.get(name)}
         attempt.events.write(
             "start", key=key, kind=work.stage.kind, attempt=attempt.number, **where, **_streams(), environment=ran_on
@@ -250,7 +250,7 @@ class Job:
             if kind.torch:
                 _set_threads(self.machine)
             memory.begin()
-            begun = time.monotonic()  # the imports belong to the job, whoever is first in it
+            begun = time.monotonic()  # imports count for the job, not for its first stage
             if kind.processes:
                 works[0].world.broadcast(announced(works))
             errors = module.run(works) if kind.together else [module.run(works[0])]
@@ -259,7 +259,8 @@ class Job:
                 work.attempt.events.write("end", status="KILLED", error="stopped; it continues from its checkpoint")
             return {work.key: Outcome("stopped") for work in works}
         except Exception as error:
-            return {work.key: _failed(store, work.attempt, _told(error, work.attempt.folder)) for work in works}
+            attempts = [work.attempt for work in works]
+            return {one.key: _failed(store, one, _as_user_error(error, one.folder)) for one in attempts}
         seconds = time.monotonic() - begun  # of a fused stage: of the whole pass
         shares = _shares(works, seconds) if kind.together else [{} for _ in works]
         needed = memory.peak()  # of the whole pass
@@ -283,7 +284,7 @@ def _streams() -> dict[str, Any]:
 
 
 def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
-    """What one pass took, so that the cost of one of its stages can be told (bench.plan.cost.Estimate.learn).
+    """What one pass took, split so that each stage's cost can be estimated (bench.plan.cost.Estimate.learn).
 
     fused: stages of the pass; own_seconds: spent on this stage alone; shared_seconds: spent once, over as many steps as
     this stage has; part: the share of the stage's steps that this attempt did (the rest was resumed).
@@ -302,7 +303,7 @@ def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
 
 
 def _environment(work: Work) -> dict[str, Any]:
-    """What an attempt runs on, and with which settings of the machine that no key holds."""
+    """What an attempt runs on, and the machine settings that are in no key."""
     return {
         **of_this_process(),
         "threads": work.machine.threads,
@@ -323,20 +324,20 @@ def _finish(store: Store, work: Work, seconds: float, extra: dict[str, float]) -
     return Outcome("done")
 
 
-def _told(error: Exception, folder: Path) -> Exception:
-    """What the disk refused, wherever in a stage's code that was, as the user's error; any other error as it is."""
+def _as_user_error(error: Exception, folder: Path) -> Exception:
+    """An OSError of the disk, from anywhere in a stage's code, as a UserError; any other error as it is."""
     try:
         with disk_errors(folder):
             raise error
-    except Exception as told:
-        return told
+    except Exception as converted:
+        return converted
 
 
 def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
-    if attempt.lease is not None and attempt.lease.lost:  # we slept; whoever took over may have tidied up under us
+    if attempt.lease is not None and attempt.lease.lost:  # the host slept; whoever took over may have removed files
         return Outcome("done") if store.done(attempt.key) else Outcome("busy", "another run has taken it over")
     error = memory.explained(error)
-    if isinstance(error, Gone):  # as if this process had been killed as well: the stage has no failure
+    if isinstance(error, Gone):  # treated as if this process had been killed as well: no failure of the stage
         with contextlib.suppress(UserError):
             attempt.events.write("end", status="KILLED", error=str(error))
         return Outcome("failed", str(error), error.exit_code, again=True)
@@ -347,7 +348,7 @@ def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
         traceback.print_exception(error)
         last = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
-    with contextlib.suppress(UserError):  # a full disk takes no notes; the message still reaches the driver
+    with contextlib.suppress(UserError):  # nothing can be written to a full disk; the message still reaches the driver
         store.fail(attempt, message)
         attempt.events.write("end", status="FAILED", error=message)
     return Outcome("failed", message, code)

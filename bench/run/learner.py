@@ -1,5 +1,5 @@
-"""What one stage trains, and its state on the disk. Separate from train.py because it is one stage's alone, however
-many are trained together, and because the first process of a job alone writes it.
+"""What one stage trains, and its state on the disk. Separate from train.py because it is per stage, however many
+are trained together, and because only the first process of a job writes it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Learner:
     saved: dict[str, Tensor]  # state-dict name -> tensor that this stage stores
     parameters: list[nn.Parameter]
     optimiser: torch.optim.SGD
-    fresh: list[str] = field(default_factory=list)  # names that init did not give
+    fresh: list[str] = field(default_factory=list)  # names that are not in init's weights
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)  # losses of the step by name, and their sum as `loss`
     error: Exception | None = None
@@ -53,7 +53,7 @@ def save(learner: Learner) -> None:
 
 
 def begin(learner: Learner, world: World) -> None:
-    """Continue from what the first process finds; all begin with its weights, buffers and momentum."""
+    """Continue from the first process's checkpoint; all processes begin with its weights, buffers and momentum."""
     if world.first:
         learner.step = _resume(learner)
     learner.step = world.exchange(learner.step)[0]
@@ -69,7 +69,7 @@ def begin(learner: Learner, world: World) -> None:
 
 
 def _resume(learner: Learner) -> int:
-    """Continue from the newest whole checkpoint of any attempt over the same inputs; the step to go on with."""
+    """Load the newest intact checkpoint of any attempt over the same inputs; returns the step to continue at."""
     same = _made_from(learner)
     found = checkpoint.newest(
         learner.work.store.attempts(learner.work.key),
@@ -92,13 +92,13 @@ def _resume(learner: Learner) -> int:
 
 
 def _made_from(learner: Learner) -> dict[str, Any]:
-    """What a checkpoint belongs to: a trunk that was made anew with other weights must not go on under old heads."""
+    """What a checkpoint belongs to: heads must not continue over a trunk that was made anew with other weights."""
     return {"key": learner.work.key, "inputs": dict(learner.work.inputs)}
 
 
 def write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
     broken = [name for name, t in learner.saved.items() if not torch.isfinite(t).all()]
-    if broken:  # the last step's gradient is in no loss that could have shown it
+    if broken:  # the last update enters no loss, so that only the weights show it
         learner.error = StageError(
             f"weights are not finite after the last step: {broken[0]}", where=f"stage {learner.work.key[:6]}",
             hint="lower schedule.lr, lengthen schedule.warmup or clip harder (schedule.clip)",

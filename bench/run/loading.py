@@ -14,7 +14,7 @@ MOST = 4  # what `auto` takes at most: each batch that is ready waits in memory 
 
 
 def workers_of(works: Sequence[Work], split: Split, device: str) -> Workers:
-    """machine.workers for one pass over a split; what it is goes into the record of each of these stages."""
+    """machine.workers for one pass over a split; the number is recorded with each of these stages."""
     count = count_of(works[0].machine, device, files=split.array() is None)
     for work in works:
         work.workers = count

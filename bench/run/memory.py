@@ -1,5 +1,5 @@
-"""How much memory a stage needed at its worst. Separate because it is all about what Linux and CUDA count, and a user
-sizes the next job with it: `mem_gb` of a cluster, pictures of a batch on a card.
+"""Peak memory of a stage. Separate because it is about what Linux and CUDA count; a user sizes the next job with it:
+`mem_gb` of a cluster, images per batch on a card.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.errors import StageError
 _CARD = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _HOST = ("can't allocate memory", "not enough memory")
 _PROCESS = Path("/proc/self")
-_most = 0  # Linux counts in batches of pages for each thread: VmHWM can fall by some from one look to the next
+_most = 0  # Linux counts in batches of pages for each thread: VmHWM can fall slightly between two readings
 
 
 def begin() -> None:
@@ -44,7 +44,7 @@ def peak() -> dict[str, float]:
 
 
 def explained(error: Exception) -> Exception:
-    """What stands for too little memory as an error that says what to lower; any other error as it is.
+    """An out-of-memory error as a StageError that names the settings to lower; any other error as it is.
 
     It is a StageError, and so not tried again: the same stage would need as much the next time.
     """

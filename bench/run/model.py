@@ -40,12 +40,12 @@ def state_of(store: Store, model: Stage) -> dict[str, Tensor]:
 
 
 def head_spec(stage: Stage, train: Path, own: Mapping[str, Any] | None = None) -> HeadSpec:
-    """What classifiers may know: widths from the detector's settings, counts from the train split's folder.
+    """What a classifier may depend on: widths from the detector's settings, counts from the train split's folder.
 
     Args:
         stage: a train stage.
         train: the output folder of its train split.
-        own: {"instances": [...], "images": [...]} of what it trains on, where a data part made that another list.
+        own: {"instances": [...], "images": [...]} of the images trained on, where a data part changed the list.
     """
     counts = json.loads((train / "counts.json").read_text())
     detector = detector_of(stage.spec)
@@ -66,7 +66,7 @@ def make_classifier(store: Store, stage: Stage, head: HeadSpec, seed: int) -> Cl
 
 
 def fitted(store: Store, stage: Stage) -> dict[str, dict[str, Tensor]]:
-    """The results that a stage's parts get in place of settings: what its inputs hand on (fit), by input name."""
+    """The results of fit stages among a stage's inputs, by input name; its parts get them in place of settings."""
     files = {name: KINDS[source.kind].hands for name, source in stage.inputs.items()}
     return {
         name: read_tensors(store.output(stage.inputs[name].key) / file)

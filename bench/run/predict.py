@@ -1,8 +1,8 @@
 """The `predict` stage: detections and proposal decisions of one model on the val split, or of several over one trunk.
 
-Every picture is padded by its own size bucket, in fixed batches cut by index, so that a picture's result does not
-depend on what else is predicted. Models over one trunk share the pass over the pictures; what each gives is what it
-gives alone.
+Every image is padded by its own size bucket, in fixed batches cut by index, so that an image's result does not depend
+on what else is predicted. Models over one trunk share the pass over the images; each one's result is that of a pass of
+its own.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
     """Write detections.safetensors, proposals.safetensors (for ACC) and classifier.json (weight norms) of each stage.
 
     Args:
-        works: stages whose models have one trunk, and whose spec and val agree.
+        works: stages whose models have one trunk, with equal spec and val.
 
     Returns:
-        One outcome each; None: its outputs are written. A classifier that fails fails alone.
+        One outcome per stage; None: its outputs are written. A classifier that fails does not stop the others.
     """
     lead = works[0]
     device = device_of(lead.machine)
@@ -66,7 +66,7 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
         try:
             classifier = load_classifier(work.store, work.stage.inputs["model"])
             heads.append(Head(work, classifier.to(device).eval()))
-        except Exception as error:  # a part that is gone, say: the others go on
+        except Exception as error:  # e.g. a part that is missing: the other heads continue
             errors[work.key] = error
     proposals = _pass(lead, heads, device) if heads else []
     for head in heads:
@@ -80,8 +80,8 @@ def run(works: Sequence[Work]) -> list[Exception | None]:
 
 
 def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]:
-    """Show every picture once; every head reads what the trunk says of it. Returns the proposals of each batch, which
-    all heads share: picture and box in original pixels."""
+    """One pass over the images; every head reads the trunk's output. Returns the proposals of each batch, which all
+    heads share: image and box in original pixels."""
     proposals: list[dict[str, Tensor]] = []
     spec = spec_of(lead.stage, PredictSpec)
     test = specs.Inference.model_validate(spec["test"])
@@ -107,7 +107,7 @@ def _pass(lead: Work, heads: list[Head], device: str) -> list[dict[str, Tensor]]
                 begun = time.perf_counter()
                 try:
                     found, decided = predict_batch(head.classifier, out, frame, test, detect)
-                except Exception as error:  # whatever it is, the other heads over this trunk go on
+                except Exception as error:  # of any kind: the other heads over this trunk continue
                     head.error = error
                     continue
                 head.found.append({name: getattr(found, name).cpu() for name in FIELDS})
@@ -149,6 +149,6 @@ def _write(head: Head, proposals: list[dict[str, Tensor]]) -> None:
 
 
 def _by_image(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rows in order of the picture (buckets were cut by size), each picture's rows as they were."""
+    """Rows in order of the image (buckets were cut by size), the order within an image kept."""
     order = torch.argsort(tensors["image"], stable=True)
     return {name: value[order].contiguous() for name, value in tensors.items()}

@@ -5,9 +5,9 @@ run what its user has edited meanwhile.
                                          snapshot.json     written last: whole, and from which commit
                                          stores/<n>        the stores whose jobs use it
 
-The copy is named by its content and the commit, so that a hundred jobs share one. It lies in the user's own folder
-(0700), beside the job files: whoever may write there runs code as the user. Parts outside the product are not copied;
-see bench/run/external_parts.py.
+The copy is named by its content and the commit, so that a hundred jobs share one. It is in the user's own folder
+(0700), beside the job files: write access there means running code as the user. Parts outside the product are not
+copied; see bench/run/external_parts.py.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from bench.store.disk import disk_errors, read_json
 
 PACKAGES = ("bench", "methods")
 CACHE_HINT = (
-    "free some space there, or set XDG_CACHE_HOME to another folder of yours"  # where the user's own folder fails
+    "free some space there, or set XDG_CACHE_HOME to another folder of yours"  # if the user's folder cannot be written
 )
-# No queue or time limit that we know is longer; a job says at each stage that its copy is in use.
+# Longer than any queue or time limit known to us; a job touches its copy at each stage.
 UNUSED_DAYS = 30
 _NAME = 16  # digits of the digest
 
 
 def take(store: Path) -> Path:
-    """Copy the product, unless the copy is there, and tidy up old ones.
+    """Copy the product, unless the copy exists, and remove old copies.
 
     Args:
         store: whose jobs will use it; its submitted/*.json say for how long.
@@ -46,7 +46,7 @@ def take(store: Path) -> Path:
     Raises:
         UserError: the user's cache folder cannot be written.
     """
-    if (TREE / ORIGIN).is_file():  # a job that submits jobs
+    if (TREE / ORIGIN).is_file():  # this is itself a copy: a job that submits jobs
         return TREE
     files = _files(TREE)
     origin = source(TREE)
@@ -57,7 +57,7 @@ def take(store: Path) -> Path:
         for private in (cache(), folder.parent, folder):
             private.chmod(0o700)
         with contextlib.suppress(FileNotFoundError):
-            os.utime(folder / ORIGIN)  # before anything else: nobody tidies it away from under us
+            os.utime(folder / ORIGIN)  # first of all, so that no other run removes it as unused
         for path, content in files.items():
             _put(folder / path, content)
         place = str(store.resolve())
@@ -70,14 +70,14 @@ def take(store: Path) -> Path:
 def variables(code: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment variables with which Python imports a copy, whatever the working folder holds.
 
-    `python -m` puts the working folder before PYTHONPATH, and that is mostly the checkout: hence PYTHONSAFEPATH.
+    `python -m` puts the working folder before PYTHONPATH, usually the checkout: hence PYTHONSAFEPATH.
     """
     before = (os.environ if environment is None else environment).get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join([str(code), *([before] if before else [])]), "PYTHONSAFEPATH": "1"}
 
 
 def in_use() -> None:
-    """A job says that it needs the copy it runs from; does nothing elsewhere."""
+    """Mark the copy that this job runs from as used; no effect elsewhere."""
     with contextlib.suppress(OSError):
         os.utime(TREE / ORIGIN)
 
@@ -103,12 +103,12 @@ def tidy(folder: Path | None = None) -> list[Path]:
 
 
 def cache() -> Path:
-    """The user's own folder of this product."""
+    """The cache folder of this product, below the user's."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail-bench"
 
 
 def _is_awaited(copy: Path) -> bool:
-    """Whether a job that was submitted, and is not over, names this copy."""
+    """Whether a submitted job that has not ended names this copy."""
     for note in (copy / "stores").glob("*"):
         for path in (Path(note.read_text()) / "submitted").glob("*.json"):  # bench/launch/submitted.py
             job = read_json(path)
@@ -118,7 +118,7 @@ def _is_awaited(copy: Path) -> bool:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    """Content by name of all that belongs to the product; what editors and Python leave behind does not."""
+    """Content by name of all that belongs to the product; not the files that editors and Python leave behind."""
     found = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
@@ -137,7 +137,7 @@ def _digest(files: Mapping[str, bytes], origin: Mapping[str, str | None]) -> str
 
 
 def _put(path: Path, content: bytes, *, always: bool = False) -> None:
-    """Make a file what it should be; a reader, and another taker of the same copy, see it whole or not at all."""
+    """Write a file unless it has this content; concurrent readers and writers see it whole or not at all."""
     with contextlib.suppress(FileNotFoundError):
         if not always and path.read_bytes() == content:
             return

@@ -1,8 +1,8 @@
 """The `train` stage: one loop for a whole detector and for K classifiers over one frozen trunk (fusing).
 
-Separate because this is the training story in one sitting. Batch t, its augmentation and its samples are functions of
+Separate so that training can be read in one file. Batch t, its augmentation and its samples are functions of
 their address alone, so a resumed stage equals an undisturbed one, and a fused stage equals the stage alone. Several
-processes may share each batch (distributed.py); alone, nothing here is another sum than it was.
+processes may share each batch (distributed.py); with one process no sum changes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from bench.run.work import Stopped, Work, device_of
 from bench.run.world import World, portable, refuse_shares
 from bench.stage import TrainSpec, spec_of
 
-DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this nothing is learned
+DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this it has diverged
 CURVE_POINTS = 90  # points of a training curve
 
 
 def run(works: Sequence[Work]) -> list[Exception | None]:
-    """Train one stage, or several that share a frozen trunk; one outcome each (None: outputs are written).
+    """Train one stage, or several that share a frozen trunk; one outcome per stage (None: outputs are written).
 
     Raises:
         Stopped: asked to stop, this process or another of the job; checkpoints are saved.
@@ -62,7 +62,7 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     detector, learners, errors = _prepare(works, loader, counts, device)
     if works[0].observe is not None:
         works[0].observe(detector)
-    _agree_on(world, {learner.work.key: learner.total for learner in learners})
+    _check_same_work(world, {learner.work.key: learner.total for learner in learners})
     for learner in learners:
         begin(learner, world)
     try:
@@ -78,14 +78,14 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
             distributed.check_equal(learner.saved, world, f"stage {learner.work.key[:6]}")
             write(learner, counts)
         errors[learner.work.key] = learner.error
-    world.exchange()  # what the first could not write, all are told
+    world.exchange()  # an error of the first process while writing is raised in all
     return [errors[work.key] for work in works]
 
 
 def rate(schedule: specs.Schedule, step: int, total: int) -> float:
     """Learning rate of optimiser step `step` (from 0): linear warm-up times decay (methods.md 0.3)."""
     warm = 1.0
-    # DEVIATION: detectron2 counts the warm-up from 0, we from 1: a warm-up from 0.0 would waste its first step.
+    # DEVIATION: detectron2 counts the warm-up from 0, we from 1: from 0.0 the first step would have no effect.
     if schedule.warmup:
         warm = min(1.0, schedule.warmup_from + (1 - schedule.warmup_from) * (step + 1) / schedule.warmup)
     if schedule.decay == "cosine":
@@ -122,7 +122,7 @@ def _loop(
         batch = next(batches).to(device)
         draws = Draws(spec["seed"], spec["phase"], step, loader.share[0])
         active = [one for one in learners if one.error is None and one.step <= step < one.total]
-        if not active:  # one has failed, or is done, while another goes on from a later checkpoint
+        if not active:  # one has failed or is done, and another continues from a later checkpoint
             continue
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
             with trunk:
@@ -147,15 +147,15 @@ def _steps(learners: Sequence[Learner]) -> range:
 
 
 def _each(learners: Sequence[Learner], frozen: bool, work: Callable[[Learner], None], *, keep: bool = True) -> None:
-    """A part of a step for every learner. What goes wrong with one is its own, and the other heads over this trunk go
-    on; unless told not to `keep` it."""
+    """A part of a step for every learner. With `keep`, an error is kept in its learner and the other heads over this
+    trunk continue; else it is raised."""
     for learner in learners:
         if learner.error is not None:
             continue
         begun = time.perf_counter()
         try:
             work(learner)
-        except Exception as error:  # whatever it is
+        except Exception as error:  # of any kind
             if not keep:
                 raise
             learner.error = error
@@ -164,20 +164,20 @@ def _each(learners: Sequence[Learner], frozen: bool, work: Callable[[Learner], N
 
 
 def _stop_together(lead: Work) -> None:
-    """Raise `Stopped` if a stop was asked for, of this process or of another of the job: all stop at one step."""
+    """Raise `Stopped` if this process or another one of the job was asked to stop: all stop at the same step."""
     if lead.world.size == 1:
         lead.stop.check()
         return
-    told = lead.world.exchange((bool(lead.stop), list(lead.stop.signals)))
-    if any(asked for asked, _ in told):
-        for _, signals in told:
-            lead.stop.told(signals)
+    answers = lead.world.exchange((bool(lead.stop), list(lead.stop.signals)))
+    if any(asked for asked, _ in answers):
+        for _, signals in answers:
+            lead.stop.receive(signals)
         lead.world.leave()
         raise Stopped
 
 
-def _agree_on(world: World, facts: Mapping[str, Any]) -> None:
-    """Raise unless all processes are about to do the same (another library version could read a spec differently)."""
+def _check_same_work(world: World, facts: Mapping[str, Any]) -> None:
+    """Raise unless all processes have the same facts (another library version could read a spec differently)."""
     if any(other != facts for other in world.exchange(facts)):
         raise StageError(f"the {world.size} processes of the job disagree on what to train", where=", ".join(facts))
 
@@ -200,7 +200,7 @@ def _backward(learner: Learner, out: TrainOutput, draws: Draws, scope: str) -> N
 
 
 def _refuse_same_names(trunk: Mapping[str, Any], own: Mapping[str, Any], classifier: str) -> None:
-    """One would take the place of the other in the sum, and the trunk would go on without it."""
+    """One would replace the other in the sum, and the trunk would train without it."""
     same = sorted(trunk.keys() & own.keys())
     if same:
         raise StageError(
@@ -213,11 +213,11 @@ def _sum_over_processes(learners: Sequence[Learner], world: World, trunk: Sequen
     """Make losses and gradients those of the whole batch; a head that failed in one process fails in all."""
     if world.size == 1:
         return
-    told = world.exchange(
+    answers = world.exchange(
         [(portable(one.error, world), one.values, distributed.gradient_bits(one.parameters)) for one in learners]
     )
     for i, learner in enumerate(learners):
-        errors, values, bits = zip(*(one[i] for one in told), strict=True)
+        errors, values, bits = zip(*(one[i] for one in answers), strict=True)
         learner.error = learner.error or next((error for error in errors if error is not None), None)
         if learner.error is None:
             whole = list(learner.classifier.parameters()) if scope == "global" else []
@@ -237,7 +237,7 @@ def _check_loss(learner: Learner, step: int) -> None:
 
 
 def _update(learner: Learner, step: int) -> None:
-    """Move the weights, and tell how far this is."""
+    """Update the weights, and report progress."""
     schedule, total = learner.schedule, learner.total
     if schedule.clip is not None:
         nn.utils.clip_grad_norm_(learner.parameters, schedule.clip)
@@ -253,10 +253,10 @@ def _update(learner: Learner, step: int) -> None:
 def _prepare(
     works: Sequence[Work], loader: Loader, counts: Mapping[str, Any] | None, device: str
 ) -> tuple[Detector, list[Learner], dict[str, Exception | None]]:
-    """One trunk, one learner a stage, weights from init or weights file; and what went wrong with a classifier, by key.
+    """One trunk, one learner per stage, weights from init or a weights file; errors of classifiers by key.
 
     Raises:
-        Exception: of the first stage, where no stage has a classifier.
+        Exception: that of the first stage, if no classifier could be made.
     """
     lead, spec = works[0], spec_of(works[0].stage, TrainSpec)
     head = head_spec(lead.stage, lead.input("train"), counts)
@@ -265,7 +265,7 @@ def _prepare(
     for work in works:
         try:
             classifiers.append((work, *_classifier(work, head)))
-        except Exception as error:  # a setting that does not fit this data, say: the other heads go on
+        except Exception as error:  # e.g. a setting that does not fit this data: the other heads continue
             errors[work.key] = error
     if not classifiers:
         raise next(error for error in errors.values() if error is not None)
@@ -285,7 +285,7 @@ def _prepare(
 
 
 def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list[str], loader: Loader) -> Learner:
-    """One stage's classifier on the common detector: which of its parameters learn, and how fast."""
+    """One stage's classifier on the common detector: which of its parameters are trained, at which rate."""
     trainable = tuple(spec_of(work.stage, TrainSpec)["trainable"])
     own = {name: group for group, names in classifier.groups().items() for name in names}
     legal = {*_groups(work), *classifier.groups()}
@@ -297,7 +297,7 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
     for name, parameter in classifier.named_parameters():
         wanted = not trainable or "classifier" in trainable or own.get(name) in trainable
         parameter.requires_grad_(wanted and parameter.requires_grad)
-    # A stage that trains any of its classifier stores all of it: a group's weights alone would be half a classifier.
+    # A stage that trains any of its classifier stores all of it: one group's weights alone are no whole classifier.
     saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
     if not only_classifier(trainable, _groups(work)):  # in the model's order, in which the gradient's norm is summed
         state = nn.Module.state_dict(cast(nn.Module, detector), keep_vars=True)
@@ -317,7 +317,7 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
 
 
 def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
-    """The stage's classifier, with the weights of `init` where it is kept, and the names of parameters made anew."""
+    """The stage's classifier, with the weights of `init` where it is kept, and the names of new parameters."""
     spec, init = spec_of(work.stage, TrainSpec), work.stage.inputs.get("init")
     classifier = make_classifier(work.store, work.stage, head, spec["seed"])
     names = [name for name, _ in classifier.named_parameters()]  # buffers hold the layout of a head, nothing learned
@@ -330,7 +330,7 @@ def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
 
 
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
-    """Everything below the classifier from init; returns the names that a weights file left new."""
+    """Everything below the classifier from init; returns the names of those that a weights file does not hold."""
     init = work.stage.inputs.get("init")
     if init is not None:
         state = state_of(work.store, init)
@@ -346,7 +346,7 @@ def _split(work: Work) -> Split:
     """The training split after the stage's data part.
 
     Raises:
-        UserError: the data part leaves no picture.
+        UserError: the data part leaves no image.
     """
     split, data = open_split(work.input("train"), image_root_of(work.stage.inputs["train"])), work.spec["annotations"]
     if data is None:
@@ -355,7 +355,7 @@ def _split(work: Work) -> Split:
     changed: Split = change(split, **settings)
     if not len(changed):
         raise UserError(
-            "the data part leaves no picture to train on", where=str(data["part"]),
+            "the data part leaves no image to train on", where=str(data["part"]),
             hint="look at its settings beside the counts of `python -m bench data check`",
         )  # fmt: skip
     return changed
@@ -388,7 +388,7 @@ def _scope(work: Work) -> str:
     """What a classifier's loss sees; the key says how many processes belong to "device" (bench.spec.Machine.scope).
 
     Raises:
-        UserError: so many are not here.
+        UserError: this job has another number of processes.
     """
     spec = spec_of(work.stage, TrainSpec)
     processes = spec["scope"]["device"] if "scope" in spec else 1

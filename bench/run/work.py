@@ -1,4 +1,4 @@
-"""What a stage's code is handed: its spec, its inputs' folders, where to write, whether to stop. Separate from job.py
+"""What a stage's code receives: its spec, its inputs' folders, where to write, whether to stop. Separate from job.py
 (which takes leases and decides) because every stage kind imports it."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Stopped(Exception):
 
 
 class StopFlag:
-    """Set by a signal; stages look at it once a step. `signals`: what has come, in its order."""
+    """Set by a signal; stages check it once per step. `signals`: those received, in order."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -42,16 +42,16 @@ class StopFlag:
         """Handle the stop signals in this process (main thread only)."""
         for number in STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue  # nohup: the closed terminal is meant not to matter
+                continue  # nohup: SIGHUP is to stay ignored
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the driver starts us with Ctrl-C held back
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # the driver starts jobs with Ctrl-C blocked
 
     def _note(self, number: int, _frame: object) -> None:
         self.signals.append(number)
         self._event.set()
 
-    def told(self, signals: Sequence[int]) -> None:
-        """What came to another process of this job, which stops all of them."""
+    def receive(self, signals: Sequence[int]) -> None:
+        """Add the signals of another process of this job, which stop all of them."""
         self.signals += [number for number in signals if number not in self.signals]
         self._event.set()
 
@@ -66,7 +66,7 @@ class StopFlag:
 
 @contextlib.contextmanager
 def signals_restored() -> Iterator[None]:
-    """Around a job in a process that is not its own, and wants its Ctrl-C back: a job listens to the stop signals."""
+    """Restore the signal handlers after a job that ran within another program's process: a job replaces them."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
@@ -85,14 +85,14 @@ class Work:
         attempt: where this attempt writes (`attempt.outputs`) and logs (`attempt.events`).
         machine: threads, device, precision of this job.
         stop: the stop flag of the process.
-        inputs: input name -> digest of what it held when this attempt began; what it is made from.
-        world: the processes of this job, of which the first alone writes.
+        inputs: input name -> digest of its content when this attempt began.
+        world: the processes of this job, of which only the first writes.
         processes: how many processes the stage may use for itself (to make data).
-        own_seconds: of a pass that makes several stages: what it has spent on this one alone.
-        observe: of a training: is shown the detector before its first step (whoever checks methods looks at what no
-            file holds whole).
+        own_seconds: of a pass that makes several stages: time spent on this one alone.
+        observe: of a training: called with the detector before the first step (for the contract check: not all of it is
+            in files).
         workers: threads that made its batches (bench/run/loading.py); None: it makes none.
-        begun: steps that earlier attempts had done, and `total` steps in all, as told by `progress`.
+        begun: steps that earlier attempts had done, and `total` steps in all; set by `progress`.
     """
 
     store: Store
@@ -132,7 +132,7 @@ class Work:
         return self.attempt.outputs
 
     def progress(self, step: int, total: int, *, every: float = 1.0, **values: float) -> None:
-        """Tell the driver how far this is; at most one line in `every` seconds."""
+        """Report progress to the driver; at most one line per `every` seconds."""
         if not self.total:
             self.begun, self.total = step - 1, total
         now = time.monotonic()
@@ -154,7 +154,7 @@ def device_of(machine: Machine) -> str:
 
 
 def quiet_threads(threads: int) -> None:
-    """One process, so many threads; waiting threads sleep (two spinning OpenMP threads on busy cores were 3-20 times
+    """Set the threads of this process; waiting ones sleep (two spinning OpenMP threads on busy cores were 3-20 times
     slower on the prototype's machine)."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)

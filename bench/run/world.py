@@ -1,8 +1,8 @@
-"""Which of a job's processes this is, and what they tell one another. Separate from distributed.py (the tensors of a
-step) because a job knows its place before it knows torch.
+"""Which of a job's processes this is, and what they exchange. Separate from distributed.py (the tensors of a step)
+because a job needs its rank before it imports torch.
 
-All processes of a job meet in the same sequence of exchanges. One that goes wrong says so at the next, whatever the
-others came for: they all leave together, and none waits for one that will not come.
+All processes of a job take part in the same sequence of exchanges. A process with an error sends it in the next
+exchange, whatever that is for; all raise there, so that none waits for a process that has left.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from bench.errors import StageError, UserError
 from bench.launchers import LAUNCHERS, ProcessNames
 from bench.run import memory
 
-# (rank, processes, rank on this host) of torchrun and of mpirun wrappers, which count before those of any launcher.
+# (rank, processes, rank on this host) of torchrun and of mpirun wrappers, which take precedence over any launcher's.
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 # Below the ports that Linux hands out by itself (ip_local_port_range starts at 32768), above the registered services.
 _PORTS = range(20000, 32000)
-# All processes must be there by then; the slowest node imports torch from a cold network disk.
+# All processes must have joined by then; the slowest node imports torch from a cold network disk.
 _GATHER = datetime.timedelta(minutes=10)
-# The others wait while the first predicts or evaluates, for hours. One that dies closes its sockets, which is seen.
+# The others wait while the first predicts or evaluates, for hours. One that dies closes its sockets: the wait ends.
 _PATIENCE = datetime.timedelta(days=365)
 
 
 class Gone(StageError):
-    """Another process of the job died, or never came: no fault of the stage's, so that another try may do better."""
+    """Another process of the job died or never joined; not an error of the stage, so that another try may succeed."""
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Where a process stands: its rank of so many, its rank on its host, and where rank 0 listens."""
+    """A process's rank of how many, its rank on its host, and where rank 0 listens."""
 
     rank: int
     size: int
@@ -69,14 +69,14 @@ class World:
         """Which positions of the global batch are this process's: from the first up to the second.
 
         Raises:
-            UserError: fewer pictures than processes.
+            UserError: fewer images than processes.
         """
         refuse_shares(batch, self.size)
         return batch * self.rank // self.size, batch * (self.rank + 1) // self.size
 
     def exchange(self, value: Any = None, error: Exception | None = None) -> list[Any]:
-        """What every process says, by rank; all must come. With an `error` of any, all raise: each its own, or else the
-        first one told.
+        """The values of all processes, by rank; all must call this. If any has an `error`, all raise: each its own, or
+        else the first one by rank.
 
         Raises:
             Exception: of this process or of another (a UserError as it is, anything else as a StageError).
@@ -85,20 +85,20 @@ class World:
             return [value]
         import torch.distributed as dist
 
-        told: list[Any] = [None] * self.size
+        answers: list[Any] = [None] * self.size
         try:
-            dist.all_gather_object(told, (value, portable(error, self)), group=self._talk)
+            dist.all_gather_object(answers, (value, portable(error, self)), group=self._talk)
         except RuntimeError as lost:  # gloo: the connection was closed by the other side
             self._left = True
             raise _gone(self) from lost
-        errors = [other for _, other in told if other is not None]
+        errors = [other for _, other in answers if other is not None]
         if errors:
             self._left = True
             raise error or errors[0]
-        return [value for value, _ in told]
+        return [value for value, _ in answers]
 
     def leave(self) -> None:
-        """All have agreed to leave the work that they do together: what goes wrong from here on is one's own."""
+        """The work in common ends for all: errors after this are not exchanged."""
         self._left = True
 
     @contextlib.contextmanager
@@ -109,37 +109,37 @@ class World:
             yield
         except Exception as error:
             if self.size > 1 and not self._left:
-                self._tell_error(error)
+                self._send_error(error)
             raise
 
-    def _tell_error(self, error: Exception) -> None:
-        """Say what went wrong here.
+    def _send_error(self, error: Exception) -> None:
+        """Send an error of this process to the others.
 
         Raises:
-            Gone: nobody hears it, and our error is but what a broken connection looks like within a sum of tensors.
+            Gone: another process has died, and the error is only that of a connection broken within a sum of tensors.
         """
         try:
             self.exchange(error=error)
         except Gone as gone:
             if isinstance(error, RuntimeError) and memory.explained(error) is error:
                 raise gone from error
-        except Exception:  # the others have been told; ours is what counts
+        except Exception:  # the others have received it; here the caller raises the first error
             return
 
     def broadcast(self, value: Any) -> None:
-        """Of the first process: what the others `hear`.
+        """Of the first process: send a value to the others' `receive`.
 
         Raises:
-            Gone: another process has.
+            Gone: another process has died.
         """
         if self.size > 1:
             self._broadcast([value])
 
     def receive(self) -> Any:
-        """Of the others: what the first one tells next; waits for it.
+        """Of the others: the first process's next `broadcast`; waits for it.
 
         Raises:
-            Gone: the first one has.
+            Gone: the first process has died.
         """
         box: list[Any] = [None]
         self._broadcast(box)
@@ -159,15 +159,15 @@ SINGLE = World()
 
 @contextlib.contextmanager
 def joined(tasks: int, device_of: Callable[[], str]) -> Iterator[World]:
-    """The processes of this job, once all are there.
+    """The processes of this job, once all have joined.
 
     Args:
-        tasks: how many there must be; one needs nothing.
-        device_of: gives "cpu" or "cuda"; of several GPUs that a process sees it takes that of its rank on the host.
+        tasks: how many there must be; with one nothing is set up.
+        device_of: returns "cpu" or "cuda"; of several visible GPUs a process takes that of its rank on the host.
 
     Raises:
-        UserError: this process does not know its place among so many.
-        Gone: the others did not come.
+        UserError: the environment does not name this process's rank.
+        Gone: the others did not join.
     """
     if tasks == 1:
         yield SINGLE
@@ -197,20 +197,20 @@ def joined(tasks: int, device_of: Callable[[], str]) -> Iterator[World]:
 
 
 def refuse_shares(batch: int, tasks: int, *, alone: bool = False) -> None:
-    """Refuse a batch that so many processes cannot share. They need no equal shares, since losses are divided by what
-    all of them count; `alone` (machine.scope: device) they do: every process's mean would count as much as the others'.
+    """Refuse a batch that so many processes cannot share. They need no equal shares, since losses are divided by the
+    counts of all; with `alone` (machine.scope: device) they do: the mean of each process has the same weight.
 
     Raises:
-        UserError: fewer pictures than processes, or unequal shares where they must be equal.
+        UserError: fewer images than processes, or unequal shares where they must be equal.
     """
     if batch < tasks:
         raise UserError(
-            f"a batch of {batch} pictures has no work for {tasks} processes", where="schedule.batch",
+            f"a batch of {batch} images has no work for {tasks} processes", where="schedule.batch",
             allowed=f"at least {tasks}, or fewer processes",
         )  # fmt: skip
     if alone and batch % tasks:
         raise UserError(
-            f"a batch of {batch} pictures has no equal shares for {tasks} processes, and with machine.scope=device the "
+            f"a batch of {batch} images has no equal shares for {tasks} processes, and with machine.scope=device the "
             "mean of each counts as much", where="schedule.batch", allowed=f"a multiple of {tasks}",
         )  # fmt: skip
 
@@ -229,7 +229,7 @@ def refusal_of_live_norm(tasks: int) -> UserError:
 
 
 def rank_of(environment: Mapping[str, str], tasks: int) -> Rank:
-    """A process's place, from the variables that torchrun or a launcher has set (bench/launchers.py).
+    """A process's rank, from the variables that torchrun or a launcher has set (bench/launchers.py).
 
     Raises:
         UserError: it was not started as one of `tasks`.
@@ -293,7 +293,7 @@ def _port(environment: Mapping[str, str]) -> int:
 
 
 def portable(error: Exception | None, world: World) -> UserError | None:
-    """An error that another process can raise: users' errors as they are, others with the place they come from."""
+    """An error that another process can raise: a UserError as it is, others with file and line."""
     if error is None:
         return None
     error = memory.explained(error)

@@ -1,7 +1,7 @@
 """Files that are whole or absent. Separate because the store, the leases and the checkpoints share these few steps.
 
 A file is written under a temporary name, fsynced and renamed; one that only the first writer may make is linked into
-place. What the disk refuses (full, read-only, not permitted) becomes a UserError that names the path and the need.
+place. Errors of the disk (full, read-only, not permitted) become a UserError that names the path and the bytes needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.errors import UserError
 
-# No write of ours pauses this long between two blocks; a temporary file older than this has no writer left.
+# No write here pauses this long between two blocks; an older temporary file has no writer left.
 STALE_SECONDS = 600.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS: "the file system is read-only", errno.EACCES: "no permission"}
@@ -29,12 +29,12 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 @contextlib.contextmanager
 def disk_errors(path: Path, need: int | None = None, hint: str = "") -> Iterator[None]:
-    """Turn what a disk refuses into a UserError.
+    """Turn errors of the disk into a UserError.
 
     Args:
         path: what is being written.
         need: bytes it takes, where known.
-        hint: what to do about it, where it is not the store that is written to.
+        hint: what to do about it, where the path is not in the store.
 
     Raises:
         UserError: full disk or quota, read-only file system, no permission, a file where a folder should be.
@@ -73,7 +73,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def create_exclusive(path: Path, data: bytes) -> bool:
-    """Make a file, whole, if nobody has made it yet: True for exactly one of all callers on all hosts.
+    """Make a file, whole, if it does not exist: True for exactly one of all callers on all hosts.
 
     Raises:
         UserError: see `disk_errors`.
@@ -85,7 +85,7 @@ def create_exclusive(path: Path, data: bytes) -> bool:
                 os.link(temporary, path)
                 made = True
             except FileExistsError:
-                # An NFS client may send link twice and hear EEXIST of its own success; the link count tells.
+                # An NFS client may send link twice and get EEXIST for its own success; the link count shows that.
                 made = os.stat(temporary).st_nlink == 2
             except OSError as error:
                 if error.errno not in _NO_LINKS:
@@ -160,7 +160,7 @@ def read_json(path: Path) -> Any:
 
 
 def make_folder(path: Path) -> None:
-    """mkdir -p, with a UserError for what the disk refuses."""
+    """mkdir -p, with a UserError for errors of the disk."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
@@ -205,15 +205,15 @@ def free_bytes(path: Path) -> int:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary files whose writer is gone."""
+    """Remove temporary files without a writer."""
     for path in stale_temporaries(folder):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def stale_temporaries(folder: Path) -> list[Path]:
-    """Temporary files whose writer is gone: those untouched for `STALE_SECONDS` of the disk's own clock, since a host
-    whose clock is ahead would take from others what they are writing."""
+    """Temporary files without a writer: untouched for `STALE_SECONDS` of the disk's clock, since a host whose clock is
+    ahead would remove files that others are writing."""
     found = list(folder.glob("*.tmp-*"))
     old = []
     with contextlib.suppress(OSError):
@@ -226,7 +226,7 @@ def stale_temporaries(folder: Path) -> list[Path]:
 
 
 def _disk_time(folder: Path) -> float:
-    """What the time is to whoever stamps the files of a folder: a file server, often."""
+    """The time by the clock that stamps the files of a folder, often a file server's."""
     probe = folder / f"probe.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         probe.write_bytes(b"")
@@ -236,7 +236,7 @@ def _disk_time(folder: Path) -> float:
 
 
 def remove(path: Path) -> None:
-    """A file or a folder with all in it; nothing is said of what is not there or cannot be removed."""
+    """A file or a folder with all in it; no error for what does not exist or cannot be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -245,7 +245,7 @@ def remove(path: Path) -> None:
 
 
 def bytes_below(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder. What vanishes meanwhile counts nothing."""
+    """Bytes of a file, or of all files below a folder. Files that vanish meanwhile count 0."""
     with contextlib.suppress(OSError):
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size

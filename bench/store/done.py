@@ -1,6 +1,6 @@
-"""What `done` says: the value, its file, and whether it is true. Separate from the store, which does the work.
+"""The `done` file: its value, its format, and whether the outputs match. Separate from the store, which writes it.
 
-The file carries a checksum of itself; one that is empty, cut, edited or rotten parses to None.
+The file carries a checksum of itself; one that is empty, truncated, edited or corrupt parses to None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Done:
         seconds: how long the winning attempt took.
         finished: ISO time, UTC.
         environment: what ran where.
-        extra: what the stage kind wants to tell (not its outputs).
+        extra: further values of the stage kind (not its outputs).
         sizes: file -> bytes; lets a reader see a truncated file without hashing it.
     """
 
@@ -46,7 +46,7 @@ class Done:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the content: sha256 over the digests. Consumers compare it to tell whether they are stale."""
+        """Identity of the content: sha256 over the digests. Consumers compare it to see whether they are stale."""
         return digest(self.digests)
 
 
@@ -78,8 +78,8 @@ def size_of(path: Path | str) -> int | None:
 
 
 def holds(folder: Path, done: Done) -> bool:
-    """Whether every output of a done stage is there, in its size."""
-    outputs = f"{folder}/attempts/{done.attempt}/outputs"  # texts: paths took half the time of a `status`
+    """Whether every output of a done stage exists in its size."""
+    outputs = f"{folder}/attempts/{done.attempt}/outputs"  # strings: Path objects took half the time of `status`
     return all(size_of(f"{outputs}/{name}") == size for name, size in done.sizes.items())
 
 
@@ -112,7 +112,7 @@ def parse_done(raw: bytes) -> Done | None:
     if not isinstance(value, dict) or set(value) != _FIELDS | {"checksum"}:
         return None
     checksum = value.pop("checksum")
-    # The checksum is over the bytes without its own line; to write the JSON anew for it took most of the reading.
+    # The checksum is over the bytes without its own line; re-encoding the JSON took most of the reading time.
     if checksum != hashlib.sha256(_CHECKSUM_LINE.sub(b"", raw, count=1)).hexdigest():
         return None
     return Done(**value)

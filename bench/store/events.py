@@ -1,6 +1,6 @@
 """The event file of an attempt. Separate because a job writes it and the driver, which has MLflow, reads it.
 
-One JSON object a line, appended with one write each: a kill can tear only the last one, and a reader waits for its end.
+One JSON object per line, appended with one write each: a kill can cut only the last line; a reader waits for its end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Events:
         """Append one line with the event's name and the wall-clock time (seconds since 1970).
 
         Raises:
-            UserError: the disk refuses it.
+            UserError: it cannot be written.
         """
         value = {"event": event, "time": round(time.time(), 3), **values}
         line = (json.dumps(value, default=plain_value) + "\n").encode()
@@ -33,7 +33,7 @@ class Events:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 before = os.fstat(descriptor).st_size
-                if os.write(descriptor, line) < len(line):  # the disk took what it had room for
+                if os.write(descriptor, line) < len(line):  # a short write: the disk is full
                     os.ftruncate(descriptor, before)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
@@ -41,7 +41,7 @@ class Events:
 
 
 def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
-    """The events after byte `start`, and the byte to go on from. A torn line is skipped, an unfinished one awaited."""
+    """The events after byte `start`, and the byte to continue at. A torn line is skipped, an unfinished one left."""
     try:
         with path.open("rb") as file:
             file.seek(start)

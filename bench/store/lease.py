@@ -1,11 +1,11 @@
 """Who works on a stage. Separate from the store because mutual exclusion is a subject of its own.
 
 The lease files of a folder are numbered: lease.1, lease.2, ... Only the highest counts. It is free once its owner has
-written "released" into it, or is dead; to take it over is to create the next number, which one taker alone can do.
+written "released" into it, or is dead; a taker creates the next number, which only one can do.
 A file that is renamed or deleted could be confused with its successor by a slow taker; a number cannot.
 
 Dead: on the owner's machine, no process with its pid and start time; seen from elsewhere, the file has not changed for
-max(3 beats, 90 s) of the OBSERVER's monotonic clock, so that clocks of two hosts are never compared.
+max(3 beats, 90 s) of the OBSERVER's monotonic clock, so that the clocks of two hosts are never compared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.store.disk import create_exclusive, make_folder
 BEAT_SECONDS = 5.0
 # NFS clients may show a file up to 60 s late (acregmax, nfs(5)); one beat and a margin come on top.
 PATIENCE_SECONDS = 90.0
-LOOK_SECONDS = 0.2  # between two looks of one who waits to know
+LOOK_SECONDS = 0.2  # between two checks while waiting
 HIDDEN = "hidden"
 _RELEASED = -1
 _WIDTH = 12  # digits of the counter, fixed so that a beat overwrites it in place
@@ -37,7 +37,7 @@ _WIDTH = 12  # digits of the counter, fixed so that a beat overwrites it in plac
 
 @dataclass(frozen=True)
 class LeaseInfo:
-    """What a lease file says of its owner; `number` counts the owners so far."""
+    """A lease file's content: its owner; `number` counts the owners so far."""
 
     number: int
     host: str
@@ -51,7 +51,7 @@ class LeaseInfo:
 
 
 class Observer:
-    """Tells whether the owner of a lease is alive; remembers when it saw a file change.
+    """Decides whether the owner of a lease is alive; remembers when it saw a file change.
 
     Args:
         clock: monotonic seconds.
@@ -62,9 +62,9 @@ class Observer:
         self._seen: dict[Path, tuple[bytes, float]] = {}
 
     def live(self, folder: Path) -> LeaseInfo | None:
-        """The live owner of a folder, or None. A foreign one is taken for alive until it has been watched long enough.
+        """The live owner of a folder, or None. A foreign one counts as alive until it has been watched long enough.
 
-        A file that cannot be read as a lease has an unknown owner (pid 0) and the same patience.
+        A file that cannot be read as a lease has an unknown owner (pid 0), watched as long.
         """
         number, path = _highest(folder)
         if path is None:
@@ -82,11 +82,11 @@ class Observer:
         return self._by_counter(path, raw, info)
 
     def watch(self, folder: Path, stop: Callable[[], bool] = lambda: False) -> LeaseInfo | None:
-        """`live`, made certain: waits until a foreign owner's counter moves (it lives: one beat) or patience is over.
+        """`live`, made certain: waits until a foreign owner's counter changes (alive: one beat) or it counts as dead.
 
         Args:
             folder: of the lease.
-            stop: asked a few times a second; ends the wait, and the owner counts as alive.
+            stop: called a few times per second; True ends the wait, and the owner counts as alive.
         """
         first = now = self.live(folder)
         while first is not None and not stop() and not (_is_ours(first) and process_start(first.pid) != HIDDEN):
@@ -97,8 +97,8 @@ class Observer:
         return now
 
     def release_dead(self, folder: Path) -> None:
-        """Release the lease of an owner on another host that this observer has seen to be dead, so that whoever comes
-        next need not watch for as long. Does nothing where there is none; a live owner keeps its lease.
+        """Release the lease of an owner on another host that this observer has found dead, so that the next taker need
+        not watch it again. Does nothing without one; a live owner keeps its lease.
 
         Raises:
             UserError: the folder cannot be written.
@@ -119,9 +119,9 @@ class Observer:
 
 
 class Lease:
-    """The right to work on one folder; a context manager. `lost` is set once somebody has taken it over.
+    """The right to work on one folder; a context manager. `lost` is set once another process has taken it over.
 
-    A daemon thread raises the counter. A process that was forked off holds a copy that does nothing.
+    A daemon thread raises the counter. In a forked process it does nothing.
     """
 
     def __init__(self, folder: Path, info: LeaseInfo) -> None:
@@ -138,7 +138,7 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else has taken the folder over; looks at the disk."""
+        """Whether another process has taken the folder over; reads the disk."""
         if not self._lost and not self._released:
             number, _ = _highest(self.folder)
             self._lost = number != self.info.number
@@ -150,21 +150,21 @@ class Lease:
         return not self._released and os.getpid() == self._process and not self.lost
 
     def beat(self) -> None:
-        """Raise the counter once. Written through our own open file: it cannot reach a successor's."""
+        """Raise the counter once. Written through the open file, which is never a successor's."""
         with self._guard:
             if not self._released and os.getpid() == self._process:
                 self._beat += 1
                 self._write(self._beat)
 
     def release(self) -> None:
-        """Let the next one have it. Does nothing to a lease that was taken over."""
+        """Write "released". Does nothing to a lease that was taken over."""
         if os.getpid() != self._process:
             return
         self._stop.set()
         with self._guard:
             if not self._released:
                 self._released = True
-                with contextlib.suppress(OSError):  # a full or vanished disk: our pid, and then silence, free it
+                with contextlib.suppress(OSError):  # disk full or gone: the lease is free once this process has ended
                     self._write(_RELEASED)
                 os.close(self._file)
 
@@ -174,7 +174,7 @@ class Lease:
 
     def _beats(self) -> None:
         while not self._stop.wait(self.info.every) and not self.lost:
-            with contextlib.suppress(OSError):  # the network is away: go on, the successor's number will tell
+            with contextlib.suppress(OSError):  # no network: continue; a successor's number shows a loss
                 self.beat()
 
     def __enter__(self) -> Lease:
@@ -210,7 +210,7 @@ def acquire(folder: Path, observer: Observer, every: float = BEAT_SECONDS) -> Le
     path = _path(folder, info.number)
     if not create_exclusive(path, _format(info)):
         return None
-    # A taker that slept since it looked may have made a number that is long past (and swept): it withdraws.
+    # A taker that slept since it listed the files may have made an outdated (and swept) number: it withdraws.
     if _highest(folder)[0] != info.number:
         path.unlink(missing_ok=True)
         return None
@@ -291,7 +291,7 @@ def _unknown(number: int) -> LeaseInfo:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:  # swept by a successor between our listing and now
+    except FileNotFoundError:  # swept by a successor since the listing
         return b""
 
 

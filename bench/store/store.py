@@ -1,4 +1,4 @@
-"""The store: one folder a key, the only truth about what has been done. Jobs, planner and reports meet here.
+"""The store: one folder per key, the only record of what has been done; shared by jobs, planner and reports.
 
     <root>/<key>/stage.json              what it computes
                  lease.<n>               who works on it (bench/store/lease.py)
@@ -6,7 +6,7 @@
                  done                    names the winning attempt and the digests of its outputs
     <root>/roots/<name>.json             which suite needs which keys
 
-`done` is made last and by one attempt alone. Whatever is half-written or does not add up is treated as not there.
+`done` is written last and by one attempt alone. Half-written or inconsistent files are treated as missing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from bench.stage import Stage
 class Attempt:
     """One try at a stage. Write results below `outputs` (outputs.tmp until `finish`), anything else below `folder`.
 
-    `lease`: None in a process that reads along while another one of its job holds the lease.
+    `lease`: None in a process whose job's first process holds the lease.
     """
 
     key: str
@@ -78,10 +78,10 @@ class Root:
     """A suite that needs stages of this store.
 
     Attributes:
-        name: the suite's, and six digits where options made it another table.
+        name: the suite's, and six digits where options changed its table.
         suite: its file.
         keys: all stages that it needs.
-        rows: key -> the row it is made for; also of stages that it needed once and that are still here.
+        rows: key -> the row it is made for; also of stages that it needed once and that still exist.
         user: who ran it last; host: where; time: when (ISO, UTC).
         file: name of the file below roots/, without .json.
     """
@@ -102,7 +102,7 @@ class Store:
     Args:
         root: the folder; made when first written to.
         clock: monotonic seconds, to watch leases of other hosts with.
-        beat: seconds between two heartbeats of our own leases.
+        beat: seconds between two heartbeats of this process's leases.
 
     Raises:
         UserError: `root` is not a folder. Every method that writes raises it for a full or read-only disk.
@@ -134,7 +134,7 @@ class Store:
         return self.root / key
 
     def add(self, stage: Stage) -> None:
-        """Write down what a key computes. Idempotent; `aside` (paths, threads) is brought up to date."""
+        """Write a key's stage.json. Idempotent; `aside` (paths, threads) is updated."""
         path = self.folder(stage.key) / "stage.json"
         value = stage.to_json()
         if read_json(path) != value:
@@ -161,8 +161,8 @@ class Store:
     def register_root(
         self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None
     ) -> None:
-        """Note that a suite needs these keys, before they are added and before it is asked what is done: `gc` looks
-        here. Two suite files of one name are kept apart. `rows`: see `Root`."""
+        """Record that a suite needs these keys, before they are added and before `done` is read: for `gc`. Two
+        suite files of one name are kept apart. `rows`: see `Root`."""
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(f"'{name}' cannot name a suite", allowed="letters, digits, '_', '-' and '.'")
         path = self.root / "roots" / f"{name}.json"
@@ -180,7 +180,7 @@ class Store:
         """All suites that were registered.
 
         Raises:
-            UserError: a file below roots/ cannot be read as one: what it needs is not known.
+            UserError: a file below roots/ cannot be read as one: its keys are not known.
         """
         return [self.root_of(path) for path in sorted((self.root / "roots").glob("*.json"))]
 
@@ -198,7 +198,7 @@ class Store:
     # -- what is done
 
     def done(self, key: str) -> Done | None:
-        """What is known of a finished stage, or None. Cheap: reads `done` once a change, and looks at sizes only.
+        """The record of a finished stage, or None. Cheap: reads `done` once per change, and checks sizes only.
 
         A corrupt `done`, or an output that is missing or of another size, is not done.
         """
@@ -263,15 +263,15 @@ class Store:
         return self._observer.live(self.folder(key))
 
     def watch(self, key: str, stop: Callable[[], bool] = lambda: False) -> LeaseInfo | None:
-        """`running`, made certain by waiting where the owner is another host: a beat, or the patience for the dead."""
+        """`running`, made certain by waiting where the owner is on another host: see `Observer.watch`."""
         return self._observer.watch(self.folder(key), stop)
 
     def release_dead_lease(self, key: str) -> None:
-        """Release the lease of an owner on another host that was watched until it was known to be dead."""
+        """Release the lease of an owner on another host that was watched until it was found dead."""
         self._observer.release_dead(self.folder(key))
 
     def acquire(self, key: str) -> Lease | None:
-        """Take the lease without waiting; None where a live owner holds it. Ask `done` again once you hold it."""
+        """Take the lease without waiting; None where a live owner holds it. Read `done` again once you hold it."""
         return acquire(self.folder(key), self._observer, self._beat)
 
     def begin(self, key: str, lease: Lease) -> Attempt:
@@ -285,7 +285,7 @@ class Store:
                 try:
                     (folder / "attempts" / str(number)).mkdir()
                     break
-                except FileExistsError:  # by somebody who is about to find that his lease is lost
+                except FileExistsError:  # by a process that has lost its lease without noticing yet
                     number += 1
             attempt = Attempt(key, number, folder / "attempts" / str(number), lease)
             attempt.outputs.mkdir()
@@ -302,13 +302,13 @@ class Store:
         environment: Mapping[str, Any],
         extra: Mapping[str, Any],
     ) -> bool:
-        """Make the attempt's outputs the stage's: sync, rename, hash, and `done` last.
+        """Turn the attempt's outputs into the stage's: sync, rename, hash, and `done` last.
 
         Returns:
-            True if this attempt won; False if another one had won (its outputs count, ours are removed).
+            True if this attempt won; False if another one had won (its outputs count, these are removed).
 
         Raises:
-            UserError: the disk refuses it; the stage stays not done.
+            UserError: it cannot be written; the stage stays not done.
         """
         folder = self.folder(attempt.key)
         outputs = outputs_of(folder, attempt.number)
@@ -317,7 +317,7 @@ class Store:
                 sync_files(attempt.outputs)
                 attempt.outputs.rename(outputs)
             except FileNotFoundError:
-                if self.done(attempt.key) is not None:  # the winner has tidied up after us
+                if self.done(attempt.key) is not None:  # the winner has removed this attempt's files
                     return False
                 raise
             sync_folder(attempt.folder)
@@ -335,30 +335,30 @@ class Store:
                 if self.done(attempt.key) is not None:
                     shutil.rmtree(outputs, ignore_errors=True)
                     return False
-                self._put_aside_broken_done(attempt.key)
+                self._move_broken_done(attempt.key)
         self._tidy(attempt.key, attempt.number)
         return True
 
     def fail(self, attempt: Attempt, error: str) -> None:
-        """Write down why an attempt failed. Does not release the lease."""
+        """Record why an attempt failed. Does not release the lease."""
         write_json(attempt.folder / "failed.json", {"error": error, "time": now()})
 
     def clear_failures(self, key: str) -> None:
-        """Forget that attempts failed; their notes are kept as failed.forgiven.json."""
+        """Clear the failures of all attempts; their files are kept as failed.forgiven.json."""
         for folder in self.attempts(key):
             with contextlib.suppress(FileNotFoundError), disk_errors(folder):
                 os.replace(folder / "failed.json", folder / "failed.forgiven.json")
 
     def discard(self, key: str, stale: Done | None = None, lease: Lease | None = None) -> bool:
-        """Make a stage not done (it is corrupt, or its inputs changed); what there was is kept as outputs.discarded.
+        """Make a stage not done (it is corrupt, or its inputs changed); its outputs are kept as outputs.discarded.
 
         Args:
             key: the stage.
-            stale: discard only if the stage is still done by this attempt (somebody may have redone it meanwhile).
+            stale: discard only if the stage is still done by this attempt (it may have been redone meanwhile).
             lease: the caller's own lease on the stage; without one it is taken, and released, here.
 
         Returns:
-            False where a live owner works on it, or `stale` has been replaced: nothing was changed.
+            False, with nothing changed, where a live owner works on it or `stale` has been replaced.
         """
         if lease is not None:
             return lease.held and self._discard(key, stale)
@@ -381,20 +381,20 @@ class Store:
             sync_folder(self.folder(key))
         return True
 
-    def _put_aside_broken_done(self, key: str) -> None:
+    def _move_broken_done(self, key: str) -> None:
         path = self.folder(key) / "done"
         if not path.exists() or self.done(key) is not None:
             return
         aside = path.with_name(f"done.broken-{time.time_ns()}")
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             os.replace(path, aside)
-            # Two may do this at once: what the slower one moved can be the good file of the faster one.
+            # Two processes may do this at once: the slower one may have moved the faster one's good file.
             moved = read_done(aside)
             if moved is not None and holds(path.parent, moved):
                 os.link(aside, path)
 
     def leftovers(self, key: str, winner: int) -> list[Path]:
-        """What a stage that is done by its attempt `winner` does not need: checkpoints, half and discarded outputs."""
+        """Files that a stage done by its attempt `winner` does not need: checkpoints, partial and discarded outputs."""
         found: list[Path] = []
         for folder in self.attempts(key):
             names = ("outputs.tmp", "outputs.discarded", "outputs") if int(folder.name) != winner else ()
@@ -402,13 +402,13 @@ class Store:
         return found
 
     def _tidy(self, key: str, winner: int) -> None:
-        """A done stage needs no checkpoints, no half outputs and no temporary files."""
+        """Remove a done stage's checkpoints, partial outputs and temporary files."""
         for path in self.leftovers(key, winner):
             remove(path)
         sweep_temporaries(self.folder(key))
 
 
 def _user() -> str:
-    with contextlib.suppress(OSError, KeyError):  # no entry in the password file, in a container say
+    with contextlib.suppress(OSError, KeyError):  # no entry in the password file, e.g. in a container
         return getpass.getuser()
     return ""

@@ -1,2 +1,1 @@
-"""What is asked for: YAML -> Suite, its rows, which methods there are, the clusters that jobs may go to, and messages
-that name a line."""
+"""The input: YAML -> Suite, its rows, the methods there are, the clusters for jobs, and messages that name a line."""

@@ -1,5 +1,5 @@
 """Which methods there are: those of methods/, of entry points, of a suite's own files. Separate from bench/method.py,
-which their authors import, because it stands above them.
+which methods import, because it imports them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def collect(module: Any, found: dict[str, type[Method]]) -> None:
         file = str(inspect.getsourcefile(value))
         name = getattr(value, "name", None)
         if inspect.isabstract(value) and name is None:
-            continue  # what several methods of a file share
+            continue  # a base class of several methods
         if not isinstance(name, str) or inspect.isabstract(value):
             lacking = "plan" if isinstance(name, str) else "name"
             raise UserError(f"method class {value.__name__} has no {lacking}", where=file, hint="see: CONTRIBUTING.md")

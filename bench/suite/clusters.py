@@ -1,7 +1,7 @@
 """Where jobs run and what they ask for: suites/_clusters/NAME.yaml. Separate from the suite, so that one suite runs on
 a laptop and on a cluster; nothing of it is ever in a key.
 
-`stages` changes what jobs of one kind ask for (an evaluation wants no GPU), and a row may bring `cluster: {...}`.
+`stages` changes the resources of jobs of one kind (an evaluation needs no GPU), and a row may have `cluster: {...}`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Option = bool | int | float | str
 
 
 class Resources(Section):
-    """What one job asks for. None: whatever the cluster gives by default."""
+    """The resources of one job. None: the cluster's default."""
 
     partition: str | None = None
     account: str | None = None
@@ -68,12 +68,12 @@ class Cluster(Resources):
         return self
 
     def of(self, kinds: Collection[str], row: Mapping[str, Any] | None = None) -> Resources:
-        """What a job asks for whose stages are of these kinds.
+        """The resources of a job whose stages are of these kinds.
 
         Later wins: the file, its `stages`, the row's `cluster`, the row's `stages`. Over several kinds: see `joined`.
 
         Raises:
-            UserError: a setting that there is not, or a value it cannot take.
+            UserError: an unknown setting, or an illegal value.
         """
         own = dict(row or {})
         below = own.pop("stages", {})
@@ -104,7 +104,7 @@ def resources(*layers: Mapping[str, Any], where: str = "") -> Resources:
 
 
 def joined(all_: Sequence[Resources]) -> Resources:
-    """What a job asks for that does several things one after another: the most of each number; names and options are
+    """The resources of a job of several parts, one after another: the maximum of each number; names and options are
     those of the most demanding part (most GPUs, then CPUs, then time)."""
     first = max(all_, key=lambda r: (r.gpus, r.cpus, r.time_min))
     memory = [r.mem_gb for r in all_ if r.mem_gb is not None]
@@ -116,7 +116,7 @@ def check_row(override: Any, where: str) -> Mapping[str, Any]:
     """A row's `cluster` section, checked.
 
     Raises:
-        UserError: not a mapping, or a setting or value that cannot be.
+        UserError: not a mapping, or an illegal setting or value.
     """
     if not isinstance(override, Mapping):
         raise UserError(
@@ -151,7 +151,7 @@ def read(name: str) -> Cluster:
 
 
 def path_of(name: str) -> Path:
-    """Where a cluster is described.
+    """The file of a cluster.
 
     Raises:
         UserError: neither a file of suites/_clusters nor a path.
@@ -165,7 +165,7 @@ def path_of(name: str) -> Path:
 
 
 def name_of(path: str) -> str:
-    """What a user gives to --cluster for a file: the opposite of `path_of`."""
+    """The argument of --cluster for a file: the inverse of `path_of`."""
     file = Path(path)
     if file.parent == CLUSTERS:
         return file.stem

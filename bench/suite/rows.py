@@ -1,4 +1,4 @@
-"""The rows of a suite: a label, a method with its settings, and what the row brings of its own. Separate from suite.py
+"""The rows of a suite: a label, a method with its settings, and the row's own sections. Separate from suite.py
 (sections and layers) because a row is checked against its method, and one entry may stand for many rows.
 """
 
@@ -20,8 +20,8 @@ from bench.suite.clusters import check_row
 from bench.suite.validation import blame, message
 from bench.suite.yamlfile import Document
 
-ROW_SECTIONS = ("schedule", "data", "cluster")  # what a row may say beside its method's settings
-LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one takes the other's place
+ROW_SECTIONS = ("schedule", "data", "cluster")  # what a row may have beside its method's settings
+LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one replaces the other
 DATA: TypeAdapter[Data] = TypeAdapter(Data)
 
 
@@ -32,11 +32,11 @@ class Row:
     Attributes:
         label: its name.
         method: the recipe with its settings.
-        settings: the method's settings with defaults filled in; `schedule` and `data` where the row brings them.
-            (`cluster` is not among them: where a row runs is no part of what it is.)
+        settings: the method's settings with defaults filled in; `schedule` and `data` where the row has them.
+            (Without `cluster`: where a row runs is no part of its identity.)
         schedule: the row's own schedule, if any.
         data: the row's own data section, if any.
-        cluster: what its jobs ask for beside, see bench.suite.clusters; in no key.
+        cluster: changes of its jobs' resources, see bench.suite.clusters; in no key.
     """
 
     label: str
@@ -50,10 +50,10 @@ class Row:
 def check_rows(
     rows: Any, known: Mapping[str, type[Method]], base: Schedule, data: Data, document: Document
 ) -> tuple[Row, ...]:
-    """All typed rows; an entry with `each` gives one for every combination of its values.
+    """All typed rows; an entry with `each` makes one per combination of its values.
 
     Raises:
-        UserError: no rows, two of one label, or anything wrong with one, with its line.
+        UserError: no rows, two with one label, or an error in one, with its line.
     """
     if not isinstance(rows, Mapping) or not rows:
         raise UserError(
@@ -73,7 +73,7 @@ def merged_schedule(base: Schedule, changes: Mapping[str, Any], where: str) -> S
     """A schedule with changes: of a later stage, or of a row.
 
     Raises:
-        UserError: a setting that no schedule has, or a value it cannot take.
+        UserError: a setting that no schedule has, or an illegal value.
     """
     merged = {k: v for k, v in base.model_dump().items() if LENGTHS.get(k) not in changes} | dict(changes)
     try:
@@ -87,7 +87,7 @@ def merged_schedule(base: Schedule, changes: Mapping[str, Any], where: str) -> S
 
 
 def merged_data(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """A data section on another; one of another name takes its place."""
+    """A data section on another; one of another name replaces it."""
     other = above.get("name") not in (None, below.get("name"))
     return dict(above) if other else {**below, **above}
 

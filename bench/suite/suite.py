@@ -1,4 +1,4 @@
-"""YAML -> Suite. Separate from spec.py (the typed sections): reading, layering and blaming a line is its own work.
+"""YAML -> Suite. Separate from spec.py (the typed sections): it reads, layers and names the line of an error.
 
 Layers, later wins: preset, the suite file, a preset given on the command line (its sections replace the file's),
 --data, --set. Rows and seeds always come from the file (or --only, --seeds).
@@ -30,12 +30,12 @@ from bench.suite.validation import blame
 
 PRESETS = Path(__file__).resolve().parents[2] / "suites" / "_presets"
 
-MOVED = {("input", "workers"): ("machine", "workers")}  # where a setting stood before -> where it stands
+MOVED = {("input", "workers"): ("machine", "workers")}  # old place of a setting -> new place
 
 
-# What later stages change of the schedule, by a name that recipes ask for. Always legal, whatever the rows: second
-# (everything learns again, from a trained model), classifier_only (over a frozen trunk), tune (gently on: BAGS' lr 1e-4
-# for 10 epochs, x 0.1 after 7). Other names are those that a recipe of the suite brings.
+# Changes of the schedule for later stages, by the name that recipes use. Always legal, whatever the rows: second
+# (everything is trained again, from a trained model), classifier_only (over a frozen trunk), tune (at a low rate: BAGS'
+# lr 1e-4 for 10 epochs, x 0.1 after 7). Other names are those that the suite's recipes use.
 SCHEDULES = ("second", "classifier_only", "tune")
 
 
@@ -48,7 +48,7 @@ class Cost(Section):
     predict: float | None = None
     evaluate: float | None = None
     start: float = 6.0  # a job's imports
-    measured_on: str = "-"  # told with an estimate that rests on these numbers
+    measured_on: str = "-"  # shown with an estimate from these numbers
 
 
 def _with_the_usual(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -73,13 +73,13 @@ class Sections(BaseModel):
     cost: Cost = Cost()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     compare_with: str | None = None  # a file of reports/published, without .csv
-    figures: tuple[Figure, ...] = ()  # what a report draws; none named: AP by bin, and weight norms
+    figures: tuple[Figure, ...] = ()  # figures of a report; by default AP by bin, and weight norms
     title: str | None = None  # for the heading of tables and the captions of figures
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the floors above provide, so that this one stays low: fingerprints of folder data, engine versions."""
+    """Passed in from higher levels, so as not to import them: fingerprints of folder data, engine versions."""
 
     fingerprint: Callable[[FolderData, str], str]
     engine_version: Callable[[str], int]
@@ -98,25 +98,25 @@ class Suite:
     notes: tuple[str, ...] = ()
     methods_path: tuple[Path, ...] = ()
     set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
-    options: tuple[str, ...] = ()  # of the command line, that make it another table than the file's
+    options: tuple[str, ...] = ()  # of the command line, those that change the table
 
     @property
     def changed(self) -> bool:
-        """Whether it is another table than the file's."""
+        """Whether options have changed the file's table."""
         return bool(self.options)
 
     @property
     def heading(self) -> str:
-        """What stands above its tables and below its figures: its name, and its title where it has one."""
+        """The heading of its tables and caption of its figures: its name, and its title where it has one."""
         return f"{self.name}: {self.sections.title}" if self.sections.title else self.name
 
     def command(self, verb: str, store: Path, *more: str) -> str:
-        """What a user types to do something with this very table in a store."""
+        """The command line for a command on this table in a store."""
         where = [] if str(store) == "store" else ["--store", str(store)]
         return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *self.options, *more])
 
     def of(self, row: Row) -> Suite:
-        """The suite as a row sees it: on the row's own data, where it brings some."""
+        """The suite of a row: with the row's own data, where it has some."""
         if row.data is None:
             return self
         return replace(self, sections=self.sections.model_copy(update={"data": row.data}))
@@ -133,7 +133,7 @@ class Suite:
         return merged_schedule(schedule, own, f"{self.path} rows")
 
     def check_schedules(self, asked: Collection[str]) -> None:
-        """Refuse a name below `stages:` that no recipe of the suite asks for.
+        """Refuse a name below `stages:` that no recipe of the suite uses.
 
         Raises:
             UserError: with the line.
@@ -164,7 +164,7 @@ class Suite:
         return Stage("data", spec | {"fingerprint": self._fingerprints[split]}, not_in_key=source)
 
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(what every train stage of this suite has in its key, what its job needs beside)."""
+        """(what every train stage of this suite has in its key, what its job needs besides)."""
         return dict(self._train_spec), {"weights_path": str(self.weights_file) if self.weights_file else None}
 
     @cached_property
@@ -186,7 +186,7 @@ class Suite:
         return facts(self.sections.detector.engine).groups
 
     def only_classifier(self, trainable: Sequence[str]) -> bool:
-        """Whether a stage that trains these groups leaves everything below the classifier as it is."""
+        """Whether a stage that trains these groups leaves everything below the classifier unchanged."""
         return only_classifier(trainable, self.groups)
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
@@ -203,7 +203,7 @@ class Suite:
         return Stage("evaluate", protocol, {"predict": predict, "val": val, "train": self.data_stage("train", seed)})
 
     def test_spec(self) -> dict[str, Any]:
-        """How pictures are shown to a finished model: what predict and fit stages have in their keys."""
+        """How images are read for a finished model: what predict and fit stages have in their keys."""
         return dict(self._test_spec)
 
     @cached_property
@@ -224,10 +224,10 @@ class Suite:
 
     @cached_property
     def weights_file(self) -> Path | None:
-        """The file that `detector.weights` names. A bare file name is also looked for where such files tend to lie.
+        """The file that `detector.weights` names. A bare file name is also searched for in the usual folders.
 
         Raises:
-            UserError: it is nowhere.
+            UserError: it was not found.
         """
         name = self.sections.detector.weights
         if name is None:
@@ -276,7 +276,7 @@ def load(
         seeds: replaces the file's seeds.
 
     Raises:
-        UserError: anything wrong, with file:line, the legal values and a suggestion.
+        UserError: any error, with file:line, the legal values and a suggestion.
     """
     document = yamlfile.read(path).renamed(MOVED)
     tree = dict(document.value)
@@ -334,7 +334,7 @@ def preset_named(name: str, where: str) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep merge of mappings; a `data` section of another name replaces the one below, as epochs do steps."""
+    """Deep merge of mappings; a `data` section of another name replaces the one below, as epochs replace steps."""
     result = {k: v for k, v in below.items() if LENGTHS.get(k) not in above or k in above}
     for key, value in above.items():
         old = result.get(key)
@@ -390,7 +390,7 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
 
 
 def _tuned(base: Schedule) -> dict[str, Any]:
-    """What `tune` is unless the suite says: base rate / 100 for 10 / 12 of its length, x 0.1 after 7 of 10 epochs
+    """The default of `tune`: base rate / 100 for 10 / 12 of its length, x 0.1 after 7 of 10 epochs
     (released configurations of BAGS: lr 1e-4 after a base of 0.01)."""
     name = "steps" if base.steps is not None else "epochs"
     length = base.steps or base.epochs or 1

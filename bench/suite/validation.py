@@ -1,5 +1,5 @@
-"""A pydantic error as the one message a user sees. Separate from suite.py because it knows pydantic's ways of saying
-where something is wrong, and nothing else does."""
+"""A pydantic error as the one message a user sees. Separate from suite.py because only this file
+depends on the form of pydantic's errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def blame(
 
 
 def message(error: ErrorDetails) -> str:
-    """pydantic's words, for somebody who writes YAML."""
+    """pydantic's words, in terms of YAML."""
     text = error["msg"].removeprefix("Value error, ")
     text = (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):

@@ -1,6 +1,6 @@
-"""Read a YAML file safely, with the line of every value. Separate because PyYAML's defaults hurt in suites.
+"""Read a YAML file safely, with the line of every value. Separate because PyYAML's defaults do not suit suites.
 
-YAML 1.1 reads `1e-4` as text, `no` as false and `10:30` as 630, and lets a later duplicate key win; here numbers and
+YAML 1.1 reads `1e-4` as text, `no` as false and `10:30` as 630, and takes the last of duplicate keys; here numbers and
 booleans are those of YAML 1.2 and a duplicate key is an error.
 """
 
@@ -39,7 +39,7 @@ class Document:
         """With settings that have moved to another section (old place -> new place), each with its line.
 
         Raises:
-            UserError: a setting stands in both places.
+            UserError: a setting is in both places.
         """
         value, lines = dict(self.value), dict(self.lines)
         for old, new in names.items():

@@ -1,8 +1,8 @@
-"""A job's curves on a tracking server while it works. Separate because this, and nothing else of a job, knows MLflow.
+"""A job's curves on a tracking server while it works. Separate because no other file of a job uses MLflow.
 
-Without a server a job only appends to its event file, and the driver does the rest. With one, a thread brings the same
-events into the same runs, so that they are there also when no driver watches (`--detach`). It never ends a job: a
-server that is slow or gone is told once, and the next driver brings what is missing.
+Without a server a job only appends to its event file, and the driver does the rest. With one, a thread sends the same
+events to the same runs, so that they are there also when no driver watches (`--detach`). It never ends a job: a slow
+or absent server is reported once, and the next driver sends what is missing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bench.store.store import Store
 from bench.tracking import track
 from bench.tracking.mirror import is_served
 
-EVERY_S = 15.0  # a page of curves is looked at by people
-PATIENCE_S = 20.0  # that the end of a stage waits for a slow server
+EVERY_S = 15.0  # curves are for people to look at
+PATIENCE_S = 20.0  # for which the end of a stage waits for a slow server
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Tracking:
     """Where the curves go.
 
     Attributes:
-        uri: of the tracking server; with anything but http(s) a job leaves tracking to the driver.
+        uri: of the tracking server; unless it is http(s) the job leaves tracking to the driver.
         experiment: name of the experiment, the suite's.
-        labels: key -> what a reader knows a stage by (the rows that need it).
+        labels: key -> label of a stage (the rows that need it).
     """
 
     uri: str
@@ -42,13 +42,13 @@ class Tracking:
 
 
 class Curves:
-    """A context manager around the work on some stages. End it after their leases: what is then not done was stopped
-    or has failed."""
+    """A context manager around the work on some stages. Exit it after their leases: a stage that is not done then was
+    stopped or has failed."""
 
     def __init__(self, tracking: Tracking | None, store: Store, keys: Sequence[str]) -> None:
         self._tracking, self._store, self._keys = tracking, store, tuple(keys)
         self._ended = threading.Event()
-        self._told = False
+        self._reported = False
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Curves:
@@ -65,7 +65,7 @@ class Curves:
             self._thread.join(PATIENCE_S)
 
     def _follow(self, tracking: Tracking) -> None:
-        store = Store(self._store.root)  # of its own: a store remembers what it has seen, and is not for two threads
+        store = Store(self._store.root)  # a second one: a Store caches what it has read, and is not thread-safe
         while not self._ended.wait(EVERY_S):
             self._bring(tracking, store)
         self._bring(tracking, store)
@@ -76,8 +76,8 @@ class Curves:
                 stage = track.tracked(store, read_stage(store.load, key), tracking.labels.get(key, ""))
                 track.follow(store.root, tracking.uri, tracking.experiment, stage)
             except Exception as error:
-                if not self._told:
+                if not self._reported:
                     print(f"{tracking.uri}: {type(error).__name__}: {str(error)[:300]}", file=sys.stderr)
-                    print("the curves stay in the store; the next driver brings them", file=sys.stderr, flush=True)
-                self._told = True
+                    print("the curves stay in the store; the next driver sends them", file=sys.stderr, flush=True)
+                self._reported = True
                 return

@@ -1,5 +1,5 @@
-"""The runs of one MLflow experiment, found by `bench.key`. Separate from track.py, which says what becomes a run: this
-file alone calls MLflow, through MlflowClient (no global state), imported inside the functions (0.9 s).
+"""The runs of one MLflow experiment, found by `bench.key`. Separate from track.py, which decides what becomes a run:
+only this file calls MLflow, through MlflowClient (no global state), imported inside the functions (0.9 s).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PARAMS = 100  # parameters a log_batch call takes at most (MAX_PARAMS_TAGS_PER_B
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
 KEY = "bench.key"
-# A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would wait for
-# many minutes before it begins.
+# A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would start
+# many minutes late.
 HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 
 
@@ -33,8 +33,8 @@ class Mirror:
     Args:
         client: see `connect`.
         experiment: its id.
-        key: read the run of this key alone.
-        shared: others may write at the same time, without taking turns (a server, jobs on several hosts).
+        key: read only the run of this key.
+        shared: others may write at the same time, without the lock (a server, jobs on several hosts).
     """
 
     def __init__(self, client: Any, experiment: str, key: str | None = None, *, shared: bool = False) -> None:
@@ -46,7 +46,7 @@ class Mirror:
     def _read(self, key: str | None) -> None:
         """Of two runs with one key, made at the same moment, the one with the lower id counts; the other is deleted.
 
-        It may have been written to: what was read into it is noted in its own tags, so the first gets all of it.
+        It may have been written to: its own tags record what it holds, so the first gets all of it.
         """
         token = None
         while True:
@@ -83,7 +83,7 @@ class Mirror:
         return self._runs[key]
 
     def log(self, run: Any, values: Sequence[tuple[str, float, float, int]]) -> None:
-        """Log values given as (name, value, Unix seconds, step), a thousand a call."""
+        """Log values given as (name, value, Unix seconds, step), a thousand per call."""
         from mlflow.entities import Metric
 
         entries = [Metric(legal(n), float(v), int(t * 1000), int(step)) for n, v, t, step in values if v is not None]
@@ -100,7 +100,7 @@ class Mirror:
             self.client.log_batch(run.info.run_id, tags=changed)
 
     def finish(self, run: Any, status: str, when: float) -> None:
-        """Bring the run to a status if it is not there; RUNNING again after an end is legal (a new attempt)."""
+        """Set the run's status unless it has it; RUNNING again after an end is legal (a new attempt)."""
         if run.info.status == status:
             return
         if status == "RUNNING":
@@ -119,20 +119,20 @@ def connect(store_root: Path, uri: str | None) -> Any:
     uri = uri or default_uri(store_root)
     if uri.startswith("sqlite:///") and not (folder := Path(uri.removeprefix("sqlite:///")).parent).is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    # No calls home from a cluster (MLflow sends usage data unless told otherwise before its import), and no links for
-    # every run that ends.
+    # No usage data from a cluster (MLflow sends it unless disabled before its import), and no links for every run that
+    # ends.
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
     for name, value in (HTTP | quiet).items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient  # 0.9 s, so only where it is used
 
-    for name in ("alembic", "mlflow.store.db.utils"):  # a screen of "Running upgrade .." otherwise
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong reaches the user as a notice
+    for name in ("alembic", "mlflow.store.db.utils"):  # otherwise they log many lines "Running upgrade .."
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as a notice
     return MlflowClient(tracking_uri=uri)
 
 
 def is_served(uri: str | None) -> bool:
-    """Whether a tracking uri is a server's, which many may write to at once; a database is for one at a time."""
+    """Whether a tracking uri is a server's, which many may write to at once; to a database only one at a time."""
     return (uri or "").startswith(("http://", "https://", "databricks"))
 
 
@@ -140,11 +140,11 @@ def experiment_id(client: Any, store_root: Path, uri: str | None, name: str) -> 
     """Id of the experiment of that name; makes it, with an absolute place for artifacts, where it is new."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        # A server chooses its own place; for a database the place would otherwise be the working folder.
+        # A server chooses the place; for a database it would otherwise be the working folder.
         location = None if is_served(uri) else (store_root / ARTIFACTS).resolve().as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location))
-        except tracker_errors():  # somebody else was faster
+        except tracker_errors():  # another process was faster
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -173,7 +173,7 @@ def notice(error: Exception) -> str:
 
 @contextlib.contextmanager
 def turn(store_root: Path) -> Iterator[None]:
-    """One driver of a store at a time; where the file system knows no locks, without."""
+    """One driver of a store at a time; without a lock where the file system has none."""
     store_root.mkdir(parents=True, exist_ok=True)
     with (store_root / "mlflow.lock").open("a") as file:
         try:

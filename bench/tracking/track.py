@@ -1,14 +1,14 @@
-"""MLflow as a mirror of the store. Separate because the store is the only truth and a job needs no mlflow: jobs append
-events to a file of their own, and the driver brings what is new into MLflow, as often as it likes. Only to a server may
-a job bring its own stage itself (`follow`); who comes later finds the same run and adds nothing.
+"""MLflow as a mirror of the store. Separate because nothing reads back from MLflow and a job needs no mlflow: jobs
+append events to their own files, and the driver imports new ones into MLflow at any time. Only to a server may a job
+send its own stage itself (`follow`); a later sync finds the same run and adds nothing.
 
 Of an attempt's events (bench/store/events.py) it reads `start`, `metrics` (step, values) and `end` (status FINISHED,
-FAILED or KILLED, error); others, as `progress`, are the driver's own business.
+FAILED or KILLED, error); others, as `progress`, are for the driver only.
 
-What lies in MLflow: one run a stage; one run a suite, with tables and figures of its report, below it one a row (mean
-and sd over seeds), below that one a seed. Every run has the tag `bench.key`; a second sync of the same files adds
-nothing. A tracker that is broken or missing gives a notice and never stops a run. The drivers of one store take turns
-(a lock file).
+In MLflow there is one run per stage; one run per suite, with tables and figures of its report, below it one per row
+(mean and sd over seeds), below that one per seed. Every run has the tag `bench.key`; a second sync of the same files
+adds nothing. A broken or missing tracker causes a notice and never stops a run. The drivers of one store exclude each
+other (a lock file).
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from bench.tracking.mirror import Mirror, connect, experiment_id, is_served, leg
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
 READ, LINES, FILED, REPORT = "bench.read", "bench.lines", "bench.filed", "bench.report"
-WAITING = "WAITING"  # no status of MLflow: nobody has begun the stage
-# A new database takes 3-7 s (feasibility of MLflow 3.17 on two busy cores); twice that is waited for another host's.
+WAITING = "WAITING"  # no status of MLflow: the stage has not begun
+# A new database takes 3-7 s (feasibility of MLflow 3.17 on two busy cores); the wait for another host's is twice that.
 TRIES, PAUSE_S = 3, 5.0
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 
 
 @dataclass(frozen=True)
 class TrackedStage:
-    """A stage as the tracker sees it.
+    """A stage, as input of the tracker.
 
     Attributes:
         key: its key; becomes the tag `bench.key`.
         kind: "train", "predict", ...
-        label: what a reader knows it by, e.g. the rows that need it.
+        label: its name for readers, e.g. the rows that need it.
         events: the attempts' events.jsonl, oldest attempt first; each lies in its attempt's folder.
-        done: the store says the stage is done.
-        alive: somebody holds its lease and is not dead.
-        failure: why the newest attempt failed, if it said so.
+        done: the stage is done in the store.
+        alive: its lease has a live owner.
+        failure: why the newest attempt failed, if recorded.
         params: settings to show, nested or flat.
         tags: facts to show that are known when it is done (seconds, host).
     """
@@ -67,7 +67,7 @@ class TrackedStage:
 
 
 def tracked(store: Store, stage: Stage, label: str) -> TrackedStage:
-    """What the store says of a stage now."""
+    """The present state of a stage in the store."""
     done, failure, attempts = store.done(stage.key), store.failure(stage.key), store.attempts(stage.key)
     newest = failure is not None and bool(attempts) and failure.attempt == int(attempts[-1].name)
     facts = {"seconds": f"{done.seconds:.1f}", "finished": done.finished, **done.environment} if done else {}
@@ -94,7 +94,7 @@ class TrackedRow:
 
 @dataclass(frozen=True)
 class SyncCount:
-    """What a sync added: runs created, metric values logged; `notice` says why where it could not."""
+    """What a sync added: runs created, metric values logged; `notice`: the reason where it failed."""
 
     runs: int = 0
     values: int = 0
@@ -104,8 +104,8 @@ class SyncCount:
 def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
     """Create database, migrations and experiment before any job starts; returns a notice where that failed.
 
-    Several processes that migrate one new sqlite at once break it ("duplicate column name"), hence here and locked. Two
-    hosts may have no lock in common (a file system without flock): the slower one finds the database made, if it waits.
+    Concurrent migrations of one new sqlite break it ("duplicate column name"), hence here and locked. Two hosts may
+    share no lock (a file system without flock): if the slower one waits, it finds the database made.
     """
     said = None
     for tries in range(TRIES):
@@ -118,7 +118,7 @@ def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
             return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
         except tracker_errors() as error:
             said = notice(error)
-        if is_served(uri):  # which has been asked more than once (bench/tracking/mirror.py)
+        if is_served(uri):  # which was retried already (bench/tracking/mirror.py)
             break
         if tries + 1 < TRIES:
             time.sleep(PAUSE_S)
@@ -138,7 +138,7 @@ def sync(
         store_root: folder of the store.
         uri: tracking uri, None for the store's own sqlite.
         experiment: name of the MLflow experiment.
-        stages: all stages of the suite, begun or not; they decide the status of the suite's run.
+        stages: all stages of the suite, begun or not; they determine the status of the suite's run.
         rows: the rows that have a record.
     """
     try:
@@ -154,10 +154,10 @@ def sync(
 
 
 def attach(store_root: Path, uri: str | None, experiment: str, suite: str, files: Sequence[Path]) -> str | None:
-    """Put tables and figures below the suite's run, where they are others than those that lie there.
+    """Attach tables and figures to the suite's run, where they differ from those there.
 
     Returns:
-        A notice where the tracker fails. A suite without a row that is done has no run, and gets none.
+        A notice where the tracker fails. A suite without a finished row has no run, and none is made.
     """
     try:
         with turn(store_root):
@@ -170,20 +170,20 @@ def attach(store_root: Path, uri: str | None, experiment: str, suite: str, files
                     client.log_artifact(run.info.run_id, str(file), "report")
                 mirror.tag(run, {REPORT: content})
     except ImportError:
-        pass  # `sync` has said so
+        pass  # `sync` has reported it
     except tracker_errors() as error:
         return notice(error)
     return None
 
 
 def follow(store_root: Path, uri: str, experiment: str, stage: TrackedStage) -> None:
-    """What a job tells a server of its own stage while it works: the same run as `sync` finds or makes.
+    """Send a job's own stage to a server while it works: the same run as `sync` finds or makes.
 
     Args:
         store_root: folder of the store.
-        uri: of a server (`bench.tracking.mirror.is_served`): a job leaves databases to the driver.
+        uri: of a server (`bench.tracking.mirror.is_served`): jobs leave databases to the driver.
         experiment: name of the MLflow experiment.
-        stage: as it stands now.
+        stage: its present state.
 
     Raises:
         Exception: whatever a tracker that fails may raise.
@@ -198,7 +198,7 @@ def follow(store_root: Path, uri: str, experiment: str, stage: TrackedStage) -> 
 
 
 def _sync_stage(mirror: Mirror, stage: TrackedStage) -> str:
-    """Bring one stage up to date; returns its status, WAITING where nobody has begun it."""
+    """Update one stage; returns its status, WAITING where it has not begun."""
     if not stage.events and not stage.done:
         return WAITING
     run = mirror.find(stage.key)
@@ -213,14 +213,14 @@ def _sync_stage(mirror: Mirror, stage: TrackedStage) -> str:
     mirror.log(run, [(n, v, e["time"], e["step"]) for e in curves for n, v in e["values"].items()])
     for attempt, (found, end) in news.items():
         read[attempt] = [read.get(attempt, [0, 0])[0] + len(found), end]
-    # Logged first, counted after: a driver that dies in between logs the same values again, which MLflow drops.
+    # Logged first, counted after: if a driver dies in between, the same values are logged again, which MLflow drops.
     counted = {READ: json.dumps(read), LINES: str(sum(lines for lines, _ in read.values()))}
     newest = {"bench.attempts": str(len(stage.events))}
     if run.data.tags.get("bench.attempts") != newest["bench.attempts"]:
         newest |= {
             "bench.ended": "",
             "bench.error": "",
-        }  # a new attempt: how the one before ended is not how this one did
+        }  # a new attempt: reset the end of the one before
     newest |= _ends(list(news.values())[-1][0]) if news else {}
     newest |= {"bench.error": stage.failure[:TEXT]} if stage.failure else {}
     mirror.tag(run, {**counted, **newest, **stage.tags})
@@ -230,7 +230,7 @@ def _sync_stage(mirror: Mirror, stage: TrackedStage) -> str:
 
 
 def _overall(statuses: Sequence[str]) -> str:
-    """A suite runs while a stage does; else its worst stage tells, and stages nobody will begin mean it was stopped."""
+    """RUNNING while a stage runs; else the status of its worst stage; stages that will not begin: it was stopped."""
     found = set(statuses)
     if "RUNNING" in found:
         return "RUNNING"
@@ -246,7 +246,7 @@ def _is_event(event: Any) -> bool:
 
 
 def _ends(events: Sequence[Any]) -> dict[str, str]:
-    """How an attempt stands, kept as tags since a later sync does not read its lines again."""
+    """The state of an attempt, kept as tags since a later sync does not read its lines again."""
     tags: dict[str, str] = {}
     for event in filter(_is_event, events):
         if event["event"] == "end":
@@ -256,7 +256,7 @@ def _ends(events: Sequence[Any]) -> dict[str, str]:
 
 
 def _status(stage: TrackedStage, tags: Mapping[str, str]) -> tuple[str, float]:
-    """True status and its time. The store is right about done and alive; what neither is, failed or was killed."""
+    """True status and its time. The store decides done and alive; a stage that is neither failed or was killed."""
     last = float(tags.get("bench.last", 0)) or time.time()
     if stage.done:
         return "FINISHED", last
@@ -318,7 +318,7 @@ def _sync_seed(mirror: Mirror, row: TrackedRow, parent: str, parent_key: str) ->
 
 
 def per_class_csv(per_class: PerClass) -> str:
-    """One line a class: category id, name, training instances, AP and AP50 in points (empty: no ground truth)."""
+    """One line per class: category id, name, training instances, AP and AP50 in points (empty: no ground truth)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = per_class.model_dump()

@@ -1,6 +1,6 @@
 """`bench ui`: MLflow's own pages on the store's database. Separate from track.py, which writes and starts no server.
 
-The server has no password, so it listens on this machine only; from elsewhere, tunnel:
+The server has no password, so it listens on this machine only; from another one, tunnel:
 `ssh -L 5000:127.0.0.1:5000 host`.
 """
 
@@ -18,8 +18,8 @@ from bench.errors import UserError
 from bench.tracking.mirror import ARTIFACTS, DATABASE, default_uri
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PORTS_TRIED = 100  # above the wanted one, before any free port is named
-STOP_SECONDS = 5.0  # the server's workers get this long to end (measured: they outlive a SIGTERM to their parent)
+PORTS_TRIED = 100  # above the wanted one, before any free port is suggested
+STOP_SECONDS = 5.0  # time for the server's workers to end (measured: they outlive a SIGTERM to their parent)
 
 
 def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
@@ -29,7 +29,7 @@ def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
         UserError: see `ui_command`.
     """
     command = ui_command(store_root, port, host)
-    # Its job runner is for features we do not use and is seven more processes.
+    # Its job runner serves unused features and is seven more processes.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     # A server that outlives a killed `bench ui` would keep the port: SIGTERM ends it as Ctrl-C does.

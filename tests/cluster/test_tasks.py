@@ -154,7 +154,7 @@ def test_where_one_is_killed_the_job_is_tried_again(
     [
         ("tasks: 8\n", (GROUPS,), "a batch of 4 pictures has no work for 8 processes. Legal: at least 8"),
         ("tasks: 2\n", (), "batch norm over 2 processes would normalise by the statistics of a share"),
-        ("tasks: 2\ngpus: 1\n", (GROUPS,), "2 processes want a GPU each, and the job asks for 1"),
+        ("tasks: 2\ngpus: 1\n", (GROUPS,), "2 processes need a GPU each, and the job asks for 1"),
     ],
 )
 def test_what_so_many_cannot_share_is_refused_at_once(

@@ -184,7 +184,7 @@ class StopAfter(StopFlag):
 
     def check(self) -> None:
         if self.left == 0:
-            self.told([signal.SIGTERM])
+            self.receive([signal.SIGTERM])
         self.left -= 1
         super().check()
 

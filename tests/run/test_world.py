@@ -51,15 +51,13 @@ def test_shares_are_the_batch(batch: int, size: int) -> None:
 
 
 def test_more_processes_than_pictures() -> None:
-    with pytest.raises(UserError, match="a batch of 2 pictures has no work for 3 processes"):
+    with pytest.raises(UserError, match="a batch of 2 images has no work for 3 processes"):
         World(0, 3).share(2)
 
 
 def test_shares_need_not_be_equal_but_where_each_is_a_mean() -> None:
     refuse_shares(5, 2)
-    with pytest.raises(
-        UserError, match=r"a batch of 5 pictures has no equal shares for 2 processes, .* a multiple of 2"
-    ):
+    with pytest.raises(UserError, match=r"a batch of 5 images has no equal shares for 2 processes, .* a multiple of 2"):
         refuse_shares(5, 2, alone=True)
     stages = planning.make(tiny("machine.tasks=2", "machine.scope=device", "schedule.batch=5")).stages
     for one in (stage for stage in stages.values() if stage.kind == "train"):

@@ -1,8 +1,8 @@
-"""From what Slurm says to what it means. Separate from watch.py, which asks: Slurm's word is a hint, and what counts is
-in the store and in what the job reported.
+"""From Slurm's states to JobStates. Separate from watch.py, which queries: Slurm's state is a hint, and what counts is
+in the store and in the job's report.
 
-No job is waited for that has left no result, and none is given up that may still have one: what looks like an end is
-believed after the times below.
+A job counts as ended without a result only after the times below, so that none is waited for in vain and none that may
+still have a result counts as lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.run.job import Outcome
 from bench.store.store import Store
 
 BLOCKED = "DependencyNeverSatisfied"
-# squeue(1), JOB REASON CODES: words in the reasons for which a job may wait for ever, and what is to be done then.
+# squeue(1), JOB REASON CODES: words in the reasons for which a job may wait for ever, and what to do then.
 _CHANGE = "stop it, change {} in {{where}}, or in `cluster:` of the row, and run again"
 _STUCK: Mapping[str, str] = {
     "JobHeldUser": "it is held; release it: scontrol release JOB",
@@ -42,7 +42,7 @@ _STUCK: Mapping[str, str] = {
     "ReservationDeleted InvalidReservation": "its reservation is gone; " + _CHANGE.format("sbatch"),
     "QOSMax QOSGrp AssocMax AssocGrp": "a limit of your account or QOS; it starts when other jobs have ended",
 }
-LOST_SECONDS = 30.0  # slurmctld that starts again knows its jobs once it has read its state
+LOST_SECONDS = 30.0  # a restarted slurmctld lists its jobs once it has read its state
 PREEMPTED_SECONDS = 60.0  # with PreemptMode=REQUEUE a job is PREEMPTED for moments; with CANCEL, for ever
 # A job's report may be seen late on a network disk; listing the folder makes an NFS client look again (nfs(5)).
 REPORT_SECONDS = 15.0
@@ -50,7 +50,7 @@ UNASKED = entry("PENDING", "Slurm does not answer")
 
 
 class Judge:
-    """Decides how jobs are; remembers since when they have looked dead.
+    """Decides the states of jobs; remembers since when they have looked dead.
 
     Args:
         store: what is done, and who holds which stage.
@@ -66,10 +66,10 @@ class Judge:
         self._since: dict[tuple[str, str], tuple[str, float]] = {}  # job -> what it looks like, since when
 
     def state(self, handle: Handle, note: Submitted, seen: QueueEntry | None) -> JobState:
-        """How a job is. `seen`: None where Slurm does not know it."""
+        """The state of a job. `seen`: None where Slurm does not list it."""
         state = self._unknown(handle, note) if seen is None else self._known(handle, note, seen)
         if state.active and not state.doubtful:
-            self._since.pop((note.id, note.name), None)  # should it look dead again one day, that is another time
+            self._since.pop((note.id, note.name), None)  # a later time of looking dead starts anew
         return state
 
     def _known(self, handle: Handle, note: Submitted, seen: QueueEntry) -> JobState:
@@ -110,7 +110,7 @@ class Judge:
         return JobState(status, seen.reason, text="it was cancelled", hint=_continue(note), blocked=blocked)
 
     def _by_itself(self, handle: Handle, note: Submitted, seen: QueueEntry, status: Status, reported: bool) -> JobState:
-        """Of a job whose process ended: what it reported counts, then how it ended."""
+        """Of a job whose process ended: its report counts, then its exit status."""
         at = f" on {seen.host}" if seen.host else ""
         if reported or self._all_done(handle):
             return JobState(status, text="it was stopped, and saved", hint=_continue(note))
@@ -136,7 +136,7 @@ class Judge:
         return JobState("LOST", again=True, text=text, hint=_continue(note))
 
     def _long(self, note: Submitted, what: str, seconds: float) -> bool:
-        """Whether a job has looked so for so long."""
+        """Whether a job has looked the same for this long."""
         now, job = self._clock(), (note.id, note.name)
         if self._since.get(job, ("", 0.0))[0] != what:
             self._since[job] = what, now
@@ -146,7 +146,7 @@ class Judge:
         return all(self._store.done(key) is not None for key in handle.job.keys)
 
     def _stuck(self, seen: QueueEntry) -> str:
-        """What to do for a job that would wait for ever; empty where waiting is enough."""
+        """What to do for a job that would wait for ever; empty where waiting suffices."""
         reason = f"{seen.reason} {'held' if seen.state in ('REQUEUE_HOLD', 'SPECIAL_EXIT') else ''}"
         found = (advice for words, advice in _STUCK.items() if any(word in reason for word in words.split()))
         return next(found, "").format(where=self._where)
@@ -171,7 +171,7 @@ def _report(note: Submitted) -> Mapping[str, Outcome] | None:
 
 
 def _last_line(note: Submitted) -> str:
-    """The end of the log, which a node may have written and we may not see."""
+    """The end of the log, which may not be visible on this host."""
     with contextlib.suppress(OSError):
         lines = Path(note.log).read_text(errors="replace").strip().splitlines()
         return f": {lines[-1][:200]}" if lines else ""

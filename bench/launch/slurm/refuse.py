@@ -1,8 +1,7 @@
-"""What a Slurm cluster would refuse, found before anything is submitted. Separate because every check asks another
+"""What a Slurm cluster would refuse, found before anything is submitted. Separate because every check runs another
 command, and each ends in one message that names the setting.
 
-A check that gets no answer (no accounting database, no right to list accounts) refuses nothing: sbatch has the last
-word.
+A check without an answer (no accounting database, no right to list accounts) refuses nothing: sbatch decides.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ ELSEWHERE = "log in to a node of the cluster, or run on this machine: --cluster 
 
 
 def check(cluster: Cluster, where: str, wanted: Iterable[Resources]) -> None:
-    """Ask Slurm whether it would take such jobs.
+    """Check that Slurm would accept such jobs.
 
     Args:
         cluster: the settings.
-        where: the file they are from, for messages.
-        wanted: what the jobs ask for.
+        where: the file of these settings, for messages.
+        wanted: the resources of the jobs.
 
     Raises:
-        UserError: no Slurm on this machine or none that answers; a partition, account or size that there is not.
+        UserError: no Slurm on this machine or none that answers; a partition, account or size that does not exist.
     """
     missing = [name for name in ("sbatch", "squeue", "srun") if shutil.which(name) is None]
     if missing:
@@ -39,7 +38,7 @@ def check(cluster: Cluster, where: str, wanted: Iterable[Resources]) -> None:
     accounts = _accounts()
     for asked in wanted:
         if asked.partition is not None and partitions:
-            for name in asked.partition.split(","):  # sbatch takes a list, and the first that is free
+            for name in asked.partition.split(","):  # sbatch takes a list and uses the first free one
                 if name not in partitions:
                     raise unknown("partition", name, partitions, where=f"{where} partition")
         if asked.account is not None and accounts and asked.account not in accounts:
@@ -75,7 +74,7 @@ def _partitions(where: str) -> list[str]:
 
 
 def _accounts() -> list[str]:
-    """Accounts that this user may charge; empty where nobody keeps any."""
+    """Accounts that this user may charge; empty without accounting."""
     words = ("--noheader", "--parsable2", "show", "associations", f"user={getpass.getuser()}", "format=account")
     done = command("sacctmgr", *words)
     return [] if done is None or done.returncode else list(dict.fromkeys(done.stdout.split()))

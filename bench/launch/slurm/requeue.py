@@ -1,8 +1,8 @@
 """What a Slurm job does when its time is up: back into the queue under its own id. Separate from job.py because it is
-the only file of a job that speaks to Slurm; the launcher for Slurm hands it to its jobs.
+the only file of a job that calls Slurm; the launcher for Slurm passes it to its jobs.
 
-The job asks with `scontrol` from its node. Where that is missing or refuses, the job ends and whoever watches submits
-it again: nothing is lost but the place in the queue.
+The job asks with `scontrol` from its node. Where that is missing or refuses, the job ends and the driver submits it
+again: only the place in the queue is lost.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from dataclasses import dataclass
 
 from bench.run.world import is_first
 
-SECONDS = (
-    30.0  # longest wait for scontrol; KillWait, Slurm's own patience with a job that ends, is 30 s (slurm.conf(5))
-)
+SECONDS = 30.0  # longest wait for scontrol; KillWait, Slurm's limit for a job to end, is 30 s (slurm.conf(5))
 LONGEST_PAUSE_S = 3600.0  # the pause doubles up to here: ten doublings of a minute would be a week
-# scontrol ends with our own step otherwise: Slurm signals a job as soon as it is requeued, before the pause is set.
-_DEAF = ("sh", "-c", 'trap "" TERM INT USR2; exec "$@"', "sh")
+# Otherwise scontrol ends with this job's step: Slurm signals a job as soon as it is requeued, before the pause is set.
+_SIGNALS_IGNORED = ("sh", "-c", 'trap "" TERM INT USR2; exec "$@"', "sh")
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,11 @@ class SlurmRequeue:
     """How often a job may be put back, and for how long it waits then. A bench.run.job.Requeue.
 
     Attributes:
-        most: times in the life of one job id, whoever asked for them (SLURM_RESTART_COUNT); `max_retries` of a cluster.
-            A job that has got further since it started is put back all the same, unless this is 0: a training of five
-            days under a limit of one comes to its end without a driver.
-        pause_s: seconds until the first restart may begin; doubles with each, unless the job gets further. 0: as soon
-            as Slurm likes.
+        most: restarts of one job id, for whatever reason (SLURM_RESTART_COUNT); `max_retries` of a cluster.
+            A job that has progressed since it started is put back regardless, unless this is 0: a training of five
+            days under a limit of one finishes without a driver.
+        pause_s: seconds until the first restart may begin; doubles with each, unless the job progresses. 0: when
+            Slurm decides.
     """
 
     most: int
@@ -42,7 +40,7 @@ class SlurmRequeue:
 
     def time_is_up(self, signals: Sequence[int]) -> bool:
         """Whether these signals mean that Slurm wants the node back, not that a person wants the job to end; False in
-        all processes of a job but the first, which alone may requeue it.
+        all processes of a job but the first: only that may requeue it.
 
         USR2 comes before the time limit and, with SlurmctldParameters=preempt_send_user_signal, at a preemption;
         without that setting a preemption sends TERM, as scancel does, but notes a PreemptTime (slurm.conf(5), tried on
@@ -58,11 +56,10 @@ class SlurmRequeue:
         return signal.SIGUSR2 in signals or found.get("PreemptTime", "None") not in ("None", "N/A")
 
     def put_back(self, *, further: bool) -> str | None:
-        """Put this job back into the queue; Slurm then ends our process. Returns why it could not be done, None if it
-        was.
+        """Put this job back into the queue; Slurm then ends this process. Returns why that failed, None if it did not.
 
-        Call it when all is saved and every lease is released. `further`: it has saved or finished something in this
-        run.
+        To be called when all is saved and every lease is released. `further`: it has saved or finished something in
+        this run.
         """
         job, restarts = job_id(), restart_count()
         if job is None:
@@ -88,19 +85,19 @@ class SlurmRequeue:
 
 
 def job_id() -> str | None:
-    """Id that scontrol takes: of an array the task (its raw id may be that of the whole array). None outside Slurm."""
+    """Id that scontrol takes: of an array the task's (the raw id may be the whole array's). None outside Slurm."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID") or None
 
 
 def restart_count() -> int:
-    """How often this job has been started again, by whomever."""
+    """How often this job has been restarted, for whatever reason."""
     text = os.environ.get("SLURM_RESTART_COUNT", "0")
     return int(text) if text.isdigit() else 0
 
 
 def _show() -> dict[str, str]:
-    """What Slurm says of this job; empty where it does not."""
+    """Slurm's record of this job; empty without an answer."""
     done = _scontrol("show", "job", "--oneliner", str(job_id()))
     if isinstance(done, str):
         return {}
@@ -108,10 +105,10 @@ def _show() -> dict[str, str]:
 
 
 def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str] | str:
-    """scontrol's answer, or one line that says why there is none."""
+    """scontrol's answer, or one line with the reason why there is none."""
     try:
         done = subprocess.run(
-            [*_DEAF, "scontrol", *arguments],
+            [*_SIGNALS_IGNORED, "scontrol", *arguments],
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -121,6 +118,6 @@ def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str] | str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"scontrol {arguments[0]}: {error}"
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        return f"scontrol {arguments[0]}: {said[-1]}"
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        return f"scontrol {arguments[0]}: {lines[-1]}"
     return done

@@ -1,10 +1,10 @@
-"""Jobs in Slurm: one for each JobPlan, through submitit, with dependencies between them. Separate from watch.py, which
-asks Slurm how they are.
+"""Jobs in Slurm: one per JobPlan, through submitit, with dependencies between them. Separate from watch.py, which
+queries their states.
 
 A job starts after `afterok` of the jobs whose stages it reads; where one of those fails, Slurm cancels it (it would
-wait for ever otherwise) and the loop submits it again with its parent. Jobs that ask for the same and wait for the same
-make an array. Each submission has a submitit folder and a name of its own, so that no result of an earlier job is ever
-read; what a job reports lies in the store, and what is done is what the store says.
+wait for ever otherwise) and the loop submits it again with its parent. Jobs with the same resources and the same
+dependencies make an array. Each submission has its own submitit folder and name, so that no result of an earlier job
+is ever read; a job's report lies in the store, and only the store decides what is done.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bench.launch.slurm import refuse
 from bench.launch.slurm.ended import UNASKED, Judge
 from bench.launch.slurm.requeue import SlurmRequeue
 from bench.launch.slurm.task import Task
-from bench.launch.slurm.watch import UNHEARD, SlurmQueue
+from bench.launch.slurm.watch import UNREACHED, SlurmQueue
 from bench.launch.submitted import Submitted
 from bench.plan.planning import JobPlan, Plan
 from bench.run import snapshot
@@ -46,17 +46,17 @@ from bench.suite.clusters import Cluster, Resources
 from bench.tracking.curves import Tracking
 
 POLL_SECONDS = 5.0  # squeue costs slurmctld an RPC; submitit asks every 30 s by default
-TASKS_AN_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))
+TASKS_PER_ARRAY = 1000  # MaxArraySize is 1001 by default (slurm.conf(5))
 MORE_THAN_ENOUGH = 1_000_000
-# Words of sbatch for what will be granted later, whenever that is: limits on queued jobs (AssocMaxSubmitJobLimit and
-# others of the kind; MaxJobCount), a busy slurmctld or none.
-_LATER = ("SubmitJob", "temporarily", *UNHEARD)
-# Of what may be granted later: a parent that has ended since we looked, a limit that it does not name.
+# Messages of sbatch for what may be accepted later: limits on queued jobs (AssocMaxSubmitJobLimit and
+# others of the kind; MaxJobCount), a busy slurmctld or an absent one.
+_LATER = ("SubmitJob", "temporarily", *UNREACHED)
+# Of what may be accepted later: a parent that has ended since the last poll, a limit that is not named.
 _PERHAPS = ("Job dependency problem", "submit limit")
 _FEWER = ("SubmitJob", "temporarily", "submit limit", "Invalid job array specification")  # a part of an array may pass
 LONGEST_PAUSE_S = 600.0
-BEGUN_S = 300.0  # a submission that was cut short is looked for so long: a busy slurmctld may still be at it
-SILENT_S = 20.0  # a driver submits within seconds; one that takes longer is reported
+BEGUN_S = 300.0  # a submission that was cut short is searched for this long: a busy slurmctld may still process it
+SILENT_S = 20.0  # a driver submits within seconds; one that takes longer is reported to the user
 
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
@@ -89,8 +89,8 @@ class Slurm:
         self._queue = queue()
         self._seen: dict[str, QueueEntry | None] = {}
         self._asked_at, self._answers = -POLL_SECONDS, True
-        self._closed_until, self._refusals, self._most = 0.0, 0, TASKS_AN_ARRAY
-        self._cancelled_at = self._shut_out_at = -POLL_SECONDS
+        self._closed_until, self._refusals, self._most = 0.0, 0, TASKS_PER_ARRAY
+        self._cancelled_at = self._blocked_at = -POLL_SECONDS
         self._news: list[str] = []
 
     # -- before
@@ -109,13 +109,13 @@ class Slurm:
         short = next((asked for asked in wanted if 0 < asked.gpus < asked.tasks), None)
         if short is not None and machine.device != "cpu":
             raise UserError(
-                f"{short.tasks} processes want a GPU each, and the job asks for {short.gpus}",
+                f"{short.tasks} processes need a GPU each, and the job asks for {short.gpus}",
                 where=f"{self._where} gpus", allowed=f"gpus: {short.tasks}, or tasks: {short.gpus}",
             )  # fmt: skip
         for job, asked in zip(jobs, needs, strict=True):
             for key in job.keys:
                 refuse_together(self._plan.stages[key], asked.tasks)
-        for asked in wanted:  # `stages` and rows may ask for less than the file does
+        for asked in wanted:  # `stages` and rows may request less than the file
             if 60 * asked.time_min <= self._cluster.signal_delay_s:
                 what = f"time_min: {asked.time_min} is not more than signal_delay_s: {self._cluster.signal_delay_s}"
                 hint = "a job is signalled to save that long before its limit: it would do nothing else"
@@ -123,7 +123,7 @@ class Slurm:
         refuse.check(self._cluster, self._where, wanted)
 
     def needs(self, job: JobPlan) -> Resources:
-        """What a job asks for."""
+        """The resources of a job."""
         return submission.needs(self._plan, self._cluster, job)
 
     # -- submitting
@@ -133,24 +133,24 @@ class Slurm:
 
     @contextmanager
     def submitting(self) -> Iterator[bool]:
-        """One driver at a time: a lease on the folder of notes, so that no job is submitted twice."""
+        """One driver at a time: a lease on the folder of submissions, so that no job is submitted twice."""
         lease = acquire(submitted.folder(self._root), self._observer)
         if lease is None:
-            self._shut_out()
+            self._blocked()
             yield False
             return
-        self._shut_out_at = -POLL_SECONDS
+        self._blocked_at = -POLL_SECONDS
         with lease:
             yield True
 
-    def _shut_out(self) -> None:
-        """Report a driver that takes long to submit: it may be suspended (Ctrl-Z), and we would wait for ever."""
+    def _blocked(self) -> None:
+        """Report a driver that takes long to submit: if it is suspended (Ctrl-Z), this one waits for ever."""
         now = time.monotonic()
-        if self._shut_out_at < 0:
-            self._shut_out_at = now
+        if self._blocked_at < 0:
+            self._blocked_at = now
         owner = self._observer.live(submitted.folder(self._root))
-        if owner is not None and now - self._shut_out_at >= SILENT_S:
-            self._shut_out_at = math.inf
+        if owner is not None and now - self._blocked_at >= SILENT_S:
+            self._blocked_at = math.inf
             who = f"process {owner.pid} on {owner.host}"
             self._news.append(
                 f"waiting for another run that is submitting: {who}; if it is suspended, resume or kill it"
@@ -161,7 +161,7 @@ class Slurm:
         return news
 
     def adopt(self, keys: Collection[str], known: Collection[Handle]) -> list[Handle]:
-        """Queued and running jobs of other drivers. One that has ended is noted as such and not asked for again."""
+        """Queued and running jobs of other drivers. One that has ended is recorded as such and not queried again."""
         with contextlib.suppress(NoAnswer):
             self._take_up()
         at_hand = {handle.id for handle in known}
@@ -172,16 +172,16 @@ class Slurm:
         return [handle for handle in handles if alive[handle].active]
 
     def _take_up(self) -> None:
-        """Submissions that were cut short: their driver was killed, or sbatch's answer was lost. What can run is noted
-        down; what cannot, since submitit names its pickles after sbatch, is cancelled.
+        """Submissions that were cut short: their driver was killed, or sbatch's answer was lost. Jobs that can run are
+        recorded; those that cannot, since submitit names its pickles after sbatch, are cancelled.
 
         Raises:
-            NoAnswer: slurmctld is not to be reached.
+            NoAnswer: slurmctld cannot be reached.
         """
         for path, notes in submitted.begun(self._root).items():
             with contextlib.suppress(OSError):
                 stat = path.stat()
-                if stat.st_uid != os.getuid():  # another user's jobs and pickles are for him to see
+                if stat.st_uid != os.getuid():  # only that user can see these jobs and pickles
                     continue
                 ids = self._queue.named(notes[0].name)
                 for job_id in ids:
@@ -216,12 +216,12 @@ class Slurm:
             while left and self.free_slots():
                 part = left[: self._most]
                 handles += self._submit(wanted[name], part, after)
-                if self._most >= len(part):  # else it was too much at once
+                if self._most >= len(part):  # else the part was too large
                     left = left[len(part) :]
         return handles
 
     def _submit(self, asked: Resources, jobs: Sequence[JobPlan], after: Sequence[Handle]) -> list[Handle]:
-        """One job, or one array. Ctrl-C waits until it is noted down."""
+        """One job, or one array. Ctrl-C waits until it is recorded."""
         token = secrets.token_hex(4)
         name = f"{self._plan.suite.path.stem[:30]}-{token}"
         folder, parents = job_folder(), tuple(handle.id for handle in after)
@@ -256,7 +256,7 @@ class Slurm:
     def _sbatch(
         self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str], folder: Path
     ) -> list[Any] | None:
-        """submitit's jobs; empty where Slurm takes none for the time being, None where it may have taken them.
+        """submitit's jobs; empty where Slurm takes none at present, None where it may have accepted them.
 
         A new executor each time: `update_parameters(slurm_dependency=None)` keeps the old value (submitit 1.5.4).
         """
@@ -288,15 +288,15 @@ class Slurm:
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             self._refused(str(error).strip(), len(tasks))
-            return None if any(word in str(error) for word in UNHEARD) else []
-        self._refusals, self._most = 0, min(2 * self._most, TASKS_AN_ARRAY)
+            return None if any(word in str(error) for word in UNREACHED) else []
+        self._refusals, self._most = 0, min(2 * self._most, TASKS_PER_ARRAY)
         return started
 
     def _refused(self, answer: str, tasks: int) -> None:
-        """Fewer at a time, or wait, where that may help.
+        """Submit fewer at a time, or wait, where that may help.
 
         Raises:
-            UserError: Slurm does not want such a job, or has been refusing for too long.
+            UserError: Slurm does not accept such a job, or has been refusing for too long.
         """
         if tasks > 1 and any(word in answer for word in _FEWER):
             self._most = tasks // 2
@@ -314,7 +314,7 @@ class Slurm:
 
     @cached_property
     def _code(self) -> Path:
-        """A copy of the code as it is now: what is edited while a job waits does not concern it."""
+        """A copy of the code as it is now, so that edits while a job waits have no effect on it."""
         return snapshot.take(self._root)
 
     # -- watching
@@ -325,7 +325,7 @@ class Slurm:
         if ids and (news or time.monotonic() - self._asked_at >= POLL_SECONDS):
             try:
                 self._seen, self._answers = self._queue.ask([self._notes[handle] for handle in handles]), True
-            except NoAnswer:  # what was known is still the best there is
+            except NoAnswer:  # keep the last known states
                 self._answers = False
             self._asked_at = time.monotonic()
         states = {}
@@ -347,14 +347,14 @@ class Slurm:
                 self._cancelled.update(ids)
 
     def close(self, *, clean: bool) -> None:
-        """Files of submissions that went well go; the notes stay."""
+        """Remove the files of submissions that succeeded; store/submitted stays."""
         for folder in {Path(note.log).parent for note in self._notes.values()} if clean else ():
             if all(note.id in self._well for note in self._notes.values() if Path(note.log).parent == folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exports(code: Path, asked: Resources) -> list[str]:
-    """Shell lines after which Python imports a copy of the code; later than `setup`, which may load modules.
+    """Shell lines after which Python imports a copy of the code; they run after `setup`, which may load modules.
 
     Since 22.05 srun does not take over --cpus-per-task from sbatch (srun(1)): a step would have one core.
     """
@@ -365,8 +365,8 @@ def _exports(code: Path, asked: Resources) -> list[str]:
 
 @contextmanager
 def _outside_of_an_allocation() -> Iterator[None]:
-    """A driver inside a job of its own (salloc) must not hand that job's SLURM_ variables to its jobs; what a user sets
-    for sbatch (SBATCH_...) and where the cluster is stays."""
+    """A driver inside an allocation (salloc) must not pass that allocation's SLURM_ variables to its jobs; a user's
+    settings for sbatch (SBATCH_...) and the cluster's address stay."""
     inside = "SLURM_JOB_ID" in os.environ
     names = [
         name for name in os.environ if inside and name.startswith(("SLURM_", "SUBMITIT_")) and name != "SLURM_CONF"

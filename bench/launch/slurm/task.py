@@ -1,5 +1,5 @@
-"""What runs inside a job of a queue. Separate from bench/run/job.py because a queue wants an exit code, and the driver
-a report that does not lie in a pickle: dependants start after exit code 0 alone, and a later driver reads JSON."""
+"""What runs inside a job of a queue. Separate from bench/run/job.py because a queue needs an exit code, and the driver
+a report outside a pickle: dependants start after exit code 0 alone, and a later driver reads JSON."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bench.store.disk import make_folder, read_json, write_json
 
 @dataclass(frozen=True)
 class Task:
-    """A job and the file for its report, whose name holds the token of its submission: no other job's is ever read."""
+    """A job and the file for its report, named by the token of its submission, so that no other job's is read."""
 
     job: Job
     report: str
 
     def __call__(self) -> None:
-        """Do the job, write down how its stages ended.
+        """Do the job, record how its stages ended.
 
         Raises:
-            SystemExit: some stage is not done: exit code 1, so that nothing is started on top of it. submitit would
-                show any other exception with its own frames, below what a reader of the log looks for.
+            SystemExit: some stage is not done: exit code 1, so that no dependant starts. Any other exception would
+                be logged with submitit's frames, below the lines that matter.
         """
-        first = is_first(os.environ)  # of several processes, one reports
+        first = is_first(os.environ)  # only one of several processes reports
         if first:
             make_folder(Path(self.report).parent)
-            Path(self.report).unlink(missing_ok=True)  # of a start before a requeue
+            Path(self.report).unlink(missing_ok=True)  # left from before a requeue
         outcomes = self.job()
         if first:
             write_json(Path(self.report), {key: asdict(outcome) for key, outcome in outcomes.items()})
@@ -43,7 +43,7 @@ class Task:
 
 
 def read_report(path: Path) -> Mapping[str, Outcome] | None:
-    """What a job wrote; None where there is nothing yet."""
+    """A job's report; None where there is none yet."""
     found = read_json(path)
     if not isinstance(found, dict):
         return None

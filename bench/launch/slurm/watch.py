@@ -1,10 +1,10 @@
-"""What Slurm says of jobs, and how they are cancelled: the Queue of Slurm. Separate because what no answer means, and
-which command knows what, is a subject of its own.
+"""The Queue of Slurm: the states of jobs, and how they are cancelled. Separate because of the subject: which command
+reports what, and what no answer means.
 
-submitit's own watcher asks sacct alone: without an accounting database a job that was killed stays UNKNOWN for ever and
-`result()` never returns. Here squeue is asked first (it remembers ended jobs for MinJobAge, 300 s by default), then
-scontrol, then sacct where it answers. A job is known by its id AND its name, which holds a token: ids come again.
-No answer is not an answer: while slurmctld is away, no job counts as lost.
+submitit's own watcher uses sacct alone: without an accounting database a job that was killed stays UNKNOWN for ever and
+`result()` never returns. Here squeue is used first (it lists ended jobs for MinJobAge, 300 s by default), then
+scontrol, then sacct where it answers. A job is identified by its id AND its name, which holds a token: ids are reused.
+While slurmctld does not answer, no job counts as lost.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bench.launch.submitted import Submitted
 FIELDS = {
     "JobArrayID": 40, "Name": 80, "State": 24, "Reason": 120, "NodeList": 80, "restartcnt": 12, "exit_code": 12,
 }  # fmt: skip
-# sbatch, scancel and others print this when slurmctld did not get, or did not answer, what they asked for.
-UNHEARD = ("timed out", "Unable to contact", "Connection refused", "try again")
-A_COMMAND_S = 60.0  # a busy slurmctld answers late; MessageTimeout is 10 s by default (slurm.conf(5))
-A_FEW = 20  # scontrol takes one id and 26 ms here; of jobs that ended last night it knows no more than squeue
-IDS_A_COMMAND = 400  # keeps the command line short
+# sbatch, scancel and others print this when slurmctld did not receive or did not answer a request.
+UNREACHED = ("timed out", "Unable to contact", "Connection refused", "try again")
+COMMAND_TIMEOUT_S = 60.0  # a busy slurmctld answers late; MessageTimeout is 10 s by default (slurm.conf(5))
+FEW_IDS = 20  # scontrol takes one id and 26 ms here; of jobs that ended long ago it lists no more than squeue
+IDS_PER_COMMAND = 400  # keeps the command line short
 UNKNOWN_ID = "Invalid job id specified"
-# squeue(1), JOB STATE CODES. What is not here is taken for running: Slurm adds states, and none of them is an end.
+# squeue(1), JOB STATE CODES. Any other state counts as running: Slurm adds states, and none of them is final.
 PENDING = {"PENDING", "CONFIGURING", "RESV_DEL_HOLD"}
 REQUEUED = {"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 ENDED: Mapping[str, Status] = {
@@ -54,18 +54,18 @@ _PHASES: Mapping[str, Phase] = {
 def entry(
     state: str, reason: str = "", host: str = "", restarts: int = 0, exit_status: int | None = None
 ) -> QueueEntry:
-    """What Slurm says of a job, and what its word means."""
+    """Slurm's state of a job, and its phase."""
     return QueueEntry(state, reason, host, restarts, exit_status, _PHASES.get(state, "running"))
 
 
 class SlurmQueue:
-    """A bench.launch.launcher.Queue; remembers only whether sacct is of any use here."""
+    """A bench.launch.launcher.Queue; remembers only whether sacct can be used here."""
 
     def __init__(self) -> None:
         self._sacct = True
 
     def named(self, name: str) -> list[str]:
-        """Ids of the jobs of a name, ended ones too as long as slurmctld remembers them.
+        """Ids of the jobs of a name, ended ones too as long as slurmctld lists them.
 
         Raises:
             NoAnswer: slurmctld cannot be reached.
@@ -77,12 +77,12 @@ class SlurmQueue:
         return done.stdout.split()
 
     def cancel(self, ids: Sequence[str]) -> bool:
-        """scancel, whatever of these is left. False where slurmctld cannot be reached."""
+        """scancel of those that have not ended. False where slurmctld cannot be reached."""
         answers = [command("scancel", "--quiet", *part) for part in _chunks(ids)]
-        return all(done is not None and not any(word in done.stderr for word in UNHEARD) for done in answers)
+        return all(done is not None and not any(word in done.stderr for word in UNREACHED) for done in answers)
 
     def ask(self, notes: Sequence[Submitted]) -> dict[str, QueueEntry | None]:
-        """What is known of jobs; None where nobody knows one.
+        """The entries of jobs; None where no command lists one.
 
         Raises:
             NoAnswer: slurmctld cannot be reached.
@@ -92,7 +92,7 @@ class SlurmQueue:
         for ids in _chunks(sorted(names)):
             found |= {i: seen for i, (name, seen) in _squeue(ids).items() if names.get(i) == name}
         unknown = [i for i, seen in found.items() if seen is None]
-        for job_id in unknown if len(unknown) <= A_FEW else ():
+        for job_id in unknown if len(unknown) <= FEW_IDS else ():
             found[job_id] = _scontrol(job_id, names[job_id])
         for ids in _chunks([i for i, seen in found.items() if seen is None]):
             found |= self._accounted({i: names[i] for i in ids})
@@ -110,7 +110,7 @@ class SlurmQueue:
         found: dict[str, QueueEntry | None] = {}
         for job_id, state, host, code, name in rows:
             word = state.split()[0] if state else ""  # "CANCELLED by 1000"
-            # A job that accounting alone takes for alive was forgotten by slurmctld: sacctmgr calls it a runaway.
+            # A job that is alive in accounting alone was dropped by slurmctld: sacctmgr calls it a runaway.
             if names.get(job_id) == name and word not in ("PENDING", "RUNNING", "SUSPENDED", ""):
                 found[job_id] = entry(word, "", host, 0, _status(code))
         return found
@@ -121,14 +121,14 @@ def command(*words: str, text: str | None = None) -> subprocess.CompletedProcess
     try:
         return subprocess.run(
             words, input=text, stdin=None if text is not None else subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=A_COMMAND_S, check=False, errors="replace",
+            timeout=COMMAND_TIMEOUT_S, check=False, errors="replace",
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
 
 
 def _squeue(ids: Sequence[str]) -> dict[str, tuple[str, QueueEntry]]:
-    """id -> (name, what is seen)."""
+    """id -> (name, entry)."""
     layout = ",".join(f"{name}:{width}" for name, width in FIELDS.items())
     plain = ",".join(dict.fromkeys(i.split("_")[0] for i in ids))  # of an array all tasks
     done = command("squeue", "--noheader", "--all", "--array", "--states=all", f"--Format={layout}", f"--jobs={plain}")
@@ -177,5 +177,5 @@ def _number(text: str) -> int:
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), IDS_A_COMMAND):
-        yield ids[start : start + IDS_A_COMMAND]
+    for start in range(0, len(ids), IDS_PER_COMMAND):
+        yield ids[start : start + IDS_PER_COMMAND]

@@ -80,6 +80,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     from bench.cli.open import open_suite
     from bench.engines.torchvision import build as _engine  # noqa: F401
     from bench.plan import planning
+    from bench.plan.jobs import make_jobs, ready
     from bench.run import evaluate as _evaluate  # noqa: F401
     from bench.run import predict as _predict  # noqa: F401
     from bench.run import train as _train  # noqa: F401
@@ -104,8 +105,8 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     wanted = {key for key, s in plan.stages.items() if not baseline_only or _is_baseline(s.kind, s.inputs)}
     while missing := {key for key in wanted if not planning.fresh(plan.stages[key], store)}:
         done = set(plan.stages) - {key for key, s in plan.stages.items() if not planning.fresh(s, store)}
-        jobs = planning.jobs(plan, missing, planning.learned(plan, store), fuse=True)
-        job = next(job for job in jobs if planning.ready(job, plan, done))
+        jobs = make_jobs(plan, missing, planning.learned(plan, store), fuse=True)
+        job = next(job for job in jobs if ready(job, plan, done))
         outcomes = Job(str(store_path), job.units, suite.sections.machine)()
         assert all(outcome.state == "done" for outcome in outcomes.values()), outcomes
     return bill

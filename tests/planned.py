@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.cli.open import open_suite
 from bench.plan import planning
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan
+from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.suite.suite import Cost
 

@@ -20,7 +20,8 @@ from bench.launch.launcher import Handle, JobState, Launcher, NoAnswer, Phase, Q
 from bench.launch.submission import needs
 from bench.launch.submitted import Submitted
 from bench.launchers import LauncherFacts
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan
+from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.store.lease import host

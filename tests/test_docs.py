@@ -25,6 +25,7 @@ from bench.contract_check.checks import CHECKS
 from bench.detection.contract import Context, HeadSpec, Taps, Targets
 from bench.errors import UserError
 from bench.plan import planning
+from bench.plan.jobs import fused_groups
 from bench.suite.catalogue import discover
 from bench.suite.suite import PRESETS
 from methods.parts.softmax import Softmax
@@ -180,7 +181,7 @@ def test_the_example_is_planned_as_said(mine: Path) -> None:
     plan = planning.make(open_suite(mine / "adjusted.yaml"))
     trained = [stage for stage in plan.stages.values() if stage.kind == "train"]
     assert sorted(stage.spec["phase"] for stage in trained) == [0, 1, 1]
-    assert [len(group) for group in planning.fused_groups(plan, set(plan.stages))] == [2]
+    assert [len(group) for group in fused_groups(plan, set(plan.stages))] == [2]
 
 
 def test_the_example_computes_what_it_says(mine: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from bench.key import Fixed, Part, StageRef
 from bench.lineage import prediction_group, training_group, trains_classifier_only, trunk_of
-from bench.plan import planning
 from bench.plan.cost import Estimate
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.stage import PredictSpec, Stage, TrainSpec
 from tests.planned import COST, model, plan_of, predict
@@ -255,7 +255,7 @@ def test_whose_head_it_is_does_not_matter_to_a_prediction(plan: Plan) -> None:
 
 
 def test_heads_with_different_samplers_are_trained_in_different_units(plan: Plan) -> None:
-    jobs = planning.jobs(plan, set(plan.stages), Estimate(COST))
+    jobs = make_jobs(plan, set(plan.stages), Estimate(COST))
     unit_of = {key: unit for job in jobs for unit in job.units for key in unit}
     for row in plan.rows:
         head = model(plan, row.label)

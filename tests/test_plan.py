@@ -12,7 +12,8 @@ from bench.cli.open import open_suite
 from bench.lineage import N_POST_HOC
 from bench.plan import planning
 from bench.plan.cost import Estimate
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan, fused_groups, make_jobs, ready
+from bench.plan.planning import Plan
 from bench.stage import walk
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, job_with, model, named, plan_of, predict
@@ -75,7 +76,7 @@ def test_only_says_what_it_pulls_in(plan: Plan) -> None:
 
 
 def test_classifiers_over_one_frozen_trunk_are_fused(plan: Plan) -> None:
-    groups = planning.fused_groups(plan, plan.stages)
+    groups = fused_groups(plan, plan.stages)
     assert [[plan.needed_by[key][0] for key in group] for group in groups] == [list(FUSED)]
 
 
@@ -84,19 +85,19 @@ def test_heads_over_one_trunk_may_differ_in_their_schedules(seven: Path, write: 
     text = SEVEN.replace("BAGS:          {method: bags,", f"BAGS:          {{method: bags, schedule: {{{own}}},")
     other = plan_of(write(text))
     assert model(other, "BAGS") != model(plan_of(seven), "BAGS")
-    assert [[other.needed_by[k][0] for k in g] for g in planning.fused_groups(other, other.stages)] == [list(FUSED)]
+    assert [[other.needed_by[k][0] for k in g] for g in fused_groups(other, other.stages)] == [list(FUSED)]
 
 
 @pytest.mark.parametrize("own", ["batch: 8", "epochs: 3"])
 def test_heads_that_see_other_batches_are_not_fused(write: Write, own: str) -> None:
     text = SEVEN.replace("BAGS:          {method: bags,", f"BAGS:          {{method: bags, schedule: {{{own}}},")
     other = plan_of(write(text))
-    groups = planning.fused_groups(other, other.stages)
+    groups = fused_groups(other, other.stages)
     assert [[other.needed_by[key][0] for key in group] for group in groups] == [["cls-retrain", "re-weight-cls"]]
 
 
 def test_jobs_of_seven_rows(plan: Plan) -> None:
-    jobs = planning.jobs(plan, set(plan.stages), Estimate(COST))
+    jobs = make_jobs(plan, set(plan.stages), Estimate(COST))
     assert sorted(key for job in jobs for key in job.keys) == sorted(plan.stages)
     chains = {label: named(plan, job_with(jobs, model(plan, label).key)) for label in ("baseline", "RFS", "BAGS")}
     assert chains["RFS"] == [["train RFS"], ["predict RFS"], ["evaluate RFS"]]
@@ -110,7 +111,7 @@ def test_jobs_of_seven_rows(plan: Plan) -> None:
 
 
 def test_within_a_job_what_is_made_comes_before_what_needs_it(plan: Plan) -> None:
-    for job in planning.jobs(plan, set(plan.stages), Estimate(COST)):
+    for job in make_jobs(plan, set(plan.stages), Estimate(COST)):
         seen: set[str] = set()
         for unit in job.units:
             for key in unit:
@@ -120,17 +121,17 @@ def test_within_a_job_what_is_made_comes_before_what_needs_it(plan: Plan) -> Non
 
 
 def test_val_is_made_before_train_so_that_predictions_ride_in_their_training_s_job(plan: Plan) -> None:
-    data = next(job for job in planning.jobs(plan, set(plan.stages), Estimate(COST)) if job.units[0][0] in plan.stages
+    data = next(job for job in make_jobs(plan, set(plan.stages), Estimate(COST)) if job.units[0][0] in plan.stages
                 and plan.stages[job.units[0][0]].kind == "data")  # fmt: skip
     assert [plan.stages[key].spec["split"] for key in data.keys] == ["val", "train"]
     missing = set(plan.stages) - set(data.keys)  # train is there: so is val, and nothing waits for it elsewhere
-    base = next(job for job in planning.jobs(plan, missing, Estimate(COST), done=set(data.keys))
+    base = next(job for job in make_jobs(plan, missing, Estimate(COST), done=set(data.keys))
                 if model(plan, "baseline").key in job.keys)  # fmt: skip
     assert "predict" in {plan.stages[key].kind for key in base.keys}
 
 
 def test_without_fusing_each_training_is_a_job(plan: Plan) -> None:
-    jobs = planning.jobs(plan, set(plan.stages), Estimate(COST), fuse=False)
+    jobs = make_jobs(plan, set(plan.stages), Estimate(COST), fuse=False)
     assert all(len(unit) == 1 for job in jobs for unit in job.units)
     assert len(jobs) == 7
 
@@ -140,30 +141,30 @@ def test_what_a_finished_model_lacks_is_one_job(plan: Plan) -> None:
     tail = [key for key, stage in plan.stages.items() if stage.kind in ("predict", "evaluate")]
     missing = {key for key in tail if plan.needed_by[key] == ("baseline",)}
     missing |= {key for key in plan.stages if plan.needed_by[key] == ("tau-norm",)}
-    jobs = planning.jobs(plan, missing, Estimate(COST))
+    jobs = make_jobs(plan, missing, Estimate(COST))
     assert len(jobs) == 1
     assert {plan.needed_by[key][0] for key in jobs[0].keys} == {"baseline", "tau-norm"}
-    assert planning.ready(jobs[0], plan, {base.key} | {k for k, s in plan.stages.items() if s.kind == "data"})
+    assert ready(jobs[0], plan, {base.key} | {k for k, s in plan.stages.items() if s.kind == "data"})
     assert ["predict baseline", "predict tau-norm"] in named(plan, jobs[0])
 
 
 def test_a_job_is_ready_when_all_it_reads_from_outside_is_done(plan: Plan) -> None:
-    jobs = planning.jobs(plan, set(plan.stages), Estimate(COST))
+    jobs = make_jobs(plan, set(plan.stages), Estimate(COST))
     data = {key for key, stage in plan.stages.items() if stage.kind == "data"}
     base = model(plan, "baseline").key
-    ready_at_once = [job for job in jobs if planning.ready(job, plan, ())]
+    ready_at_once = [job for job in jobs if ready(job, plan, ())]
     assert [set(job.keys) for job in ready_at_once] == [data]
     assert {model(plan, label).key for label in ("baseline", "RFS")} == {
-        job.units[0][0] for job in jobs if planning.ready(job, plan, data) and set(job.keys) != data
+        job.units[0][0] for job in jobs if ready(job, plan, data) and set(job.keys) != data
     }
     fused = job_with(jobs, model(plan, "BAGS").key)
-    assert planning.ready(fused, plan, data | {base})
-    assert not planning.ready(fused, plan, {base})  # its data is gone
+    assert ready(fused, plan, data | {base})
+    assert not ready(fused, plan, {base})  # its data is gone
 
 
 def test_the_job_that_others_wait_for_comes_first(plan: Plan) -> None:
     missing = {key for key, stage in plan.stages.items() if stage.kind != "data"}
-    jobs = planning.jobs(plan, missing, Estimate(COST))
+    jobs = make_jobs(plan, missing, Estimate(COST))
     order = [plan.needed_by[job.units[0][0]][0] for job in jobs]
     assert order.index("baseline") < order.index("RFS")  # as long, but x2 and the fused job start from it
 
@@ -208,9 +209,9 @@ def run_all(plan: Plan, start: Callable[[list[JobPlan]], JobPlan], failing: Coll
     failed: set[str] = set()
     while True:
         missing = set(plan.stages) - done - failed
-        waiting = planning.jobs(plan, missing, Estimate(COST), done=done)
+        waiting = make_jobs(plan, missing, Estimate(COST), done=done)
         assert sorted(key for job in waiting for key in job.keys) == sorted(missing)
-        ready = [job for job in waiting if planning.ready(job, plan, done)]
+        ready = [job for job in waiting if ready(job, plan, done)]
         if not ready:
             return done
         for unit in start(ready).units:
@@ -279,25 +280,25 @@ def test_no_two_jobs_wait_for_each_other(crossed: Plan, choose: int) -> None:
 
 def test_what_waits_for_more_does_not_ride(crossed: Plan) -> None:
     """A patch of the baseline that needs another model must not hold up the baseline's own job."""
-    jobs = planning.jobs(crossed, set(crossed.stages), Estimate(COST))
+    jobs = make_jobs(crossed, set(crossed.stages), Estimate(COST))
     data = {key for key, stage in crossed.stages.items() if stage.kind == "data"}
     base = model(crossed, "baseline").key
-    assert planning.ready(job_with(jobs, base), crossed, data)
+    assert ready(job_with(jobs, base), crossed, data)
     assert "fit expert" in [unit[0] for unit in named(crossed, job_with(jobs, base))]
     assert job_with(jobs, model(crossed, "late").key) is not job_with(jobs, base)
     heads = job_with(jobs, model(crossed, "BAGS").key)
     assert model(crossed, "sibling").key not in heads.keys
-    assert planning.ready(heads, crossed, data | {base})
+    assert ready(heads, crossed, data | {base})
 
 
 def test_what_starts_from_a_training_need_not_wait_for_what_rides_with_it(plan: Plan) -> None:
     """The launcher asks again while the baseline's job goes on with its predictions."""
-    jobs = planning.jobs(plan, set(plan.stages), Estimate(COST))
+    jobs = make_jobs(plan, set(plan.stages), Estimate(COST))
     base = model(plan, "baseline").key
     running = set(job_with(jobs, base).keys)
     done = {key for key, stage in plan.stages.items() if stage.kind == "data"} | {base}
-    rest = planning.jobs(plan, set(plan.stages) - done - running, Estimate(COST), done=done)
-    first = [set(job.units[0]) for job in rest if planning.ready(job, plan, done)]
+    rest = make_jobs(plan, set(plan.stages) - done - running, Estimate(COST), done=done)
+    first = [set(job.units[0]) for job in rest if ready(job, plan, done)]
     heads = {model(plan, label).key for label in FUSED}
     assert all(unit in first for unit in ({model(plan, "x2").key}, {model(plan, "RFS").key}, heads))
     assert len(first) == 3
@@ -313,8 +314,8 @@ def test_a_stage_that_fails_holds_nothing_up_but_its_row(plan: Plan, label: str)
     heads = {model(plan, name).key for name in FUSED}
     tails = {key for key, s in plan.stages.items() if s.kind in ("predict", "evaluate") and key not in lost}
     there = set(plan.stages) - tails - {bad}
-    waiting = planning.jobs(plan, tails, Estimate(COST), done=there)
-    assert all(planning.ready(job, plan, there) for job in waiting)
+    waiting = make_jobs(plan, tails, Estimate(COST), done=there)
+    assert all(ready(job, plan, there) for job in waiting)
     assert heads <= there | {bad}
 
 
@@ -324,20 +325,20 @@ def test_a_stage_that_fails_holds_nothing_up_but_its_row(plan: Plan, label: str)
 def test_post_hoc_chains_ride_in_order(write: Write) -> None:
     rows = "  NCM: {method: ncm}\n  select: {method: tau_norm_select}\n"
     other = plan_of(write(SEVEN + rows))
-    jobs = planning.jobs(other, set(other.stages), Estimate(COST))
+    jobs = make_jobs(other, set(other.stages), Estimate(COST))
     chain = named(other, job_with(jobs, model(other, "baseline").key))
     assert chain[:3] == [["train baseline"], ["fit NCM"], ["patch tau-norm"]]
     assert chain[5] == ["predict NCM", "predict baseline", "predict select", "predict tau-norm"]
     assert [unit[0].split()[0] for unit in chain[6:]] == ["evaluate"] * 4
     base_done = {key for key, s in other.stages.items() if s.kind == "data"} | {model(other, "baseline").key}
-    later = planning.jobs(other, set(job_with(jobs, model(other, "NCM").key).keys) - base_done, Estimate(COST))
+    later = make_jobs(other, set(job_with(jobs, model(other, "NCM").key).keys) - base_done, Estimate(COST))
     assert [named(other, job) for job in later] == [chain[1:]]
 
 
 def test_other_thresholds_are_another_pass(plan: Plan, seven: Path) -> None:
     other = plan_of(seven, "test.score_threshold=0.05")
     joined = Plan(plan.suite, (*plan.rows, *other.rows), {**plan.stages, **other.stages}, plan.needed_by, 0)
-    groups = planning.fused_groups(joined, joined.stages, "predict")
+    groups = fused_groups(joined, joined.stages, "predict")
     assert sorted(len(group) for group in groups) == [2, 2, 3, 3]
 
 
@@ -357,7 +358,7 @@ def test_a_sweep_of_post_hoc_rows_keeps_the_trunk_s_features(write: Write, point
     assert stage.spec["taps"] == ["box_features"]
     assert stage.key not in {source.key for s in other.stages.values() for source in s.inputs.values()}
     assert other.needed_by[stage.key] == ("tau-norm", *(f"tau={i / 100:g}" for i in range(points)))
-    job = job_with(planning.jobs(other, set(other.stages), Estimate(COST)), stage.key)
+    job = job_with(make_jobs(other, set(other.stages), Estimate(COST)), stage.key)
     kinds = [other.stages[unit[0]].kind for unit in job.units]
     assert kinds.index("patch") < kinds.index("features") < kinds.index("predict")
     assert kinds.count("predict") == 1
@@ -384,7 +385,7 @@ def test_a_plan_of_24_heads_is_quick_and_needs_no_torch(write: Write, tmp_path: 
     path = write(SEVEN + f'  "beta={{beta}}": {{method: bags, each: {{beta: {values}}}}}\n')
     begun = time.process_time()
     other = plan_of(path)
-    groups = planning.fused_groups(other, other.stages)
+    groups = fused_groups(other, other.stages)
     assert time.process_time() - begun < 1.0
     assert [len(group) for group in groups] == [24 + len(FUSED) - 1]  # beta=8 is the row BAGS
     code, modules = loaded(["plan", str(path)], tmp_path)

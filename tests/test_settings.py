@@ -22,6 +22,7 @@ from bench.engines.facts import ENGINES
 from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.cost import Estimate
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.stage import KINDS
@@ -294,7 +295,7 @@ def asked(plan: Plan) -> list[Resources]:
     from bench.launch import submission
 
     cluster = Cluster(kind="slurm")
-    return [submission.needs(plan, cluster, job) for job in planning.jobs(plan, set(plan.stages), Estimate(Cost()))]
+    return [submission.needs(plan, cluster, job) for job in make_jobs(plan, set(plan.stages), Estimate(Cost()))]
 
 
 OF_A_ROW = {

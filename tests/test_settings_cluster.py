@@ -15,8 +15,8 @@ import pytest
 
 from bench.launch.slurm.slurm import Slurm
 from bench.launch.slurm.task import Task
-from bench.plan import planning
 from bench.plan.cost import Estimate
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite import clusters
@@ -76,7 +76,7 @@ def submitted(text: str, plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPat
     (folder / "mine.yaml").write_text(text)
     launcher = Slurm(plan, Store(folder / "store"), clusters.read(str(folder / "mine.yaml")), "mine.yaml")
     launcher.__dict__["_code"] = folder  # no copy of the code
-    launcher.submit(planning.jobs(plan, set(plan.stages), Estimate(Cost())), ())
+    launcher.submit(make_jobs(plan, set(plan.stages), Estimate(Cost())), ())
     assert noted
     return noted
 

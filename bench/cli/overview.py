@@ -25,7 +25,8 @@ from bench.launchers import LAUNCHERS
 from bench.lineage import Finished
 from bench.plan import forecast, planning
 from bench.plan.cost import Estimate
-from bench.plan.planning import JobPlan, Plan, State
+from bench.plan.jobs import JobPlan, fused_groups, make_jobs
+from bench.plan.planning import Plan, State
 from bench.stage import KINDS, Stage
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
@@ -65,16 +66,16 @@ class Overview:
     @cached_property
     def jobs(self) -> list[JobPlan]:
         """What makes the stages that are missing."""
-        return planning.jobs(self.plan, self.missing, self.estimate, fuse=self.fuse)
+        return make_jobs(self.plan, self.missing, self.estimate, fuse=self.fuse)
 
     @cached_property
     def jobs_of_all(self) -> list[JobPlan]:
         """What would make the whole plan."""
-        return planning.jobs(self.plan, self.plan.stages, self.estimate, fuse=self.fuse)
+        return make_jobs(self.plan, self.plan.stages, self.estimate, fuse=self.fuse)
 
     def fused(self, kind: str = "train") -> list[tuple[str, ...]]:
         """The groups of stages that are missing and that one pass makes."""
-        return planning.fused_groups(self.plan, (), kind, found=self.jobs) if self.fuse else []
+        return fused_groups(self.plan, (), kind, found=self.jobs) if self.fuse else []
 
     @cached_property
     def wall(self) -> float | None:

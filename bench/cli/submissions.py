@@ -19,6 +19,7 @@ from bench.launch.places import alive
 from bench.launch.submission import Submission, Submissions
 from bench.launchers import LAUNCHERS
 from bench.plan import planning
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.stage import KINDS
 from bench.suite.clusters import Cluster, Resources
@@ -37,7 +38,7 @@ def of(view: Overview, cluster: Cluster) -> Submissions:
     made_by = {key: note.id for note in queued for key in note.keys}
     done = view.plan.stages.keys() - view.missing
     mine = {key for key in view.missing if key not in made_by and view.states[key] != "running"}
-    jobs = planning.jobs(view.plan, mine, view.estimate, fuse=view.fuse, done=done, made_by=made_by)
+    jobs = make_jobs(view.plan, mine, view.estimate, fuse=view.fuse, done=done, made_by=made_by)
     return replace(submission.submissions(view.plan, cluster, jobs, done, queued), sure=sure)
 
 

@@ -17,6 +17,7 @@ from bench.environment import job_of
 from bench.errors import UserError
 from bench.key import Part, canonical
 from bench.plan import planning
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.store import Store
@@ -88,7 +89,7 @@ def _on_its_way(plan: Plan, store: Store, stage: Stage) -> list[str]:
         lines.append(f"attempt {attempts[-1].name if attempts else 1} runs on {owner.host}, process {owner.pid}")
     elif attempts:
         lines.append(f"attempt {attempts[-1].name} ended before it was done; the next one continues where it can")
-    every = planning.jobs(plan, plan.stages, planning.learned(plan, store))
+    every = make_jobs(plan, plan.stages, planning.learned(plan, store))
     beside = [key for job in every for unit in job.units if stage.key in unit for key in unit if key != stage.key]
     if beside:
         rows = [plan.needed_by[key][0] for key in beside]

@@ -13,7 +13,7 @@ from bench.contract_check.outcome import made_taps
 from bench.contract_check.place import STOP_AT, Sandbox
 from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.detection.contract import Detector
-from bench.plan import planning
+from bench.plan.jobs import fused_groups
 from bench.run.model import load_model, state_of
 from bench.stage import Stage
 from bench.store.events import read_events
@@ -119,7 +119,7 @@ def fused_equals_alone(subject: Subject) -> str | None:
     for variant in subject.variants:
         plan = tiny.with_rows(place.suite, {tiny.ROW: variant.method, **partners})
         own = {stage.key for stage in variant.own_trainings}
-        for group in planning.fused_groups(plan, plan.stages):
+        for group in fused_groups(plan, plan.stages):
             if own & set(group):
                 fused += 1
                 _compare_fused(place, variant, [plan.stages[key] for key in group])

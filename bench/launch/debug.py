@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.launch.launcher import Handle, JobState, Launcher
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan
+from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
 from bench.spec import Machine

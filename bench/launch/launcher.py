@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bench.launch.submitted import Submitted
-from bench.plan.planning import JobPlan
+from bench.plan.jobs import JobPlan
 from bench.run.job import Outcome
 from bench.tracking.curves import Tracking
 

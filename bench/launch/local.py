@@ -24,7 +24,8 @@ from bench.launch.launcher import Handle, JobState, Launcher
 from bench.launch.sharing import refuse_together
 from bench.launch.submission import processes
 from bench.launchers import options_that_outlive
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan
+from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
 from bench.store.lease import machine

@@ -19,7 +19,8 @@ from bench.launch.launcher import Handle, JobState, Launcher
 from bench.launch.requests import Requests
 from bench.launch.submission import Dependencies
 from bench.plan import planning
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan, make_jobs
+from bench.plan.planning import Plan
 from bench.run.job import Outcome
 from bench.run.work import quiet_threads
 from bench.store.store import Store
@@ -203,7 +204,7 @@ class _Loop:
         p = self.progress
         todo = missing - p.elsewhere - set(p.failed) - set(self._not_before) - self._stopped
         queued = {key: h.id for h in p.running for key in h.job.keys} if self.launcher.takes_dependencies else None
-        return planning.jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done, made_by=queued)
+        return make_jobs(self.plan, todo, self.estimate, fuse=self.fuse, done=p.done, made_by=queued)
 
     def _adopt(self) -> None:
         """Watch the jobs that other drivers have submitted, too."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bench.launch.submitted import Submitted
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan
+from bench.plan.planning import Plan
 from bench.stage import KINDS, walk
 from bench.suite.clusters import Cluster, Resources, joined, name_of
 
@@ -27,7 +28,7 @@ class Dependencies:
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from other jobs, and its sources (see bench.plan.planning.ready)."""
+        """All that a job reads from other jobs, and its sources (see bench.plan.ready)."""
         if job.units not in self._below:
             inputs = (source for key in job.keys for source in self._plan.stages[key].inputs.values())
             self._below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)

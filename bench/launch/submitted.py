@@ -27,7 +27,7 @@ class Submitted:
         id: as its queue shows it, e.g. 4711 or 4711_3.
         name: its name in that queue, with a token that no other submission has.
         suite: the suite file that it was submitted for.
-        units: the keys that it makes, see bench.plan.planning.JobPlan.
+        units: the keys that it makes, see bench.plan.JobPlan.
         time: seconds since the epoch, by the driver's clock.
         host: where the driver ran.
         log: file with what the job printed on stderr; stdout lies beside it as .out.

@@ -13,7 +13,8 @@ from typing import Any
 
 from bench.lineage import Finished
 from bench.plan.cost import Estimate
-from bench.plan.planning import JobPlan, Plan, jobs
+from bench.plan.jobs import JobPlan, make_jobs
+from bench.plan.planning import Plan
 from bench.stage import KINDS, walk
 
 PROBE_STEPS = 20  # of each training of a probe: enough that starting up does not show
@@ -46,7 +47,8 @@ def wall_seconds(
     if any(estimate(plan.stages[key]) is None for key in missing):
         return None
     if waiting is None:
-        waiting = jobs(plan, missing, estimate, fuse=fuse)  # among equals the job with the most dependants comes first
+        # Among equals the job with the most dependants comes first.
+        waiting = make_jobs(plan, missing, estimate, fuse=fuse)
     lacking = set(missing)
     needs = [_outside(job, plan) & lacking for job in waiting]
     after: dict[str, list[int]] = defaultdict(list)
@@ -100,7 +102,7 @@ def passes(
     found: Iterable[JobPlan] | None = None,
 ) -> Passes:
     """Of the whole plan, including what is done already. `found`: its jobs, where computed already."""
-    units = [unit for job in found or jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
+    units = [unit for job in found or make_jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
     together = [[plan.stages[key] for key in unit] for unit in units if plan.stages[unit[0]].kind == kind]
     alone = [stage for row in plan.rows if row.evaluate for stage in walk(row.evaluate) if stage.kind == kind]
     return Passes(

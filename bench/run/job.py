@@ -68,7 +68,7 @@ class Job:
 
     Attributes:
         store: the store's folder.
-        units: keys, see `bench.plan.planning.JobPlan`.
+        units: keys, see `bench.plan.JobPlan`.
         machine: threads, device, precision; `tasks`: how many processes were started to do this job together.
         processes: how many processes a data stage may use.
         requeue: how it goes back into its queue when its time is up. None: the job ends instead.

@@ -24,7 +24,8 @@ from bench.launch.slurm.slurm import Slurm as Launcher
 from bench.launch.slurm.watch import entry
 from bench.launch.submitted import Submitted
 from bench.plan import planning
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan, make_jobs
+from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
 from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
@@ -298,6 +299,6 @@ def test_a_limit_below_the_time_to_save_is_refused(slurm: Slurm, planned: Planne
     store = Store(tmp_path / "store")
     short = Cluster(kind="slurm", time_min=30, signal_delay_s=90, stages={"data": {"time_min": 1}})
     made = Launcher(plan, store, short, "my.yaml")
-    jobs = planning.jobs(plan, set(plan.stages), planning.learned(plan, store))
+    jobs = make_jobs(plan, set(plan.stages), planning.learned(plan, store))
     with pytest.raises(UserError, match="time_min: 1 is not more than signal_delay_s: 90"):
         made.check(jobs)

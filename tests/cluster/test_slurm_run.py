@@ -16,7 +16,8 @@ from bench.launch.debug import Debug
 from bench.launch.loop import Progress, run
 from bench.launch.submitted import Submitted
 from bench.plan import planning
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan, make_jobs
+from bench.plan.planning import Plan
 from bench.stage import walk
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
@@ -30,7 +31,7 @@ RFS = "  RFS: {method: rfs, cluster: {time_min: 20}}\n"
 
 
 def jobs_of(plan: Plan, root: Path) -> list[JobPlan]:
-    return planning.jobs(plan, set(plan.stages), planning.learned(plan, Store(root)))
+    return make_jobs(plan, set(plan.stages), planning.learned(plan, Store(root)))
 
 
 def notes(plan: Plan, root: Path) -> list[Submitted]:

@@ -14,7 +14,7 @@ from bench.launch.launcher import Handle, JobState, NoAnswer, QueueEntry
 from bench.launch.slurm.ended import LOST_SECONDS, PREEMPTED_SECONDS, REPORT_SECONDS, UNASKED, Judge
 from bench.launch.slurm.watch import SlurmQueue, entry
 from bench.launch.submitted import Submitted
-from bench.plan.planning import JobPlan
+from bench.plan.jobs import JobPlan
 from bench.run.job import Outcome
 from bench.store.store import Store
 from tests.cluster.conftest import deaf

@@ -9,6 +9,7 @@ from tiny_suite import SMOKE, Undisturbed, bring, copied, digests, flip_bit, key
 
 from bench.plan import planning
 from bench.plan.cost import Estimate
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.run import features
 from bench.run.features import FEATURES, INFO
@@ -213,7 +214,7 @@ def test_the_plan_makes_it_all_in_one_job(models: Path, suite: Suite, plan: Plan
     labels = {key_of(plan, label, "predict") for label in (*POST_HOC, "broken")}
     wanted = labels | {the_features(plan)}
     done = {key for key in plan.stages if Store(root).done(key) is not None}
-    jobs = planning.jobs(plan, wanted, Estimate(suite.sections.cost), done=done)
+    jobs = make_jobs(plan, wanted, Estimate(suite.sections.cost), done=done)
     assert [[set(unit) for unit in job.units] for job in jobs] == [[{the_features(plan)}, labels]]
     outcomes = bring(suite, root, only=lambda key: key in wanted)
     assert [key for key, outcome in outcomes.items() if outcome.state != "done"] == [key_of(plan, "broken", "predict")]

@@ -9,6 +9,7 @@ from tiny_suite import HEADS, SMOKE, Undisturbed, attempts, bring, copied, diges
 
 from bench.plan import planning
 from bench.plan.cost import Estimate
+from bench.plan.jobs import fused_groups, make_jobs
 from bench.store.store import Store
 from bench.suite.suite import Suite
 
@@ -90,7 +91,7 @@ def test_the_reference_was_trained_in_one_pass(smoke: Undisturbed) -> None:
         assert '"start"' in lines[0]
         hosts.append(float(lines[0].split('"time": ')[1].split(",")[0]))
     assert max(hosts) - min(hosts) < 2.0
-    groups = planning.fused_groups(smoke.plan, smoke.plan.stages)
+    groups = fused_groups(smoke.plan, smoke.plan.stages)
     assert [sorted(smoke.plan.needed_by[key][0] for key in group) for group in groups] == [sorted(HEADS)]
 
 
@@ -109,8 +110,8 @@ def test_alone_they_have_the_same_bits(smoke: Undisturbed, tmp_path: Path) -> No
 def test_without_fusing_every_head_is_a_job(smoke: Undisturbed) -> None:
     estimate = Estimate(smoke.suite.sections.cost)
     heads = {key_of(smoke.plan, label) for label in HEADS}
-    assert len(planning.jobs(smoke.plan, heads, estimate, fuse=False)) == 3
-    assert len(planning.jobs(smoke.plan, heads, estimate, fuse=True)) == 1
+    assert len(make_jobs(smoke.plan, heads, estimate, fuse=False)) == 3
+    assert len(make_jobs(smoke.plan, heads, estimate, fuse=True)) == 1
 
 
 def test_a_diverging_head_fails_alone(smoke: Undisturbed, tmp_path: Path, wrong_suite: Path) -> None:

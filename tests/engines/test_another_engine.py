@@ -20,6 +20,7 @@ from bench.errors import UserError
 from bench.lineage import trains_classifier_only, trunk_of
 from bench.plan import planning
 from bench.plan.cost import Estimate
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
@@ -93,7 +94,7 @@ def test_a_stage_that_trains_the_decoder_is_no_classifier_only_stage(made: Made)
     assert trunk_of(stages["decoder"]) == stages["decoder"]
     assert stages["decoder"].spec["schedule"]["steps"] == 3  # stages.second
     assert trains_classifier_only(stages["BAGS"])
-    jobs = planning.jobs(made.plan, set(made.plan.stages), planning.learned(made.plan, made.store), fuse=True)
+    jobs = make_jobs(made.plan, set(made.plan.stages), planning.learned(made.plan, made.store), fuse=True)
     trained = [unit for job in jobs for unit in job.units if made.plan.stages[unit[0]].kind == "train"]
     assert {stages["BAGS"].key, stages["cls-retrain"].key} in [set(unit) for unit in trained]
     assert (stages["decoder"].key,) in trained

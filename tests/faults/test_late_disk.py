@@ -13,7 +13,7 @@ from bench.launch.debug import Debug
 from bench.launch.launcher import Handle
 from bench.launch.loop import Progress
 from bench.plan import planning
-from bench.plan.planning import JobPlan
+from bench.plan.jobs import JobPlan, make_jobs
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
 
@@ -50,4 +50,4 @@ def test_what_a_job_has_reported_done_is_not_submitted_again(tmp_path: Path, sur
     late.hidden = {}
     ended = launch.run(plan, store, late, fuse=True, keep_going=True, show=late.show)
     assert ended.code == 0, ended.failed
-    assert late.submitted == len(planning.jobs(plan, set(plan.stages), planning.learned(plan, Store(tmp_path / "no"))))
+    assert late.submitted == len(make_jobs(plan, set(plan.stages), planning.learned(plan, Store(tmp_path / "no"))))

@@ -11,6 +11,7 @@ from bench.cli.open import open_suite
 from bench.errors import UserError
 from bench.key import Part
 from bench.plan import planning
+from bench.plan.jobs import fused_groups
 from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.store.store import Store
@@ -106,7 +107,7 @@ def test_settings_reach_the_losses(plan: Plan, label: str, ref: str, some: dict[
 
 def test_heads_with_any_loss_are_trained_in_one_pass(plan: Plan) -> None:
     heads = {key_of(plan, label) for label in HEADS}
-    assert [set(group) for group in planning.fused_groups(plan, set(plan.stages)) if set(group) & heads] == [heads]
+    assert [set(group) for group in fused_groups(plan, set(plan.stages)) if set(group) & heads] == [heads]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from bench.cli.open import open_suite
 from bench.cli.overview import overview
 from bench.lineage import fresh
 from bench.plan import planning
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.stage import KINDS
@@ -78,7 +79,7 @@ def test_it_is_planned_in_a_job_of_its_own_before_what_reads_it(plan: Plan) -> N
     census = the(plan, "census")
     (reader,) = plan.consumers(census)
     assert reader.kind == "train"
-    jobs = planning.jobs(plan, plan.stages, planning.learned(plan, Store(Path("nowhere"))))
+    jobs = make_jobs(plan, plan.stages, planning.learned(plan, Store(Path("nowhere"))))
     assert [job.units for job in jobs if census in job.keys] == [((census,),)]
     assert not any({census, reader.key} <= set(job.keys) for job in jobs)
 

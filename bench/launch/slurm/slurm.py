@@ -36,7 +36,8 @@ from bench.launch.slurm.requeue import SlurmRequeue
 from bench.launch.slurm.task import Task
 from bench.launch.slurm.watch import UNREACHED, SlurmQueue
 from bench.launch.submitted import Submitted
-from bench.plan.planning import JobPlan, Plan
+from bench.plan.jobs import JobPlan
+from bench.plan.planning import Plan
 from bench.run import snapshot
 from bench.run.job import Job
 from bench.store.disk import disk_errors

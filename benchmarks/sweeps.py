@@ -80,7 +80,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     from bench.cli.open import open_suite
     from bench.engines.torchvision import build as _engine  # noqa: F401
     from bench.plan import planning
-    from bench.plan.jobs import make_jobs, ready
+    from bench.plan.jobs import is_ready, make_jobs
     from bench.run import evaluate as _evaluate  # noqa: F401
     from bench.run import predict as _predict  # noqa: F401
     from bench.run import train as _train  # noqa: F401
@@ -106,7 +106,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     while missing := {key for key in wanted if not planning.fresh(plan.stages[key], store)}:
         done = set(plan.stages) - {key for key, s in plan.stages.items() if not planning.fresh(s, store)}
         jobs = make_jobs(plan, missing, planning.learned(plan, store), fuse=True)
-        job = next(job for job in jobs if ready(job, plan, done))
+        job = next(job for job in jobs if is_ready(job, plan, done))
         outcomes = Job(str(store_path), job.units, suite.sections.machine)()
         assert all(outcome.state == "done" for outcome in outcomes.values()), outcomes
     return bill

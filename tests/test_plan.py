@@ -12,7 +12,7 @@ from bench.cli.open import open_suite
 from bench.lineage import N_POST_HOC
 from bench.plan import planning
 from bench.plan.cost import Estimate
-from bench.plan.jobs import JobPlan, fused_groups, make_jobs, ready
+from bench.plan.jobs import JobPlan, fused_groups, is_ready, make_jobs
 from bench.plan.planning import Plan
 from bench.stage import walk
 from tests.conftest import Write
@@ -144,7 +144,7 @@ def test_what_a_finished_model_lacks_is_one_job(plan: Plan) -> None:
     jobs = make_jobs(plan, missing, Estimate(COST))
     assert len(jobs) == 1
     assert {plan.needed_by[key][0] for key in jobs[0].keys} == {"baseline", "tau-norm"}
-    assert ready(jobs[0], plan, {base.key} | {k for k, s in plan.stages.items() if s.kind == "data"})
+    assert is_ready(jobs[0], plan, {base.key} | {k for k, s in plan.stages.items() if s.kind == "data"})
     assert ["predict baseline", "predict tau-norm"] in named(plan, jobs[0])
 
 
@@ -152,14 +152,14 @@ def test_a_job_is_ready_when_all_it_reads_from_outside_is_done(plan: Plan) -> No
     jobs = make_jobs(plan, set(plan.stages), Estimate(COST))
     data = {key for key, stage in plan.stages.items() if stage.kind == "data"}
     base = model(plan, "baseline").key
-    ready_at_once = [job for job in jobs if ready(job, plan, ())]
+    ready_at_once = [job for job in jobs if is_ready(job, plan, ())]
     assert [set(job.keys) for job in ready_at_once] == [data]
     assert {model(plan, label).key for label in ("baseline", "RFS")} == {
-        job.units[0][0] for job in jobs if ready(job, plan, data) and set(job.keys) != data
+        job.units[0][0] for job in jobs if is_ready(job, plan, data) and set(job.keys) != data
     }
     fused = job_with(jobs, model(plan, "BAGS").key)
-    assert ready(fused, plan, data | {base})
-    assert not ready(fused, plan, {base})  # its data is gone
+    assert is_ready(fused, plan, data | {base})
+    assert not is_ready(fused, plan, {base})  # its data is gone
 
 
 def test_the_job_that_others_wait_for_comes_first(plan: Plan) -> None:
@@ -211,7 +211,7 @@ def run_all(plan: Plan, start: Callable[[list[JobPlan]], JobPlan], failing: Coll
         missing = set(plan.stages) - done - failed
         waiting = make_jobs(plan, missing, Estimate(COST), done=done)
         assert sorted(key for job in waiting for key in job.keys) == sorted(missing)
-        ready = [job for job in waiting if ready(job, plan, done)]
+        ready = [job for job in waiting if is_ready(job, plan, done)]
         if not ready:
             return done
         for unit in start(ready).units:
@@ -283,12 +283,12 @@ def test_what_waits_for_more_does_not_ride(crossed: Plan) -> None:
     jobs = make_jobs(crossed, set(crossed.stages), Estimate(COST))
     data = {key for key, stage in crossed.stages.items() if stage.kind == "data"}
     base = model(crossed, "baseline").key
-    assert ready(job_with(jobs, base), crossed, data)
+    assert is_ready(job_with(jobs, base), crossed, data)
     assert "fit expert" in [unit[0] for unit in named(crossed, job_with(jobs, base))]
     assert job_with(jobs, model(crossed, "late").key) is not job_with(jobs, base)
     heads = job_with(jobs, model(crossed, "BAGS").key)
     assert model(crossed, "sibling").key not in heads.keys
-    assert ready(heads, crossed, data | {base})
+    assert is_ready(heads, crossed, data | {base})
 
 
 def test_what_starts_from_a_training_need_not_wait_for_what_rides_with_it(plan: Plan) -> None:
@@ -298,7 +298,7 @@ def test_what_starts_from_a_training_need_not_wait_for_what_rides_with_it(plan: 
     running = set(job_with(jobs, base).keys)
     done = {key for key, stage in plan.stages.items() if stage.kind == "data"} | {base}
     rest = make_jobs(plan, set(plan.stages) - done - running, Estimate(COST), done=done)
-    first = [set(job.units[0]) for job in rest if ready(job, plan, done)]
+    first = [set(job.units[0]) for job in rest if is_ready(job, plan, done)]
     heads = {model(plan, label).key for label in FUSED}
     assert all(unit in first for unit in ({model(plan, "x2").key}, {model(plan, "RFS").key}, heads))
     assert len(first) == 3
@@ -315,7 +315,7 @@ def test_a_stage_that_fails_holds_nothing_up_but_its_row(plan: Plan, label: str)
     tails = {key for key, s in plan.stages.items() if s.kind in ("predict", "evaluate") and key not in lost}
     there = set(plan.stages) - tails - {bad}
     waiting = make_jobs(plan, tails, Estimate(COST), done=there)
-    assert all(ready(job, plan, there) for job in waiting)
+    assert all(is_ready(job, plan, there) for job in waiting)
     assert heads <= there | {bad}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.cli.open import open_suite
 from bench.plan import planning
-from bench.plan.jobs import make_jobs, ready
+from bench.plan.jobs import is_ready, make_jobs
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
@@ -125,7 +125,7 @@ def bring(
         over = {key for key, outcome in outcomes.items() if outcome.state in ("failed", "stopped")}
         missing = {key for key in plan.stages if key not in done | over and (only is None or only(key))}
         todo = make_jobs(plan, missing, planning.learned(plan, store), fuse=fuse, done=done)
-        ready = [job for job in todo if ready(job, plan, done)]
+        ready = [job for job in todo if is_ready(job, plan, done)]
         if not ready:
             return outcomes
         for job in ready:

@@ -141,7 +141,7 @@ def _order(stage: Stage) -> tuple[int, bool]:
     return KINDS[stage.kind].order, stage.spec.get("split") == "train"
 
 
-def ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
+def is_ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
     """Whether all that the job reads from other jobs is done: its inputs, and theirs (a model is assembled along its
     lineage, so that a finished classifier cannot be used while the trunk below it is being made again)."""
     own = set(job.keys)

@@ -167,7 +167,7 @@ class Roi(Section):
     clamp_targets: Annotated[float, Field(gt=0)] | None = None  # |target| at most this
 
 
-class Detector(Section):
+class DetectorSection(Section):
     """Engine, trunk and heads."""
 
     NOT_IN_KEY = frozenset({"engine", "weights"})  # a stage has the engine with its version, the digest of the weights

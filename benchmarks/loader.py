@@ -149,9 +149,9 @@ def network(split: Split, device: str) -> Network:
     return step
 
 
-def photo_cpu() -> spec.Detector:
+def photo_cpu() -> spec.DetectorSection:
     section = yaml.safe_load(PRESET.read_text())["detector"]
-    return spec.Detector.model_validate({**section, "weights": None})
+    return spec.DetectorSection.model_validate({**section, "weights": None})
 
 
 def pause(milliseconds: float) -> Network:

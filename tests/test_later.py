@@ -21,14 +21,14 @@ from pydantic import BaseModel, Field
 import bench.spec
 from bench.errors import UserError
 from bench.key import digest, part, resolve, signature_of
-from bench.spec import Detector, Rpn, Section
+from bench.spec import DetectorSection, Rpn, Section
 from bench.suite import clusters as cluster
 from bench.suite import suite
 from tests.conftest import ROOT, TINY, Bench, Write
 
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.
 DEFAULTS: dict[str, Any] = {}
-SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "Detector", "Inference", "Schedule", "Machine")
+SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "DetectorSection", "Inference", "Schedule", "Machine")
 PARTS = {  # file -> how its class begins, and what its first `__init__` has where a setting is added
     "softmax.py": ("class Softmax(Classifier):\n", "head: HeadSpec", "head: HeadSpec, *, added: float = 0.5"),
     "group_softmax.py": ("class GroupSoftmax(Classifier):\n", "beta: float", "added: float = 0.5, beta: float"),
@@ -65,7 +65,7 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what planning needs, and a train stage as it is written down today."""
     for name in ("bench", "methods", "suites", "reports", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "measured"))
-    spec = {"detector": Detector().in_key(), "engine": {"name": "torchvision", "version": 1}}
+    spec = {"detector": DetectorSection().in_key(), "engine": {"name": "torchvision", "version": 1}}
     (tmp_path / "stage.json").write_text(json.dumps({"spec": spec}))
     return tmp_path
 

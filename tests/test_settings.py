@@ -58,10 +58,10 @@ rows:
 # read only beside another setting (which both sides then have: BESIDE).
 OTHER: dict[str, tuple[str, ...]] = {
     "Cost.measured_on": ("cost.measured_on=elsewhere",),
-    "Detector.engine": ("detector.engine=another",),
-    "Detector.trunk": ("detector.trunk=resnet18_fpn",),
-    "Detector.weights": ("detector.weights=weights.pth",),
-    "Detector.widths": ("detector.widths=[8, 16, 24, 32]",),
+    "DetectorSection.engine": ("detector.engine=another",),
+    "DetectorSection.trunk": ("detector.trunk=resnet18_fpn",),
+    "DetectorSection.weights": ("detector.weights=weights.pth",),
+    "DetectorSection.widths": ("detector.widths=[8, 16, 24, 32]",),
     "Figure.kind": ("figures=[{kind: bars}]",),
     "Figure.x": ("figures=[{kind: sweep, x: tau}]",),
     "Figure.by": ("figures=[{kind: sweep, x: tau, by: method}]",),

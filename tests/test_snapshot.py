@@ -88,7 +88,7 @@ def test_a_hundred_jobs_share_one_copy_and_a_damaged_one_is_mended(checkout: Pat
         taken = list(pool.map(snapshot.take, [tmp_path / "store"] * 8))
     assert len(set(taken)) == 1
     code = taken[0]
-    file, gone = code / "bench" / "plan.py", code / "bench" / "key.py"
+    file, gone = code / "bench" / "record.py", code / "bench" / "key.py"
     file.chmod(0o600)
     file.write_text("cut")
     gone.unlink()  # caches are swept by age
@@ -98,7 +98,7 @@ def test_a_hundred_jobs_share_one_copy_and_a_damaged_one_is_mended(checkout: Pat
     (checkout / "bench" / "__pycache__" / "plan.pyc").write_bytes(b"x")
     (checkout / ".git" / "info" / "exclude").write_text("*.swp\n*~\n__pycache__\n")
     assert snapshot.take(tmp_path / "store") == code
-    assert file.read_bytes() == (checkout / "bench" / "plan.py").read_bytes()
+    assert file.read_bytes() == (checkout / "bench" / "record.py").read_bytes()
     assert gone.exists()
     assert [p.name for p in code.parent.iterdir()] == [code.name]
 

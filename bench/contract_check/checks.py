@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contract_check import effect, outcome, recipe, training
-from bench.contract_check.subject import Check, Finding, trace_of
+from bench.contract_check.subject import Check, Verdict, trace_of
 from bench.errors import UserError
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named
@@ -33,7 +33,7 @@ class Named:
     """What a word of the command line names: methods by name, and what is wrong with its file, if anything."""
 
     methods: Mapping[str, type[Method]]
-    broken: Finding | None = None
+    broken: Verdict | None = None
 
 
 def named(word: str) -> Named:
@@ -55,7 +55,7 @@ def named(word: str) -> Named:
         known = discover([path])
     except UserError as error:
         promise = "the file can be read as Python and its methods have a name and a plan"
-        return Named({}, Finding("file", promise, "fail", str(error), trace_of(error)))
+        return Named({}, Verdict("file", promise, "fail", str(error), trace_of(error)))
     own = {name: kind for name, kind in known.items() if _lies_in(kind, path)}
     if not own:
         raise UserError("no method in it", where=word, hint="a method is a subclass of Method with a name and a plan")

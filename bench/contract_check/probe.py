@@ -1,7 +1,7 @@
 """Plans one method in a process of its own and prints what that touched. Separate because only a fresh process shows
 what a recipe imports, and only two of them whether its keys depend on the process.
 
-`python -m bench.contract_check.probe REQUEST` prints one JSON object; see `Request` and `ProbeResult`.
+`python -m bench.contract_check.probe REQUEST` prints one JSON object; see `ProbeRequest` and `ProbeResult`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEAVY = frozenset({"torch", "torchvision", "mlflow", "optuna", "pandas"})  # too
 CODE = (".py", ".pyc", ".so")  # reading these is how parts get their version
 
 
-class Request(TypedDict):
+class ProbeRequest(TypedDict):
     """What to plan: `origin` is ["file", path] or ["module", name]; `other`: on another day, with another seed."""
 
     origin: list[str]
@@ -42,7 +42,7 @@ class ProbeResult(TypedDict):
 
 def main() -> None:
     """Run the request on the command line and print the result."""
-    request: Request = json.loads(sys.argv[1])
+    request: ProbeRequest = json.loads(sys.argv[1])
     from bench.contract_check import tiny  # before the clocks move: what we import needs none of that
 
     if request["other"]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
-from bench.contract_check.probe import ProbeResult, Request
+from bench.contract_check.probe import ProbeRequest, ProbeResult
 from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.errors import UserError
 from bench.key import canonical, plain
@@ -147,7 +147,7 @@ class Keys:
 def _probe(subject: Subject, *, other: bool) -> ProbeResult:
     origin = list(subject.origin)
     settings = canonical(subject.settings)
-    request = Request(
+    request = ProbeRequest(
         origin=origin, method=subject.kind.name, settings=settings, engine=subject.place.engine, other=other
     )
     environment = {

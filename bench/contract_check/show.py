@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bench.contract_check.checks import CHECKS, named
 from bench.contract_check.place import sandboxes
-from bench.contract_check.subject import Finding, Subject, examine
+from bench.contract_check.subject import Subject, Verdict, examine
 from bench.engines.facts import ENGINES, facts
 from bench.errors import UserError
 
@@ -35,7 +35,7 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
     """
     engines = list(ENGINES) if engine is None else [facts(engine).name]
     found = [(word, named(word)) for word in words]
-    failed: list[Finding] = []
+    failed: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
         here, missing = sandboxes(Path(folder), engines)
         if not here:
@@ -58,7 +58,7 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
     return 1 if failed else 0
 
 
-def _table(title: str, findings: Sequence[Finding], console: Console) -> list[Finding]:
+def _table(title: str, findings: Sequence[Verdict], console: Console) -> list[Verdict]:
     """Print the findings; those that failed."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
     table.add_column("check", no_wrap=True)

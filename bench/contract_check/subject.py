@@ -24,7 +24,7 @@ from bench.method import Method
 from bench.plan.planning import Plan
 from bench.stage import Stage, walk
 
-State = Literal["pass", "fail", "skip"]
+CheckState = Literal["pass", "fail", "skip"]
 
 
 class Broken(Exception):
@@ -49,12 +49,12 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     """What one check found. `message`: the reason, the remark, or what to do; `trace`: where it came from."""
 
     check: str
     promise: str
-    state: State
+    state: CheckState
     message: str = ""
     trace: str = ""
 
@@ -159,33 +159,33 @@ class Subject:
         return "module", self.kind.__module__
 
 
-def examine(subject: Subject, checks: Sequence[Check]) -> Iterator[Finding]:
+def examine(subject: Subject, checks: Sequence[Check]) -> Iterator[Verdict]:
     """Every check in turn; one that raises an unforeseen error has failed."""
     lacking = tiny.lacking(subject.place.suite, subject.kind)
     for check in checks:
-        yield Finding(check.name, check.promise, "skip", lacking) if lacking else look(check, subject)
+        yield Verdict(check.name, check.promise, "skip", lacking) if lacking else look(check, subject)
 
 
-def look(check: Check, subject: Subject) -> Finding:
+def look(check: Check, subject: Subject) -> Verdict:
     """The finding of one check of one subject."""
     try:
         remark = check.look(subject)
     except DoesNotApply as reason:
-        return Finding(check.name, check.promise, "skip", str(reason))
+        return Verdict(check.name, check.promise, "skip", str(reason))
     except Broken as broken:
         text = f"{broken.what}\n{broken.hint}" if broken.hint else broken.what
         cause = broken.__cause__
-        return Finding(check.name, check.promise, "fail", text, trace_of(cause) if cause else "")
+        return Verdict(check.name, check.promise, "fail", text, trace_of(cause) if cause else "")
     except RunFailed as failed:
-        return Finding(check.name, check.promise, "fail", str(failed), failed.trace)
+        return Verdict(check.name, check.promise, "fail", str(failed), failed.trace)
     except ValidationError as error:
         text = f"{subject.kind.__name__} cannot be made: {error}\ngive each setting a default that is legal"
-        return Finding(check.name, check.promise, "fail", text, trace_of(error))
+        return Verdict(check.name, check.promise, "fail", text, trace_of(error))
     except UserError as error:
-        return Finding(check.name, check.promise, "fail", str(error), trace_of(error))
+        return Verdict(check.name, check.promise, "fail", str(error), trace_of(error))
     except Exception as error:
-        return Finding(check.name, check.promise, "fail", _described(error), trace_of(error))
-    return Finding(check.name, check.promise, "pass", remark or "")
+        return Verdict(check.name, check.promise, "fail", _described(error), trace_of(error))
+    return Verdict(check.name, check.promise, "pass", remark or "")
 
 
 def _described(error: Exception) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import folder
-from bench.data.folder import SplitName, fingerprint
+from bench.data.folder import fingerprint
+from bench.data.formats import SplitName
 from bench.data.split import ANNOTATIONS, Document, write_json
 from bench.spec import FolderData
 

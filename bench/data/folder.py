@@ -17,9 +17,10 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
+from bench.data.formats import SplitName
 from bench.data.split import Document, listing, read_json
 from bench.errors import UserError
 from bench.frequency import lvis_frequency
@@ -27,7 +28,6 @@ from bench.spec import FolderData
 
 VERSION = 1  # in the key of the data stage; raise it when what is read may change
 
-SplitName = Literal["train", "val"]
 Lists = Callable[[Mapping[str, Any], set[int], Path], Document]
 SECTIONS = ("images", "annotations", "categories")
 CHECK = "`bench data check` lists all such entries"

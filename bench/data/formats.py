@@ -15,7 +15,7 @@ from pydantic import Discriminator, Tag
 
 from bench.spec import FolderData, GeneratedData, GlyphsData
 
-Split = Literal["train", "val"]
+SplitName = Literal["train", "val"]
 
 # Training instances of a glyph set as a share of classes x max_instances: 23,179 of 80 x 1,600 on the CPU preset.
 _GLYPH_FILL = 0.18
@@ -30,7 +30,7 @@ class Reckoned:
     image_bytes: int
 
 
-def whole(data: GeneratedData | FolderData, split: Split) -> dict[str, Any]:
+def whole(data: GeneratedData | FolderData, split: SplitName) -> dict[str, Any]:
     """The whole section; for data that are read, the key holds their fingerprint in place of their path."""
     return data.in_key()
 
@@ -54,8 +54,8 @@ class Format:
     section: type[GeneratedData | FolderData]
     module: str
     version: str
-    in_key: Callable[[Any, Split], dict[str, Any]] = whole
-    reckon: Callable[[Mapping[str, Any], Split], Reckoned] | None = None
+    in_key: Callable[[Any, SplitName], dict[str, Any]] = whole
+    reckon: Callable[[Mapping[str, Any], SplitName], Reckoned] | None = None
     negatives: bool = False
 
     @property
@@ -63,11 +63,11 @@ class Format:
         return issubclass(self.section, GeneratedData)
 
 
-def _glyphs_in_key(data: GlyphsData, split: Split) -> dict[str, Any]:
+def _glyphs_in_key(data: GlyphsData, split: SplitName) -> dict[str, Any]:
     return data.in_key(without=("val_instances",) if split == "train" else ())
 
 
-def _glyphs_reckoned(settings: Mapping[str, Any], split: Split) -> Reckoned:
+def _glyphs_reckoned(settings: Mapping[str, Any], split: SplitName) -> Reckoned:
     each = settings["val_instances"] if split == "val" else _GLYPH_FILL * settings["max_instances"]
     images = max(1.0, each * settings["classes"] / settings["objects"])
     return Reckoned(float(images), int(settings["classes"]), 3 * settings["size"] ** 2)
@@ -87,7 +87,7 @@ FORMATS: Mapping[str, Format] = {
 DEFAULT = GlyphsData()
 
 
-def reckoned(settings: Mapping[str, Any], split: Split) -> Reckoned | None:
+def reckoned(settings: Mapping[str, Any], split: SplitName) -> Reckoned | None:
     """What a split will have, from the settings in its key; None where that is not known."""
     form = FORMATS.get(str(settings["name"]))
     return None if form is None or form.reckon is None else form.reckon(settings, split)

@@ -29,7 +29,7 @@ _ATTEMPTS = 50
 _NONE, _OCCLUDER = -1, -2
 
 Mask = NDArray[np.bool_]
-Place = tuple[int, int, int, int]  # x, y, width, height
+PixelBox = tuple[int, int, int, int]  # x, y, width, height
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Renderer:
         todo = [(int(c), True) for c in classes]
         extra = int(rng.integers(0, 3))
         todo += [(int(rng.integers(len(self.distractors))), False) for _ in range(extra) if self.distractors]
-        placed: list[Place] = []
+        placed: list[PixelBox] = []
         labels: list[int] = []
         for which in rng.permutation(len(todo)).tolist():
             index, real = todo[which]
@@ -106,8 +106,8 @@ class Renderer:
         return Drawn(_expose(image, rng), tuple(labels), tuple(owner == k for k in range(len(labels))))
 
     def _place(
-        self, faces: Sequence[Image.Image], placed: Sequence[Place], rng: np.random.Generator
-    ) -> tuple[Image.Image, Place, bool]:
+        self, faces: Sequence[Image.Image], placed: Sequence[PixelBox], rng: np.random.Generator
+    ) -> tuple[Image.Image, PixelBox, bool]:
         """Alpha and place of a symbol, and whether the place is free; up to an eighth may lie outside the image."""
         face = faces[int(rng.integers(len(faces)))]
         low, high = self.object_px
@@ -144,7 +144,7 @@ def _vary(face: Image.Image, long_side: float, rng: np.random.Generator) -> Imag
     return resized.rotate(float(rng.uniform(-_ROTATION, _ROTATION)), resample=Image.Resampling.BICUBIC, expand=True)
 
 
-def _clash(a: Place, b: Place) -> bool:
+def _clash(a: PixelBox, b: PixelBox) -> bool:
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return width > 0 and height > 0 and width * height > _OVERLAP * min(a[2] * a[3], b[2] * b[3])
@@ -155,7 +155,7 @@ def _rgb(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _colour(image: Image.Image, place: Place, rng: np.random.Generator) -> tuple[int, int, int]:
+def _colour(image: Image.Image, place: PixelBox, rng: np.random.Generator) -> tuple[int, int, int]:
     """A colour that stands out from the mean of what it covers (the last of eight draws in any case)."""
     x, y, w, h = place
     size = image.size[0]
@@ -169,7 +169,7 @@ def _colour(image: Image.Image, place: Place, rng: np.random.Generator) -> tuple
     return colour
 
 
-def _cover(owner: NDArray[np.int32], alpha: Image.Image, place: Place, value: int) -> None:
+def _cover(owner: NDArray[np.int32], alpha: Image.Image, place: PixelBox, value: int) -> None:
     x, y, w, h = place
     size = owner.shape[0]
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, size), min(y + h, size)

@@ -20,12 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
 from numpy.typing import NDArray
 
+from bench.data.formats import SplitName
 from bench.data.glyph_render import Drawn, Renderer
 from bench.data.glyph_vocabulary import class_name, vocabulary
 from bench.data.split import ANNOTATIONS, PIXELS, write_json
@@ -37,8 +38,7 @@ from bench.store.disk import disk_errors
 
 VERSION = 1  # of the images, in the key of their data stage; raise it when an image may change
 
-SplitName = Literal["train", "val"]
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 Annotation = dict[str, Any]
 
 # Cumulative shares of LVIS v0.5's classes at the edges 1, 10, 100, 1000 and the maximum (dataset_facts of LVIS v0.5).
@@ -60,7 +60,7 @@ class _Job:
 
 
 def make_split(
-    spec: GlyphsData, seed: int, split: SplitName, out: Path, *, processes: int = 1, progress: Progress | None = None
+    spec: GlyphsData, seed: int, split: SplitName, out: Path, *, processes: int = 1, progress: OnProgress | None = None
 ) -> None:
     """Write annotations.json and pixels.npy (uint8 I x S x S x 3) into the folder `out`.
 

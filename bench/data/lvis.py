@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import folder
-from bench.data.folder import CHECK, SplitName, fingerprint
+from bench.data.folder import CHECK, fingerprint
+from bench.data.formats import SplitName
 from bench.data.split import ANNOTATIONS, Document, write_json
 from bench.errors import UserError
 from bench.spec import FolderData

@@ -13,7 +13,7 @@ from bench import spec
 CLASSIFIER = "classifier"  # the parameter group that every engine has, and leaves to the classifier
 
 
-def one_head(detector: spec.Detector) -> int:
+def one_head(detector: spec.DetectorSection) -> int:
     """Of engines without a cascade."""
     return 1
 
@@ -44,9 +44,9 @@ class EngineFacts:
     provides: frozenset[str]
     trunks: Mapping[str, tuple[str, ...]]
     groups: tuple[str, ...]
-    check: Callable[[spec.Detector], None]
-    head_widths: Callable[[spec.Detector], tuple[int, tuple[int, int, int]]]
-    parameters: Callable[[spec.Detector, int], int]
-    proposals: Callable[[spec.Detector, int], tuple[int, int]]
-    heads: Callable[[spec.Detector], int] = one_head
+    check: Callable[[spec.DetectorSection], None]
+    head_widths: Callable[[spec.DetectorSection], tuple[int, tuple[int, int, int]]]
+    parameters: Callable[[spec.DetectorSection, int], int]
+    proposals: Callable[[spec.DetectorSection, int], tuple[int, int]]
+    heads: Callable[[spec.DetectorSection], int] = one_head
     postprocess: str = "bench.detection.postprocess"

@@ -39,12 +39,14 @@ def facts(name: str) -> EngineFacts:
     return ENGINES[name]
 
 
-def detector_of(trained: Mapping[str, Any]) -> spec.Detector:
+def detector_of(trained: Mapping[str, Any]) -> spec.DetectorSection:
     """The typed detector section of a train stage's spec; the name of its weights file is not in the spec."""
-    return spec.Detector.model_validate({**trained["detector"], "engine": trained["engine"]["name"], "weights": None})
+    return spec.DetectorSection.model_validate(
+        {**trained["detector"], "engine": trained["engine"]["name"], "weights": None}
+    )
 
 
-def check(detector: spec.Detector) -> None:
+def check(detector: spec.DetectorSection) -> None:
     """Refuse a detector section that its engine cannot build.
 
     Raises:

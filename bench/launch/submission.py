@@ -28,7 +28,7 @@ class Dependencies:
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from other jobs, and its sources (see bench.plan.ready)."""
+        """All that a job reads from other jobs, and its sources (see bench.plan.jobs.is_ready)."""
         if job.units not in self._below:
             inputs = (source for key in job.keys for source in self._plan.stages[key].inputs.values())
             self._below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)

@@ -21,7 +21,7 @@ from bench.engines.facts import detector_of, facts
 from bench.errors import UserError
 from bench.key import digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
-from bench.spec import Detector
+from bench.spec import DetectorSection
 from bench.stage import KINDS, Stage
 from bench.store.disk import read_json
 from bench.suite.suite import Cost
@@ -268,7 +268,7 @@ def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set
 
 
 @functools.lru_cache(maxsize=65536)
-def _engine(trunk: Stage) -> tuple[EngineFacts, Detector]:
+def _engine(trunk: Stage) -> tuple[EngineFacts, DetectorSection]:
     """The engine of a train stage, and its detector section."""
     detector = detector_of(trunk.spec)
     return facts(detector.engine), detector

@@ -21,7 +21,7 @@ from bench.data.formats import DEFAULT, FORMATS, Data
 from bench.engines.facts import facts, only_classifier
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
-from bench.spec import Detector, Figure, FolderData, GeneratedData, Inference, Input, Machine, Schedule, Section
+from bench.spec import DetectorSection, Figure, FolderData, GeneratedData, Inference, Input, Machine, Schedule, Section
 from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover
@@ -64,7 +64,7 @@ class Sections(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Data = DEFAULT
-    detector: Detector = Detector()
+    detector: DetectorSection = DetectorSection()
     input: Input = Input()
     test: Inference = Inference()
     schedule: Schedule = Schedule()

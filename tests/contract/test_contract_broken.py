@@ -11,7 +11,7 @@ from broken_method import own, write
 
 from bench.contract_check.checks import CHECKS, named
 from bench.contract_check.place import Sandbox
-from bench.contract_check.subject import Finding, Subject, examine, look
+from bench.contract_check.subject import Subject, Verdict, examine, look
 
 SCALED = """def scores(self, z_NK):
         p_NC, p_bg_N = super().scores(z_NK)
@@ -109,7 +109,7 @@ def _no_hooks_left() -> Iterator[None]:
     torch.nn.modules.module._global_forward_pre_hooks.clear()
 
 
-def found(check: str, subject: Subject) -> Finding:
+def found(check: str, subject: Subject) -> Verdict:
     return look(next(c for c in CHECKS if c.name == check), subject)
 
 

@@ -36,12 +36,12 @@ VERSION = 3  # of `detections`, in the key of predictions
 SIDE, STRIDE, WIDTH, BOX = 8, 8, 12, 24.0  # queries along a side, pixels of a cell, channels, pixels of a query's box
 
 
-def check(detector: spec.Detector) -> None:
+def check(detector: spec.DetectorSection) -> None:
     if not detector.roi.class_agnostic:
         raise UserError("a grid has one box for all classes", where="detector.roi.class_agnostic", allowed="true")
 
 
-def parameters(detector: spec.Detector, classes: int) -> int:
+def parameters(detector: spec.DetectorSection, classes: int) -> int:
     features = detector.roi.width
     return (3 * STRIDE**2 + 1) * WIDTH + (WIDTH + 1) * features + (features + 1) * 4
 
@@ -65,7 +65,7 @@ def read_weights(path: str) -> Mapping[str, Tensor]:
     raise UserError("a grid has no weights files", where="detector.weights", allowed="null")
 
 
-def build(detector: spec.Detector, head: HeadSpec, classifier: Classifier, *, seed: int) -> GridDetector:
+def build(detector: spec.DetectorSection, head: HeadSpec, classifier: Classifier, *, seed: int) -> GridDetector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "init"))
         return GridDetector(head, classifier)

@@ -18,7 +18,7 @@ from bench.seeds import address
 __all__ = ["build", "read_weights"]
 
 
-def build(detector: spec.Detector, head: HeadSpec, classifier: Classifier, *, seed: int) -> TwoStageDetector:
+def build(detector: spec.DetectorSection, head: HeadSpec, classifier: Classifier, *, seed: int) -> TwoStageDetector:
     """A detector whose initial weights are a pure function of `seed` (and of the weights file).
 
     Args:

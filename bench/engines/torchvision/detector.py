@@ -29,7 +29,7 @@ class TwoStageDetector(nn.Module):
         fresh: names a weights file left as initialised; all names without one.
     """
 
-    def __init__(self, detector: spec.Detector, num_classes: int, classifier: Classifier) -> None:
+    def __init__(self, detector: spec.DetectorSection, num_classes: int, classifier: Classifier) -> None:
         super().__init__()
         trunk = trunks.build_trunk(detector)
         self.spec, self.num_classes = detector, num_classes

@@ -21,7 +21,7 @@ _BODIES: Mapping[str, tuple[int, int, int]] = {
 }
 
 
-def check(detector: spec.Detector) -> None:
+def check(detector: spec.DetectorSection) -> None:
     """Refuse what cannot be built.
 
     Raises:
@@ -50,12 +50,12 @@ def check(detector: spec.Detector) -> None:
         raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
 
 
-def head_widths(detector: spec.Detector) -> tuple[int, tuple[int, int, int]]:
+def head_widths(detector: spec.DetectorSection) -> tuple[int, tuple[int, int, int]]:
     """(features D, (channels, height, width) of a RoI map)."""
     return detector.roi.width, (detector.fpn_channels, detector.roi.pool, detector.roi.pool)
 
 
-def parameters(detector: spec.Detector, classes: int) -> int:
+def parameters(detector: spec.DetectorSection, classes: int) -> int:
     """Below the classifier, without biases and norms: a few per cent too few."""
     body, read, levels = _BODIES[detector.trunk]
     channels, width = detector.fpn_channels, detector.roi.width
@@ -64,12 +64,12 @@ def parameters(detector: spec.Detector, classes: int) -> int:
     return body + pyramid + head + 4 * width * _boxes(detector, classes)
 
 
-def proposals(detector: spec.Detector, classes: int) -> tuple[int, int]:
+def proposals(detector: spec.DetectorSection, classes: int) -> tuple[int, int]:
     """(proposals of an image, refined boxes of each)."""
     return detector.rpn.post_nms_test, _boxes(detector, classes)
 
 
-def _boxes(detector: spec.Detector, classes: int) -> int:
+def _boxes(detector: spec.DetectorSection, classes: int) -> int:
     return 1 if detector.roi.class_agnostic else classes
 
 

@@ -23,7 +23,7 @@ from bench.engines.torchvision.trunks import Norm
 _SMALL_OBJECTNESS_BIAS = -2.0
 
 
-def rpn_head(detector: spec.Detector, norm: Norm) -> RPNHead:
+def rpn_head(detector: spec.DetectorSection, norm: Norm) -> RPNHead:
     """torchvision's RPN head; trunk "small", trained from scratch at a high rate, has a norm after its 3 x 3 conv."""
     per_cell = len(detector.rpn.anchor_sizes[0]) * len(detector.rpn.anchor_ratios)
     head = RPNHead(detector.fpn_channels, per_cell)
@@ -34,12 +34,12 @@ def rpn_head(detector: spec.Detector, norm: Norm) -> RPNHead:
     return head
 
 
-def box_head(detector: spec.Detector) -> TwoMLPHead:
+def box_head(detector: spec.DetectorSection) -> TwoMLPHead:
     """Two FC layers, `roi.width` wide."""
     return TwoMLPHead(detector.fpn_channels * detector.roi.pool**2, detector.roi.width)
 
 
-def box_regressor(detector: spec.Detector, num_classes: int) -> nn.Linear:
+def box_regressor(detector: spec.DetectorSection, num_classes: int) -> nn.Linear:
     """D -> 4 (class-agnostic) or 4 C, class c at rows 4c..4c+3 (no background slot)."""
     layer = nn.Linear(detector.roi.width, 4 if detector.roi.class_agnostic else 4 * num_classes)
     if detector.trunk == "small":

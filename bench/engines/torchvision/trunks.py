@@ -61,7 +61,7 @@ def norm_layer(name: str) -> Norm:
     return layers[name]
 
 
-def build_trunk(detector: spec.Detector) -> Trunk:
+def build_trunk(detector: spec.DetectorSection) -> Trunk:
     """The trunk a detector section names, with torchvision's initial weights (drawn from torch's global stream)."""
     norm = norm_layer(detector.norm)
     if detector.trunk == "small":
@@ -102,7 +102,7 @@ class SmallPyramid(nn.Module):
         return {"0": self.layer_blocks[0](fine), "1": self.layer_blocks[1](middle)}
 
 
-def _small(detector: spec.Detector, norm: Norm) -> Trunk:
+def _small(detector: spec.DetectorSection, norm: Norm) -> Trunk:
     body = SmallBody(detector.widths, norm)
     fpn = SmallPyramid(detector.widths[1:], detector.fpn_channels)
     stages = ((body.stem,), (body.layer1,), (body.layer2,), (body.layer3,))
@@ -114,7 +114,7 @@ def _basic_block(inputs: int, outputs: int, norm: Norm) -> resnet.BasicBlock:
     return resnet.BasicBlock(inputs, outputs, 2, shortcut, norm_layer=norm)
 
 
-def _resnet(name: str, detector: spec.Detector, norm: Norm) -> Trunk:
+def _resnet(name: str, detector: spec.DetectorSection, norm: Norm) -> Trunk:
     network = getattr(resnet, name)(weights=None, norm_layer=norm)
     width = network.inplanes // 8
     body = IntermediateLayerGetter(network, {f"layer{k + 1}": str(k) for k in range(4)})
@@ -125,14 +125,14 @@ def _resnet(name: str, detector: spec.Detector, norm: Norm) -> Trunk:
     return Trunk(body, _pyramid([width * 2**k for k in range(4)], detector), _strides(), stages)
 
 
-def _mobilenet(detector: spec.Detector, norm: Norm) -> Trunk:
+def _mobilenet(detector: spec.DetectorSection, norm: Norm) -> Trunk:
     network = mobilenet_v2(weights=None, norm_layer=norm)
     body = IntermediateLayerGetter(network.features, dict(_MOBILENET_BLOCKS))
     stages = tuple(tuple(body[str(k)] for k in range(first, last)) for first, last in _MOBILENET_STAGES)
     return Trunk(body, _pyramid(_MOBILENET_WIDTHS, detector), _strides(), stages, classifier_prefix="features.")
 
 
-def _pyramid(widths: Sequence[int], detector: spec.Detector) -> FeaturePyramidNetwork:
+def _pyramid(widths: Sequence[int], detector: spec.DetectorSection) -> FeaturePyramidNetwork:
     return FeaturePyramidNetwork(list(widths), detector.fpn_channels, extra_blocks=LastLevelMaxPool())
 
 

@@ -37,7 +37,7 @@ _OLD_NAMES = (
 class Model(Protocol):
     """What a detector must have for its weights to be read or written."""
 
-    spec: spec.Detector
+    spec: spec.DetectorSection
     classifier: Classifier
     body_prefix: str  # what ImageNet weight files put before the names of the body
 

@@ -112,7 +112,7 @@ def test_old_copies_go_when_no_job_waits_for_them(checkout: Path, tmp_path: Path
     os.utime(first / "snapshot.json", (OLD, OLD))
     assert snapshot.tidy() == [], "a job in the queue still needs it"
     note.write_text(json.dumps({"id": "4711", "snapshot": str(first), "ended": "COMPLETED"}))
-    ran(first, "from bench import snapshot; snapshot.in_use()", tmp_path)
+    ran(first, "from bench.run import snapshot; snapshot.in_use()", tmp_path)
     assert snapshot.tidy() == [], "a job that runs has just used it"
     os.utime(first / "snapshot.json", (OLD, OLD))
     (checkout / "bench" / "seeds.py").write_text("x = 1\n")
@@ -123,7 +123,7 @@ def test_old_copies_go_when_no_job_waits_for_them(checkout: Path, tmp_path: Path
 
 def test_a_job_that_submits_jobs_hands_on_its_own_copy(checkout: Path, tmp_path: Path) -> None:
     code = snapshot.take(tmp_path / "store")
-    script = "from pathlib import Path; from bench import snapshot; print(snapshot.take(Path('store')))"
+    script = "from pathlib import Path; from bench.run import snapshot; print(snapshot.take(Path('store')))"
     assert ran(code, script, tmp_path) == str(code)
 
 

@@ -243,7 +243,8 @@ def test_the_report_hangs_at_its_suite(root: Path, client: Any, tmp_path: Path) 
 def test_a_server_that_is_down_is_told_before_long(tmp_path: Path) -> None:
     """MLflow alone would ask for 4 minutes, and we three times; nothing has been started by then."""
     script = (
-        "import sys, pathlib as p; from bench import track; print(track.prepare(p.Path(sys.argv[1]), sys.argv[2], 'x'))"
+        "import sys, pathlib as p; from bench.tracking import track; "
+        "print(track.prepare(p.Path(sys.argv[1]), sys.argv[2], 'x'))"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -145,7 +145,8 @@ def test_a_database_is_left_to_the_driver(tmp_path: Path) -> None:
 def test_hosts_without_a_common_lock_share_a_new_database(tmp_path: Path) -> None:
     """Without flock both migrate it; the slower one looks again."""
     script = (
-        "import sys, pathlib, contextlib; from bench import track; track.turn = lambda root: contextlib.nullcontext();"
+        "import sys, pathlib, contextlib; from bench.tracking import track;"
+        "track.turn = lambda root: contextlib.nullcontext();"
         "sys.exit(track.prepare(pathlib.Path(sys.argv[1]), None, 'x'))"
     )
     both = [

@@ -58,7 +58,7 @@ stays, what is missing runs, what was killed continues.
     python -m bench run suites/table1.yaml         run it; ends with the table
     python -m bench run suites/table1.yaml --cluster slurm --detach     submit it and leave
     python -m bench status suites/table1.yaml      what is done, runs, waits, has failed
-    python -m bench logs suites/table1.yaml BAGS   what the job of a row says, or said
+    python -m bench logs suites/table1.yaml BAGS   what the job of a row has printed
     python -m bench stop suites/table1.yaml        save and end; `run` continues
     python -m bench report suites/table1.yaml      table and figures again
     python -m bench methods bags                   what a method does, its settings

@@ -17,10 +17,10 @@ def check_command(
     path: Annotated[Path, typer.Argument(help="Folder of LVIS- or COCO-format data.", show_default=False)],
     train: Annotated[str, typer.Option(help="Training annotations, below PATH.")] = "annotations/train.json",
     val: Annotated[str, typer.Option(help="Validation annotations, below PATH.")] = "annotations/val.json",
-    images: Annotated[str, typer.Option(help="Folder of the pictures, below PATH.")] = "images",
+    images: Annotated[str, typer.Option(help="Folder of the images, below PATH.")] = "images",
     form: Annotated[str, typer.Option("--format", help="Format of the annotations, e.g. coco.")] = "lvis",
 ) -> None:
-    """Find what would hurt later: missing pictures, unknown ids, bad boxes, no negative lists, untrained classes."""
+    """Find what would hurt later: missing images, unknown ids, bad boxes, no negative lists, untrained classes."""
     raise typer.Exit(check(path, train, val, images, form, Console()))
 
 
@@ -28,11 +28,11 @@ def fill_command(
     source: Annotated[Path, typer.Argument(help="Annotation file whose annotation is exhaustive.", show_default=False)],
     target: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
 ) -> None:
-    """Write a copy in which every class absent from a picture is a negative, so that its false positives count."""
+    """Write a copy in which every class absent from an image is a negative, so that its false positives count."""
     from bench.data.check import fill_negatives
 
     filled: Any = fill_negatives(source, target)
-    Console().print(f"wrote {target}" + (f" ({filled} pictures filled)" if isinstance(filled, int) else ""))
+    Console().print(f"wrote {target}" + (f" ({filled} images filled)" if isinstance(filled, int) else ""))
 
 
 def check(path: Path, train: str, val: str, images: str, form: str, console: Console) -> int:

@@ -1,4 +1,4 @@
-"""`logs`: what the job that runs or ran a stage has said. Separate because it reads files that no other part reads.
+"""`logs`: what the job that runs or ran a stage has printed. Separate because it reads files that no other part reads.
 
 An attempt's start event names the files that its process wrote to; where a cluster redirects them (srun's pipes), the
 note of the submitted job does. Files of local jobs lie in the user's cache and go when a run ended well.
@@ -38,7 +38,7 @@ def command(
     on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt ends.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines of each file.")] = 100,
 ) -> None:  # fmt: skip
-    """What a row's job, or a stage's, has said in its newest attempt: events, stdout, stderr.
+    """What a row's job, or a stage's, has printed in its newest attempt: events, stdout, stderr.
 
     Of a row: the stage that is at work, else the one that failed, else the one that ran last.
     """

@@ -149,7 +149,7 @@ class Overview:
         return f"disk: {least}{size(found.there + found.to_come)}{there}"
 
     def _predictions(self) -> str:
-        """How many passes over the pictures make the predictions that are missing."""
+        """How many passes over the images make the predictions that are missing."""
         keys = [key for key in self.missing if self.plan.stages[key].kind == "predict"]
         groups = self.fused("predict")
         passes = len(keys) - sum(len(group) - 1 for group in groups)
@@ -192,7 +192,7 @@ class Overview:
         return table
 
     def by_kind(self) -> Table:
-        """One line a kind, where there are more stages than anybody reads. The seconds are those of the passes."""
+        """One line per kind, where there are too many stages to read. The seconds are those of the passes."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("stage", "stages", "passes", "state", "seconds of all"):
             table.add_column(name, justify="left" if name in ("stage", "state") else "right")

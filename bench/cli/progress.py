@@ -69,7 +69,7 @@ class Display:
         self._plan, self._store, self._console = plan, store, console
         self._ticks = Ticks(store)
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._told: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
         self._done: set[str] | None = None
         self._noted = 0
         self._queue = ""
@@ -112,9 +112,9 @@ class Display:
                 count = f"[{len(self._done)}/{len(self._plan.stages)}]"
                 self._console.print(Text(f"done   {name_of(self._plan, key)}  {seconds}  {count}", style="green"))
         for key, outcome in progress.failed.items():
-            if key not in self._told or self._told[key] >= 0:
+            if key not in self._shown or self._shown[key] >= 0:
                 self._console.print(Text(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red"))
-                self._told[key] = -1.0
+                self._shown[key] = -1.0
         for note in progress.notes[self._noted :]:
             self._console.print(Text(note, style="yellow"), soft_wrap=True)
         self._noted = len(progress.notes)
@@ -177,8 +177,8 @@ class Display:
             self._console.print(Text(f"jobs: {progress.queue}"), soft_wrap=True)
         self._queue = progress.queue
         for key, others in active:
-            if now - self._told.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:
-                self._told[key] = now
+            if now - self._shown.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+                self._shown[key] = now
                 self._console.print(self._line(key, progress, others), soft_wrap=True)
         sys.stdout.flush()
 

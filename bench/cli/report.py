@@ -64,7 +64,7 @@ def label(plan: Plan) -> str:
 
 
 def default_report_folder(store: Store, plan: Plan) -> Path:
-    """Where a report goes unless told otherwise."""
+    """Where a report goes unless another folder is given."""
     return store.root / "reports" / label(plan)
 
 

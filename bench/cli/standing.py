@@ -47,7 +47,7 @@ class StageStatus:
         host: where it runs or ran, and `pid` while it runs.
         job: of a cluster.
         step, total: of the newest attempt.
-        rate: steps a second; left: seconds.
+        rate: steps per second; left: seconds.
         seconds: of a finished stage; of a pass that made several: of the pass, and `pass_of` says of how many.
         host_mb, gpu_mb: most memory that its process, and torch on its card, had.
         error: why it failed last, one sentence.
@@ -150,7 +150,7 @@ class StatusTable:
     # -- as text
 
     def lines(self, most: int = LINES) -> list[Text]:
-        """`status`: the title, and one line a stage or a pass; of more than `most`, a summary with what is not done
+        """`status`: the title, and one line per stage or pass; of more than `most`, a summary with what is not done
         first."""
         groups = self.view.alike()
         title, last = [Text(self.view.title())], [Text(text, style="dim") for text in self._next()]

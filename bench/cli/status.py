@@ -1,4 +1,4 @@
-"""`status`: a line a stage, once or until all is done."""
+"""`status`: a line per stage, once or until all is done."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command(
     again: Annotated[bool, typer.Option("--watch", help="Again every 2 s, until all is done or Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: every stage.")] = False,
 ) -> None:  # fmt: skip
-    """One line a stage: state, attempt, host, step, rate, time left, memory, the last error.
+    """One line per stage: state, attempt, host, step, rate, time left, memory, the last error.
 
     Reads the store alone: it needs no driver and no GPU. Stages that one pass makes are one line (+11).
     """

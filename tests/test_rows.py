@@ -53,6 +53,7 @@ def test_lists_and_nothing_have_readable_labels(write: Write) -> None:
         ("  flat: {method: baseline, data: flat}\n", r"tiny\.yaml:12 .*data must be a mapping.*profile"),
         ("  flat: {method: baseline, data: {profil: flat}}\n", r"tiny\.yaml:12 .*no setting 'profil'.*'profile'"),
         ("  flat: {method: baseline, data: {profile: even}}\n", r"tiny\.yaml:12 .*profile: .*'long_tail' or 'flat'"),
+        ("  flat: {method: baseline, data: {name: lvs}}\n", r"tiny\.yaml:12 .*no data set 'lvs'\. Did you mean 'lvis'"),
     ],
 )
 def test_mistakes_name_the_line(write: Write, row: str, told: str) -> None:

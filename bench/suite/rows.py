@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.data.formats import Data
+from bench.data.formats import FORMATS, Data
 from bench.errors import UserError, did_you_mean, unknown
 from bench.method import Method
 from bench.spec import Schedule
@@ -181,6 +181,8 @@ def _own_data(own: Mapping[str, Any], data: Data, document: Document, entry: str
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{document.where('rows', entry)} rows.{entry}.data"
+        if first["type"] == "union_tag_invalid":
+            raise unknown("data set", str(first["ctx"]["tag"]), FORMATS, where=f"{where}.name") from None
         if first["type"] == "extra_forbidden":
             raise unknown("setting", str(first["loc"][-1]), type(data).model_fields, where=where) from None
         raise UserError(f"{first['loc'][-1]}: {message(first)}", where=where) from None

@@ -35,8 +35,8 @@ RECORD = Path(__file__).with_suffix(".json")
 ROWS = ("baseline", "cls-retrain", "BAGS")  # the last two in one pass over the first one's trunk
 STEPS = 10
 # Relative. With ATEN_CPU_CAPABILITY=default and avx2, ONEDNN_MAX_CPU_ISA=SSE41 and AVX2 and MKL_CBWR=COMPATIBLE, one by
-# one and together, in place of other kinds of CPU, no value differed by more than 5e-7 (AMD EPYC without AVX-512, torch 2.15).
-# Rates that are 1e-4 larger or smaller move values by 3e-4 at most, without a jump: no choice of proposals is near a tie.
+# one and together, in place of other kinds of CPU, no value differed by more than 5e-7 (AMD EPYC without AVX-512, torch
+# 2.15). Rates that are 1e-4 larger or smaller move values by 3e-4 at most, without a jump: no proposal is near a tie.
 # Nesterov, weight decay, clipping and momentum, each left out, moved some value by 0.44, 0.038, 13 and 1.3.
 TOLERANCE = 1e-4
 SUITE = """\

@@ -218,7 +218,7 @@ class Overview:
             }
             for key, stage in self.plan.stages.items()
         ]  # fmt: skip
-        size = forecast.disk(self.plan, self.estimate, self.done)
+        disk = forecast.disk(self.plan, self.estimate, self.done)
         return {
             "suite": self.plan.suite.name,
             "stages": stages,
@@ -230,7 +230,7 @@ class Overview:
             "critical_path_seconds": forecast.critical_path(self.plan, self.missing, self.estimate),
             "trainings": asdict(forecast.passes(self.plan, self.estimate, found=self.jobs_of_all)),
             "predictions": asdict(forecast.passes(self.plan, self.estimate, "predict", found=self.jobs_of_all)),
-            "disk_mb": {name: round(value, 2) for name, value in asdict(size).items()},
+            "disk_mb": {name: round(value, 2) for name, value in asdict(disk).items()},
             "probe": forecast.probe(self.plan, self.missing, self.estimate),
             "notes": list(self.plan.notes),
             "skipped": {row.label: row.skipped for row in self.plan.rows if row.skipped},

@@ -116,8 +116,9 @@ class Sandbox:
         *unit: Stage,
         stop: StopFlag | None = None,
         observe: Callable[[Detector], None] | None = None,
+        backwards: bool = False,
     ) -> None:
-        """One unit in one pass; `observe` gets the detector that is trained.
+        """One unit in one pass; `observe` gets the detector that is trained, `backwards`: see Job.unit.
 
         Raises:
             RunFailed: it failed, or ended otherwise than it should (stopped where there is a `stop`, else done).
@@ -126,7 +127,7 @@ class Sandbox:
         job = Job(str(store.root), (), self.suite.sections.machine)
         with contextlib.redirect_stderr(log):
             keys = sorted(stage.key for stage in unit)
-            outcomes = job.unit(store, keys, StopFlag() if stop is None else stop, observe=observe)
+            outcomes = job.unit(store, keys, StopFlag() if stop is None else stop, observe=observe, backwards=backwards)
         expected = "done" if stop is None else "stopped"  # a flag is false until it is raised
         for stage in unit:
             outcome: Outcome = outcomes[stage.key]

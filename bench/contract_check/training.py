@@ -17,6 +17,7 @@ from bench.plan.jobs import fused_groups
 from bench.run.model import load_model, state_of
 from bench.stage import Stage
 from bench.store.events import read_events
+from bench.store.store import Store
 from bench.suite.catalogue import discover
 
 
@@ -130,8 +131,13 @@ def fused_equals_alone(subject: Subject) -> str | None:
 
 def _compare_fused(place: Sandbox, variant: Subject, unit: list[Stage]) -> None:
     place.bring(*unit)
-    store = place.scratch(*unit)
-    place.work(store, *unit)
+    for backwards in (False, True):  # what a head does to the taps reaches only the heads after it
+        store = place.scratch(*unit)
+        place.work(store, *unit, backwards=backwards)
+        _compare(place, store, variant, unit)
+
+
+def _compare(place: Sandbox, store: Store, variant: Subject, unit: list[Stage]) -> None:
     for stage in unit:
         if place.digests(store, stage) != place.digests(place.store, stage):
             whose = "it ends" if stage in variant.own_trainings else "a plain classifier beside it ends"

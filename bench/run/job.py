@@ -147,6 +147,7 @@ class Job:
         sound: set[tuple[str, str]] | None = None,
         world: World = SINGLE,
         observe: Callable[[Detector], None] | None = None,
+        backwards: bool = False,
     ) -> dict[str, Outcome]:
         """One unit.
 
@@ -158,6 +159,7 @@ class Job:
                 hours.
             world: the processes that train with this one.
             observe: see Work.
+            backwards: make them in the other order than that of their keys, which must give the same.
         """
         sound = set() if sound is None else sound
         outcomes: dict[str, Outcome] = {}
@@ -175,6 +177,8 @@ class Job:
             for work in works:
                 work.world = world if KINDS[work.stage.kind].processes else SINGLE
                 work.observe = observe
+            if backwards:
+                works.reverse()
             if works:
                 outcomes |= self._execute(store, works)
                 if KINDS[works[0].stage.kind].processes:

@@ -152,7 +152,7 @@ def test_where_one_is_killed_the_job_is_tried_again(
 @pytest.mark.parametrize(
     ("more", "sets", "message"),
     [
-        ("tasks: 8\n", (GROUPS,), "a batch of 4 pictures has no work for 8 processes. Legal: at least 8"),
+        ("tasks: 8\n", (GROUPS,), "a batch of 4 images has no work for 8 processes. Legal: at least 8"),
         ("tasks: 2\n", (), "batch norm over 2 processes would normalise by the statistics of a share"),
         ("tasks: 2\ngpus: 1\n", (GROUPS,), "2 processes need a GPU each, and the job asks for 1"),
     ],

@@ -385,7 +385,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_starts(tmp_path: Path)
         (("machine.tasks=2",), "detector.norm: batch: batch norm over 2 processes"),
         (
             ("machine.tasks=9", "detector.norm=group"),
-            "schedule.batch: a batch of 4 pictures has no work for 9 processes",
+            "schedule.batch: a batch of 4 images has no work for 9 processes",
         ),
     ):
         ended = drive(tmp_path / "store", "--only", "baseline", *(w for text in sets for w in ("--set", text)))

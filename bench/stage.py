@@ -219,15 +219,15 @@ def spec_of(stage: Stage, kind: type[Spec]) -> Spec:
 
 def walk(*roots: Stage) -> Iterator[Stage]:
     """Every unique stage below the roots, inputs before consumers."""
-    seen: set[str] = set()
+    found: dict[str, Stage] = {}
 
-    def visit(stage: Stage) -> Iterator[Stage]:
-        if stage.key in seen:
+    def visit(stage: Stage) -> None:
+        if stage.key in found:
             return
-        seen.add(stage.key)
         for source in stage.inputs.values():
-            yield from visit(source)
-        yield stage
+            visit(source)
+        found[stage.key] = stage
 
     for root in roots:
-        yield from visit(root)
+        visit(root)
+    yield from found.values()

@@ -41,7 +41,8 @@ from bench.data.loader import Loader, Workers
 from bench.data.lvis import write_split
 from bench.data.split import Category, FilePixels, Image, Split, open_split
 from bench.detection.contract import Batch, Context, Draws, HeadSpec
-from bench.engines.torchvision import build, head_widths
+from bench.engines.torchvision.build import build
+from bench.engines.torchvision.facts import head_widths
 from benchmarks.measured import write
 from benchmarks.step import pyramid
 from methods.parts.softmax import Softmax
@@ -130,7 +131,7 @@ def network(split: Split, device: str) -> Network:
     detector = pyramid("resnet50_fpn", "frozen", 2000, 512) if cuda else photo_cpu()
     counts = (1,) * C
     head = HeadSpec(C, *head_widths(detector), counts, counts, C, counts, counts)
-    model = build(detector, head, Softmax(head), seed=0, load=False).to(device)
+    model = build(detector, head, Softmax(head), seed=0).to(device)
     model.to(memory_format=torch.channels_last)
     # A rate of nearly nothing: the weights are random, and must stay finite.
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-9, momentum=0.9)

@@ -78,7 +78,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     bill = Bill()
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
     from bench.cli.open import open_suite
-    from bench.engines.torchvision import build as _engine  # noqa: F401
+    from bench.engines.torchvision import build as _build  # noqa: F401
     from bench.plan import planning
     from bench.plan.jobs import is_ready, make_jobs
     from bench.run import evaluate as _evaluate  # noqa: F401

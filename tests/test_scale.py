@@ -1,7 +1,9 @@
 """Suites of ten thousand stages: `plan`, `status` and `gc` answer while one waits.
 
 CPU seconds of the child process are held to the limits, not seconds on the wall: a test machine does other things too.
-Measured on 2 cores (Xeon, 2.1 GHz): plan 2.6 s, status 2.5 s, gc 4 s, all below 160 MB.
+And machines differ by more than two: the limit is in units of a piece of plain Python that runs just before and after.
+Measured on 2 cores (Xeon, 2.1 GHz): plan 2.6 s, status 2.5 s, gc 4 s, all below 160 MB; on two of an AMD EPYC, where
+the unit takes 0.6 s: plan 6, status 5, gc 9 s.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tests.conftest import ROOT
 from tests.planned import SEVEN
 
 POINTS = 1700
-SECONDS, MEGABYTES = 5.0, 500.0
+UNITS, MEGABYTES = 16.0, 500.0  # 5 s on that Xeon
 HEAD = SEVEN.split("seeds:")[0]
 SWEEP = f"""{HEAD}seeds: [0]
 rows:
@@ -44,6 +46,22 @@ with open(sys.argv[1], "w") as used:
     print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss, file=used)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
+
+
+UNIT = """
+import hashlib, json, time
+for number in range(60_000):
+    losses = {"detector": {"widths": [8, 16, 32]}, "losses": {"beta": number / 7}}
+    spec = {"kind": "train", "seed": number, "spec": losses}
+    hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+print(time.process_time())
+"""
+
+
+def unit() -> float:
+    """CPU seconds that this machine takes, now, for what `plan` does most."""
+    ended = subprocess.run([sys.executable, "-S", "-c", UNIT], capture_output=True, text=True, check=True)
+    return float(ended.stdout)
 
 
 @dataclass(frozen=True)
@@ -68,24 +86,25 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
 
 
 def measured(folder: Path, *words: str | Path) -> tuple[str, float, float]:
-    """What a command says, its CPU seconds and its memory in MB."""
+    """What a command says, its CPU time in units and its memory in MB."""
     # Tracing for coverage doubles the time.
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     environment = {**untraced, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, "-c", MEASURE, str(folder / "used"), sys.executable, "-m", "bench", *map(str, words)]
+    before = unit()
     ended = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder, env=environment, check=False
     )
     assert ended.returncode == 0, ended.stdout
     seconds, kilobytes = (folder / "used").read_text().split()
-    return ended.stdout, float(seconds), float(kilobytes) / 1000
+    return ended.stdout, 2 * float(seconds) / (before + unit()), float(kilobytes) / 1000
 
 
 def answers(command: str, path: Path, store: Path, folder: Path, stages: str) -> None:
-    text, seconds, megabytes = measured(folder, command, path, "--store", store)
+    text, units, megabytes = measured(folder, command, path, "--store", store)
     assert stages in text
     assert len(text.splitlines()) < 80  # a page, whatever the size
-    assert seconds < SECONDS
+    assert units < UNITS
     assert megabytes < MEGABYTES
 
 
@@ -105,7 +124,7 @@ def test_many_seeds_that_are_to_come(tmp_path: Path) -> None:
 
 
 def test_gc_of_ten_thousand_stages(big: Big, tmp_path: Path) -> None:
-    text, seconds, megabytes = measured(tmp_path, "gc", "--store", big.store)
+    text, units, megabytes = measured(tmp_path, "gc", "--store", big.store)
     assert "0 stages, 0.0 MB in all can be freed" in text
-    assert seconds < 2 * SECONDS
+    assert units < 2 * UNITS
     assert megabytes < MEGABYTES

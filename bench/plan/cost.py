@@ -70,9 +70,11 @@ class Estimate:
     classes: dict[str, int] = field(default_factory=dict)
     times: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
     sizes: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
+    _seconds: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # by key, once asked for
 
     def learn(self, stage: Stage, done: Finished) -> None:
         """Note what a finished stage took, and how large it is."""
+        self._seconds.clear()
         for shape, length in self.lengths(stage):
             into = self.times[shape]
             into.shared += float(done.extra.get("shared_seconds", done.seconds))
@@ -93,7 +95,7 @@ class Estimate:
 
     def unit(self, stages: Sequence[Stage]) -> float | None:
         """Seconds of stages that one pass makes: the longest of what is done once, and what each adds."""
-        parts = [self._parts(stage) for stage in stages]
+        parts = [self._known(stage) for stage in stages]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -106,6 +108,12 @@ class Estimate:
             return seen.bytes / seen.count / MB
         value = self._bytes(stage)
         return None if value is None else value / MB
+
+    def _known(self, stage: Stage) -> tuple[float, float] | None:
+        """`_parts`, reckoned once for each stage: a plan of thousands asks for each many times."""
+        if stage.key not in self._seconds:
+            self._seconds[stage.key] = self._parts(stage)
+        return self._seconds[stage.key]
 
     def _parts(self, stage: Stage) -> tuple[float, float] | None:
         """(seconds that a pass spends once, seconds for this stage)."""

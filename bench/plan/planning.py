@@ -182,7 +182,7 @@ def _state(key: str, store: StoreView) -> State:
         return "running"
     if store.failure(key) is not None:
         return "failed"
-    return "partial" if store.attempts(key) and store.done(key) is None else "missing"
+    return "partial" if store.done(key) is None and store.attempts(key) else "missing"
 
 
 def pulled_in(plan: Plan) -> list[str]:

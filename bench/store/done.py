@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.store.disk import disk_errors, json_bytes, sha256_of
 from bench.key import digest
+from bench.store.disk import disk_errors, json_bytes, sha256_of
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.errors import UserError
+from bench.key import digest
+from bench.stage import Stage
 from bench.store.disk import (
     create_exclusive,
     disk_errors,
@@ -36,11 +39,8 @@ from bench.store.disk import (
     write_json,
 )
 from bench.store.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
-from bench.errors import UserError
 from bench.store.events import Events
-from bench.key import digest
 from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
-from bench.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -236,9 +236,10 @@ class Store:
 
     def failure(self, key: str) -> Failure | None:
         """The latest failure since the stage was last done; None for a stage that is done."""
-        if self.done(key) is not None:
+        attempts = self.attempts(key)
+        if not attempts or self.done(key) is not None:
             return None
-        for folder in reversed(self.attempts(key)):
+        for folder in reversed(attempts):
             if (folder / "discarded").exists():
                 return None
             found = read_json(folder / "failed.json")
@@ -248,8 +249,12 @@ class Store:
 
     def attempts(self, key: str) -> list[Path]:
         """Folders of all attempts, newest last."""
-        found = (self.folder(key) / "attempts").glob("*")
-        return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
+        folder = self.folder(key) / "attempts"
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        return [folder / name for name in sorted(filter(str.isdigit, names), key=int)]
 
     def saved(self, key: str) -> int:
         """The step of the newest checkpoint of a stage (bench/run/checkpoint.py); 0 without one."""

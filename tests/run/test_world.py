@@ -12,7 +12,7 @@ import pytest
 from tiny_suite import PATIENCE, ROOT, tiny
 
 from bench.errors import UserError
-from bench.launch.slurm import refuse
+from bench.launch.sharing import refuse_together
 from bench.plan import planning
 from bench.run.world import World, rank_of, refuse_shares
 
@@ -62,8 +62,8 @@ def test_shares_need_not_be_equal_but_where_each_is_a_mean() -> None:
     stages = planning.make(tiny("machine.tasks=2", "machine.scope=device", "schedule.batch=5")).stages
     for one in (stage for stage in stages.values() if stage.kind == "train"):
         with pytest.raises(UserError, match="no equal shares"):
-            refuse.together(one, 2)
-        refuse.together(one, 1)
+            refuse_together(one, 2)
+        refuse_together(one, 1)
 
 
 ALONE = """

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator, model_validator
 
 from bench.errors import UserError
 
-SCHEMA_VERSION = 1  # raise it when a field is added, removed or changes its meaning
+SCHEMA_VERSION = 2  # raise it when a field is added, removed or changes its meaning
+READABLE = (1, 2)  # 1 lacks what Protocol lists as recorded since 2
 
 
 def metric_names(num_bins: int = 4) -> tuple[str, ...]:
@@ -39,6 +40,9 @@ def points(fractions: Mapping[str, float | None]) -> dict[str, float | None]:
     return {name: None if v is None or math.isnan(v) else 100.0 * v for name, v in fractions.items()}
 
 
+Negatives = Literal["listed", "exhaustive", "none listed"]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -58,6 +62,14 @@ class Protocol(_Section):
         evaluator, evaluator_version: the code that computed AP.
         max_detections: per image, over all classes. score_threshold: strictly above. nms: IoU, per class.
         bins: edges on training instances.
+        Recorded since schema 2, else None:
+        negatives: how classes were known to be absent from an image of val: "listed", "exhaustive", or "none listed":
+            then false positives of classes that an image does not show are not counted.
+        image_px: shortest and longest side that images are resized to.
+        anchors: sizes of the anchors by level, pixels of the resized image.
+        lr: of each training stage by name.
+        settings: digest over all settings of detector, input, inference and the first training: tables that agree here
+            differ in nothing but their methods and data.
     """
 
     data: str
@@ -81,6 +93,11 @@ class Protocol(_Section):
     score_threshold: float
     nms: float
     bins: tuple[int, ...]
+    negatives: Negatives | None = None
+    image_px: tuple[int, ...] | None = None
+    anchors: tuple[tuple[float, ...], ...] | None = None
+    lr: dict[str, float] | None = None
+    settings: str | None = None
 
 
 class PerClass(_Section):
@@ -207,9 +224,9 @@ def loads(kind: type[R], text: str | bytes, where: str = "") -> R:
             where=where,
             hint="update this checkout (git pull)",
         )
-    if version != SCHEMA_VERSION or type(version) is not int:
+    if version not in READABLE or type(version) is not int:
         raise UserError(
-            f"schema version {version!r} is not readable", where=where, allowed=str(SCHEMA_VERSION),
+            f"schema version {version!r} is not readable", where=where, allowed=", ".join(map(str, READABLE)),
             hint="evaluate again",
         )  # fmt: skip
     try:

@@ -106,13 +106,16 @@ class GlyphsData(GeneratedData):
 class FolderData(Section):
     """Photographs with annotations in a folder; `name` is their format, see bench/data/formats.py."""
 
-    NOT_IN_KEY = frozenset({"path", "train", "val", "images"})  # a data stage has a fingerprint of their content
+    # A data stage has a fingerprint of what they name; what `negatives` allows is in the protocol of the result.
+    NOT_IN_KEY = frozenset({"path", "train", "val", "images", "negatives"})
 
     name: str
     path: str
     train: str = "annotations/train.json"
     val: str = "annotations/val.json"
     images: str = "images"  # folder of the images, below path
+    # optional: goes on where no image of val lists the classes that are absent from it (LVIS form): AP is then too high
+    negatives: Literal["required", "optional"] = "required"
 
 
 class Input(Section):

@@ -13,7 +13,8 @@ from reports.stats import other_counts, other_val
 
 DIGEST = 12  # characters of a sha256 that are shown
 SHOWN = 5  # rows named beside a value, or values of a list, before the rest is counted
-RECIPE = ("steps", "batch", "initialisation", "reinitialised")  # fields of the protocol that a method sets
+# Fields of the protocol that a method sets.
+RECIPE = ("steps", "batch", "lr", "initialisation", "reinitialised", "settings")
 DIGESTS = ("train_digest", "val_digest", "train_images", "val_images")  # follow the seed where the data do
 IN_FIGURES = (
     "data", "classes", "train_images", "val_images", "engine", "trunk", "initialisation", "evaluator", "max_detections",
@@ -38,6 +39,11 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     notes += [f"by {by[name]}: {_worded(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
     rest = {name: where for name, where in mixed.items() if name not in (*RECIPE, *DIGESTS)}
     notes += [f"not one protocol: {_worded(name)} {where}" for name, where in rest.items()]
+    if any(r.record.protocol.negatives == "none listed" for r in rows):
+        notes.append(
+            "negatives none listed: no image of val says which classes are absent from it, so false positives of "
+            "classes that an image does not show are not counted; AP is far too high, and comparable with no other data"
+        )
     same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows], most=SHOWN)
     ran = [f"{_worded(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
     notes += ["ran with: " + ", ".join(ran)] if ran else []
@@ -88,7 +94,7 @@ def _steps(rows: Sequence[RowResult]) -> str:
 
 
 def _protocols(rows: Sequence[RowResult]) -> list[tuple[str, int, dict[str, Any]]]:
-    return [(r.record.row, r.record.seed, r.record.protocol.model_dump(mode="json")) for r in rows]
+    return [(r.record.row, r.record.seed, r.record.protocol.model_dump(mode="json", exclude_none=True)) for r in rows]
 
 
 def _seeds(rows: Sequence[RowResult]) -> str:

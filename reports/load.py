@@ -4,16 +4,17 @@ tracker take these values and do not read the store.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bench.environment import PER_ATTEMPT
+from bench.errors import UserError
 from bench.key import canonical
 from bench.plan.planning import Plan, fresh
 from bench.record import Record, Result, loads
 from bench.stage import KINDS, Stage, walk
-from bench.store.disk import read_json
 from bench.store.store import Store
 
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
@@ -51,7 +52,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
     """The rows and seeds of a plan that are done, in suite order. Reads only.
 
     Raises:
-        UserError: a result.json that cannot be read.
+        UserError: a result.json that cannot be read, or was changed after it was written.
     """
     found = []
     for row in plan.rows:
@@ -59,7 +60,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
             continue
         path = store.output(row.evaluate.key) / RESULT
         record = Record.of(
-            loads(Result, path.read_bytes(), str(path)),
+            loads(Result, store.read(row.evaluate.key, RESULT), str(path)),
             row=row.label,
             suite=plan.suite.name,
             seed=row.seed,
@@ -71,10 +72,27 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
     return found
 
 
+def changed(store: Store, plan: Plan) -> dict[str, str]:
+    """Of the stages that `load` reads, those with a file that is no longer what was written; key -> what is wrong."""
+    rows = [row for row in plan.rows if row.evaluate is not None and fresh(row.evaluate, store)]
+    read = {row.evaluate.key: RESULT for row in rows if row.evaluate is not None}
+    read |= {row.evaluate.inputs["predict"].key: CLASSIFIER for row in rows if row.evaluate is not None}
+    found = {}
+    for key, name in read.items():
+        done = store.done(key)
+        if done is not None and name in done.digests:
+            try:
+                store.read(key, name)
+            except UserError as error:
+                found[key] = error.what
+    return found
+
+
 def _norms(store: Store, predict: Stage) -> list[float] | None:
-    if store.done(predict.key) is None:
+    done = store.done(predict.key)
+    if done is None or CLASSIFIER not in done.digests:
         return None
-    content = read_json(store.output(predict.key) / CLASSIFIER)
+    content = json.loads(store.read(predict.key, CLASSIFIER))
     norms = content.get("weight_norms") if isinstance(content, dict) else None
     return [float(norm) for norm in norms] if norms else None
 

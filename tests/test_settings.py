@@ -104,6 +104,7 @@ EFFECTS: dict[str, str] = {
         for name in Cost.model_fields
     },
     "Cost.measured_on": "tests/test_settings_effect.py::test_the_plan_says_whose_seconds_it_counts_with",
+    "FolderData.negatives": "tests/faults/test_refused_data.py::test_one_may_go_on_and_the_table_says_so",
     "Figure.kind": "tests/reports/test_report_write.py::test_a_suite_says_which_figures",
     "Figure.x": "tests/reports/test_report_write.py::test_a_suite_says_which_figures",
     "Figure.rows": "tests/reports/test_report_write.py::test_a_suite_says_which_figures",

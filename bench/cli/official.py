@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.data.split import open_split
+from bench.errors import UserError
 from bench.evaluation import official
 from bench.plan.planning import Plan, fresh
 from bench.record import Result, format_metric, loads, points
@@ -42,13 +43,17 @@ def compare(plan: Plan, store: Store) -> list[Compared]:
     """Evaluate every finished row again with the official package.
 
     Raises:
-        UserError: the package is missing (extra `official`).
+        UserError: the package is missing (extra `official`), or a file in the store was changed.
     """
     found = []
     for row in plan.rows:
         if row.evaluate is None or not fresh(row.evaluate, store):
             continue
         predict, val = row.evaluate.inputs["predict"], row.evaluate.inputs["val"]
+        for stage in (predict, val):
+            if not store.verify(stage.key):
+                where, hint = str(store.output(stage.key)), "run the suite again: what was changed is made anew"
+                raise UserError("a file is not what was written: its sha256 differs", where=where, hint=hint)
         split = open_split(store.output(val.key), None)
         bins = tuple(int(edge) for edge in row.evaluate.spec["bins"])
         again = official.evaluate_boxes(
@@ -58,7 +63,7 @@ def compare(plan: Plan, store: Store) -> list[Compared]:
             int(row.evaluate.spec["max_detections"]),
         )
         path = store.output(row.evaluate.key) / RESULT
-        ours = loads(Result, path.read_bytes(), str(path)).metrics
+        ours = loads(Result, store.read(row.evaluate.key, RESULT), str(path)).metrics
         found.append(Compared(row.label, row.seed, ours, points(again.metrics())))
     return found
 

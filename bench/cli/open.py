@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from bench.data.formats import FORMATS
+from bench.data.negatives import check_negatives
 from bench.engines.facts import check, facts
 from bench.errors import UserError
 from bench.key import canonical, plain
@@ -80,6 +81,14 @@ def check_weights_early(suite: Suite, plan: Plan, store: Store) -> None:
     if any(stage.spec.get("weights") for key, stage in plan.stages.items() if key not in done):
         with blamed_on(suite):
             importlib.import_module(facts(suite.sections.detector.engine).module).read_weights(str(path))
+
+
+def check_negatives_early(suite: Suite) -> None:
+    """A val set whose negatives nobody knows is refused before anything starts; that of a row with its own data too."""
+    sections = [suite.sections.data, *(row.data for row in suite.rows if row.data is not None)]
+    for data in sections:
+        if isinstance(data, FolderData):
+            check_negatives(data)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from bench.cli import submissions
-from bench.cli.open import config_text, open_suite
+from bench.cli.open import check_negatives_early, config_text, open_suite
 from bench.cli.options import (
     DEFAULT_STORE,
     DataPath,
@@ -48,6 +48,7 @@ def command(
         typer.echo(config_text(loaded), nl=False)
         return
     where = clusters.read(cluster) if cluster is not None else None
+    check_negatives_early(loaded)
     view = overview(loaded, store, jobs=jobs, fuse=fuse, cluster=where)
     if as_json:
         typer.echo(json.dumps(to_json(view, cluster), indent=1))

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from bench.cli import sync
-from bench.cli.open import blamed_on, check_weights_early, open_suite
+from bench.cli.open import blamed_on, check_negatives_early, check_weights_early, open_suite
 from bench.cli.options import (
     DEFAULT_STORE,
     ClusterName,
@@ -51,7 +51,7 @@ from bench.suite import clusters
 from bench.suite.suite import Suite
 from bench.tracking.curves import Tracking
 from bench.tracking.mirror import is_served
-from reports.load import load
+from reports.load import changed, load
 
 MANY = 20  # rows, or job ids, of a list that are spelt out
 
@@ -72,6 +72,7 @@ def command(
     1 some row failed, 2 your mistake, 130 interrupted.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    check_negatives_early(loaded)
     code = run(
         loaded, store, Console(), jobs=jobs, fuse=fuse, keep_going=keep_going, tracking_uri=tracking_uri, out=out,
         again=shlex.join(["python", "-m", "bench", *sys.argv[1:]]), cluster=cluster, detach=detach,
@@ -102,6 +103,8 @@ def run(
     if store.root.exists():  # before anything is found to be done: `gc` leaves it alone from now on
         with contextlib.suppress(UserError):  # a store that may only be read serves as long as nothing is missing
             _register(plan, store)
+    for line in _discard_changed(plan, store):
+        say(console, line)
     view = compare(plan, store, launcher.slots, fuse=fuse)
     for line in view.headline():
         say(console, line)
@@ -136,6 +139,16 @@ def run(
         for mistake in dict.fromkeys(outcome.message for outcome in ended.failed.values() if outcome.code == 2):
             show(mistake)
     return ended.code
+
+
+def _discard_changed(plan: Plan, store: Store) -> list[str]:
+    """Have results made again whose files were changed since they were written; what a row's number is made of is
+    checked by the job that reads it."""
+    return [
+        f"{planning.describe(plan, [key])}: {plan.stages[key].kind} {key[:6]}: {what}; it is made again"
+        for key, what in changed(store, plan).items()
+        if store.discard(key)
+    ]
 
 
 def _register(plan: Plan, store: Store) -> None:

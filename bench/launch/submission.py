@@ -28,10 +28,16 @@ class Dependencies:
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from other jobs, and its sources (see bench.plan.jobs.is_ready)."""
+        """All that a job reads from other jobs, and its sources (see bench.plan.jobs.is_ready).
+
+        And the images that every row made of it is evaluated on: a set that is refused stops trainings that it makes
+        pointless.
+        """
         if job.units not in self._below:
-            inputs = (source for key in job.keys for source in self._plan.stages[key].inputs.values())
-            self._below[job.units] = {stage.key for stage in walk(*inputs)} - set(job.keys)
+            stages = [self._plan.stages[key] for key in job.keys]
+            found = {stage.key for stage in walk(*(source for one in stages for source in one.inputs.values()))}
+            found |= {key for one in stages if one.inputs for key in self._plan.images_of[one.key]}
+            self._below[job.units] = found - set(job.keys)
         return self._below[job.units]
 
     def direct(self, jobs: Mapping[T, JobPlan]) -> set[T]:

@@ -18,7 +18,7 @@ from bench.lineage import N_POST_HOC, Finished, features_stage, pass_of, taps_na
 from bench.method import planned
 from bench.plan.cost import Estimate
 from bench.plan.cost import learned as learned_from
-from bench.stage import Stage, walk
+from bench.stage import KINDS, Stage, walk
 from bench.suite.suite import SCHEDULES, Suite
 
 State = Literal["done", "running", "failed", "partial", "missing"]
@@ -78,6 +78,17 @@ class Plan:
     def consumers(self, key: str) -> list[Stage]:
         """The stages that read a stage."""
         return self._consumers.get(key, [])
+
+    @functools.cached_property
+    def images_of(self) -> dict[str, frozenset[str]]:
+        """key -> the data stages whose images it, or all that is made of it, reads: without one it serves no row."""
+        found: dict[str, frozenset[str]] = {}
+        for stage in reversed(list(self.stages.values())):  # consumers before what they are made from
+            read = KINDS[stage.kind].images
+            own = frozenset() if read is None else frozenset({stage.inputs[read].key})
+            above = [found[consumer.key] for consumer in self.consumers(stage.key)]
+            found[stage.key] = own | (frozenset.intersection(*above) if above else frozenset())
+        return found
 
     @functools.cached_property
     def _consumers(self) -> dict[str, list[Stage]]:

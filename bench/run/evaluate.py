@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from bench.data.split import Split, open_split
 from bench.evaluation.accuracy import Accuracy, accuracy, assign
 from bench.evaluation.ap import ApResult, DetectedBoxes, evaluate_boxes
+from bench.key import digest
 from bench.lineage import model_chain
-from bench.record import PerClass, Protocol, Result, dumps, points
+from bench.record import Negatives, PerClass, Protocol, Result, dumps, points
 from bench.run.checkpoint import read_tensors
 from bench.run.model import TRAIN_INFO
 from bench.run.predict import DETECTIONS, PROPOSALS
@@ -26,6 +28,7 @@ from bench.store.disk import read_json, write_atomic
 
 RESULT = "result.json"
 EVALUATOR = "faster-coco-eval"
+_SETTINGS = ("engine", "detector", "weights", "input", "augment", "precision", "schedule")  # of the first training
 
 
 def run(work: Work) -> None:
@@ -118,4 +121,20 @@ def _protocol(work: Work, split: Split) -> Protocol:
         score_threshold=float(test["score_threshold"]),
         nms=float(test["nms"]),
         bins=tuple(spec["bins"]),
+        negatives=_negatives(split),
+        image_px=(int(first["input"]["min_size"]), int(first["input"]["max_size"])),
+        anchors=_anchors(first["detector"]),
+        lr={name: float(spec["schedule"]["lr"]) for name, spec in zip(names, specs, strict=True)},
+        settings=digest([[stage.spec[name] for stage in trained[:1] for name in _SETTINGS], test]),
     )
+
+
+def _negatives(split: Split) -> Negatives:
+    if split.info.get("exhaustive"):
+        return "exhaustive"
+    return "listed" if any(image.negatives for image in split.images) else "none listed"
+
+
+def _anchors(detector: Mapping[str, Any]) -> tuple[tuple[float, ...], ...] | None:
+    sizes = detector.get("rpn", {}).get("anchor_sizes")  # an engine without anchors has none
+    return None if sizes is None else tuple(tuple(map(float, level)) for level in sizes)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import os
 import re
 import shutil
@@ -221,6 +222,21 @@ class Store:
         """Whether the stage is done and every output still has its digest. Reads all of it."""
         done = self.done(key)
         return done is not None and digests_of(outputs_of(self.folder(key), done.attempt)) == done.digests
+
+    def read(self, key: str, name: str) -> bytes:
+        """The content of an output of a finished stage, as it was written.
+
+        Raises:
+            UserError: not done, or the file was changed since.
+        """
+        path = self.output(key) / name
+        with disk_errors(path):
+            content = path.read_bytes()
+        done = self.done(key)
+        if done is None or done.digests.get(name) != hashlib.sha256(content).hexdigest():
+            hint = "run the suite again: what was changed is made anew"
+            raise UserError("the file is not what was written: its sha256 differs", where=str(path), hint=hint)
+        return content
 
     def output(self, key: str) -> Path:
         """The folder of a finished stage's outputs.

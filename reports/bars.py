@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_GROUPED = 10  # rows: the colours of the palette
+MOST_SHOWN = 40  # rows in panels: beyond, nobody reads them, and a figure takes minutes
 MOST_PRINTED = 30  # bars in a grouped figure that have their value above them
 PANELS_A_LINE = 5
 
@@ -57,8 +58,11 @@ def bars(
         caption: for below the figure.
         title: for above it.
     """
-    groups = by_row(rows, order)
+    every = by_row(rows, order)
+    groups = {label: every[label] for label in _shown(every)}
     cells = {label: metrics_of(group) for label, group in groups.items()}
+    if len(groups) < len(every):
+        caption += f" {len(groups)} of {len(every)} rows, the first of the suite; all are in the table's files."
     if len(cells) > MOST_GROUPED:
         figure = _panels(cells, metrics, edges, baseline_of(groups))
         legend: dict[str, Any] = {}
@@ -68,6 +72,13 @@ def bars(
         legend = handles(figure.axes[0])
     lines = [(r, m, *numbers(of_row.get(m, MISSING))) for r, of_row in cells.items() for m in metrics]
     return Drawing(finish(figure, legend, caption, title), ("row", "metric", "mean", "sd", "n"), tuple(lines))
+
+
+def _shown(groups: Mapping[str, Sequence[RowResult]]) -> list[str]:
+    """The rows that are drawn: the first ones, and the baseline wherever it stands."""
+    labels, start = list(groups), baseline_of(groups)
+    first = labels[:MOST_SHOWN]
+    return first if start is None or start in first else [start, *first[:-1]]
 
 
 def _grouped(cells: Cells, metrics: Sequence[str], edges: Sequence[int]) -> Figure:

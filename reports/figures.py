@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.spec import Figure
 from reports.bars import ap_by_bin, bars
 from reports.canvas import DEFAULT_EDGES, Drawing, save
-from reports.footnotes import figure_caption
+from reports.footnotes import figure_caption, some_rows
 from reports.lines import points
 from reports.load import RowResult
 from reports.norms import weight_norms
@@ -97,7 +97,7 @@ def _drawing(
     done = {result.record.row for result in rows}
     absent = [label for label in (figure.rows or order) if label not in done]
     if absent and figure.kind in ("bins", "bars"):
-        caption += f" Without a result: {', '.join(absent)}."
+        caption += f" Without a result: {some_rows(absent)}."
     if figure.kind == "bins":
         return ap_by_bin(rows, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "bars":

@@ -56,9 +56,13 @@ def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) 
     base = groups.get(baseline or "", [])
     val = [label for label, group in groups.items() if other_val(group, base)]
     train = [label for label, group in groups.items() if label not in val and other_counts(group, base)]
-    notes = [f"evaluated on other data than {baseline}, so without a difference from it: {_some(val)}"] if val else []
+    notes = (
+        [f"evaluated on other data than {baseline}, so without a difference from it: {some_rows(val)}"] if val else []
+    )
     if train:
-        notes.append(f"trained on other class counts than {baseline}, so its bins hold other classes: {_some(train)}")
+        notes.append(
+            f"trained on other class counts than {baseline}, so its bins hold other classes: {some_rows(train)}"
+        )
     return tuple(notes)
 
 
@@ -109,7 +113,7 @@ def _seeds(rows: Sequence[RowResult]) -> str:
     having: dict[tuple[int, ...], list[str]] = {}
     for row, own in per_row.items():
         having.setdefault(tuple(sorted(own)), []).append(row)
-    named = [f"{_some(rows_of)} {', '.join(map(str, seeds))}" for seeds, rows_of in having.items()]
+    named = [f"{some_rows(rows_of)} {', '.join(map(str, seeds))}" for seeds, rows_of in having.items()]
     return f"seeds differ between rows ({'; '.join(named)}); mean ± sample standard deviation over those a row has"
 
 
@@ -143,7 +147,7 @@ def _who(members: Sequence[tuple[str, int]], groups: Mapping[str, Sequence[tuple
     if not seeds & {seed for _, seed in others}:
         return f"seed {', '.join(map(str, sorted(seeds)))}"
     both = not set(rows).isdisjoint(row for row, _ in others)
-    return _some(rows) + (f" at seed {', '.join(map(str, sorted(seeds)))}" if both else "")
+    return some_rows(rows) + (f" at seed {', '.join(map(str, sorted(seeds)))}" if both else "")
 
 
 def _by_seed(rows: Sequence[RowResult], name: str) -> bool:
@@ -154,7 +158,8 @@ def _by_seed(rows: Sequence[RowResult], name: str) -> bool:
     return all(len(texts) == 1 for texts in values.values())
 
 
-def _some(rows: Sequence[str]) -> str:
+def some_rows(rows: Sequence[str]) -> str:
+    """`a, b and 12 more rows`."""
     return ", ".join(rows[:SHOWN]) + (f" and {len(rows) - SHOWN} more rows" if len(rows) > SHOWN else "")
 
 

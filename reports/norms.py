@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reports.canvas import DEFAULT_EDGES, Drawing, bin_names, blank, finish, handles, palette, tidy
+from reports.footnotes import some_rows
 from reports.load import RowResult
-from reports.stats import by_row
+from reports.stats import baseline_of, by_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,15 +65,22 @@ def weight_norms(
     axes.set_ylabel("L2 norm of the classifier's weight row")
     _class_axis(axes, chosen, edges, stretched)
     tidy(axes)
+    left_out = [label for label in dict.fromkeys(r.record.row for r in rows if r.weight_norms) if label not in chosen]
+    if left_out and not labels:
+        caption += f" Not drawn: {some_rows(left_out)}."
     rho = "\N{GREEK SMALL LETTER RHO}: Spearman's rank correlation of a class's training instances and its norm."
     figure = finish(figure, handles(axes), f"{caption} {rho}".strip(), title)
     return Drawing(figure, COLUMNS, tuple(norm_lines(chosen)))
 
 
 def default_rows(rows: Sequence[RowResult]) -> list[str]:
-    """The rows of Figure 3 that are here, else the first MOST that have norms."""
+    """The rows of Figure 3 where all of them are here, else the baseline and the next, MOST in all, that have norms."""
     having = list(dict.fromkeys(r.record.row for r in rows if r.weight_norms))
-    return [label for label in ROWS if label in having] or having[:MOST]
+    if set(ROWS) <= set(having):
+        return list(ROWS)
+    start = baseline_of(by_row(rows))
+    first = [start] if start in having else []
+    return [*first, *(label for label in having if label != start)][:MOST]
 
 
 def norm_lines(chosen: dict[str, RowResult]) -> list[tuple[object, ...]]:

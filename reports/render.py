@@ -22,8 +22,8 @@ LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
          "Δ": r"$\Delta$", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
 
 
-def to_text(table: Table, width: int = WIDTH) -> str:
-    """For a terminal: the most wanted columns that fit, what was left out, the footnotes."""
+def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
+    """For a terminal: the most wanted columns that fit, what was left out, the footnotes; `most`: rows at most."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table as Grid
@@ -33,7 +33,7 @@ def to_text(table: Table, width: int = WIDTH) -> str:
     grid.add_column("row", overflow="fold", max_width=_label_width(table, width))
     for block, metric in columns:
         grid.add_column(_heading(block, metric, "\n"), justify="right", no_wrap=True)
-    for line in table.lines:
+    for line in table.lines[:most]:
         grid.add_row(_label(line), *(_value(line, column) for column in columns))
     out = io.StringIO()
     # A cut number is a wrong number: rather a wider line than "30…".
@@ -43,6 +43,8 @@ def to_text(table: Table, width: int = WIDTH) -> str:
     console.print(grid)
     notes = [*_skips(table), *_notes(table)]
     notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
+    rest = len(table.lines[len(table.lines) if most is None else most :])
+    notes = [f"and {rest} more rows: see table.txt of the report", *notes] if rest else notes
     for note in notes:
         console.print(note, soft_wrap=False)
     return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"

@@ -27,6 +27,7 @@ from bench.store.store import Store
 from bench.suite.suite import Suite
 from reports.load import RowResult, load
 
+MOST_PRINTED = 200  # rows of a table on the terminal; the files have all
 REPORTED = ".told"  # in a report's folder: the results that report and MLflow show, see `is_reported`
 
 
@@ -104,7 +105,7 @@ def print_table(
         order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
     )  # fmt: skip
     width = console.width if console.is_terminal else WIDTH
-    say(console, to_text(content, width))
+    say(console, to_text(content, width, MOST_PRINTED))
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

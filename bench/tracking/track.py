@@ -116,7 +116,10 @@ def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
                 return None
         except ImportError as error:
             return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
-        except tracker_errors() as error:
+        except Exception as error:
+            # Another host's migration may have made half the columns of a table: an AttributeError of MLflow's own.
+            if not isinstance(error, (*tracker_errors(), AttributeError)):
+                raise
             said = notice(error)
         if is_served(uri):  # which was retried already (bench/tracking/mirror.py)
             break

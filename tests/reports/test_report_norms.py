@@ -82,9 +82,20 @@ def test_rows_with_other_class_counts_are_stretched_onto_one_axis() -> None:
 
 
 def test_the_rows_of_the_papers_figure_else_six_that_have_norms() -> None:
-    assert default_rows(results()) == ["baseline", "BAGS"]
     others = [made(f"head {i}", norms=NORMS["BAGS"]) for i in range(9)]
+    figure3 = [made(label, norms=NORMS["BAGS"]) for label in ("BAGS", "re-weight-cls", "RFS", "baseline")]
+    assert default_rows([*others, *figure3]) == ["baseline", "RFS", "re-weight-cls", "BAGS"]
     assert default_rows([made("NCM-fc"), *others]) == [f"head {i}" for i in range(6)]
+
+
+def test_ones_own_rows_are_drawn_beside_the_baseline_and_the_caption_names_those_that_are_not() -> None:
+    own = [made(f"mine {i}", norms=NORMS["BAGS"]) for i in range(8)]
+    rows = [*own, made("baseline", norms=NORMS["baseline"])]
+    assert default_rows(rows) == ["baseline", *(f"mine {i}" for i in range(5))]
+    drawing = weight_norms(rows, caption="suite x.")
+    assert drawing is not None
+    texts = " ".join(text.get_text() for text in drawing.figure.texts).replace("\n", " ")
+    assert "Not drawn: mine 5, mine 6, mine 7." in texts
 
 
 def test_no_norms_no_figure() -> None:

@@ -32,7 +32,7 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
         return ()
     common, mixed = _compare(_protocols(rows))
     notes = ["protocol: " + "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items())]
-    notes.append(_seeds(rows))
+    notes += [_epochs(rows), _seeds(rows)]
     # Rows are meant to differ in what they train; that is listed, and is not a mixture.
     notes += [f"by row: {_worded(name)} {where}" for name, where in mixed.items() if name in RECIPE]
     by = {name: "seed" if _by_seed(rows, name) else "row" for name in DIGESTS}
@@ -99,6 +99,19 @@ def _steps(rows: Sequence[RowResult]) -> str:
 
 def _protocols(rows: Sequence[RowResult]) -> list[tuple[str, int, dict[str, Any]]]:
     return [(r.record.row, r.record.seed, r.record.protocol.model_dump(mode="json", exclude_none=True)) for r in rows]
+
+
+def _epochs(rows: Sequence[RowResult]) -> str:
+    """How often the trainings see an image, on average: a number of steps alone says nothing about another data set."""
+    found = {
+        (steps, protocol.batch[name], protocol.train_images): None
+        for protocol in (result.record.protocol for result in rows)
+        for name, steps in protocol.steps.items()
+        if name in protocol.batch
+    }
+    texts = [f"{steps} of {batch} images {steps * batch / max(1, images):.1f}" for steps, batch, images in found]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return f"steps in epochs of all training images: {', '.join(texts[:SHOWN])}{more}"
 
 
 def _seeds(rows: Sequence[RowResult]) -> str:

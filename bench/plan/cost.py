@@ -158,9 +158,9 @@ class Estimate:
             "train": self._declared_train,
             "fit": self._declared_fit,
             "patch": lambda _: PATCH_SECONDS,
-            "features": lambda _: self.cost.predict,
-            "predict": lambda _: self.cost.predict,
-            "evaluate": lambda _: self.cost.evaluate,
+            "features": lambda features: self._declared_val(features, self.cost.predict),
+            "predict": lambda predict: self._declared_val(predict, self.cost.predict),
+            "evaluate": lambda evaluate: self._declared_val(evaluate, self.cost.evaluate),
         }
         return by_kind[stage.kind](stage) if stage.kind in by_kind else None
 
@@ -172,6 +172,11 @@ class Estimate:
         rate = self.cost.classifier_step if trains_classifier_only(train) else self.cost.train_step
         steps = self._steps(train)
         return None if rate is None or steps is None else rate * steps
+
+    def _declared_val(self, stage: Stage, seconds: float | None) -> float | None:
+        """In proportion to the images of val, where both numbers are known."""
+        images, measured = self._images(stage.inputs["val"]), self.cost.val_images
+        return seconds if seconds is None or not images or not measured else seconds * images / measured
 
     def _declared_fit(self, fit: Stage) -> float | None:
         """Every image once through the trunk, as in steps over a frozen one."""

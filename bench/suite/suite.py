@@ -47,6 +47,7 @@ class Cost(Section):
     data: float | None = None  # both splits
     predict: float | None = None
     evaluate: float | None = None
+    val_images: float | None = None  # that `predict` and `evaluate` were measured on; None: they are for any number
     start: float = 6.0  # a job's imports
     measured_on: str = "-"  # shown with an estimate from these numbers
 

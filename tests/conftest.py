@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tiny_suite import Undisturbed, undisturbed_run
 
 from bench.cli import app as cli
 
@@ -30,6 +31,12 @@ rows:
   baseline: {method: baseline}
   BAGS: {method: bags, beta: 8}
 """
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """All rows of the tiny suite, done: the one undisturbed run of the session, by the command that a user types."""
+    return undisturbed_run(tmp_path_factory.getbasetemp())
 
 
 @dataclass(frozen=True)

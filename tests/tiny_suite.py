@@ -5,6 +5,7 @@ Stages are known by what they compute, so every test compares its store with the
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
@@ -59,13 +60,22 @@ class Undisturbed:
 
 @functools.cache
 def undisturbed_run(folder: Path) -> Undisturbed:
-    """The one undisturbed run of a test session, below its base folder; also where the session's job files go."""
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    root = folder / "undisturbed"
-    ended = drive(root)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    """The one undisturbed run of a test session, below its base folder; also where the session's job files go.
+
+    The processes that share a session's tests share it: the first one makes it while the others wait.
+    """
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # of this process alone: tests watch what comes into it
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root, output = folder / "undisturbed", folder / "undisturbed.txt"
+    with (folder / "undisturbed.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not output.exists():
+            ended = drive(root)
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+            output.write_text(ended.stdout)
     suite = tiny()
-    return Undisturbed(suite, planning.make(suite), root, ended.stdout)
+    return Undisturbed(suite, planning.make(suite), root, output.read_text())
 
 
 def tiny(*sets: str, only: str | None = None, path: Path = SMOKE) -> Suite:

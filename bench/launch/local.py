@@ -22,7 +22,7 @@ from bench.errors import UserError
 from bench.launch.job_files import interrupts_held_back, job_folder
 from bench.launch.launcher import Handle, JobState, Launcher
 from bench.launch.sharing import refuse_together
-from bench.launch.submission import processes
+from bench.launch.submission import asides, processes
 from bench.launchers import options_that_outlive
 from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
@@ -156,7 +156,8 @@ class Local:
         executor.update_parameters(timeout_min=A_YEAR_MIN, **more)
         cores = len(os.sched_getaffinity(0))
         tracking = self.tracking.of(job.keys) if self.tracking else None
-        call = Job(str(self._store.root.resolve()), job.units, machine, processes=cores, tracking=tracking)
+        root, told = str(self._store.root.resolve()), asides(self._plan, job)
+        call = Job(root, job.units, machine, processes=cores, tracking=tracking, asides=told)
         with interrupts_held_back():
             started = executor.submit(call).task(0)  # of several processes the first one reports
             handle = Handle(str(started.job_id), job, str(started.paths.stderr))

@@ -252,7 +252,8 @@ class Slurm:
         machine = self._plan.suite.sections.machine.model_copy(update={"tasks": asked.tasks})
         requeue = SlurmRequeue(self.max_retries, self.pause_s)
         tracking = self.tracking.of(job.keys) if self.tracking else None
-        return Job(str(self._root), job.units, machine, asked.cpus, requeue, tracking)
+        told = submission.asides(self._plan, job)
+        return Job(str(self._root), job.units, machine, asked.cpus, requeue, tracking, told)
 
     def _sbatch(
         self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str], folder: Path

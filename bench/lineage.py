@@ -62,8 +62,8 @@ def submitted_stage(
 ) -> Stage:
     """A stage as a job was told to make it, with all below it: what its store holds must give the keys it names.
 
-    Whoever may write to the store may write another stage.json while a job is queued, and with it name other code. A key
-    is the hash of all that is computed; what is not in it (paths) comes from the submission alone.
+    Whoever may write to the store may write another stage.json while a job is queued, and with it name other code. A
+    key is the hash of all that is computed; what is not in it (paths) comes from the submission alone.
 
     Args:
         load: the JSON of a key, as stored.

@@ -34,6 +34,7 @@ from bench.spec import Machine
 from bench.stage import KINDS, Stage
 from bench.store.disk import disk_errors
 from bench.store.lease import Lease
+from bench.store.own import working
 from bench.store.store import Attempt, Store
 from bench.tracking.curves import Curves, Tracking
 
@@ -98,6 +99,7 @@ class Job:
             stop.install()
         store = Store(Path(self.store))
         with contextlib.ExitStack() as stack:
+            stack.enter_context(working(store.root, [key for unit in self.units for key in unit]))
             try:
                 world = stack.enter_context(joined(self.machine.tasks, lambda: device_of(self.machine)))
             except UserError as error:  # the processes of this job did not come together

@@ -40,6 +40,7 @@ from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
 from bench.run import snapshot
 from bench.run.job import Job
+from bench.store import own
 from bench.store.disk import disk_errors
 from bench.store.lease import Observer, acquire, host
 from bench.store.store import Store
@@ -181,14 +182,15 @@ class Slurm:
         """
         for path, notes in submitted.begun(self._root).items():
             with contextlib.suppress(OSError):
-                stat = path.stat()
-                if stat.st_uid != os.getuid():  # only that user can see these jobs and pickles
+                stat = path.lstat()
+                files = own.folder_of(notes[0].name)
+                if files is None:  # only the user who submitted them can see these jobs and pickles
                     continue
                 ids = self._queue.named(notes[0].name)
                 for job_id in ids:
                     note = notes[int(job_id.split("_")[1]) if "_" in job_id else 0]
-                    if (Path(note.log) / f"{job_id}_submitted.pkl").exists():
-                        submitted.write(self._root, replace(note, id=job_id, log=f"{note.log}/{job_id}_0_log.err"))
+                    if (Path(files) / f"{job_id}_submitted.pkl").exists():
+                        submitted.write(self._root, replace(note, id=job_id, log=f"{files}/{job_id}_0_log.err"))
                     else:
                         self._queue.cancel([job_id])
                 if ids or time.time() - stat.st_mtime > BEGUN_S:
@@ -342,7 +344,8 @@ class Slurm:
 
     def cancel(self, handles: Sequence[Handle]) -> None:
         """scancel: SIGTERM to the processes, which save and end; SIGKILL after KillWait."""
-        ids = [handle.id for handle in handles if handle.own and handle.id not in self._cancelled]
+        mine = [handle for handle in handles if handle.own and submitted.is_own(self._notes[handle])]
+        ids = [handle.id for handle in mine if handle.id not in self._cancelled]
         if ids and time.monotonic() - self._cancelled_at >= POLL_SECONDS:
             self._cancelled_at = time.monotonic()
             if self._queue.cancel(ids):
@@ -350,8 +353,10 @@ class Slurm:
 
     def close(self, *, clean: bool) -> None:
         """Remove the files of submissions that succeeded; store/submitted stays."""
-        for folder in {Path(note.log).parent for note in self._notes.values()} if clean else ():
-            if all(note.id in self._well for note in self._notes.values() if Path(note.log).parent == folder):
+        names = {note.name for note in self._notes.values() if submitted.is_own(note)}
+        for name in names if clean else ():
+            folder = own.folder_of(name)
+            if folder and self._well.issuperset(own.jobs_of(name)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

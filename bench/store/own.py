@@ -102,14 +102,14 @@ def signal_own(owner: LeaseInfo, store: Path, key: str) -> bool:
     return False
 
 
-def _command(pid: int) -> list[str]:
-    """The command line of a process; empty where it cannot be read."""
+def _command(pid: int) -> str:
+    """sha256 of the command line of a process, which may hold a password; empty where it cannot be read."""
     import psutil
 
     try:
-        return list(psutil.Process(pid).cmdline())
+        return hashlib.sha256("\0".join(psutil.Process(pid).cmdline()).encode("utf-8", "replace")).hexdigest()
     except psutil.Error:
-        return []
+        return ""
 
 
 def _forget_ended(folder: Path) -> None:

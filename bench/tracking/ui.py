@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.tracking.mirror import ARTIFACTS, DATABASE, default_uri
+from bench.tracking.place import DATABASE, artifacts_uri, default_uri
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 100  # above the wanted one, before any free port is suggested
@@ -64,7 +64,7 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str
         free = _free_port(host, port)
         what = f"port {port} is in use, or not yours to use"
         raise UserError(what, where="--port", hint=f"a free one: --port {free}")
-    artifacts = (store_root / ARTIFACTS).resolve().as_uri()
+    artifacts = artifacts_uri(store_root)
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store_root),
         "--default-artifact-root", artifacts, "--host", host, "--port", str(port), "--workers", "1",

@@ -41,7 +41,7 @@ from bench.plan.planning import Plan
 from bench.run import snapshot
 from bench.run.job import Job
 from bench.store import own
-from bench.store.disk import disk_errors
+from bench.store.disk import disk_errors, remove
 from bench.store.lease import Observer, acquire, host
 from bench.store.store import Store
 from bench.suite.clusters import Cluster, Resources
@@ -194,7 +194,7 @@ class Slurm:
                     else:
                         self._queue.cancel([job_id])
                 if ids or time.time() - stat.st_mtime > BEGUN_S:
-                    path.unlink(missing_ok=True)
+                    remove(path)
 
     def _handle(self, note: Submitted, keys: set[str]) -> Handle:
         units = tuple(mine for unit in note.units if (mine := tuple(key for key in unit if key in keys)))
@@ -247,7 +247,7 @@ class Slurm:
                 submitted.write(self._root, known)
                 handles.append(self._handle(known, set(known.keys)))
             if started is not None:
-                begun.unlink(missing_ok=True)
+                remove(begun)
         return handles
 
     def _job(self, job: JobPlan, asked: Resources) -> Job:

@@ -84,6 +84,17 @@ def _queued() -> dict[str, dict[str, str]]:
     return {kind: job for kind, job in found.items() if job}
 
 
+_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
+_SECRET = re.compile(r"\b(?:\w+_)?(?:password|passwd|secret|token|api_?key|credentials?)=", re.IGNORECASE)
+
+
+def masked(word: str) -> str:
+    """A word or message that is shown or stored, without what gives access: the user and password of an address, and
+    what follows a name that says that it is secret (`x.token=...`)."""
+    secret = _SECRET.search(word)
+    return _USERINFO.sub(r"\1***@", word[: secret.end()] + "***" if secret else word)
+
+
 def source(root: Path = TREE) -> dict[str, str | None]:
     """commit and dirty of `capture`."""
     with contextlib.suppress(OSError, ValueError):

@@ -187,7 +187,7 @@ def resolve(spec: Part | Mapping[str, Any], inputs: Mapping[str, Any] | None = N
     ref, settings = spec["part"], spec["settings"]
     module, _, name = ref.partition(":")
     if module.endswith(".py"):
-        loaded = _import_file(Path(module))
+        loaded = _import_file(Path(module), spec.get("version"))
     else:
         loaded = importlib.import_module(module if "." in module else f"{PARTS_PACKAGE}.{module}")
     return getattr(loaded, name), dict(_filled(plain(settings), inputs or {}))
@@ -234,7 +234,7 @@ def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     node = nodes[name]
     names, defaults = _settings(node)
     inside = path.is_relative_to(TREE)
-    version = (_version(node) or _version(tree)) if inside else hashlib.sha256(text.encode()).hexdigest()[:16]
+    version = (_version(node) or _version(tree)) if inside else _digest_of_file(text)
     if version is None:
         raise UserError(
             f"part '{ref}' has no VERSION", where=str(path), hint="write `VERSION = 1` in its class or file"
@@ -314,13 +314,38 @@ def _file_of(module: str, ref: str) -> Path:
     return path
 
 
-def _import_file(path: Path) -> Any:
-    name = f"bench_part_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+def changed_since(ref: str) -> UserError:
+    """The error for a part outside this tree whose file is not the one that was planned with."""
+    return UserError(
+        "this file has changed since the stage was planned", where=ref,
+        hint="run the suite again: it plans with the file as it is now; or put the old file back",
+    )  # fmt: skip
+
+
+def _import_file(path: Path, version: str | None) -> Any:
+    """The module of a file. What runs is the text that has the digest: not a compiled copy that lies beside the file,
+    nor what the file holds a moment later.
+
+    Raises:
+        UserError: the file is outside this tree and has another digest than `version`.
+    """
+    text = path.read_text(encoding="utf-8")
+    found = _digest_of_file(text)
+    if version is not None and len(version) == len(found) and found != version:
+        raise changed_since(str(path))
+    name = f"bench_part_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}_{found}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None, path
-        assert spec.loader is not None, path
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            exec(compile(text, str(path), "exec"), vars(module))
+        except BaseException:
+            del sys.modules[name]
+            raise
     return sys.modules[name]
+
+
+def _digest_of_file(text: str) -> str:
+    """The version of a part outside this tree; those inside have a small whole number."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from bench.detection.taps import TAPS
 from bench.engines.facts import facts, only_classifier
+from bench.errors import UserError
 from bench.key import Fixed, StageRef, canonical, digest, plain
-from bench.stage import KINDS, Stage
+from bench.stage import KINDS, Stage, walk
 
 # From this many post-hoc predictions over one trunk on, its val features are kept. Within one run they save nothing
 # (the predictions are one pass anyway), but they serve points that are added later. A sweep has at least five
@@ -54,6 +55,48 @@ def read_stage(load: Callable[[str], Mapping[str, Any]], key: str, known: dict[s
         vars(stage)["key"] = value["key"]
         known[key] = stage
     return known[key]
+
+
+def submitted_stage(
+    load: Callable[[str], Mapping[str, Any]], key: str, asides: Mapping[str, Mapping[str, Any]]
+) -> Stage:
+    """A stage as a job was told to make it, with all below it: what its store holds must give the keys it names.
+
+    Whoever may write to the store may write another stage.json while a job is queued, and with it name other code. A
+    key is the hash of all that is computed; what is not in it (paths) comes from the submission alone.
+
+    Args:
+        load: the JSON of a key, as stored.
+        key: what the job was told to make.
+        asides: of the job, see `asides_of`.
+
+    Raises:
+        UserError: a stage is missing or corrupt, or is not what its key names.
+    """
+
+    def checked(source: str) -> Mapping[str, Any]:
+        value = load(source)
+        if _key_of(value) != source:
+            raise UserError(
+                "its stage.json is not what was submitted: its content has another key", where=f"stage {source[:12]}",
+                hint="it was changed since; nothing of it was run. Run the suite again: it writes its stages anew",
+            )  # fmt: skip
+        return {**value, "aside": asides.get(source, {})}
+
+    return read_stage(checked, key)
+
+
+def asides_of(*stages: Stage) -> dict[str, Mapping[str, Any]]:
+    """What is in no key, of these stages and all below them, by key: a job gets it from whoever submits it."""
+    return {stage.key: stage.not_in_key for stage in walk(*stages) if stage.not_in_key}
+
+
+def _key_of(value: Mapping[str, Any]) -> str | None:
+    """The key that a stage.json has by its content (see Stage.key); None for one that is no stage's."""
+    try:
+        return digest({name: value[name] for name in ("kind", "version", "spec", "inputs")})
+    except (KeyError, TypeError, RecursionError):
+        return None
 
 
 def fresh(stage: Stage, done: Callable[[str], Finished | None]) -> bool:

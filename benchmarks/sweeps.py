@@ -79,6 +79,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
     from bench.cli.open import open_suite
     from bench.engines.torchvision import build as _build  # noqa: F401
+    from bench.launch.submission import asides
     from bench.plan import planning
     from bench.plan.jobs import is_ready, make_jobs
     from bench.run import evaluate as _evaluate  # noqa: F401
@@ -107,7 +108,7 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
         done = set(plan.stages) - {key for key, s in plan.stages.items() if not planning.fresh(s, store)}
         jobs = make_jobs(plan, missing, planning.learned(plan, store), fuse=True)
         job = next(job for job in jobs if is_ready(job, plan, done))
-        outcomes = Job(str(store_path), job.units, suite.sections.machine)()
+        outcomes = Job(str(store_path), job.units, suite.sections.machine, asides=asides(plan, job))()
         assert all(outcome.state == "done" for outcome in outcomes.values()), outcomes
     return bill
 

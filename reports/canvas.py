@@ -7,12 +7,14 @@ without pyplot, so that no display is needed and a notebook's backend stays as i
 from __future__ import annotations
 
 import csv
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.store.disk import put
 from reports.stats import Cell
 
 if TYPE_CHECKING:
@@ -47,13 +49,16 @@ def save(drawing: Drawing, path: Path, formats: Sequence[str] = ("png", "svg")) 
     written = []
     for suffix in formats:
         target = path.with_name(f"{path.name}.{suffix}")
-        drawing.figure.savefig(target, dpi=DPI, metadata=UNDATED.get(suffix))
+        image = io.BytesIO()
+        drawing.figure.savefig(image, format=suffix, dpi=DPI, metadata=UNDATED.get(suffix))
+        put(target, image.getvalue())
         written.append(target)
     target = path.with_name(f"{path.name}.csv")
-    with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(drawing.columns)
-        writer.writerows([[_cell(value) for value in line] for line in drawing.lines])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(drawing.columns)
+    writer.writerows([[_cell(value) for value in line] for line in drawing.lines])
+    put(target, text.getvalue().encode())
     return [*written, target]
 
 

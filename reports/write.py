@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UserError
 from bench.spec import Figure
+from bench.store.disk import make_folder, put
 from reports import figures
 from reports.canvas import DEFAULT_EDGES
 from reports.load import RowResult
@@ -78,12 +79,15 @@ def write(
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
+            put(out / name, text.encode())
         drawn, lacking = figures.draw(
             rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned
         )  # fmt: skip
+    except UserError as error:
+        hint = error.hint or "--out FOLDER"
+        raise UserError(f"cannot be written: {error.what}", where=error.where, hint=hint) from error
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", where=str(out), hint="--out FOLDER") from error
     return Written((*(out / name for name in texts), *drawn), tuple(lacking))

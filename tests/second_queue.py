@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.launch import submitted
 from bench.launch.launcher import Handle, JobState, Launcher, NoAnswer, Phase, Queue, QueueEntry, Status
-from bench.launch.submission import needs
+from bench.launch.submission import asides, needs
 from bench.launch.submitted import Submitted
 from bench.launchers import LauncherFacts
 from bench.plan.jobs import JobPlan
@@ -145,7 +145,9 @@ class Shelf:
             if job["state"] == "Laid" and made.issuperset(job["after"]):
                 units = tuple(tuple(unit) for unit in job["units"])
                 with signals_restored():
-                    outcomes = Job(str(self._store.root.resolve()), units, self._plan.suite.sections.machine)()
+                    machine = self._plan.suite.sections.machine
+                    told = asides(self._plan, JobPlan(units))
+                    outcomes = Job(str(self._store.root.resolve()), units, machine, asides=told)()
                 ended = {key: asdict(outcome) for key, outcome in outcomes.items()}
                 path.write_text(json.dumps(job | {"state": "Made", "outcomes": ended}))
                 return

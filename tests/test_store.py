@@ -13,6 +13,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.stage import Stage
+from bench.store import done as done_files
 from bench.store.done import Done
 from bench.store.events import read_events
 from bench.store.lease import Lease
@@ -372,13 +373,13 @@ def test_roots_say_who_needs_what(store: Store) -> None:
 def test_done_is_read_once_a_change(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     done = make(store)
     reads: list[Path] = []
-    real = Path.read_bytes
+    real = done_files.read_bytes
 
     def counted(path: Path) -> bytes:
         reads.append(path)
         return real(path)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(done_files, "read_bytes", counted)
     other = Store(store.root)
     assert [other.done(KEY) for _ in range(5)] == [done] * 5
     assert reads == [store.folder(KEY) / "done"]

@@ -24,7 +24,7 @@ from bench.record import PerClass, Protocol, Record, loads
 from bench.stage import Stage
 from bench.store.store import Store
 from bench.tracking import track, ui
-from bench.tracking.mirror import default_uri
+from bench.tracking.place import default_uri
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "longtail"

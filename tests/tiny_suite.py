@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli.open import open_suite
+from bench.lineage import asides_of
 from bench.plan import planning
 from bench.plan.jobs import is_ready, make_jobs
 from bench.plan.planning import Plan
@@ -146,7 +147,8 @@ def bring(
 def work(root: Path, suite: Suite, *units: tuple[str, ...]) -> dict[str, Outcome]:
     """One job in this process, whose signal handlers come back afterwards."""
     with signals_restored():
-        return Job(str(root), units, suite.sections.machine)()
+        told = asides_of(*planning.make(suite).stages.values())
+        return Job(str(root), units, suite.sections.machine, asides=told)()
 
 
 def key_of(plan: Plan, label: str, kind: str = "train") -> str:

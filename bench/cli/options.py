@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.launchers import LAUNCHERS
+from bench.tracking import credentials
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
 RowOrStage = Annotated[
@@ -36,8 +37,11 @@ Jobs = Annotated[
 Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: sqlite in the store."),
-]
+    typer.Option(
+        "--tracking-uri", envvar=credentials.ADDRESS, callback=credentials.taken,
+        help="MLflow server; default: sqlite in the store.",
+    ),
+]  # fmt: skip
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going/--fail-fast", help="After a failure: go on with other rows, or stop.")
 ]

@@ -34,6 +34,7 @@ from bench.cli.overview import compare
 from bench.cli.progress import Display
 from bench.cli.report import is_reported, label, note_reported, print_table, write_report
 from bench.cli.say import count, listed, say
+from bench.environment import masked
 from bench.errors import UserError, show
 from bench.launch import loop as launch
 from bench.launch import submitted
@@ -75,7 +76,7 @@ def command(
     check_negatives_early(loaded)
     code = run(
         loaded, store, Console(), jobs=jobs, fuse=fuse, keep_going=keep_going, tracking_uri=tracking_uri, out=out,
-        again=shlex.join(["python", "-m", "bench", *sys.argv[1:]]), cluster=cluster, detach=detach,
+        again=shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])]), cluster=cluster, detach=detach,
     )  # fmt: skip
     raise typer.Exit(code)
 

@@ -5,9 +5,7 @@ them, which may be anywhere, or nowhere: both work without a driver, and leave a
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
+import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -28,7 +26,8 @@ from bench.launch.submitted import Submitted
 from bench.launchers import facts_of
 from bench.plan import planning
 from bench.plan.planning import Plan
-from bench.store.lease import LeaseInfo, host, machine
+from bench.store import own
+from bench.store.lease import LeaseInfo
 from bench.store.store import Store
 
 PATIENCE_SECONDS = 60.0  # a step over 16 images of 800 px takes a second on a GPU; then its checkpoint is written
@@ -66,12 +65,15 @@ class StopReport:
     Attributes:
         signalled: stages at work on this machine, with their processes' leases.
         cancelled: jobs of a queue.
-        elsewhere: stages at work on other hosts, or for other users: their drivers read the request.
+        foreign: jobs of a queue that this user has not submitted, or not with this cache folder.
+        elsewhere: stages at work on other hosts, or in processes that are none of this user's jobs: their drivers read
+            the request.
         unanswered: jobs that may be queued or run, but their queue does not answer here.
     """
 
     signalled: dict[str, LeaseInfo] = field(default_factory=dict)
     cancelled: list[Submitted] = field(default_factory=list)
+    foreign: list[Submitted] = field(default_factory=list)
     elsewhere: dict[str, LeaseInfo] = field(default_factory=dict)
     unanswered: list[Submitted] = field(default_factory=list)
 
@@ -91,28 +93,27 @@ def stop(plan: Plan, store: Store, keys: Collection[str]) -> StopReport:
     begun = submitted.by_kind(_begun(store, wanted))
     for kind in sorted(notes.keys() | begun.keys()):
         jobs = _cancel(kind, notes.get(kind, []), begun.get(kind, []))
-        report.cancelled += jobs or []
+        report.cancelled += [job for job in jobs or [] if submitted.is_own(job)]
+        report.foreign += [job for job in jobs or [] if not submitted.is_own(job)]
         report.unanswered += notes.get(kind, []) if jobs is None else []
     in_jobs = {key for job in report.cancelled for key in job.keys}
     for key in wanted:
         owner = store.running(key)
         if owner is None or key in in_jobs:
             continue
-        report.elsewhere[key] = owner
-        if owner.host == host() and owner.machine == machine() and owner.pid:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(owner.pid, signal.SIGTERM)
-                report.signalled[key] = report.elsewhere.pop(key)
+        reached = report.signalled if own.signal_own(owner, store.root, key) else report.elsewhere
+        reached[key] = owner
     return report
 
 
 def _cancel(kind: str, notes: list[Submitted], begun: list[Submitted]) -> list[Submitted] | None:
-    """Cancel jobs of one queue, those also whose driver was killed while it submitted them; the ones that were noted
-    and had not ended. None where the queue does not answer."""
+    """Cancel this user's jobs of one queue, those also whose driver was killed while it submitted them. All that were
+    noted and had not ended, also others'; None where the queue does not answer."""
     try:
         queue, jobs = queue_of(kind), alive(notes)
-        hidden = [job_id for job in begun for job_id in queue.named(job.name)]
-        return jobs if queue.cancel([*(job.id for job in jobs), *hidden]) else None
+        mine = [job.id for job in jobs if submitted.is_own(job)]
+        hidden = [i for job in begun if own.folder_of(job.name) is not None for i in queue.named(job.name)]
+        return jobs if queue.cancel([*mine, *hidden]) else None
     except NoAnswer:
         return None
 
@@ -162,6 +163,10 @@ def _reached(plan: Plan, store: Store, keys: set[str], report: StopReport) -> li
     for key, owner in report.elsewhere.items():
         hint = f"process {owner.pid} on {owner.host}: its run will end it; if that is gone, kill it there"
         lines.append(f"not ours to stop: {name_of(plan, key)}  {hint}")
+    for job in report.foreign:
+        command = facts_of(job.kind).cancel_command
+        by_hand = f"; if it is yours: {command} {job.id}" if command and re.fullmatch(r"[\w.-]+", job.id) else ""
+        lines.append(f"not cancelled: job {job.id}, since you have not submitted it from here{by_hand}")
     for kind, jobs in submitted.by_kind(report.unanswered).items():
         facts, ids = facts_of(kind), " ".join(job.id for job in jobs)
         by_hand = f", or {facts.cancel_command} {ids}" if facts.cancel_command else f" (jobs {ids})"

@@ -11,6 +11,7 @@ from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
 from bench.cli.report import REPORTED, default_report_folder
 from bench.cli.say import say
+from bench.environment import masked
 from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.planning import Plan
@@ -40,9 +41,9 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
     count = mirror(plan, store, load(store, plan), tracking_uri)
     if count.notice:
         hint = "then: python -m bench sync SUITE"
-        raise UserError(count.notice, where=tracking_uri or str(store.root), hint=hint)
+        raise UserError(count.notice, where=masked(tracking_uri or str(store.root)), hint=hint)
     folder = default_report_folder(store, plan)
-    files = (path for path in folder.glob("*") if path.is_file() and path.name != REPORTED)
+    files = (path for path in folder.glob("*") if path.is_file() and not path.is_symlink() and path.name != REPORTED)
     attach(plan, store, console, tracking_uri, tuple(sorted(files)))
     say(console, f"MLflow: {count.runs} new runs, {count.values} new values")
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,17 @@ from bench.errors import UserError, unknown
 from bench.launch import submitted
 from bench.lineage import reached
 from bench.run.snapshot import UNUSED_DAYS
-from bench.store.disk import STALE_SECONDS, bytes_below, disk_errors, make_folder, read_json, remove, stale_temporaries
+from bench.store import below
+from bench.store.disk import (
+    STALE_SECONDS,
+    bytes_below,
+    disk_errors,
+    make_folder,
+    read_json,
+    remove,
+    rename,
+    stale_temporaries,
+)  # fmt: skip
 from bench.store.lease import Lease
 from bench.store.store import Root, Store
 
@@ -106,7 +115,7 @@ def look(store: Store, forget: Sequence[str] = ()) -> Found:
         raise UserError(what, where=str(store.root), hint="run a suite on it first")
     forgotten = _forgotten(roots, forget)
     kept = [root for root in roots if root not in forgotten]
-    there = sorted({path.name for path in store.root.iterdir() if _KEY.fullmatch(path.name)} | set(store.keys()))
+    there = sorted({path.name for path in store.root.iterdir() if _is_stage(path)} | set(store.keys()))
     sizes = {key: bytes_below(store.folder(key)) for key in there}
     reach = {root.file: _reached(store, root.keys) for root in kept}
     needed = set().union(*reach.values()) | _reached(store, _queued(store))
@@ -149,8 +158,8 @@ def sweep(store: Store, found: Found) -> Freed:
             freed.bytes, freed.stages = freed.bytes + one.bytes, freed.stages + 1
         else:
             freed.kept += 1
-    with contextlib.suppress(OSError):
-        (store.root / TRASH).rmdir()
+    with contextlib.suppress(OSError, UserError):
+        below.remove_empty(store.root / TRASH)
     return freed
 
 
@@ -167,12 +176,12 @@ def delete(store: Store, key: str, needed: Needed) -> bool:
             return False
         make_folder(aside.parent)
         with disk_errors(folder):
-            os.rename(folder, aside)
+            rename(folder, aside)
         if key in needed:
             with contextlib.suppress(OSError):  # its new owner has begun anew: he makes it again
-                os.rename(aside, folder)
+                rename(aside, folder)
                 return False
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     return True
 
 
@@ -228,6 +237,10 @@ def _queued(store: Store) -> set[str]:
     return {key for keys in waiting for key in keys if any(store.done(other) is None for other in keys)}
 
 
+def _is_stage(path: Path) -> bool:
+    return bool(_KEY.fullmatch(path.name)) and below.is_real_folder(path)
+
+
 def _forgotten(roots: Sequence[Root], forget: Sequence[str]) -> list[Root]:
     found = []
     for name in forget:
@@ -261,10 +274,16 @@ def _temporaries(store: Store, keys: Sequence[str]) -> list[Path]:
     folders += [folder for key in keys for folder in (store.folder(key), *store.attempts(key))]
     found = [path for folder in folders for path in stale_temporaries(folder)]
     found += [path for path in store.root.glob("probe.*") if _old(path)]
-    return found + [path for path in (store.root / TRASH).glob("*") if _old(path)]  # of a gc that was killed
+    return found + [path for path in _in_trash(store) if _old(path)]  # of a gc that was killed
+
+
+def _in_trash(store: Store) -> list[Path]:
+    """What lies in the folder of what is being deleted, which may have been made into a link elsewhere."""
+    trash = store.root / TRASH
+    return list(trash.glob("*")) if below.is_real_folder(trash) else []
 
 
 def _old(path: Path) -> bool:
     with contextlib.suppress(OSError):
-        return time.time() - path.stat().st_ctime > STALE_SECONDS  # a rename leaves the times of the content alone
+        return time.time() - path.lstat().st_ctime > STALE_SECONDS  # a rename leaves the times of the content alone
     return False

@@ -20,6 +20,7 @@ from bench.contract_check import tiny
 from bench.detection.contract import Detector
 from bench.engines.facts import facts
 from bench.errors import UserError
+from bench.lineage import asides_of
 from bench.run import checkpoint
 from bench.run.job import Job, Outcome
 from bench.run.work import StopFlag, Stopped, quiet_threads
@@ -124,7 +125,7 @@ class Sandbox:
             RunFailed: it failed, or ended otherwise than it should (stopped where there is a `stop`, else done).
         """
         log = io.StringIO()
-        job = Job(str(store.root), (), self.suite.sections.machine)
+        job = Job(str(store.root), (), self.suite.sections.machine, asides=asides_of(*unit))
         with contextlib.redirect_stderr(log):
             keys = sorted(stage.key for stage in unit)
             outcomes = job.unit(store, keys, StopFlag() if stop is None else stop, observe=observe, backwards=backwards)

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.launch.launcher import Handle, JobState, Launcher
+from bench.launch.submission import asides
 from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
-from bench.spec import Machine
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
 from bench.tracking.curves import Tracking
@@ -20,7 +20,7 @@ from bench.tracking.curves import Tracking
 
 def launcher(plan: Plan, store: Store, cluster: Cluster, where: str, limit: int | None) -> Launcher:
     """See bench/launch/launcher.py."""
-    return Debug(store, plan.suite.sections.machine, cluster)
+    return Debug(plan, store, cluster)
 
 
 class Debug:
@@ -29,8 +29,8 @@ class Debug:
     takes_dependencies = outlives_driver = False
     slots = 1
 
-    def __init__(self, store: Store, machine: Machine, cluster: Cluster) -> None:
-        self._store, self._machine = store, machine
+    def __init__(self, plan: Plan, store: Store, cluster: Cluster) -> None:
+        self._plan, self._store, self._machine = plan, store, plan.suite.sections.machine
         self.max_retries, self.pause_s = cluster.max_retries, cluster.pause_s
         self.tracking: Tracking | None = None
         self._outcomes: dict[Handle, Mapping[str, Outcome]] = {}
@@ -53,7 +53,8 @@ class Debug:
         handles = [Handle(str(os.getpid()), job) for job in taken]
         for handle in handles:
             machine = self._machine.model_copy(update={"tasks": 1})  # only this process
-            call = Job(str(self._store.root.resolve()), handle.job.units, machine)
+            told = asides(self._plan, handle.job)
+            call = Job(str(self._store.root.resolve()), handle.job.units, machine, asides=told)
             with signals_restored():
                 self._outcomes[handle] = outcomes = call()
             if any(outcome.state == "stopped" for outcome in outcomes.values()):

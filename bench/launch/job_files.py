@@ -7,7 +7,6 @@ submitit's pickles lie in the user's own folder: a pickle runs code when it is r
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import tempfile
 import time
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.store import own
 
 
 def job_folder() -> Path:
@@ -23,16 +23,11 @@ def job_folder() -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail-bench" / "jobs"
+    base = own.private("jobs")
     try:
-        base.mkdir(parents=True, mode=0o700, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-", dir=base))
+        return Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-", dir=base))
     except OSError as error:
-        raise UserError(
-            f"cannot be made: {error.strerror}", where=str(base), hint="set XDG_CACHE_HOME to a folder of yours"
-        ) from None
-    base.chmod(0o700)
-    return folder
+        raise UserError(f"cannot be made: {error.strerror}", where=str(base), hint=own.HINT) from None
 
 
 @contextlib.contextmanager

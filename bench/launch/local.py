@@ -6,10 +6,8 @@ The driver holds no state: if it is killed, the jobs continue; a new driver find
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,13 +20,13 @@ from bench.errors import UserError
 from bench.launch.job_files import interrupts_held_back, job_folder
 from bench.launch.launcher import Handle, JobState, Launcher
 from bench.launch.sharing import refuse_together
-from bench.launch.submission import processes
+from bench.launch.submission import asides, processes
 from bench.launchers import options_that_outlive
 from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.spec import Machine
-from bench.store.lease import machine
+from bench.store import own
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
 from bench.tracking.curves import Tracking
@@ -156,7 +154,8 @@ class Local:
         executor.update_parameters(timeout_min=A_YEAR_MIN, **more)
         cores = len(os.sched_getaffinity(0))
         tracking = self.tracking.of(job.keys) if self.tracking else None
-        call = Job(str(self._store.root.resolve()), job.units, machine, processes=cores, tracking=tracking)
+        root, told = str(self._store.root.resolve()), asides(self._plan, job)
+        call = Job(root, job.units, machine, processes=cores, tracking=tracking, asides=told)
         with interrupts_held_back():
             started = executor.submit(call).task(0)  # of several processes the first one reports
             handle = Handle(str(started.job_id), job, str(started.paths.stderr))
@@ -191,11 +190,10 @@ class Local:
         import psutil
 
         ours = {process.pid for process in psutil.Process().children(recursive=True)}
-        owners = [self._store.running(key) for handle in handles for key in handle.job.keys]
-        here = {info.pid for info in owners if info is not None and info.machine == machine()}
-        for pid in here & ours:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM)
+        for key in (key for handle in handles for key in handle.job.keys):
+            owner = self._store.running(key)
+            if owner is not None and owner.pid in ours:
+                own.signal_own(owner, self._store.root, key)
 
     def close(self, *, clean: bool) -> None:
         """Remove the logs of jobs that succeeded."""

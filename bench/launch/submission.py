@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.launch.submitted import Submitted
+from bench.lineage import asides_of
 from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
 from bench.stage import KINDS, walk
@@ -61,6 +62,11 @@ def needs(plan: Plan, cluster: Cluster, job: JobPlan) -> Resources:
     asked = joined(found)
     tasks = processes(plan, job, max(asked.tasks, plan.suite.sections.machine.tasks))
     return asked.model_copy(update={"tasks": tasks})
+
+
+def asides(plan: Plan, job: JobPlan) -> dict[str, Mapping[str, Any]]:
+    """What a job needs that is in no key: it gets that from its submission, never from the store."""
+    return asides_of(*(plan.stages[key] for key in job.keys))
 
 
 def processes(plan: Plan, job: JobPlan, tasks: int) -> int:

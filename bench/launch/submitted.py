@@ -1,7 +1,8 @@
 """What was submitted to a cluster: store/submitted/<job id>.json. Separate from the launcher because `run`, `status`,
 `logs` and `stop` find queued jobs here without the driver that submitted them.
 
-A file is no proof that a job is alive: its queue is queried for that, and the store for what is done. `name` is
+A file is no proof that a job is alive: its queue is queried for that, and the store for what is done. Nor is it proof
+of who submitted it (see `is_own`). `name` is
 the job's name in its queue and holds a random token: a later job with the same id has another name.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bench.store import own
 from bench.store.disk import make_folder, read_json, write_json
 
 FOLDER = "submitted"
@@ -74,11 +76,22 @@ def folder(root: Path) -> Path:
 
 
 def write(root: Path, job: Submitted) -> None:
-    """Record a job.
+    """Record a job of this user.
 
     Raises:
         UserError: the disk refuses it.
     """
+    own.note_job(job.name, job.id)
+    _write(root, job)
+
+
+def is_own(job: Submitted) -> bool:
+    """Whether this user has submitted it. Its file lies in the store, where others may have written it: only such jobs
+    are cancelled, and only their files are removed."""
+    return own.is_own(job.name, job.id)
+
+
+def _write(root: Path, job: Submitted) -> None:
     make_folder(folder(root))
     write_json(folder(root) / f"{job.id}.json", asdict(job))
 
@@ -90,6 +103,7 @@ def begin(root: Path, jobs: Sequence[Submitted]) -> Path:
     Raises:
         UserError: it cannot be written.
     """
+    own.note_submission(jobs[0].name, jobs[0].log)
     path = folder(root) / BEGUN / f"{jobs[0].name}.json"
     make_folder(path.parent)
     write_json(path, [asdict(job) for job in jobs])
@@ -107,7 +121,7 @@ def end(root: Path, job: Submitted, status: str) -> None:
     """Record that a job has ended, unless its id belongs to another one now."""
     known = read(root, job.id)
     if known is not None and known.name == job.name and not known.ended:
-        write(root, replace(job, ended=status))
+        _write(root, replace(job, ended=status))
 
 
 def read(root: Path, job_id: str) -> Submitted | None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.store.disk import disk_errors, make_folder, write_atomic
+from bench.store.disk import disk_errors, make_folder, read_bytes, remove, write_atomic
 
 KEEP = 2  # the newest, and the one before it in case the newest is corrupt
 _META = "meta"
@@ -43,14 +43,14 @@ def save(
     data = _to_bytes(state, {**meta, "step": step})
     # The checksum comes last: a kill between the two leaves a file without one, which `newest` skips.
     with disk_errors(path, len(data)):
-        _checksum_of(path).unlink(missing_ok=True)
+        remove(_checksum_of(path))
         write_atomic(path, data)
         write_atomic(_checksum_of(path), hashlib.sha256(data).hexdigest().encode())
         complete = [old for old in _found([folder]) if _checksum_of(old).exists()]
         outdated = _found([path for path in older if path != folder]) if len(complete) >= KEEP else []
         for old in [*complete[KEEP:], *outdated]:
-            _checksum_of(old).unlink(missing_ok=True)
-            old.unlink(missing_ok=True)
+            remove(_checksum_of(old))
+            remove(old)
     return path
 
 
@@ -71,8 +71,8 @@ def newest(
     """
     for path in _found(folders):
         try:
-            data = path.read_bytes()
-            checksum = _checksum_of(path).read_text()
+            data = read_bytes(path)
+            checksum = read_bytes(_checksum_of(path)).decode("ascii", "replace")
         except FileNotFoundError:
             warn(f"{path}: without a checksum (killed while saving), skipped")
             continue
@@ -107,7 +107,7 @@ def read_tensors(path: Path, digest: str | None = None) -> dict[str, Tensor]:
         UserError: missing, not a safetensors file, cut, or of another digest.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError as error:
         raise UserError("no such weight file", where=str(path)) from error
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
@@ -202,6 +202,6 @@ def _found(folders: Sequence[Path]) -> list[Path]:
     for order, folder in enumerate(folders):
         for path in folder.glob("checkpoint-*.safetensors"):
             step = path.name.removeprefix("checkpoint-").removesuffix(".safetensors")
-            if step.isdigit():
+            if step.isascii() and step.isdigit() and len(step) < 19:
                 found.append((int(step), order, path))
     return [path for _, _, path in sorted(found, reverse=True)]

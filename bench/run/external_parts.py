@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from bench.errors import UserError
-from bench.key import signature_of
+from bench.key import changed_since, signature_of
 
 _DIGITS = 16  # of a file's sha256 that stand as version; a part of the product has a small whole number
 
@@ -28,10 +27,7 @@ def check(specs: Iterable[Any]) -> None:
     planned = {(ref, version) for spec in specs for ref, version in _parts(spec) if len(version) == _DIGITS}
     for ref, version in sorted(planned):
         if signature_of(ref).version != version:
-            raise UserError(
-                "this file has changed since the stage was planned", where=ref,
-                hint="run the suite again: it plans with the file as it is now; or put the old file back",
-            )  # fmt: skip
+            raise changed_since(ref)
 
 
 def _parts(value: Any) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ import importlib
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.errors import StageError
 from bench.run.work import StopFlag, Stopped, Work
@@ -24,8 +25,10 @@ def announced(works: Sequence[Work]) -> list[tuple[str, int, Mapping[str, str]]]
     return [(work.key, work.attempt.number, work.inputs) for work in works]
 
 
-def follow(world: World, store: Store, machine: Machine, stop: StopFlag) -> None:
-    """Train the stages that the first process broadcasts, until it broadcasts None.
+def follow(
+    world: World, store: Store, machine: Machine, stop: StopFlag, asides: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Train the stages that the first process broadcasts, until it broadcasts None. `asides`: of the job.
 
     Raises:
         StageError: the first process has gone.
@@ -33,7 +36,7 @@ def follow(world: World, store: Store, machine: Machine, stop: StopFlag) -> None
     while (units := world.receive()) is not None:
         try:
             with world.together():
-                _train([_work(world, store, machine, stop, *one) for one in units], machine)
+                _train([_work(world, store, machine, stop, asides, *one) for one in units], machine)
         except Stopped:
             pass
         except Exception as error:  # the first process has received it and records it; here it goes to the log
@@ -48,10 +51,11 @@ def _train(works: Sequence[Work], machine: Machine) -> None:
 
 
 def _work(
-    world: World, store: Store, machine: Machine, stop: StopFlag, key: str, number: int, inputs: Mapping[str, str]
-) -> Work:
+    world: World, store: Store, machine: Machine, stop: StopFlag, asides: Mapping[str, Mapping[str, Any]],
+    key: str, number: int, inputs: Mapping[str, str],
+) -> Work:  # fmt: skip
     attempt = Attempt(key, number, store.folder(key) / "attempts" / str(number), None)
-    work = Work(store, key, attempt, machine, stop, inputs=inputs, world=world)
+    work = Work(store, key, attempt, machine, stop, inputs=inputs, asides=asides, world=world)
     end = time.monotonic() + _SEEN_WITHIN
     while missing := [name for name, digest in inputs.items() if _digest(store, work.input_key(name)) != digest]:
         if time.monotonic() > end:

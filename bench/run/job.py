@@ -1,7 +1,9 @@
 """What is handed to submitit: a picklable callable with keys in it. Separate from the stages it runs.
 
-It finds everything else in the store when it runs, so an old pickle is never stale. It imports neither MLflow nor
-Optuna nor pandas; progress and curves go to the attempt's event file, and to a tracking server where one is named.
+It finds everything else in the store when it runs, so an old pickle is never stale; but what it computes is what was
+submitted: others may write to the store, and a stage.json that does not give its key is refused. It imports neither
+MLflow nor Optuna nor pandas; progress and curves go to the attempt's event file, and to a tracking server where one is
+named.
 
 submitit's own handling of a signal (its `checkpoint()`, a requeue that it counts itself) is not used: it would pickle
 the job anew while leases are held. `StopFlag.install` replaces its handlers first of all.
@@ -14,15 +16,15 @@ import importlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.environment import of_this_process
 from bench.errors import UserError
 from bench.launchers import LAUNCHERS
-from bench.lineage import fresh, read_stage, sources
+from bench.lineage import fresh, sources, submitted_stage
 from bench.run import external_parts as outside
 from bench.run import memory, snapshot
 from bench.run.follow import announced, follow
@@ -32,6 +34,7 @@ from bench.spec import Machine
 from bench.stage import KINDS, Stage
 from bench.store.disk import disk_errors
 from bench.store.lease import Lease
+from bench.store.own import working
 from bench.store.store import Attempt, Store
 from bench.tracking.curves import Curves, Tracking
 
@@ -73,6 +76,7 @@ class Job:
         processes: how many processes a data stage may use.
         requeue: how it goes back into its queue when its time is up. None: the job ends instead.
         tracking: the server that its curves go to while it works; None: only the driver sends them.
+        asides: paths and what else is in no key, by key (bench.lineage.asides_of); never read from the store.
     """
 
     store: str
@@ -81,6 +85,7 @@ class Job:
     processes: int = 1
     requeue: Requeue | None = None
     tracking: Tracking | None = None
+    asides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self) -> dict[str, Outcome]:
         """Do what can be done; never raises for a stage that fails.
@@ -94,13 +99,14 @@ class Job:
             stop.install()
         store = Store(Path(self.store))
         with contextlib.ExitStack() as stack:
+            stack.enter_context(working(store.root, [key for unit in self.units for key in unit]))
             try:
                 world = stack.enter_context(joined(self.machine.tasks, lambda: device_of(self.machine)))
             except UserError as error:  # the processes of this job did not come together
                 keys = (key for unit in self.units for key in unit)
                 return dict.fromkeys(keys, Outcome("failed", str(error), error.exit_code, isinstance(error, Gone)))
             if not world.first:
-                follow(world, store, self.machine, stop)
+                follow(world, store, self.machine, stop, self.asides)
                 return {}
             before = self._got_to(store)
             outcomes = self._units(store, stop, world)
@@ -189,7 +195,7 @@ class Job:
         self, store: Store, key: str, stop: StopFlag, leases: contextlib.ExitStack, sound: set[tuple[str, str]]
     ) -> Work | Outcome:
         """A new attempt at a stage that is not done, under its lease, from intact sources; or why there is none."""
-        stage = read_stage(store.load, key)
+        stage = submitted_stage(store.load, key, self.asides)
         if fresh(stage, store.done):
             return Outcome("done")
         stale = store.done(key)
@@ -235,7 +241,7 @@ class Job:
 
     def _work(self, store: Store, key: str, lease: Lease, stop: StopFlag) -> Work:
         attempt = store.begin(key, lease)
-        work = Work(store, key, attempt, self.machine, stop, processes=self.processes)
+        work = Work(store, key, attempt, self.machine, stop, asides=self.asides, processes=self.processes)
         # Recorded before anything is read: if an input is made anew meanwhile, this stage counts as stale.
         held = {name: store.done(source.key) for name, source in work.stage.inputs.items()}
         work.inputs = {name: done.digest for name, done in held.items() if done is not None}

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from bench.environment import ORIGIN, TREE, source
 from bench.store.disk import disk_errors, read_json
+from bench.store.own import cache, private
 
 PACKAGES = ("bench", "methods")
 CACHE_HINT = (
@@ -53,9 +54,7 @@ def take(store: Path) -> Path:
     name = _digest(files, origin)[:_NAME]
     folder = cache() / "code" / name
     with disk_errors(folder, sum(map(len, files.values())), CACHE_HINT):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for private in (cache(), folder.parent, folder):
-            private.chmod(0o700)
+        private("code", name)
         with contextlib.suppress(FileNotFoundError):
             os.utime(folder / ORIGIN)  # first of all, so that no other run removes it as unused
         for path, content in files.items():
@@ -100,11 +99,6 @@ def tidy(folder: Path | None = None) -> list[Path]:
                 shutil.rmtree(copy, ignore_errors=True)
                 removed.append(copy)
     return removed
-
-
-def cache() -> Path:
-    """The cache folder of this product, below the user's."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail-bench"
 
 
 def _is_awaited(copy: Path) -> bool:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.lineage import read_stage
+from bench.lineage import submitted_stage
 from bench.run import memory
 from bench.run.world import SINGLE, World
 from bench.spec import Machine
@@ -86,6 +86,7 @@ class Work:
         machine: threads, device, precision of this job.
         stop: the stop flag of the process.
         inputs: input name -> digest of its content when this attempt began.
+        asides: of the job, see bench.lineage.asides_of.
         world: the processes of this job, of which only the first writes.
         processes: how many processes the stage may use for itself (to make data).
         own_seconds: of a pass that makes several stages: time spent on this one alone.
@@ -101,6 +102,7 @@ class Work:
     machine: Machine
     stop: StopFlag
     inputs: Mapping[str, str] = field(default_factory=dict)
+    asides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     world: World = SINGLE
     processes: int = 1
     own_seconds: float = 0.0
@@ -112,8 +114,8 @@ class Work:
 
     @cached_property
     def stage(self) -> Stage:
-        """The stage as it was written down, with all below it."""
-        return read_stage(self.store.load, self.key)
+        """The stage as it was submitted, with all below it."""
+        return submitted_stage(self.store.load, self.key, self.asides)
 
     @property
     def spec(self) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """Files that are whole or absent. Separate because the store, the leases and the checkpoints share these few steps.
 
 A file is written under a temporary name, fsynced and renamed; one that only the first writer may make is linked into
-place. Errors of the disk (full, read-only, not permitted) become a UserError that names the path and the bytes needed.
+place. All of it happens below descriptors of folders, so that no link in a store is followed (bench/store/below.py).
+Errors of the disk (full, read-only, not permitted) become a UserError that names the path and the bytes needed.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.store import below
 
 # No write here pauses this long between two blocks; an older temporary file has no writer left.
 STALE_SECONDS = 600.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS: "the file system is read-only", errno.EACCES: "no permission"}
 _REFUSED[errno.EPERM] = _REFUSED[errno.EACCES]
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -53,78 +57,95 @@ def disk_errors(path: Path, need: int | None = None, hint: str = "") -> Iterator
             raise UserError(what, where=str(path), hint=hint) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             raise UserError("a file stands where a folder should be", where=str(path)) from error
+        if error.errno == errno.EISDIR:
+            raise UserError("a folder stands where a file should be", where=str(path)) from error
         raise
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the whole new one, also after a power cut.
+    """Write a file so that a reader sees the old content or the whole new one, also after a power cut. A link of that
+    name is replaced, not followed.
 
     Raises:
-        UserError: see `disk_errors`; no partial file is left.
+        UserError: see `disk_errors`; no partial file is left. Or a link where a folder of a store should be.
     """
-    with disk_errors(path, len(data)):
-        temporary = _temporary(path, data)
+    with disk_errors(path, len(data)), below.parent(path) as (at, name):
+        temporary = _temporary(at, name, data)
         try:
-            os.replace(temporary, path)
+            os.replace(temporary, name, src_dir_fd=at, dst_dir_fd=at)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _unlink(at, temporary)
             raise
-        sync_folder(path.parent)
+        _sync(at)
+
+
+def put(path: Path, data: bytes) -> None:
+    """`write_atomic` for what people ask for (reports): outside a store a link of theirs is followed, and stays.
+
+    Raises:
+        UserError: as `write_atomic`.
+    """
+    write_atomic(path if below.is_guarded(path) else Path(os.path.realpath(path)), data)
 
 
 def create_exclusive(path: Path, data: bytes) -> bool:
     """Make a file, whole, if it does not exist: True for exactly one of all callers on all hosts.
 
     Raises:
-        UserError: see `disk_errors`.
+        UserError: as `write_atomic`.
     """
-    with disk_errors(path, len(data)):
-        temporary = _temporary(path, data)
+    with disk_errors(path, len(data)), below.parent(path) as (at, name):
+        temporary = _temporary(at, name, data)
         try:
             try:
-                os.link(temporary, path)
+                os.link(temporary, name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
                 made = True
             except FileExistsError:
                 # An NFS client may send link twice and get EEXIST for its own success; the link count shows that.
-                made = os.stat(temporary).st_nlink == 2
+                made = os.stat(temporary, dir_fd=at, follow_symlinks=False).st_nlink == 2
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                made = _create_without_links(path, data)
+                made = _create_without_links(at, name, data)
         finally:
-            temporary.unlink(missing_ok=True)
+            _unlink(at, temporary)
         if made:
-            sync_folder(path.parent)
+            _sync(at)
         return made
 
 
-def _create_without_links(path: Path, data: bytes) -> bool:
+def _create_without_links(at: int, name: str, data: bytes) -> bool:
     """O_EXCL for file systems without hard links; readers may see the file half-written for a moment."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(name, _NEW, 0o666, dir_fd=at)
     except FileExistsError:
         return False
     try:
         _write_all(descriptor, data)
     except BaseException:
-        path.unlink(missing_ok=True)
+        _unlink(at, name)
         raise
     finally:
         os.close(descriptor)
     return True
 
 
-def _temporary(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _temporary(at: int, name: str, data: bytes) -> str:
+    temporary = f"{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    descriptor = os.open(temporary, _NEW, 0o666, dir_fd=at)
     try:
         _write_all(descriptor, data)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _unlink(at, temporary)
         raise
     finally:
         os.close(descriptor)
     return temporary
+
+
+def _unlink(at: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=at)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -132,6 +153,17 @@ def _write_all(descriptor: int, data: bytes) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
     os.fsync(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """os.replace within a store: no link on the way to either is followed, and neither is one of these names.
+
+    Raises:
+        OSError: as os.replace.
+        UserError: a link where a folder of a store should be.
+    """
+    with below.parent(source) as (at, name), below.parent(target) as (to, new):
+        os.replace(name, new, src_dir_fd=at, dst_dir_fd=to)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -151,37 +183,57 @@ def plain_value(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON of a file, or None where it is missing, half-written or not JSON; UserError where it may not be read."""
+    """The JSON of a file, or None where it is missing, half-written or not JSON; UserError where it may not be read, or
+    is a link in a store."""
     try:
         with disk_errors(path):
-            return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+            return json.loads(read_bytes(path))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a folder, a pipe
+            return None
+        raise
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a regular file, which in a store must not be a link.
+
+    Raises:
+        OSError: it cannot be read; also of a folder, a pipe or a device.
+        UserError: it is a link, or below one.
+    """
+    with os.fdopen(below.opened(Path(path), os.O_RDONLY), "rb") as file:
+        return file.read()
 
 
 def make_folder(path: Path) -> None:
-    """mkdir -p, with a UserError for errors of the disk."""
-    with disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+    """mkdir -p, with a UserError for errors of the disk and for links on the way through a store."""
+    with disk_errors(path), below.folder(path, make=True):
+        pass
 
 
 def sync_folder(folder: Path) -> None:
     """fsync a folder, so that a rename in it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    with below.folder(folder) as descriptor:
+        _sync(descriptor)
+
+
+def _sync(folder: int) -> None:
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOTSUP):  # some network file systems
             raise
-    finally:
-        os.close(descriptor)
 
 
 def sync_files(folder: Path) -> None:
     """fsync every file and folder below a folder."""
     for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise below.refused(path)
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = below.opened(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
             finally:
@@ -193,7 +245,7 @@ def sync_files(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """sha256 (hex) of a file's content."""
-    with path.open("rb") as file:
+    with os.fdopen(below.opened(path, os.O_RDONLY), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -207,20 +259,19 @@ def free_bytes(path: Path) -> int:
 def sweep_temporaries(folder: Path) -> None:
     """Remove temporary files without a writer."""
     for path in stale_temporaries(folder):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        remove(path)
 
 
 def stale_temporaries(folder: Path) -> list[Path]:
     """Temporary files without a writer: untouched for `STALE_SECONDS` of the disk's clock, since a host whose clock is
     ahead would remove files that others are writing."""
-    found = list(folder.glob("*.tmp-*"))
+    found = list(folder.glob("*.tmp-*")) if below.is_real_folder(folder) or not below.is_guarded(folder) else []
     old = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UserError):
         now = _disk_time(folder) if found else 0.0
         for path in found:
             with contextlib.suppress(OSError):
-                if now - path.stat().st_mtime > STALE_SECONDS:
+                if now - path.lstat().st_mtime > STALE_SECONDS:
                     old.append(path)
     return old
 
@@ -229,19 +280,23 @@ def _disk_time(folder: Path) -> float:
     """The time by the clock that stamps the files of a folder, often a file server's."""
     probe = folder / f"probe.tmp-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        probe.write_bytes(b"")
-        return probe.stat().st_mtime
+        descriptor = below.opened(probe, _NEW)
+        try:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
     finally:
-        probe.unlink(missing_ok=True)
+        remove(probe)
 
 
 def remove(path: Path) -> None:
-    """A file or a folder with all in it; no error for what does not exist or cannot be removed."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+    """A file or a folder with all in it, a link alone and never what it leads to; no error for what does not exist or
+    cannot be removed, or lies behind a link of a store."""
+    with contextlib.suppress(OSError, UserError), below.parent(path) as (at, name):
+        if stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=at)
+        else:
+            os.unlink(name, dir_fd=at)
 
 
 def bytes_below(path: Path) -> int:

@@ -6,10 +6,12 @@ The file carries a checksum of itself; one that is empty, truncated, edited or c
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -17,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.key import digest
-from bench.store.disk import disk_errors, json_bytes, sha256_of
+from bench.store.below import is_real_folder
+from bench.store.disk import disk_errors, json_bytes, read_bytes, sha256_of
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ def outputs_of(folder: Path, attempt: int) -> Path:
 
 
 def names_of(outputs: Path) -> list[str]:
-    """All files below, relative, sorted."""
-    return sorted(path.relative_to(outputs).as_posix() for path in outputs.rglob("*") if path.is_file())
+    """All files below, relative, sorted; links are none."""
+    found = (path for path in outputs.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(path.relative_to(outputs).as_posix() for path in found)
 
 
 def digests_of(outputs: Path) -> dict[str, str]:
@@ -70,16 +74,20 @@ def digests_of(outputs: Path) -> dict[str, str]:
 
 
 def size_of(path: Path | str) -> int | None:
-    """Bytes of a file, None where there is none."""
+    """Bytes of a file, None where there is none; of a link too."""
     try:
-        return os.stat(path).st_size
+        found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def holds(folder: Path, done: Done) -> bool:
     """Whether every output of a done stage exists in its size."""
-    outputs = f"{folder}/attempts/{done.attempt}/outputs"  # strings: Path objects took half the time of `status`
+    attempts = f"{folder}/attempts"  # strings: Path objects took half the time of `status`
+    outputs = f"{attempts}/{done.attempt}/outputs"
+    if not all(is_real_folder(path) for path in (folder, attempts, f"{attempts}/{done.attempt}", outputs)):
+        return False
     return all(size_of(f"{outputs}/{name}") == size for name, size in done.sizes.items())
 
 
@@ -97,9 +105,13 @@ def read_done(path: Path | str) -> Done | None:
     """
     try:
         with disk_errors(Path(path)):
-            raw = Path(path).read_bytes()
+            raw = read_bytes(Path(path))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a folder, a pipe
+            return None
+        raise
     return parse_done(raw)
 
 
@@ -107,7 +119,7 @@ def parse_done(raw: bytes) -> Done | None:
     """The Done of a file's bytes; None for anything that is not what `format_done` wrote."""
     try:
         value = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or set(value) != _FIELDS | {"checksum"}:
         return None
@@ -115,7 +127,24 @@ def parse_done(raw: bytes) -> Done | None:
     # The checksum is over the bytes without its own line; re-encoding the JSON took most of the reading time.
     if checksum != hashlib.sha256(_CHECKSUM_LINE.sub(b"", raw, count=1)).hexdigest():
         return None
-    return Done(**value)
+    return Done(**value) if _is_well_formed(value) else None
+
+
+def _is_well_formed(value: Mapping[str, Any]) -> bool:
+    """Whether the fields are what they should be. The checksum tells nothing of who wrote them, and the attempt and the
+    names of files become paths."""
+    attempt, seconds = value["attempt"], value["seconds"]
+    digests, sizes = value["digests"], value["sizes"]
+    return (
+        type(attempt) is int
+        and attempt > 0
+        and isinstance(seconds, int | float)
+        and isinstance(value["finished"], str)
+        and all(isinstance(value[name], dict) for name in ("digests", "inputs", "environment", "extra", "sizes"))
+        and all(type(size) is int for size in sizes.values())
+        and all(isinstance(text, str) for text in (*digests.values(), *value["inputs"].values()))
+        and not any(name.startswith("/") or ".." in name.split("/") for name in (*digests, *sizes))
+    )
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

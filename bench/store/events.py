@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.store import below
 from bench.store.disk import disk_errors, plain_value
 
 
@@ -30,7 +31,7 @@ class Events:
         value = {"event": event, "time": round(time.time(), 3), **values}
         line = (json.dumps(value, default=plain_value) + "\n").encode()
         with disk_errors(self.path, len(line)):
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            descriptor = below.opened(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
                 before = os.fstat(descriptor).st_size
                 if os.write(descriptor, line) < len(line):  # a short write: the disk is full
@@ -43,16 +44,20 @@ class Events:
 def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
     """The events after byte `start`, and the byte to continue at. A torn line is skipped, an unfinished one left."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(below.opened(path, os.O_RDONLY), "rb") as file:
             file.seek(start)
             text = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [], start
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a folder, a pipe
+            return [], start
+        raise
     whole = text[: text.rfind(b"\n") + 1]
     events = []
     for line in whole.splitlines():
         try:
             events.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return events, start + len(whole)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import functools
 import json
 import os
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.store.disk import create_exclusive, make_folder
+from bench.store import below
+from bench.store.disk import create_exclusive, make_folder, read_bytes, remove
 
 BEAT_SECONDS = 5.0
 # NFS clients may show a file up to 60 s late (acregmax, nfs(5)); one beat and a margin come on top.
@@ -132,7 +134,7 @@ class Lease:
         self._process = os.getpid()
         self._guard = threading.Lock()
         self._stop = threading.Event()
-        self._file = os.open(self._path, os.O_RDWR)
+        self._file = below.opened(self._path, os.O_RDWR)
         thread = threading.Thread(target=self._beats, name=f"lease {folder.name[:8]}", daemon=True)
         thread.start()
 
@@ -212,11 +214,11 @@ def acquire(folder: Path, observer: Observer, every: float = BEAT_SECONDS) -> Le
         return None
     # A taker that slept since it listed the files may have made an outdated (and swept) number: it withdraws.
     if _highest(folder)[0] != info.number:
-        path.unlink(missing_ok=True)
+        remove(path)
         return None
     for old in folder.glob("lease.*"):
         if _number(old) is not None and (_number(old) or 0) < info.number:
-            old.unlink(missing_ok=True)
+            remove(old)
     return Lease(folder, info)
 
 
@@ -274,9 +276,12 @@ def _format(info: LeaseInfo) -> bytes:
 
 def _parse(raw: bytes, number: int) -> LeaseInfo | None:
     try:
-        return LeaseInfo(number=number, **json.loads(raw))
-    except (ValueError, TypeError):
+        info = LeaseInfo(number=number, **json.loads(raw))
+    except (ValueError, TypeError, RecursionError):
         return None
+    texts = (info.host, info.machine, info.start, info.token, info.since)
+    whole = type(info.pid) is int and type(info.beat) is int and isinstance(info.every, int | float)
+    return info if whole and all(isinstance(text, str) for text in texts) else None
 
 
 def _is_ours(info: LeaseInfo) -> bool:
@@ -290,9 +295,13 @@ def _unknown(number: int) -> LeaseInfo:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:  # swept by a successor since the listing
         return b""
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a folder, a pipe: whoever made it is unknown
+            return b""
+        raise
 
 
 def _path(folder: Path, number: int) -> Path:
@@ -301,7 +310,7 @@ def _path(folder: Path, number: int) -> Path:
 
 def _number(path: Path) -> int | None:
     text = path.name.removeprefix("lease.")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _highest(folder: Path) -> tuple[int, Path | None]:

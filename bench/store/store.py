@@ -16,7 +16,6 @@ import getpass
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -27,12 +26,14 @@ from typing import Any
 from bench.errors import UserError
 from bench.key import digest
 from bench.stage import Stage
+from bench.store import below
 from bench.store.disk import (
     create_exclusive,
     disk_errors,
     make_folder,
     read_json,
     remove,
+    rename,
     sweep_temporaries,
     sync_files,
     sync_folder,
@@ -42,6 +43,8 @@ from bench.store.disk import (
 from bench.store.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
 from bench.store.events import Events
 from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
+
+_KEY = re.compile(r"[0-9A-Za-z_-]+")
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Store:
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic, beat: float = BEAT_SECONDS) -> None:
         self.root = Path(root)
+        below.guard(self.root)
         self._beat = beat
         self._observer = Observer(clock)
         self._cache: dict[str, tuple[tuple[int, int, int], Done | None]] = {}
@@ -124,13 +128,13 @@ class Store:
         make_folder(self.root)
         probe = self.root / f"probe.{os.getpid()}"
         write_atomic(probe, b"x" * 4096)
-        probe.unlink(missing_ok=True)
+        remove(probe)
 
     # -- what stages there are
 
     def folder(self, key: str) -> Path:
         """The folder of a key, there or not."""
-        if not re.fullmatch(r"[0-9A-Za-z_-]+", key) or key == "roots":
+        if not isinstance(key, str) or not _KEY.fullmatch(key) or key == "roots":
             raise UserError(f"'{key}' is not the key of a stage", where=str(self.root))
         return self.root / key
 
@@ -157,7 +161,8 @@ class Store:
 
     def keys(self) -> list[str]:
         """All keys that were added, sorted."""
-        return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
+        found = (path.parent for path in self.root.glob("*/stage.json"))
+        return sorted(folder.name for folder in found if _KEY.fullmatch(folder.name) and not folder.is_symlink())
 
     def register_root(
         self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None
@@ -206,7 +211,7 @@ class Store:
         folder = self.folder(key)
         path = f"{folder}/done"
         try:
-            stat = os.stat(path)
+            stat = os.lstat(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -264,18 +269,19 @@ class Store:
         return None
 
     def attempts(self, key: str) -> list[Path]:
-        """Folders of all attempts, newest last."""
+        """Folders of all attempts, newest last; a link is none."""
         folder = self.folder(key) / "attempts"
         try:
-            names = os.listdir(folder)
+            names = filter(_is_number, os.listdir(folder) if below.is_real_folder(folder) else [])
         except FileNotFoundError:
             return []
-        return [folder / name for name in sorted(filter(str.isdigit, names), key=int)]
+        found = (folder / name for name in sorted(names, key=int))
+        return [path for path in found if below.is_real_folder(path)]
 
     def saved(self, key: str) -> int:
         """The step of the newest checkpoint of a stage (bench/run/checkpoint.py); 0 without one."""
         names = [path.stem for folder in self.attempts(key) for path in folder.glob("checkpoint-*.safetensors")]
-        return max((int(name.split("-")[1]) for name in names if name.split("-")[1].isdigit()), default=0)
+        return max((int(name.split("-")[1]) for name in names if _is_number(name.split("-")[1])), default=0)
 
     # -- work
 
@@ -304,12 +310,12 @@ class Store:
         with disk_errors(folder):
             while True:
                 try:
-                    (folder / "attempts" / str(number)).mkdir()
+                    below.make(folder / "attempts" / str(number))
                     break
                 except FileExistsError:  # by a process that has lost its lease without noticing yet
                     number += 1
             attempt = Attempt(key, number, folder / "attempts" / str(number), lease)
-            attempt.outputs.mkdir()
+            below.make(attempt.outputs)
         for stale in (folder, *self.attempts(key)):
             sweep_temporaries(stale)
         return attempt
@@ -336,7 +342,7 @@ class Store:
         with disk_errors(attempt.folder):
             try:
                 sync_files(attempt.outputs)
-                attempt.outputs.rename(outputs)
+                rename(attempt.outputs, outputs)
             except FileNotFoundError:
                 if self.done(attempt.key) is not None:  # the winner has removed this attempt's files
                     return False
@@ -354,7 +360,7 @@ class Store:
             )
             while not create_exclusive(folder / "done", format_done(done)):
                 if self.done(attempt.key) is not None:
-                    shutil.rmtree(outputs, ignore_errors=True)
+                    remove(outputs)
                     return False
                 self._move_broken_done(attempt.key)
         self._tidy(attempt.key, attempt.number)
@@ -368,7 +374,7 @@ class Store:
         """Clear the failures of all attempts; their files are kept as failed.forgiven.json."""
         for folder in self.attempts(key):
             with contextlib.suppress(FileNotFoundError), disk_errors(folder):
-                os.replace(folder / "failed.json", folder / "failed.forgiven.json")
+                rename(folder / "failed.json", folder / "failed.forgiven.json")
 
     def discard(self, key: str, stale: Done | None = None, lease: Lease | None = None) -> bool:
         """Make a stage not done (it is corrupt, or its inputs changed); its outputs are kept as outputs.discarded.
@@ -397,22 +403,22 @@ class Store:
             return True
         with disk_errors(self.folder(key)):
             attempt = self.folder(key) / "attempts" / str(done.attempt)
-            os.replace(self.folder(key) / "done", attempt / "discarded")
-            (attempt / "outputs").rename(attempt / "outputs.discarded")
+            rename(self.folder(key) / "done", attempt / "discarded")
+            rename(attempt / "outputs", attempt / "outputs.discarded")
             sync_folder(self.folder(key))
         return True
 
     def _move_broken_done(self, key: str) -> None:
         path = self.folder(key) / "done"
-        if not path.exists() or self.done(key) is not None:
+        if not os.path.lexists(path) or self.done(key) is not None:
             return
         aside = path.with_name(f"done.broken-{time.time_ns()}")
         with contextlib.suppress(FileNotFoundError, FileExistsError):
-            os.replace(path, aside)
+            rename(path, aside)
             # Two processes may do this at once: the slower one may have moved the faster one's good file.
             moved = read_done(aside)
             if moved is not None and holds(path.parent, moved):
-                os.link(aside, path)
+                os.link(aside, path, follow_symlinks=False)
 
     def leftovers(self, key: str, winner: int) -> list[Path]:
         """Files that a stage done by its attempt `winner` does not need: checkpoints, partial and discarded outputs."""
@@ -427,6 +433,10 @@ class Store:
         for path in self.leftovers(key, winner):
             remove(path)
         sweep_temporaries(self.folder(key))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 19
 
 
 def _user() -> str:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bench.data.formats import DEFAULT, FORMATS, Data
 from bench.engines.facts import facts, only_classifier
+from bench.environment import masked
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
 from bench.spec import DetectorSection, Figure, FolderData, GeneratedData, Inference, Input, Machine, Schedule, Section
@@ -114,7 +115,7 @@ class Suite:
     def command(self, verb: str, store: Path, *more: str) -> str:
         """The command line for a command on this table in a store."""
         where = [] if str(store) == "store" else ["--store", str(store)]
-        return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *self.options, *more])
+        return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *map(masked, (*self.options, *more))])
 
     def of(self, row: Row) -> Suite:
         """The suite of a row: with the row's own data, where it has some."""

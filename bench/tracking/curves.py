@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from bench.environment import masked
 from bench.lineage import read_stage
 from bench.store.store import Store
 from bench.tracking import track
@@ -77,7 +78,7 @@ class Curves:
                 track.follow(store.root, tracking.uri, tracking.experiment, stage)
             except Exception as error:
                 if not self._reported:
-                    print(f"{tracking.uri}: {type(error).__name__}: {str(error)[:300]}", file=sys.stderr)
+                    print(masked(f"{tracking.uri}: {type(error).__name__}: {str(error)[:300]}"), file=sys.stderr)
                     print("the curves stay in the store; the next driver sends them", file=sys.stderr, flush=True)
                 self._reported = True
                 return

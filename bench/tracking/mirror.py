@@ -8,23 +8,30 @@ import contextlib
 import errno
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.environment import masked
+from bench.store.disk import make_folder, write_atomic
+from bench.tracking.place import (
+    artifacts_uri,
+    check_no_link,
+    default_uri,
+    file_of,
+    follow_store,
+    is_of_store,
+    lock,
+    parent_of_sqlite,
+)
+
 BATCH = 1000  # metric values a log_batch call takes at most (mlflow.utils.validation.MAX_METRICS_PER_BATCH)
 PARAMS = 100  # parameters a log_batch call takes at most (MAX_PARAMS_TAGS_PER_BATCH)
-DATABASE = "mlflow.db"
-ARTIFACTS = "mlflow-artifacts"
 KEY = "bench.key"
 # A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would start
 # many minutes late.
 HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-
-
-def default_uri(store_root: Path) -> str:
-    """sqlite database inside the store. Absolute: MLflow's own default depends on the working folder."""
-    return f"sqlite:///{(store_root / DATABASE).resolve()}"
 
 
 class Mirror:
@@ -35,10 +42,14 @@ class Mirror:
         experiment: its id.
         key: read only the run of this key.
         shared: others may write at the same time, without the lock (a server, jobs on several hosts).
+        store_root: of the store whose own database it is; None: of another, which decides where files go.
     """
 
-    def __init__(self, client: Any, experiment: str, key: str | None = None, *, shared: bool = False) -> None:
-        self.client, self.experiment, self.shared = client, experiment, shared
+    def __init__(
+        self, client: Any, experiment: str, key: str | None = None, *, shared: bool = False,
+        store_root: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.client, self.experiment, self.shared, self._store_root = client, experiment, shared, store_root
         self.created = self.logged = 0
         self._runs: dict[str, Any] = {}
         self._read(key)
@@ -99,6 +110,19 @@ class Mirror:
         if changed:
             self.client.log_batch(run.info.run_id, tags=changed)
 
+    def file(self, run: Any, name: str, content: bytes) -> None:
+        """Attach a file, e.g. `report/table.md`. In the store's own folder we write it: where the database says that it
+        lies counts for readers alone."""
+        if self._store_root is not None:
+            path = file_of(self._store_root, run.info.run_id, name)
+            make_folder(path.parent)
+            write_atomic(path, content)
+            return
+        folder, _, last = name.rpartition("/")
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / last).write_bytes(content)
+            self.client.log_artifact(run.info.run_id, str(Path(place) / last), folder or None)
+
     def finish(self, run: Any, status: str, when: float) -> None:
         """Set the run's status unless it has it; RUNNING again after an end is legal (a new attempt)."""
         if run.info.status == status:
@@ -116,8 +140,15 @@ def connect(store_root: Path, uri: str | None) -> Any:
         ImportError: no mlflow.
         OSError: the folder of the database is not there; MLflow would try for 100 s.
     """
-    uri = uri or default_uri(store_root)
-    if uri.startswith("sqlite:///") and not (folder := Path(uri.removeprefix("sqlite:///")).parent).is_dir():
+    folder: Path | None = store_root
+    if is_of_store(store_root, uri):
+        check_no_link(store_root)
+        follow_store(store_root)
+        uri = default_uri(store_root)
+    else:
+        assert uri is not None
+        folder = parent_of_sqlite(uri)
+    if folder is not None and not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     # No usage data from a cluster (MLflow sends it unless disabled before its import), and no links for every run that
     # ends.
@@ -141,7 +172,7 @@ def experiment_id(client: Any, store_root: Path, uri: str | None, name: str) -> 
     found = client.get_experiment_by_name(name)
     if found is None:
         # A server chooses the place; for a database it would otherwise be the working folder.
-        location = None if is_served(uri) else (store_root / ARTIFACTS).resolve().as_uri()
+        location = None if is_served(uri) else artifacts_uri(store_root)
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except tracker_errors():  # another process was faster
@@ -167,15 +198,14 @@ def tracker_errors() -> tuple[type[Exception], ...]:
 def notice(error: Exception) -> str:
     """One line for the user; the first of the error's, since SQLAlchemy appends statements and links."""
     first = (str(error).splitlines() or [""])[0]
-    what = f"{type(error).__name__}: {first[:300]}"
+    what = masked(f"{type(error).__name__}: {first[:300]}")
     return f"MLflow was not updated ({what}); the store has everything, the next run imports it"
 
 
 @contextlib.contextmanager
 def turn(store_root: Path) -> Iterator[None]:
     """One driver of a store at a time; without a lock where the file system has none."""
-    store_root.mkdir(parents=True, exist_ok=True)
-    with (store_root / "mlflow.lock").open("a") as file:
+    with os.fdopen(lock(store_root), "a") as file:
         try:
             import fcntl
 

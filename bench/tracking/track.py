@@ -27,9 +27,11 @@ from typing import Any
 from bench.key import canonical, digest
 from bench.record import PerClass, Record
 from bench.stage import Stage
+from bench.store.disk import read_bytes
 from bench.store.events import read_events
 from bench.store.store import Store
 from bench.tracking.mirror import Mirror, connect, experiment_id, is_served, legal, notice, tracker_errors, turn
+from bench.tracking.place import is_of_store
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
 READ, LINES, FILED, REPORT = "bench.read", "bench.lines", "bench.filed", "bench.report"
@@ -147,7 +149,8 @@ def sync(
     try:
         with turn(store_root):
             client = connect(store_root, uri)
-            mirror = Mirror(client, experiment_id(client, store_root, uri, experiment), shared=is_served(uri))
+            number, own = experiment_id(client, store_root, uri, experiment), is_of_store(store_root, uri)
+            mirror = Mirror(client, number, shared=is_served(uri), store_root=store_root if own else None)
             _sync_rows(mirror, rows, _overall([_sync_stage(mirror, stage) for stage in stages]))
             return SyncCount(mirror.created, mirror.logged)
     except ImportError as error:
@@ -165,13 +168,15 @@ def attach(store_root: Path, uri: str | None, experiment: str, suite: str, files
     try:
         with turn(store_root):
             client = connect(store_root, uri)
-            mirror = Mirror(client, experiment_id(client, store_root, uri, experiment), f"suite/{suite}")
+            number, own = experiment_id(client, store_root, uri, experiment), is_of_store(store_root, uri)
+            mirror = Mirror(client, number, f"suite/{suite}", store_root=store_root if own else None)
             run = mirror.find(f"suite/{suite}")
-            content = digest([[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in files])
-            if run is not None and run.data.tags.get(REPORT) != content:
-                for file in files:
-                    client.log_artifact(run.info.run_id, str(file), "report")
-                mirror.tag(run, {REPORT: content})
+            contents = {file.name: read_bytes(file) for file in files}
+            total = digest([[name, hashlib.sha256(content).hexdigest()] for name, content in contents.items()])
+            if run is not None and run.data.tags.get(REPORT) != total:
+                for name, content in contents.items():
+                    mirror.file(run, f"report/{name}", content)
+                mirror.tag(run, {REPORT: total})
     except ImportError:
         pass  # `sync` has reported it
     except tracker_errors() as error:
@@ -311,11 +316,11 @@ def _sync_seed(mirror: Mirror, row: TrackedRow, parent: str, parent_key: str) ->
     if FILED not in run.data.tags:
         now = time.time()
         mirror.log(run, [(name, value, now, 0) for name, value in record.metrics.items() if value is not None])
-        mirror.client.log_dict(run.info.run_id, content, "record.json")
+        mirror.file(run, "record.json", json.dumps(content, indent=2).encode())
         if record.per_class is not None:
-            mirror.client.log_text(run.info.run_id, per_class_csv(record.per_class), "per_class.csv")
+            mirror.file(run, "per_class.csv", per_class_csv(record.per_class).encode())
         for path in row.artifacts:
-            mirror.client.log_artifact(run.info.run_id, str(path))
+            mirror.file(run, path.name, read_bytes(path))
         mirror.tag(run, {FILED: "yes"})
     mirror.finish(run, "FINISHED", time.time())
 

@@ -1,13 +1,16 @@
 """`bench ui`: MLflow's own pages on the store's database. Separate from track.py, which writes and starts no server.
 
-The server has no password, so it listens on this machine only; from another one, tunnel:
-`ssh -L 5000:127.0.0.1:5000 host`.
+It listens on this machine only; from another one, tunnel: `ssh -L 5000:127.0.0.1:5000 host`. Without a password every
+user of this machine can read and change what is shown, and through it the files below places that the database names;
+with `--auth` MLflow's own authentication asks for one, which lies in a folder of the user's own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,22 +18,32 @@ import sys
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.tracking.mirror import ARTIFACTS, DATABASE, default_uri
+from bench.store.disk import create_exclusive
+from bench.store.own import private
+from bench.tracking.place import DATABASE, artifacts_uri, check_no_link, default_uri, follow_store
 
+ADMIN = "admin"
+OPEN = (
+    "anybody with an account on this machine can open these pages and change what they show (the store's stages stay as"
+    " they are); with --auth a password is asked for"
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 100  # above the wanted one, before any free port is suggested
 STOP_SECONDS = 5.0  # time for the server's workers to end (measured: they outlive a SIGTERM to their parent)
 
 
-def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
+def ui(store_root: Path, port: int, host: str = "127.0.0.1", *, auth: bool = False) -> int:
     """Serve until Ctrl-C or SIGTERM; returns the server's exit code (0 after those).
 
     Raises:
-        UserError: see `ui_command`.
+        UserError: see `ui_command` and `authentication`.
     """
-    command = ui_command(store_root, port, host)
+    command = ui_command(store_root, port, host, auth=auth)
+    more, said = authentication(store_root) if auth else ({}, OPEN)
+    print(said, flush=True)
     # Its job runner serves unused features and is seven more processes.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, **quiet, **more}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     # A server that outlives a killed `bench ui` would keep the port: SIGTERM ends it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -42,7 +55,34 @@ def ui(store_root: Path, port: int, host: str = "127.0.0.1") -> int:
         stop(server)
 
 
-def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str]:
+def authentication(store_root: Path) -> tuple[dict[str, str], str]:
+    """The environment of a server that asks for a password, and what to tell the user. Users and keys of it lie in a
+    folder of this user's own, one for each store, and stay the same.
+
+    Raises:
+        UserError: what MLflow needs for it is not installed, or the folder cannot be made.
+    """
+    if importlib.util.find_spec("flask_wtf") is None:
+        raise UserError("MLflow's authentication needs Flask-WTF, which is not installed", where="--auth",
+                        hint="python -m pip install 'Flask-WTF<2'")  # fmt: skip
+    name = hashlib.sha256(os.path.realpath(store_root).encode()).hexdigest()[:16]
+    folder = private("ui", name)
+    keys = {}
+    for file in ("password", "secret"):
+        if create_exclusive(folder / file, secrets.token_urlsafe(24).encode()):
+            (folder / file).chmod(0o600)
+        keys[file] = (folder / file).read_text()
+    lines = ["[mlflow]", "default_permission = NO_PERMISSIONS", f"database_uri = sqlite:///{folder / 'users.db'}",
+             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth"]  # fmt: skip
+    (folder / "auth.ini").write_text("\n".join(lines).replace("%", "%%") + "\n")
+    environment = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": keys["password"], "MLFLOW_FLASK_SERVER_SECRET_KEY": keys["secret"],
+    }  # fmt: skip
+    return environment, f"user: {ADMIN}  password: in {folder / 'password'}, which only you can read"
+
+
+def ui_command(store_root: Path, port: int, host: str = "127.0.0.1", *, auth: bool = False) -> list[str]:
     """The command that serves the store's database, after all checks.
 
     Raises:
@@ -64,10 +104,16 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str
         free = _free_port(host, port)
         what = f"port {port} is in use, or not yours to use"
         raise UserError(what, where="--port", hint=f"a free one: --port {free}")
-    artifacts = (store_root / ARTIFACTS).resolve().as_uri()
+    try:
+        check_no_link(store_root)
+    except OSError as error:
+        raise UserError(str(error.strerror), where=str(error.filename)) from None
+    follow_store(store_root)
+    artifacts = artifacts_uri(store_root)
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store_root),
         "--default-artifact-root", artifacts, "--host", host, "--port", str(port), "--workers", "1",
+        *(("--app-name", "basic-auth") if auth else ()),
     ]  # fmt: skip
 
 

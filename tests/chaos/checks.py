@@ -16,7 +16,7 @@ from typing import Any
 from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
-from bench.tracking import mirror
+from bench.tracking import mirror, place
 from tests.chaos.scene import Scene
 from tests.tiny_suite import attempts, digests
 
@@ -86,7 +86,7 @@ def runs(root: Path) -> dict[str, str]:
     """`bench.key` -> status, of all runs in the store's own database that are not deleted."""
     question = """select tags.value, runs.status from runs join tags using (run_uuid)
                   where tags.key = ? and runs.lifecycle_stage = 'active'"""
-    with sqlite3.connect(f"file:{root / mirror.DATABASE}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{root / place.DATABASE}?mode=ro", uri=True) as database:
         rows = database.execute(question, (mirror.KEY,)).fetchall()
     database.close()
     double = [key for key, number in Counter(key for key, _ in rows).items() if number > 1]

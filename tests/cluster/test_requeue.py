@@ -15,6 +15,7 @@ import submitit
 from tiny_suite import ROOT, bring, copied, key_of, tiny, wait_for
 
 from bench.launch.slurm.requeue import SlurmRequeue
+from bench.lineage import asides_of
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome, Requeue
@@ -50,7 +51,8 @@ class Trained:
         self.id = ""
 
     def job(self, requeue: Requeue | None) -> Job:
-        return Job(str(self.store.root), ((self.key,),), self.suite.sections.machine, requeue=requeue)
+        told = asides_of(*self.plan.stages.values())
+        return Job(str(self.store.root), ((self.key,),), self.suite.sections.machine, requeue=requeue, asides=told)
 
     def submit(self, requeue: Requeue | None, setup: tuple[str, ...] = ()) -> submitit.Job[dict[str, Outcome]]:
         """Through submitit, as the launcher does: its signal handlers are there before ours."""

@@ -46,7 +46,7 @@ def digests(plan: Plan, root: Path) -> dict[str, str | None]:
 def undisturbed(plan: Plan, root: Path) -> dict[str, str | None]:
     """What the same plan gives in this very process."""
     store = Store(root)
-    debug = Debug(store, plan.suite.sections.machine, Cluster(kind="debug", max_retries=0, pause_s=0))
+    debug = Debug(plan, store, Cluster(kind="debug", max_retries=0, pause_s=0))
     ended = run(plan, store, debug, fuse=True, keep_going=True, show=lambda progress: None)
     assert ended.code == 0, ended.failed
     return digests(plan, root)

@@ -123,3 +123,39 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(UserError, match=r"nothing in the weights file fits trunk 'small'.*(.|\n)*122 tensors"):
         model_of(detector.model_copy(update={"weights": str(tmp_path / "resnet.pth")}))
+
+
+TRUNK = 100  # convolutions and four of each batch norm, of 20 of them: resnet18 without its classifier
+
+
+def test_a_file_of_which_little_fits_is_of_another_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two counters of batch norm have one shape in all networks; half of a trunk's tensors do not."""
+    whole = model_of(pyramid_spec(), seed=1).to_foreign()
+    body = [name for name in whole if name.startswith("backbone.body.") and "num_batches" not in name]
+    assert len(body) == TRUNK
+    head = {name: value for name, value in whole.items() if not name.startswith("backbone.body.")}
+    enough = {name: whole[name] for name in body[: TRUNK // 2]}
+    fresh = model_of(pyramid_spec()).load_foreign(head | enough)
+    assert len([name for name in fresh if name.startswith("backbone.") and "num_batches" not in name]) == TRUNK // 2
+    said = capsys.readouterr().err
+    assert f"backbone {TRUNK // 2} of {TRUNK}, " in said
+    assert "the others are as initialised" in said
+    few = {name: whole[name] for name in body[: TRUNK // 2 - 1]}
+    with pytest.raises(UserError, match=f"fits only {TRUNK // 2 - 1} of the {TRUNK} tensors of trunk 'resnet18_fpn'"):
+        model_of(pyramid_spec()).load_foreign(head | few)
+    counters = {"backbone.body.bn1.num_batches_tracked": torch.tensor(7)}
+    with pytest.raises(UserError, match="weights file fits"):
+        model_of(pyramid_spec(norm="batch")).load_foreign(counters)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "complex", "sparse"])
+def test_values_that_are_no_weights(value: str) -> None:
+    state = model_of(pyramid_spec(), seed=1).to_foreign()
+    name = "backbone.body.conv1.weight"
+    good = state[name]
+    bad = {
+        "nan": torch.full_like(good, torch.nan), "inf": good * torch.inf, "complex": good.to(torch.complex64),
+        "sparse": good.to_sparse(),
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"'backbone\.conv1\.weight' of the weights file is not of finite real numbers"):
+        model_of(pyramid_spec()).load_foreign(state | {name: bad[value]})

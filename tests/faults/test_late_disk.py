@@ -46,7 +46,7 @@ class Late(Debug):
 
 def test_what_a_job_has_reported_done_is_not_submitted_again(tmp_path: Path, surroundings: None) -> None:
     plan, store = planning.make(tiny(only="baseline")), Store(tmp_path / "store")
-    late = Late(store, plan.suite.sections.machine, Cluster(kind="debug", pause_s=5.0))
+    late = Late(plan, store, Cluster(kind="debug", pause_s=5.0))
     late.hidden = {}
     ended = launch.run(plan, store, late, fuse=True, keep_going=True, show=late.show)
     assert ended.code == 0, ended.failed

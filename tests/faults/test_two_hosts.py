@@ -43,7 +43,8 @@ bench.store.store.Store.__init__.__kwdefaults__["beat"] = float(beat)
 now = time.time
 time.time = lambda: now() + float(clock)  # this host's wall clock is wrong
 if __name__ == "__main__":
-    job = Job(root, ((key,),), Machine.model_validate_json(machine))
+    told = {path.parent.name: json.loads(path.read_text())["aside"] for path in Path(root).glob("*/stage.json")}
+    job = Job(root, ((key,),), Machine.model_validate_json(machine), asides=told)
     while True:
         outcome = job()[key]
         print(outcome.state, flush=True)
@@ -145,7 +146,7 @@ def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bench.store.lease, "PATIENCE_SECONDS", 2.0)
     plan = planning.make(SUITE)
     plan = replace(plan, stages={key: plan.stages[key] for key in (*hosts.data, hosts.key)}, rows=())
-    debug = Debug(hosts.store, SUITE.sections.machine, Cluster(kind="debug", max_retries=0, pause_s=0))
+    debug = Debug(PLAN, hosts.store, Cluster(kind="debug", max_retries=0, pause_s=0))
     with signals_restored():
         ended = launch.run(plan, hosts.store, debug, fuse=True, keep_going=True, show=lambda progress: None)
     assert ended.code == 0, ended.failed

@@ -63,7 +63,8 @@ def main() -> None:
     if at:
         SignalAt.left = int(at[0])
         job.StopFlag = SignalAt  # type: ignore[misc]
-    outcomes = Job(store, tuple(map(tuple, json.loads(units))), Machine.model_validate_json(machine))()
+    told = {path.parent.name: json.loads(path.read_text())["aside"] for path in Path(store).glob("*/stage.json")}
+    outcomes = Job(store, tuple(map(tuple, json.loads(units))), Machine.model_validate_json(machine), asides=told)()
     torch.save(NOTED, Path(notes))
     print(json.dumps({key: [o.state, o.message, o.code] for key, o in outcomes.items()}))
 

@@ -34,6 +34,7 @@ from bench.launch.submitted import Submitted
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.stage import Stage
+from bench.store import own
 from bench.store.lease import host
 from bench.store.store import Attempt, Store
 from bench.suite.clusters import path_of
@@ -127,7 +128,9 @@ class AnotherProcess:
     """A process that holds a stage's lease, and a progress line, until it is told to stop."""
 
     CODE = (
-        "import sys, signal, threading, pathlib; from bench.store.store import Store; stop = threading.Event();"
+        "import sys, signal, threading, pathlib; from bench.store.store import Store;"
+        "from bench.store.own import working;"
+        "stop = threading.Event(); note = working(pathlib.Path(sys.argv[1]), [sys.argv[2]]); note.__enter__();"
         "signal.signal(signal.SIGTERM, lambda *_: stop.set()); store = Store(pathlib.Path(sys.argv[1]));"
         "lease = store.acquire(sys.argv[2]); attempt = store.begin(sys.argv[2], lease);"
         "attempt.events.write('progress', step=3, total=9, values={}); print('held', flush=True); stop.wait(60);"
@@ -382,7 +385,8 @@ def test_what_is_made_in_the_same_process_is_named(
     attempts = [done_store.begin(store, model(plan, label)) for label in ("BAGS", "cls-retrain")]
     before = signal.signal(signal.SIGTERM, lambda *_: [done_store.end(attempt) for attempt in attempts])
     try:
-        report = control.stop(plan, store, [model(plan, "BAGS").key])
+        with own.working(store.root, [attempt.key for attempt in attempts]):
+            report = control.stop(plan, store, [model(plan, "BAGS").key])
     finally:
         signal.signal(signal.SIGTERM, before)
     assert list(report.signalled) == [model(plan, "BAGS").key]

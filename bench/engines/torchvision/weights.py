@@ -7,6 +7,7 @@ Ours: groups first, background last, no background slot in the box regressor. to
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,10 @@ _OLD_NAMES = (
     (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
 )
+
+
+LEAST = 0.5  # of the trunk's tensors: a file with fewer is of another network, whatever happens to have a shape of ours
+_COUNTER = "num_batches_tracked"  # of batch norm: no weight, and of one shape in all networks
 
 
 class Model(Protocol):
@@ -76,21 +81,54 @@ def load_foreign(model: Model, state: Mapping[str, Tensor]) -> list[str]:
         Names of our state dict left as initialised: absent from the file, or of another shape.
 
     Raises:
-        UserError: nothing in it fits the trunk.
+        UserError: nothing in it fits the trunk, or less than half of the trunk's tensors (`LEAST`); or values that are
+            no weights.
     """
     ours = model.state_dict()
     found = _to_ours(model, state)
     fitting = {name: value for name, value in found.items() if name in ours and ours[name].shape == value.shape}
+    for name, value in fitting.items():
+        _check_values(name, value)
     if not any(model.group_of(name) != "classifier" for name in fitting):
-        there, here = list(state)[:3], [name for name in to_foreign(model) if name not in state][:3]
+        theirs, here = list(state)[:3], [name for name in to_foreign(model) if name not in state][:3]
         raise UserError(
             f"nothing in the weights file fits trunk '{model.spec.trunk}'",
             where="detector.weights",
             allowed=f"names such as {', '.join(here)}",
-            hint=f"the file has {len(state)} tensors, such as {', '.join(there)}",
+            hint=f"the file has {len(state)} tensors, such as {', '.join(map(str, theirs))}",
         )
+    trunk = [name for name in ours if model.group_of(name) == "backbone" and not name.endswith(_COUNTER)]
+    there = sum(name in fitting for name in trunk)
+    if there < LEAST * len(trunk):
+        lacking = [name for name in trunk if name not in fitting][:3]
+        raise UserError(
+            f"the weights file fits only {there} of the {len(trunk)} tensors of trunk '{model.spec.trunk}'",
+            where="detector.weights", allowed=f"a file that has at least {LEAST:.0%} of them, in their shapes",
+            hint=f"what it lacks, or has in another shape: {', '.join(lacking)}, ...",
+        )  # fmt: skip
     model.load_state_dict({**ours, **fitting})
+    _say(model, list(ours), fitting)
     return [name for name in ours if name not in fitting]
+
+
+def _check_values(name: str, value: Tensor) -> None:
+    """Refuse what has the shape of a weight and is none."""
+    dense = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+    if not dense or value.is_complex() or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
+        what = "values that are not finite" if dense and not value.is_complex() else f"{value.dtype}, {value.layout}"
+        raise UserError(
+            f"tensor '{name}' of the weights file is not of finite real numbers: {what}", where="detector.weights"
+        )
+
+
+def _say(model: Model, names: list[str], fitting: Mapping[str, Tensor]) -> None:
+    """How much is from the file, in the job's log; by name it is in train.json."""
+    groups: dict[str, list[bool]] = {}
+    for name in names:
+        if not name.endswith(_COUNTER):
+            groups.setdefault(name.partition(".")[0], []).append(name in fitting)
+    parts = [f"{group} {sum(there)} of {len(there)}" for group, there in groups.items()]
+    print(f"tensors from the weights file: {', '.join(parts)}; the others are as initialised", file=sys.stderr)
 
 
 def load_file(model: Model, path: str) -> list[str]:
@@ -115,7 +153,8 @@ def read_file(path: str) -> Mapping[str, Tensor]:
     except Exception as error:  # what a damaged pickle raises is not bounded: KeyError, IndexError, UnicodeDecodeError
         what = f"cannot read '{path}': damaged, cut short, or not written by torch.save ({type(error).__name__})"
         raise UserError(what, where="detector.weights", allowed="a state dict of tensors") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+    if not tensors or not all(isinstance(name, str) for name in state):
         raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
     return state
 

@@ -40,7 +40,8 @@ from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
 from bench.run import snapshot
 from bench.run.job import Job
-from bench.store.disk import disk_errors
+from bench.store import own
+from bench.store.disk import disk_errors, remove
 from bench.store.lease import Observer, acquire, host
 from bench.store.store import Store
 from bench.suite.clusters import Cluster, Resources
@@ -181,18 +182,19 @@ class Slurm:
         """
         for path, notes in submitted.begun(self._root).items():
             with contextlib.suppress(OSError):
-                stat = path.stat()
-                if stat.st_uid != os.getuid():  # only that user can see these jobs and pickles
+                stat = path.lstat()
+                files = own.folder_of(notes[0].name)
+                if files is None:  # only the user who submitted them can see these jobs and pickles
                     continue
                 ids = self._queue.named(notes[0].name)
                 for job_id in ids:
                     note = notes[int(job_id.split("_")[1]) if "_" in job_id else 0]
-                    if (Path(note.log) / f"{job_id}_submitted.pkl").exists():
-                        submitted.write(self._root, replace(note, id=job_id, log=f"{note.log}/{job_id}_0_log.err"))
+                    if (Path(files) / f"{job_id}_submitted.pkl").exists():
+                        submitted.write(self._root, replace(note, id=job_id, log=f"{files}/{job_id}_0_log.err"))
                     else:
                         self._queue.cancel([job_id])
                 if ids or time.time() - stat.st_mtime > BEGUN_S:
-                    path.unlink(missing_ok=True)
+                    remove(path)
 
     def _handle(self, note: Submitted, keys: set[str]) -> Handle:
         units = tuple(mine for unit in note.units if (mine := tuple(key for key in unit if key in keys)))
@@ -245,14 +247,15 @@ class Slurm:
                 submitted.write(self._root, known)
                 handles.append(self._handle(known, set(known.keys)))
             if started is not None:
-                begun.unlink(missing_ok=True)
+                remove(begun)
         return handles
 
     def _job(self, job: JobPlan, asked: Resources) -> Job:
         machine = self._plan.suite.sections.machine.model_copy(update={"tasks": asked.tasks})
         requeue = SlurmRequeue(self.max_retries, self.pause_s)
         tracking = self.tracking.of(job.keys) if self.tracking else None
-        return Job(str(self._root), job.units, machine, asked.cpus, requeue, tracking)
+        told = submission.asides(self._plan, job)
+        return Job(str(self._root), job.units, machine, asked.cpus, requeue, tracking, told)
 
     def _sbatch(
         self, asked: Resources, tasks: Sequence[Task], name: str, after: Sequence[str], folder: Path
@@ -341,7 +344,8 @@ class Slurm:
 
     def cancel(self, handles: Sequence[Handle]) -> None:
         """scancel: SIGTERM to the processes, which save and end; SIGKILL after KillWait."""
-        ids = [handle.id for handle in handles if handle.own and handle.id not in self._cancelled]
+        mine = [handle for handle in handles if handle.own and submitted.is_own(self._notes[handle])]
+        ids = [handle.id for handle in mine if handle.id not in self._cancelled]
         if ids and time.monotonic() - self._cancelled_at >= POLL_SECONDS:
             self._cancelled_at = time.monotonic()
             if self._queue.cancel(ids):
@@ -349,8 +353,10 @@ class Slurm:
 
     def close(self, *, clean: bool) -> None:
         """Remove the files of submissions that succeeded; store/submitted stays."""
-        for folder in {Path(note.log).parent for note in self._notes.values()} if clean else ():
-            if all(note.id in self._well for note in self._notes.values() if Path(note.log).parent == folder):
+        names = {note.name for note in self._notes.values() if submitted.is_own(note)}
+        for name in names if clean else ():
+            folder = own.folder_of(name)
+            if folder and self._well.issuperset(own.jobs_of(name)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.run.job import Job, Outcome
 from bench.run.world import is_first
-from bench.store.disk import make_folder, read_json, write_json
+from bench.store.disk import make_folder, read_json, remove, write_json
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Task:
         first = is_first(os.environ)  # only one of several processes reports
         if first:
             make_folder(Path(self.report).parent)
-            Path(self.report).unlink(missing_ok=True)  # left from before a requeue
+            remove(Path(self.report))  # left from before a requeue
         outcomes = self.job()
         if first:
             write_json(Path(self.report), {key: asdict(outcome) for key, outcome in outcomes.items()})

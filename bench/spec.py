@@ -106,13 +106,23 @@ class GlyphsData(GeneratedData):
 class FolderData(Section):
     """Photographs with annotations in a folder; `name` is their format, see bench/data/formats.py."""
 
+    LATER = frozenset({"exif"})
     NOT_IN_KEY = frozenset({"path", "train", "val", "images"})  # a data stage has a fingerprint of their content
 
     name: str
     path: str
     train: str = "annotations/train.json"
     val: str = "annotations/val.json"
-    images: str = "images"  # folder of the images, below path
+    images: str | dict[Literal["train", "val"], str] = "images"  # folder of the images, below path; or {train: , val: }
+    exif: Literal["ignore", "apply"] = "ignore"  # apply: images turned as viewers show them, for boxes drawn on these
+
+    @model_validator(mode="after")
+    def _both_splits(self) -> FolderData:
+        if isinstance(self.images, dict) and set(self.images) != {"train", "val"}:
+            raise ValueError(
+                "images: a folder, or one for train and one for val, e.g. {train: train2017, val: val2017}"
+            )
+        return self
 
 
 class Input(Section):

@@ -106,6 +106,7 @@ class GlyphsData(GeneratedData):
 class FolderData(Section):
     """Photographs with annotations in a folder; `name` is their format, see bench/data/formats.py."""
 
+    LATER = frozenset({"exif"})
     # A data stage has a fingerprint of what they name; what `negatives` allows is in the protocol of the result.
     NOT_IN_KEY = frozenset({"path", "train", "val", "images", "negatives"})
 
@@ -113,9 +114,18 @@ class FolderData(Section):
     path: str
     train: str = "annotations/train.json"
     val: str = "annotations/val.json"
-    images: str = "images"  # folder of the images, below path
+    images: str | dict[Literal["train", "val"], str] = "images"  # folder of the images, below path; or {train: , val: }
+    exif: Literal["ignore", "apply"] = "ignore"  # apply: images turned as viewers show them, for boxes drawn on these
     # optional: goes on where no image of val lists the classes that are absent from it (LVIS form): AP is then too high
     negatives: Literal["required", "optional"] = "required"
+
+    @model_validator(mode="after")
+    def _both_splits(self) -> FolderData:
+        if isinstance(self.images, dict) and set(self.images) != {"train", "val"}:
+            raise ValueError(
+                "images: a folder, or one for train and one for val, e.g. {train: train2017, val: val2017}"
+            )
+        return self
 
 
 class Input(Section):

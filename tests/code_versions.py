@@ -39,7 +39,10 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
         "bench/data/glyphs.py", "bench/data/glyph_render.py", "bench/data/glyph_vocabulary.py",
         "bench/data/glyph_codepoints.json", "bench/frequency.py:lvis_frequency", "bench/seeds.py",
     ),
-    "folder": ("bench/data/folder.py", "bench/data/lvis.py", "bench/data/coco.py", "bench/frequency.py:lvis_frequency"),
+    "folder": (
+        "bench/data/folder.py", "bench/data/lvis.py", "bench/data/coco.py", "bench/data/entries.py",
+        "bench/data/values.py", "bench/data/areas.py", "bench/data/names.py", "bench/frequency.py:lvis_frequency",
+    ),
     # How a batch is made of images: exactly the stages that read images have this version in their keys.
     "augment": ("bench/data/augment.py", "bench/data/loader.py", "bench/data/ahead.py", "bench/seeds.py"),
     "postprocess": ("bench/detection/postprocess.py",),
@@ -52,7 +55,8 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
         "bench/detection/boxes.py", "bench/detection/sampling.py", "bench/detection/contract.py",
         "bench/detection/taps.py", "bench/seeds.py",
     ),
-    "kind data": ("bench/run/data.py", "bench/data/split.py", "bench/frequency.py:ClassStatistics"),
+    "kind data": ("bench/run/data.py", "bench/data/split.py", "bench/data/pixels.py",
+                  "bench/frequency.py:ClassStatistics"),
     "kind train": (
         "bench/run/train.py", "bench/run/learner.py", "bench/run/distributed.py", "bench/run/model.py",
         "bench/run/checkpoint.py", "bench/engines/facts.py:only_classifier", "bench/lineage.py:rest_of training_of",
@@ -69,6 +73,7 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
 
 # Files that a job imports and that change no result, and why: they stand under no version.
 NO_RESULT: Mapping[str, str] = {
+    "bench/data/kinds.py": "what is said of faults and mends",
     "bench/data/formats.py": "which reader there is, whose version is in the key; what is in the key is in the key",
     "bench/engines/contract.py": "the form of an engine's facts",
     "bench/launchers.py": "where jobs run",

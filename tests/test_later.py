@@ -27,7 +27,7 @@ from bench.suite import suite
 from tests.conftest import ROOT, TINY, Bench, Write
 
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.
-DEFAULTS: dict[str, Any] = {}
+DEFAULTS: dict[str, Any] = {"FolderData.exif": "ignore"}
 SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "DetectorSection", "Inference", "Schedule", "Machine")
 PARTS = {  # file -> how its class begins, and what its first `__init__` has where a setting is added
     "softmax.py": ("class Softmax(Classifier):\n", "head: HeadSpec", "head: HeadSpec, *, added: float = 0.5"),
@@ -77,7 +77,13 @@ def added(tree: Path, *, later: bool) -> None:
     for name in SECTIONS:
         listed = '    LATER = frozenset({"added"})\n' if later else ""
         (header,) = re.findall(rf"^class {name}\(\w+\):\n", text, re.MULTILINE)
-        text = text.replace(header, f"{header}{listed}    added: float = 0.5\n")
+        before, _, after = text.partition(header)
+        body, end, rest = after.partition("\n\n\n")
+        if later:  # beside those that the section has
+            own, both = r"    LATER = frozenset\(\{(.*)\}\)\n", r'    LATER = frozenset({"added", \1})' + "\n"
+            body = re.sub(own, both, body)
+        listed = "" if "LATER" in body else listed
+        text = f"{before}{header}{listed}    added: float = 0.5\n{body}{end}{rest}"
     spec.write_text(text)
     for file, (header, old, new) in PARTS.items():
         path = tree / "methods" / "parts" / file

@@ -94,6 +94,7 @@ app.command("ui")(ui.command)
 methods_app.command("show")(methods.show_command)
 methods_app.command("check")(methods.check_command)
 data_app.command("check")(data.check_command)
+data_app.command("convert")(data.convert_command)
 data_app.command("fill-negatives")(data.fill_command)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -46,7 +47,8 @@ def open_suite(
         if not text.isdigit():
             raise UserError(f"'{text}' is not a seed", where="--seeds", allowed="non-negative integers, e.g. 1,2,3")
         numbers.append(int(text))
-    source = suites.Source(_fingerprint, lambda name: facts(name).version)
+    inspected = _Inspected()
+    source = suites.Source(inspected.fingerprint, lambda name: facts(name).version)
     suite = suites.load(
         path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers
     )
@@ -54,7 +56,7 @@ def open_suite(
         check(suite.sections.detector)
         if suite.sections.compare_with is not None:
             paper.published(suite.sections.compare_with)
-    return suite
+    return replace(suite, notes=suite.notes + inspected.notes(suite))
 
 
 def config_text(suite: Suite) -> str:
@@ -101,8 +103,35 @@ def blamed_on(suite: Suite) -> Iterator[None]:
         raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
 
 
-def _fingerprint(data: FolderData, split: str) -> str:
-    return str(importlib.import_module(FORMATS[data.name].module).fingerprint(data, split))
+class _Inspected:
+    """Splits of folders as planning needs them, each looked at once: fingerprints, and notes on how files are read."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+
+    def fingerprint(self, data: FolderData, split: str) -> str:
+        return self._look(data, split)[0]
+
+    def notes(self, suite: Suite) -> tuple[str, ...]:
+        """What is read otherwise than it is written, a line per kind; nothing of data that planning will refuse."""
+        sections = [suite.sections.data, *(row.data for row in suite.rows if row.data is not None)]
+        found: dict[str, None] = {}
+        for data in sections:
+            if isinstance(data, FolderData):
+                with contextlib.suppress(UserError):
+                    found |= dict.fromkeys(note for split in ("train", "val") for note in self._look(data, split)[1])
+        return tuple(found)
+
+    def _look(self, data: FolderData, split: str) -> tuple[str, tuple[str, ...]]:
+        key = (data.model_dump_json(), split)
+        if key not in self._seen:
+            module = importlib.import_module(FORMATS[data.name].module)
+            if hasattr(module, "inspect"):
+                found = module.inspect(data, split)
+                self._seen[key] = (found.fingerprint, found.notes)
+            else:
+                self._seen[key] = (str(module.fingerprint(data, split)), ())
+        return self._seen[key]
 
 
 def _words(text: str | None) -> list[str]:

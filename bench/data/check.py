@@ -1,27 +1,41 @@
-"""What is wrong with a folder of photographs, all at once. Separate from the readers, which stop at the first fault.
+"""What is wrong with a folder of photographs, all at once. Separate from the readers, which stop at the first fault;
+both read annotation files through entries.py and look for images through names.py, so that they cannot disagree.
 
-An error makes training or evaluation wrong or impossible; a warning is something to know. `fill_negatives` is the one
-repair that is offered: it never touches the file it reads.
+An error makes training or evaluation wrong or impossible; a warning is something to know; a note says what is read as
+it was meant. Repairs that are offered never touch the file they read: `fill_negatives` here, and convert.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image
 
-from bench.data.folder import candidates, leaves_root, sections
-from bench.data.formats import FORMATS
+from bench.data.entries import Entries, Mend, across, entries_of, first_error, read_entries, sections
+from bench.data.folder import annotation_file, image_root
+from bench.data.formats import FORMATS, SplitName
+from bench.data.kinds import KINDS, Severity
+from bench.data.names import Located, locate
+from bench.data.pixels import BAD_IMAGE, TURNED, depth, depth_of, open_image, orientation
 from bench.data.split import Document, listing, read_json, write_json
+from bench.data.values import shown
 from bench.errors import UserError
+from bench.spec import FolderData
 
-_EXAMPLES = 5
 _SLACK = 1.0  # pixels a box may reach over the edge: annotators round
+_SIXTEEN = 4096  # a 16-bit image whose largest value is below this uses 12 bits: 4 are left after >> 8
+
+Progress = Callable[[int, int], None]
+Faults = defaultdict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -29,15 +43,15 @@ class Finding:
     """One kind of fault in one file.
 
     Attributes:
-        severity: "error" or "warning".
+        severity: "error", "warning" or "note".
         kind: a short name, e.g. "missing_image".
         where: "train", "val" or "train and val".
         count: how many entries are concerned.
-        examples: a few of them.
+        examples: all of them; of a note a few.
         advice: what it does and what to do.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     kind: str
     where: str
     count: int
@@ -45,200 +59,243 @@ class Finding:
     advice: str
 
 
-_ADVICE: dict[str, tuple[Literal["error", "warning"], str]] = {
-    "outside_root": ("error", "an image name must stay below the image root; such a file is never opened"),
-    "missing_image": ("error", "fetch the images, or name another folder with data.images"),
-    "undecodable_image": ("error", "the file is damaged or no image: fetch it again"),
-    "size_mismatch": ("error", "boxes refer to the annotated size; use the original, not a resized or turned image"),
-    "duplicate_image_id": ("error", "annotations cannot be told apart; give each image its own id"),
-    "duplicate_annotation_id": ("error", "evaluators keep the last of each id and lose the others"),
-    "duplicate_category_id": ("error", "classes cannot be told apart; give each its own id"),
-    "unknown_image_id": ("error", "annotations of images that are not listed; drop them or list the images"),
-    "unknown_category_id": ("error", "classes must be listed in the categories of the training file"),
-    "malformed_box": ("error", "a box is four finite numbers: x, y, width, height"),
-    "degenerate_box": ("warning", "no width or height: never a training target, but the evaluator counts it as missed"),
-    "box_outside": ("warning", "the box reaches out of its image; no detection can match it well"),
-    "no_negatives": (
-        "warning",
-        "neg_category_ids is empty: the LVIS evaluator ignores false positives of every class that an image does not "
-        "show, so AP comes out far too high. Where the annotation is exhaustive, fill them: bench data fill-negatives",
-    ),
-    "class_without_training_image": ("warning", "the class cannot be learned; its AP is 0 if val shows it"),
-    "in_train_and_val": ("error", "the same image in both splits: AP is measured on what was trained on"),
-}  # fmt: skip
-
-
-def check(path: str, train: str, val: str, images: str, format: str) -> list[Finding]:
-    """All findings, errors first. Every image is decoded, so this takes minutes for 100,000 of them.
+def check(
+    path: str,
+    train: str,
+    val: str,
+    images: str | dict[Literal["train", "val"], str],
+    format: str,
+    *,
+    exif: Literal["ignore", "apply"] = "ignore",
+    decode: bool = True,
+    progress: Progress | None = None,
+) -> list[Finding]:
+    """All findings, errors first. Every image is decoded, in as many threads as there are cores.
 
     Args:
         path: the folder; `train`, `val` and `images` lie below it.
         format: one of bench.data.formats; where it has no negative lists, their absence is no finding.
+        exif: as `data.exif` of a suite.
+        decode: whether images are decoded; else only their names are looked for.
+        progress: called with images decoded and images in all.
 
     Raises:
         UserError: a file cannot be read at all, or there is no folder of images.
     """
-    root = Path(path) / images
-    if not root.is_dir():
-        raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
-    files = {"train": Path(path) / train, "val": Path(path) / val}
-    documents = {name: sections(read_json(file), file) for name, file in files.items()}
-    known = {c.get("id") for c in _entries(documents["train"], "categories")}
+    spec = FolderData(name=format, path=path, train=train, val=val, images=images, exif=exif)
+    splits: tuple[SplitName, SplitName] = ("train", "val")
+    for split in splits:
+        root = image_root(spec, split)
+        if not root.is_dir():
+            raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
+    lists = FORMATS[format].negatives
+    found = {split: read_entries(annotation_file(spec, split), lists=lists) for split in splits}
+    places = {
+        split: locate(image_root(spec, split), annotation_file(spec, split).parent, found[split].summary.images)
+        for split in splits
+    }
+    total, done = sum(len(place.names) for place in places.values()), 0
     findings: list[Finding] = []
-    names: dict[str, dict[str, Path]] = {}
-    for split, document in documents.items():
-        faults: defaultdict[str, list[str]] = defaultdict(list)
-        names[split] = _check_images(document, root, faults)
-        _check_ids(document, known, faults)
-        _check_boxes(document, faults)
-        if split == "val" and FORMATS[format].negatives:  # in training nothing reads them
-            _check_negatives(document, faults)
+    for split, entries in found.items():
+        faults: Faults = defaultdict(list)
+        place = places[split]
+        for kinds in (entries.summary.faults, across(found["train"].summary, entries.summary), place.faults):
+            for kind, examples in kinds.items():
+                faults[kind] += examples
+        if decode:
+            _check_images(entries, place, spec, split, faults, partial(_add, progress, done, total))
+            done += len(place.names)
+        _check_boxes(entries, faults)
+        if split == "val" and lists:  # in training nothing reads them
+            _check_negatives(entries, faults)
         if split == "train":
-            _check_classes(document, faults)
-        findings += [_finding(kind, split, examples) for kind, examples in faults.items()]
-    shared = _shared(names["train"], names["val"])
-    findings += [_finding("in_train_and_val", "train and val", shared)] if shared else []
-    return sorted(findings, key=lambda f: f.severity)
+            _check_classes(entries, faults)
+        findings += [_finding(kind, split, len(examples), examples) for kind, examples in faults.items() if examples]
+        findings += _notes({**entries.summary.mends, **place.mends}, split)
+    shared = _shared(*(_files(places[split], image_root(spec, split)) for split in splits))
+    findings += [_finding("in_train_and_val", "train and val", len(shared), shared)] if shared else []
+    order = list(KINDS)
+    return sorted(findings, key=lambda f: (("error", "warning", "note").index(f.severity), order.index(f.kind)))
 
 
 def fill_negatives(json_path: Path, out_path: Path) -> int:
     """Write a copy in which every category that an image does not show is a negative of it.
 
-    Right only where the annotation is exhaustive. Classes listed as not exhaustive for an image are left out.
+    Right only where the annotation is exhaustive. Classes listed as not exhaustive for an image are left out. Values
+    that are read as they are meant (ids as text, areas of 0) are written as they are read.
 
     Returns:
         The number of images whose list changed.
 
     Raises:
-        UserError: the file cannot be read, or `out_path` is the same file or exists.
+        UserError: the file cannot be read, an entry of it is not usable, or `out_path` is the same file or exists.
     """
     if out_path.exists():
         raise UserError("the file exists", where=str(out_path), hint="name another one: the original is never replaced")
     document = sections(read_json(json_path), json_path)
-    every = sorted({c["id"] for c in document["categories"]})
+    entries = entries_of(document, json_path, lists=True)
+    error = first_error(json_path, {**entries.summary.faults, **across(entries.summary, entries.summary)})
+    if error is not None:
+        raise error
+    every = sorted(entries.summary.categories)
     present: defaultdict[int, set[int]] = defaultdict(set)
-    for a in document["annotations"]:
+    for row, a in zip(document["annotations"], entries.annotations, strict=True):
         present[a["image_id"]].add(a["category_id"])
+        _overwrite(row, a)
+    for row, identity in zip(document["categories"], entries.summary.categories, strict=True):
+        _overwrite(row, {"id": identity, "name": entries.summary.categories[identity]})
     changed = 0
-    for image in document["images"]:
-        open_classes = present[image["id"]] | set(image.get("not_exhaustive_category_ids") or ())
+    for row, image in zip(document["images"], entries.images, strict=True):
+        open_classes = present[image["id"]] | set(image["not_exhaustive_category_ids"])
         negatives = [c for c in every if c not in open_classes]
-        changed += negatives != sorted(image.get("neg_category_ids") or ())
-        image["neg_category_ids"] = negatives
-        image.setdefault("not_exhaustive_category_ids", [])
-    write_json(out_path, document)
+        changed += negatives != image["neg_category_ids"]
+        _overwrite(row, {k: image[k] for k in ("id", "width", "height")})
+        row["neg_category_ids"] = negatives
+        row["not_exhaustive_category_ids"] = image["not_exhaustive_category_ids"]
+    write_new(out_path, document)
     return changed
 
 
-def _finding(kind: str, where: str, examples: list[str]) -> Finding:
-    severity, advice = _ADVICE[kind]
-    return Finding(severity, kind, where, len(examples), tuple(examples[:_EXAMPLES]), advice)
+def write_new(path: Path, document: Document) -> None:
+    """Write a document that may hold fields of others.
 
-
-def _entries(document: Document, section: str) -> Iterable[dict[str, Any]]:
-    return (entry for entry in document[section] if isinstance(entry, dict))
-
-
-def _check_images(document: Document, root: Path, faults: defaultdict[str, list[str]]) -> dict[str, Path]:
-    """Find and decode every image; returns those that are there, by name."""
-    there: dict[str, Path] = {}
-    for image in _entries(document, "images"):
-        names = candidates(image)
-        outside = [name for name in names if leaves_root(name)]
-        if outside:
-            faults["outside_root"].append(outside[0])
-            continue
-        name = next((name for name in names if (root / name).is_file()), None)
-        if name is None:
-            faults["missing_image"].append(" or ".join(names) or f"image {image.get('id')} without a name")
-            continue
-        there[name] = root / name
-        size = _size(root / name)
-        annotated = (image.get("width"), image.get("height"))
-        if size is None:
-            faults["undecodable_image"].append(name)
-        elif size != annotated:
-            faults["size_mismatch"].append(f"{name}: {size[0]} x {size[1]}, annotated {annotated[0]} x {annotated[1]}")
-    return there
-
-
-def _size(file: Path) -> tuple[int, int] | None:
-    """(width, height) of an image that decodes to its end, else None."""
+    Raises:
+        UserError: it cannot be written: a field is NaN or nested too deep, or the disk refuses.
+    """
     try:
-        with Image.open(file) as opened:
-            size = opened.size
+        write_json(path, document)
+    except (ValueError, RecursionError) as error:
+        path.unlink(missing_ok=True)
+        what = f"a field that is not read cannot be written as JSON: {shown(str(error))}"
+        raise UserError(what, where=str(path), hint="`python -m bench data convert` leaves such fields out") from None
+    except OSError as error:
+        raise UserError(f"cannot write it: {error.strerror}", where=str(path)) from None
+
+
+def _overwrite(row: Document, clean: Mapping[str, object]) -> None:
+    """What a field says, where it was written otherwise; nothing is added."""
+    for key, value in clean.items():
+        if key in row and (type(row[key]) is not type(value) or row[key] != value):
+            row[key] = value
+
+
+def _add(progress: Progress | None, before: int, total: int, number: int) -> None:
+    if progress is not None:
+        progress(before + number, total)
+
+
+def _finding(kind: str, where: str, count: int, examples: Iterable[str]) -> Finding:
+    known = KINDS[kind]
+    return Finding(known.severity, kind, where, count, tuple(examples), known.advice)
+
+
+def _notes(mends: Mapping[str, Mend | list[str]], split: str) -> list[Finding]:
+    notes = []
+    for kind, mend in mends.items():
+        examples, count = (mend.examples, mend.count) if isinstance(mend, Mend) else (mend, len(mend))
+        notes.append(
+            Finding("note", kind, split, count, tuple(examples[:3]), f"{KINDS[kind].says}: {KINDS[kind].advice}")
+        )
+    return notes
+
+
+def _check_images(
+    entries: Entries,
+    place: Located,
+    spec: FolderData,
+    split: SplitName,
+    faults: Faults,
+    progress: Callable[[int], object],
+) -> None:
+    """Decode every image, in threads (decoding is done outside of Python), and compare its size."""
+    root = image_root(spec, split)
+    rows = [(image, name) for image, name in zip(entries.images, place.names, strict=True) if name is not None]
+
+    def look(row: tuple[Document, str]) -> tuple[str, str] | None:
+        return _look(root, row[1], (row[0]["width"], row[0]["height"]), spec.exif)
+
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        for number, found in enumerate(pool.map(look, rows), start=1):
+            if found is not None:
+                faults[found[0]].append(found[1])
+            progress(number)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C ends it at once
+
+
+def _look(root: Path, name: str, annotated: tuple[int, int], exif: str) -> tuple[str, str] | None:
+    """The kind of fault of an image, and its entry; None: there is none."""
+    label = shown(name, 160)
+    try:
+        with open_image(root / name) as opened:
+            size, how = opened.size, orientation(opened)
             # JPEG: all data is read, an eighth of the pixels is computed.
             opened.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
             opened.load()
-            return size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
+            sixteen = depth(opened) == "16"
+            peak = int(np.asarray(opened).max()) if sixteen else 0
+    except Image.DecompressionBombError:
+        return "too_large_image", label
+    except BAD_IMAGE:
+        return "undecodable_image", label
+    as_shown = size[::-1] if how in TURNED else size
+    read = as_shown if exif == "apply" else size
+    if read != annotated:
+        if as_shown == annotated:
+            return "exif_turned", f"{label}: orientation {how}, stored {size[0]} x {size[1]}, annotated as shown"
+        if annotated[0] <= 0:  # said already
+            return None
+        turned = f", EXIF orientation {how}" if how != 1 else ""
+        return "size_mismatch", f"{label}: {read[0]} x {read[1]}, annotated {annotated[0]} x {annotated[1]}{turned}"
+    if how != 1 and exif == "ignore":
+        if as_shown != size:
+            return "exif_stored", f"{label}: orientation {how}"
+        return "exif_orientation", f"{label}: orientation {how}, the annotated size fits both frames"
+    if sixteen and depth_of(root / name) == "8":
+        return "unreadable_depth", f"{label}: 16 bits under a name that says 8"
+    return ("dark_sixteen_bit", f"{label}: largest value {peak} of 65535") if sixteen and peak < _SIXTEEN else None
 
 
-def _check_ids(document: Document, known: set[Any], faults: defaultdict[str, list[str]]) -> None:
-    kinds = {"images": "image", "annotations": "annotation", "categories": "category"}
-    for section, kind in kinds.items():
-        for identity, number in Counter(e.get("id") for e in _entries(document, section)).items():
-            if number > 1:
-                faults[f"duplicate_{kind}_id"].append(f"{identity} ({number} times)")
-    ids = {i.get("id") for i in _entries(document, "images")}
-    for a in _entries(document, "annotations"):
-        if a.get("image_id") not in ids:
-            faults["unknown_image_id"].append(f"annotation {a.get('id')}: image {a.get('image_id')}")
-        if a.get("category_id") not in known:
-            faults["unknown_category_id"].append(f"annotation {a.get('id')}: category {a.get('category_id')}")
-    for image in _entries(document, "images"):
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            strange = [c for c in image.get(key) or () if c not in known]
-            faults["unknown_category_id"] += [f"image {image.get('id')}, {key}: category {c}" for c in strange]
-    if not faults["unknown_category_id"]:
-        del faults["unknown_category_id"]
-
-
-def _check_boxes(document: Document, faults: defaultdict[str, list[str]]) -> None:
-    size = {i.get("id"): (i.get("width"), i.get("height")) for i in _entries(document, "images")}
-    for a in _entries(document, "annotations"):
-        try:
-            x, y, w, h = (float(v) for v in a["bbox"])
-            finite = abs(x) + abs(y) + abs(w) + abs(h) < float("inf")
-        except (KeyError, TypeError, ValueError):
-            finite = False
-        if not finite:
-            faults["malformed_box"].append(f"annotation {a.get('id')}: {a.get('bbox')}")
-            continue
-        width, height = size.get(a.get("image_id"), (None, None))
+def _check_boxes(entries: Entries, faults: Faults) -> None:
+    size = {i["id"]: (i["width"], i["height"]) for i in entries.images}
+    for a in entries.annotations:
+        x, y, w, h = a["bbox"]
+        width, height = size[a["image_id"]]
         if w <= 0 or h <= 0:
-            faults["degenerate_box"].append(f"annotation {a.get('id')}: {a['bbox']}")
-        elif isinstance(width, int) and isinstance(height, int):
-            over = max(-x, -y, x + w - width, y + h - height)
-            if over > _SLACK:
-                faults["box_outside"].append(f"annotation {a.get('id')}: {a['bbox']} in {width} x {height}")
+            faults["degenerate_box"].append(f"annotation {shown(a['id'])}: {shown(a['bbox'])}")
+        elif width > 0 and max(-x, -y, x + w - width, y + h - height) > _SLACK:
+            faults["box_outside"].append(f"annotation {shown(a['id'])}: {shown(a['bbox'])} in {width} x {height}")
 
 
-def _check_negatives(document: Document, faults: defaultdict[str, list[str]]) -> None:
+def _check_negatives(entries: Entries, faults: Faults) -> None:
     """A finding where no image has negatives; in LVIS itself a few images have none."""
-    images = list(_entries(document, "images"))
-    if images and not any(image.get("neg_category_ids") for image in images):
-        faults["no_negatives"] += [str(image.get("file_name", image.get("id"))) for image in images]
+    images = entries.images
+    if images and not any(image["neg_category_ids"] for image in images):
+        faults["no_negatives"] += [shown(image["names"][0] if image["names"] else image["id"]) for image in images]
 
 
-def _check_classes(document: Document, faults: defaultdict[str, list[str]]) -> None:
-    shown = {a.get("category_id") for a in _entries(document, "annotations") if not a.get("iscrowd")}
-    for category in _entries(document, "categories"):
-        if category.get("id") not in shown:
-            faults["class_without_training_image"].append(f"{category.get('id')} {category.get('name', '')}")
+def _check_classes(entries: Entries, faults: Faults) -> None:
+    trained = {a["category_id"] for a in entries.annotations if not a["iscrowd"] and "ignore" not in a}
+    for identity, name in entries.summary.categories.items():
+        if identity not in trained:
+            faults["class_without_training_image"].append(f"{shown(identity)} {shown(name)}")
+
+
+def _files(place: Located, root: Path) -> dict[str, Path]:
+    return {name: root / name for name in place.names if name is not None}
 
 
 def _shared(train: dict[str, Path], val: dict[str, Path]) -> list[str]:
-    """Images in both splits: of the same name, or of the same bytes under two names."""
-    shared = sorted(train.keys() & val.keys())
+    """Images in both splits: the same file, or of the same bytes under two names."""
+    shared = sorted(name for name in train.keys() & val.keys() if train[name] == val[name])
     sizes = defaultdict(list)
     for name, file in train.items():
         sizes[file.stat().st_size].append(name)
     for name, file in sorted(val.items()):
-        rivals = sizes.get(file.stat().st_size, []) if name not in train else []
+        rivals = sizes.get(file.stat().st_size, []) if name not in shared else []
         digest = _digest(file) if rivals else ""
-        shared += [f"{name} = {rival}" for rival in rivals if _digest(train[rival]) == digest]
+        shared += [f"{shown(name)} = {shown(rival)}" for rival in rivals if _digest(train[rival]) == digest]
     return shared
 
 

@@ -7,28 +7,22 @@ written out by `Split.lvis_json`) and no class is "not exhaustive". Lists in a C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.data import folder
-from bench.data.folder import fingerprint
+from bench.data.folder import fingerprint, inspect
 from bench.data.formats import SplitName
 from bench.data.split import ANNOTATIONS, Document, write_json
 from bench.spec import FolderData
 
-__all__ = ["fingerprint", "read_folder", "write_split"]
+__all__ = ["fingerprint", "inspect", "read_folder", "write_split"]
 
 
 def read_folder(spec: FolderData, split: SplitName) -> Document:
     """One split in stored form. Raises UserError as `folder.read`."""
-    return folder.read(spec, split, _no_lists, {"exhaustive": True})
+    return folder.read(spec, split, {"exhaustive": True})
 
 
 def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
     """Write `annotations.json` of a split into the folder `out`; the images stay where they are."""
     write_json(out / ANNOTATIONS, read_folder(spec, split))
-
-
-def _no_lists(_entry: Mapping[str, Any], _known: set[int], _file: Path) -> Document:
-    return {}

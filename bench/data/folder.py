@@ -2,41 +2,52 @@
 what differs between them.
 
 What can be counted is counted and not read: number of classes, instances and images of a class come from the
-TRAINING annotations, crowds left out. Images without annotations are kept (they count in LVIS's repeat factors).
-An image is named by `file_name` or (LVIS v1) by `coco_url`; both may lie in folders like train2017 or side by side.
+TRAINING annotations, crowds and ignored boxes left out. Images without annotations are kept (they count in LVIS's
+repeat factors). An image is named by `file_name` or (LVIS v1) by `coco_url`; both may lie in folders like train2017 or
+side by side. What an annotation file says is read through entries.py: what is wrong is refused here before anything
+starts.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import math
-import os
-import posixpath
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from bench.data.formats import SplitName
-from bench.data.split import Document, listing, read_json
+from bench.data.entries import Entries, Mend, Summary, across, first_error, read_entries
+from bench.data.formats import FORMATS, SplitName
+from bench.data.kinds import MENDS
+from bench.data.names import Located, candidates, leaves_root, locate
+from bench.data.split import Document, listing
+from bench.data.values import several
 from bench.errors import UserError
 from bench.frequency import lvis_frequency
 from bench.spec import FolderData
 
+__all__ = ["annotation_file", "candidates", "image_root", "inspect", "leaves_root", "read"]
+
 VERSION = 1  # in the key of the data stage; raise it when what is read may change
-
-Lists = Callable[[Mapping[str, Any], set[int], Path], Document]
-SECTIONS = ("images", "annotations", "categories")
-CHECK = "`bench data check` lists all such entries"
-_COCO_NAME = 16  # "000000266409.jpg": LVIS v0.5 writes COCO_val2014_000000266409.jpg for an image of train2017
+MENDED = 1  # of how mends are read: in the fingerprints of files that have some, and in no other
 
 
-def image_root(spec: FolderData) -> Path:
-    """The folder below which the images lie."""
-    return Path(spec.path) / spec.images
+@dataclass(frozen=True)
+class Inspected:
+    """A split as planning needs it: its fingerprint, and one line for each kind of mend."""
+
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def image_root(spec: FolderData, split: SplitName = "train") -> Path:
+    """The folder below which a split's images lie: `images`, or, where that default is not there, the data's folder."""
+    images = spec.images if isinstance(spec.images, str) else spec.images[split]
+    root = Path(spec.path) / images
+    if images == type(spec).model_fields["images"].default and not root.is_dir():
+        return Path(spec.path)
+    return root
 
 
 def annotation_file(spec: FolderData, split: SplitName) -> Path:
@@ -44,167 +55,155 @@ def annotation_file(spec: FolderData, split: SplitName) -> Path:
     return Path(spec.path) / (spec.train if split == "train" else spec.val)
 
 
-def read(spec: FolderData, split: SplitName, lists: Lists, promise: Document) -> Document:
+def read(spec: FolderData, split: SplitName, promise: Document) -> Document:
     """One split in stored form: LVIS, `file_name` relative to the image root, categories with TRAINING counts.
 
-    Polygons are left out (the harness evaluates boxes); run-length masks are kept.
+    Polygons are left out (the harness evaluates boxes); run-length masks are kept. Ids are names: where one is below 0
+    or larger than an evaluator can hold, the stored ids count from 1.
 
     Args:
-        lists: the format's lists of classes without a box in an image, as keys of the stored image entry.
         promise: keys of the stored `info`.
 
     Raises:
-        UserError: a file or folder is missing, JSON is damaged, ids do not match, a name leaves the image root.
+        UserError: a file or folder is missing, JSON is damaged, an entry is not usable, ids do not match, a name leaves
+            the image root.
     """
-    root = image_root(spec)
-    if not root.is_dir():
-        raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
-    train_file, file = annotation_file(spec, "train"), annotation_file(spec, split)
-    train = sections(read_json(train_file), train_file)
-    document = train if split == "train" else sections(read_json(file), file)
-    categories = _categories(train, train_file)
-    known = {c["id"] for c in categories}
-    images = [{**_image(entry, root, file), **lists(entry, known, file)} for entry in document["images"]]
-    _unique((i["id"] for i in images), "image", file)
-    image_ids = {i["id"] for i in images}
-    annotations = [_annotation(a, image_ids, known, file) for a in document["annotations"]]
-    _unique((a["id"] for a in annotations), "annotation", file)
-    info = {"description": f"{spec.name} {split}", **promise}
-    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
+    lists = FORMATS[spec.name].negatives
+    train = read_entries(annotation_file(spec, "train"), lists=lists)
+    own = train if split == "train" else read_entries(annotation_file(spec, split), lists=lists)
+    located = _located(spec, split, train.summary, own.summary)
+    classes = _renumbered(train, "category_id_range", sorted(train.summary.categories))
+    images = _renumbered(own, "image_id_range", [i["id"] for i in own.images])
+    boxes = _renumbered(own, "annotation_id_range", [a["id"] for a in own.annotations])
+    info: Document = {"description": f"{spec.name} {split}", **promise}
+    if spec.exif != "ignore":
+        info["exif"] = spec.exif
+    return {
+        "info": info,
+        "images": [_image(image, name, images, classes) for image, name in zip(own.images, located.names, strict=True)],
+        "annotations": [
+            a | {"id": boxes[a["id"]], "image_id": images[a["image_id"]], "category_id": classes[a["category_id"]]}
+            for a in own.annotations
+        ],
+        "categories": _categories(train, classes),
+    }
 
 
 def fingerprint(spec: FolderData, split: SplitName) -> str:
-    """sha256 over the split's annotation file, image names and byte sizes; for val also the training annotations.
+    """The fingerprint that `inspect` takes; refuses what it refuses."""
+    return inspect(spec, split).fingerprint
 
-    The path is not in it: a copy of the folder elsewhere has the same fingerprint. Images are not opened.
+
+def inspect(spec: FolderData, split: SplitName) -> Inspected:
+    """Look at a split as far as possible without opening its images (but the heads of files that may have 16 bits).
+
+    The fingerprint is a sha256 over the split's annotation file, image names and byte sizes; for val also the training
+    annotations. The path is not in it: a copy of the folder elsewhere has the same. Where something is read as it was
+    meant and not as it is written, the kinds of these mends are in it: stores that were made from such a file before it
+    was read so are made anew, and all others are kept.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or what `read` would refuse. So a run is refused before anything
+            starts.
     """
     files = [annotation_file(spec, "train"), annotation_file(spec, split)]
     try:
-        stamps = tuple((f.stat().st_size, f.stat().st_mtime_ns) for f in files)
-    except OSError:
-        missing = next(f for f in files if not f.is_file())
+        stamps = [(f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    except (OSError, ValueError):
+        missing = next((f for f in files if not _is_file(f)), files[0])
         raise UserError("no such annotation file", where=str(missing), allowed=listing(missing.parent)) from None
-    named, train_digest = _named(files[1], stamps[1]), _digest(files[0], stamps[0])
-    total = hashlib.sha256(f"{spec.name} {VERSION} {train_digest} {_digest(files[1], stamps[1])}\n".encode())
-    root = image_root(spec)
-    for candidates in named:
-        name, size = _found(root, candidates, files[1])
-        total.update(f"{name}\0{size}\n".encode())
-    return total.hexdigest()
+    lists = FORMATS[spec.name].negatives
+    train, own = (_summary(f, stamp, lists) for f, stamp in zip(files, stamps, strict=True))
+    train_digest, own_digest = (_digest(f, stamp) for f, stamp in zip(files, stamps, strict=True))
+    located = _located(spec, split, train, own)
+    total = hashlib.sha256(f"{spec.name} {VERSION} {train_digest} {own_digest}\n".encode())
+    for name, size in zip(located.names, located.sizes, strict=True):
+        total.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+    kinds = sorted({*own.mends, *train.mends, *located.mends})
+    if kinds:
+        total.update(f"mended {MENDED} {' '.join(kinds)}\n".encode())
+    notes = mend_notes(own.mends, own.file.name) + mend_notes(located.mends, own.file.name)
+    return Inspected(total.hexdigest(), tuple(notes))
 
 
-def sections(document: Document, file: Path) -> Document:
-    """The document, if it has lists of images, annotations and categories."""
-    for name in SECTIONS:
-        if not isinstance(document.get(name), list):
-            raise UserError(f"no list '{name}'", where=str(file), allowed=f"an object with {', '.join(SECTIONS)}")
-    return document
+def summary_of(spec: FolderData, split: SplitName) -> Summary:
+    """What is known of a split's annotation file, read once per change.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    file = annotation_file(spec, split)
+    try:
+        stamp = file.stat()
+    except (OSError, ValueError):
+        raise UserError("no such annotation file", where=str(file), allowed=listing(file.parent)) from None
+    return _summary(file, (stamp.st_size, stamp.st_mtime_ns), FORMATS[spec.name].negatives)
 
 
-def candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where below the image root an image may lie, likeliest first: file_name (v0.5), then coco_url (v1)."""
-    found: list[str] = []
-    name, url = entry.get("file_name"), entry.get("coco_url")
-    if isinstance(name, str) and name:
-        found.append(name)
-    if isinstance(url, str) and url:
-        parts = [p for p in urlsplit(url).path.split("/") if p]
-        found += ["/".join(parts[-2:]), *parts[-1:]]
-    if isinstance(name, str) and name.startswith("COCO_"):
-        found.append(name[-_COCO_NAME:])
-    return tuple(dict.fromkeys(found))
+def mend_notes(mends: Mapping[str, Mend] | Mapping[str, list[str]], file: str) -> list[str]:
+    """One line for each kind of mend."""
+    lines = []
+    for kind, found in mends.items():
+        examples, count = (found.examples, found.count) if isinstance(found, Mend) else (found, len(found))
+        lines.append(f"{file}: {count:,} {MENDS[kind].says} ({several(examples, count, 1)})")
+    return lines
 
 
-def leaves_root(name: str) -> bool:
-    """Whether a name points outside the folder it is relative to."""
-    clean = posixpath.normpath(name.replace("\\", "/"))
-    return clean.startswith(("/", "../")) or clean == ".." or os.path.isabs(name)
+def _located(spec: FolderData, split: SplitName, train: Summary, own: Summary) -> Located:
+    """Where the images are.
+
+    Raises:
+        UserError: the first kind of fault in the training file, in the split's own, between them, and of its images.
+    """
+    root = image_root(spec, split)
+    if not root.is_dir():
+        raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
+    for summary in (train, own):
+        error = first_error(summary.file, {**summary.faults, **across(train, summary)})
+        if error is not None:
+            raise error
+    located = locate(root, own.file.parent, own.images)
+    error = first_error(own.file, located.faults)
+    if error is not None:
+        here = listing(root) if "missing_image" in located.faults else ""
+        where = str(root) if here else error.where
+        raise UserError(error.what, where=where, allowed=here, hint=error.hint)
+    return located
 
 
-def _image(entry: Any, root: Path, file: Path) -> Document:
-    _require(entry, ("id", "width", "height"), "image", file)
-    name, _ = _found(root, candidates(entry), file)
-    image: Document = {"id": entry["id"], "file_name": name, "width": entry["width"], "height": entry["height"]}
-    if not all(isinstance(image[side], int) and image[side] > 0 for side in ("width", "height")):
-        raise UserError(f"image {image['id']} has no size: {image['width']} x {image['height']}", where=str(file))
-    return image
+def _renumbered(entries: Entries, kind: str, ids: list[int]) -> dict[int, int]:
+    """Each id as it is stored: itself, or, where one of them is out of range, its position from 1."""
+    if kind in entries.summary.mends:
+        return {identity: position for position, identity in enumerate(ids, start=1)}
+    return {identity: identity for identity in ids}
 
 
-def _found(root: Path, names: tuple[str, ...], file: Path) -> tuple[str, int]:
-    """The first name that is a file below the root, and its bytes."""
-    for name in names:
-        if leaves_root(name):
-            raise UserError(f"image name '{name}' leaves the image root", where=str(file), hint=CHECK)
-    for name in names:
-        try:
-            found = (root / name).stat()
-        except OSError:
-            continue
-        if stat.S_ISREG(found.st_mode):
-            return name, found.st_size
-    shown = " or ".join(names) or "an image entry has neither file_name nor coco_url"
-    raise UserError(f"no such image: {shown}", where=str(root), allowed=listing(root), hint=CHECK)
+def _image(entry: Document, name: str | None, images: Mapping[int, int], classes: Mapping[int, int]) -> Document:
+    stored: Document = {"id": images[entry["id"]], "file_name": name}
+    stored |= {"width": entry["width"], "height": entry["height"]}
+    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+        if key in entry:
+            stored[key] = sorted(classes[c] for c in entry[key])
+    return stored
 
 
-def _annotation(entry: Any, image_ids: set[int], known: set[int], file: Path) -> Document:
-    _require(entry, ("id", "image_id", "category_id", "bbox"), "annotation", file)
-    for key, legal, kind in (("image_id", image_ids, "image"), ("category_id", known, "category")):
-        if entry[key] not in legal:
-            what = f"annotation {entry['id']} names {kind} {entry[key]}, which is not there"
-            raise UserError(what, where=str(file), hint=CHECK)
-    box = entry["bbox"]
-    if not _is_box(box):
-        raise UserError(f"annotation {entry['id']} has no box of four numbers: {box}", where=str(file), hint=CHECK)
-    area = entry.get("area", box[2] * box[3])
-    annotation = {k: entry[k] for k in ("id", "image_id", "category_id", "bbox")}
-    annotation |= {"area": area, "iscrowd": int(bool(entry.get("iscrowd", 0)))}
-    if isinstance(entry.get("segmentation"), dict):
-        annotation["segmentation"] = entry["segmentation"]
-    return annotation
-
-
-def _is_box(box: Any) -> bool:
-    if not isinstance(box, list) or len(box) != 4:
-        return False
-    return all(isinstance(v, int | float) and math.isfinite(v) for v in box)
-
-
-def _categories(train: Document, file: Path) -> list[Document]:
-    """Categories by ascending id, counted from the training annotations without crowds."""
-    instances: Counter[int] = Counter()
-    pairs: set[tuple[int, int]] = set()
-    for a in train["annotations"]:
-        if isinstance(a, dict) and not a.get("iscrowd"):
-            instances[a.get("category_id", -1)] += 1
-            pairs.add((a.get("category_id", -1), a.get("image_id", -1)))
-    images = Counter(category for category, _ in pairs)
-    for c in train["categories"]:
-        _require(c, ("id", "name"), "category", file)
-    _unique((c["id"] for c in train["categories"]), "category", file)
+def _categories(train: Entries, classes: Mapping[int, int]) -> list[Document]:
+    """Categories by ascending id, counted from the training annotations without crowds and ignored boxes."""
+    counted = [(a["category_id"], a["image_id"]) for a in train.annotations if not a["iscrowd"] and "ignore" not in a]
+    instances = Counter(category for category, _ in counted)
+    images = Counter(category for category, _ in set(counted))
     return [
-        {"id": c["id"], "name": c["name"], "frequency": lvis_frequency(images[c["id"]])}
-        | {"image_count": images[c["id"]], "instance_count": instances[c["id"]]}
-        for c in sorted(train["categories"], key=lambda c: int(c["id"]))
+        {"id": classes[c], "name": name, "frequency": lvis_frequency(images[c])}
+        | {"image_count": images[c], "instance_count": instances[c]}
+        for c, name in sorted(train.summary.categories.items())
     ]
 
 
-def _require(entry: Any, keys: tuple[str, ...], kind: str, file: Path) -> None:
-    missing = [k for k in keys if not isinstance(entry, dict) or k not in entry]
-    if missing:
-        raise UserError(f"an {kind} entry lacks {', '.join(missing)}: {str(entry)[:120]}", where=str(file))
-    for key in keys:
-        if key.endswith("id") and (not isinstance(entry[key], int) or isinstance(entry[key], bool)):
-            raise UserError(f"{key} of an {kind} entry is not an integer: {entry[key]!r}", where=str(file))
-
-
-def _unique(ids: Iterable[int], kind: str, file: Path) -> None:
-    twice = [i for i, n in Counter(ids).items() if n > 1]
-    if twice:
-        what = f"{len(twice)} {kind} ids occur more than once, e.g. {twice[0]}"
-        raise UserError(what, where=str(file), hint=CHECK)
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except ValueError:  # a NUL in the name
+        return False
 
 
 @functools.lru_cache(maxsize=8)
@@ -214,6 +213,6 @@ def _digest(file: Path, _stamp: tuple[int, int]) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _named(file: Path, _stamp: tuple[int, int]) -> tuple[tuple[str, ...], ...]:
-    """Candidate names of every image of an annotation file; cached, since a plan needs the same file many times."""
-    return tuple(candidates(entry) for entry in sections(read_json(file), file)["images"] if isinstance(entry, dict))
+def _summary(file: Path, _stamp: tuple[int, int], lists: bool) -> Summary:
+    """Of an annotation file; cached, since a plan needs the same file many times."""
+    return read_entries(file, lists=lists).summary

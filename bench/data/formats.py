@@ -43,7 +43,8 @@ class Format:
         name: `data.name` of a suite.
         section: its settings. A GeneratedData is made, from these and a seed; a FolderData is read, from its path.
         module: dotted module with `make_split(section, seed, split, out, *, processes, progress)` of data that are
-            made; with `write_split(section, split, out)` and `fingerprint(section, split)` of data that are read.
+            made; with `write_split(section, split, out)` and `fingerprint(section, split)` of data that are read; and,
+            where it has notes on how files are read, `inspect(section, split)` with both.
         version: dotted module whose VERSION is in the key of the data stage.
         in_key: the settings that a split depends on, its seed apart.
         reckon: from these settings, what a split will have; None: not known before it is read.

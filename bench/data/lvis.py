@@ -7,37 +7,22 @@ classes of which not every instance has a box (Gupta et al., LVIS, CVPR 2019, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bench.data import folder
-from bench.data.folder import CHECK, fingerprint
+from bench.data.folder import fingerprint, inspect
 from bench.data.formats import SplitName
 from bench.data.split import ANNOTATIONS, Document, write_json
-from bench.errors import UserError
 from bench.spec import FolderData
 
-__all__ = ["fingerprint", "read_folder", "write_split"]
+__all__ = ["fingerprint", "inspect", "read_folder", "write_split"]
 
 
 def read_folder(spec: FolderData, split: SplitName) -> Document:
     """One split in stored form. Raises UserError as `folder.read`, and for a list that names an unknown class."""
-    return folder.read(spec, split, _lists, {})
+    return folder.read(spec, split, {})
 
 
 def write_split(spec: FolderData, split: SplitName, out: Path) -> None:
     """Write `annotations.json` of a split into the folder `out`; the images stay where they are."""
     write_json(out / ANNOTATIONS, read_folder(spec, split))
-
-
-def _lists(entry: Mapping[str, Any], known: set[int], file: Path) -> Document:
-    found: Document = {}
-    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-        ids = entry.get(key) or []
-        for category in ids:
-            if category not in known:
-                what = f"{key} of image {entry['id']} names category {category}, which the training file lacks"
-                raise UserError(what, where=str(file), hint=CHECK)
-        found[key] = sorted(ids)
-    return found

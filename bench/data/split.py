@@ -9,6 +9,7 @@ Shape legend: n boxes of one image, C classes, H x W pixels.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,18 +18,21 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
 
+from bench.data.pixels import Bytes, read_image
 from bench.errors import UserError
 from bench.frequency import ClassStatistics
 
+# What a text may begin with to say its encoding; longest first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
 ANNOTATIONS = "annotations.json"
 PIXELS = "pixels.npy"
 
 Document = dict[str, Any]
 Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)
 
 
@@ -73,13 +77,14 @@ class ArrayPixels:
 
 @dataclass(frozen=True)
 class FilePixels:
-    """Image files below a root."""
+    """Image files below a root; `exif`: turned as their EXIF orientation says."""
 
     root: Path
     names: tuple[str, ...]
+    exif: bool = False
 
     def read(self, row: int) -> Bytes:
-        return read_image(self.root / self.names[row])
+        return read_image(self.root / self.names[row], exif=self.exif)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class Split:
         annotation_ids: per image int64 n.
         source: where the pixels are.
         rows: row of each image in `source`.
+        uncounted: per image bool n, those of `ignore` that the file marks `ignore: 1`: a detection of one is neither
+            right nor wrong, as of a crowd, but it is matched as a box. None: there is no such box.
     """
 
     categories: tuple[Category, ...]
@@ -118,6 +125,7 @@ class Split:
     source: PixelSource
     rows: Ints
     info: Mapping[str, Any] = field(default_factory=dict)
+    uncounted: Sequence[NDArray[np.bool_]] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -166,6 +174,7 @@ class Split:
             annotated=[self.annotated[i] for i in at],
             annotation_ids=[self.annotation_ids[i] for i in at],
             rows=self.rows[at],
+            uncounted=None if self.uncounted is None else [self.uncounted[i] for i in at],
         )
 
     def keep_boxes(self, keep: Sequence[NDArray[np.bool_]]) -> Split:
@@ -177,6 +186,7 @@ class Split:
             ignore=[v[k] for v, k in zip(self.ignore, keep, strict=True)],
             annotated=[v[k] for v, k in zip(self.annotated, keep, strict=True)],
             annotation_ids=[v[k] for v, k in zip(self.annotation_ids, keep, strict=True)],
+            uncounted=None if self.uncounted is None else [v[k] for v, k in zip(self.uncounted, keep, strict=True)],
         )
 
     def lvis_json(self) -> Document:
@@ -184,9 +194,16 @@ class Split:
         ids = np.array([c.id for c in self.categories], np.int64)
         annotations: list[Document] = []
         for i, image in enumerate(self.images):
-            columns = (self.annotation_ids[i], ids[self.labels[i]], self.annotated[i], self.ignore[i])
-            for identity, category, (*bbox, area), crowd in zip(*(c.tolist() for c in columns), strict=True):
-                box = {"bbox": bbox, "area": area, "iscrowd": int(crowd), "ignore": 0}
+            uncounted = np.zeros_like(self.ignore[i]) if self.uncounted is None else self.uncounted[i]
+            columns = (
+                self.annotation_ids[i],
+                ids[self.labels[i]],
+                self.annotated[i],
+                self.ignore[i] & ~uncounted,
+                uncounted,
+            )
+            for identity, category, (*bbox, area), crowd, free in zip(*(c.tolist() for c in columns), strict=True):
+                box = {"bbox": bbox, "area": area, "iscrowd": int(crowd), "ignore": int(free)}
                 annotations.append({"id": identity, "image_id": image.id, "category_id": category, **box})
         return {
             "info": dict(self.info),
@@ -212,7 +229,8 @@ def open_split(folder: Path, image_root: Path | None) -> Split:
     elif image_root is None:
         source = NoPixels(folder)
     else:
-        source = FilePixels(image_root, tuple(str(i["file_name"]) for i in document["images"]))
+        exif = document.get("info", {}).get("exif") == "apply"
+        source = FilePixels(image_root, tuple(str(i["file_name"]) for i in document["images"]), exif)
     return from_document(document, source)
 
 
@@ -232,6 +250,8 @@ def from_document(document: Document, source: PixelSource) -> Split:
     def per_image(values: NDArray[T]) -> list[NDArray[T]]:
         return np.split(values[order], cuts) if position else []
 
+    crowds = np.fromiter((bool(a.get("iscrowd", 0)) for a in rows), np.bool_, len(rows))
+    uncounted = np.fromiter((bool(a.get("ignore", 0)) for a in rows), np.bool_, len(rows))
     annotated = np.array([(*a["bbox"], a["area"]) for a in rows], np.float64).reshape(-1, 5)
     corners = np.concatenate([annotated[:, :2], annotated[:, :2] + annotated[:, 2:4]], axis=1)
     return Split(
@@ -239,12 +259,13 @@ def from_document(document: Document, source: PixelSource) -> Split:
         images=tuple(_image(i, class_of) for i in document["images"]),
         boxes=per_image(corners.astype(np.float32)),
         labels=per_image(np.fromiter((class_of[a["category_id"]] for a in rows), np.int64, len(rows))),
-        ignore=per_image(np.fromiter((bool(a.get("iscrowd", 0)) for a in rows), np.bool_, len(rows))),
+        ignore=per_image(crowds | uncounted),
         annotated=per_image(annotated),
         annotation_ids=per_image(np.fromiter((a["id"] for a in rows), np.int64, len(rows))),
         source=source,
         rows=np.arange(len(position)),
         info=document.get("info", {}),
+        uncounted=per_image(uncounted & ~crowds) if uncounted.any() else None,
     )
 
 
@@ -260,35 +281,29 @@ def read_json(path: Path) -> Document:
         UserError: the file is missing (what lies beside it is listed), cut short or not an object.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read it: {error.strerror}", where=str(path), allowed=listing(path.parent)) from None
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read it: {why}", where=str(path), allowed=listing(path.parent)) from None
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 text at byte {error.start}", where=str(path)) from None
+        raise UserError(f"not {encoding.upper()} text at byte {error.start}", where=str(path)) from None
+    del data
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}:{error.colno}"
         what = f"not valid JSON at character {error.pos} of {len(text)}: {error.msg}"
         raise UserError(what, where=where, hint="the file may be cut short; fetch it again") from None
+    except RecursionError:
+        raise UserError("lists or objects are nested too deep in it to be annotations", where=str(path)) from None
+    except ValueError:  # of more digits than Python turns into a number
+        raise UserError("it holds a number of thousands of digits", where=str(path)) from None
     if not isinstance(document, dict):
         raise UserError("not a JSON object with images, annotations and categories", where=str(path))
     return document
-
-
-def read_image(path: Path) -> Bytes:
-    """Decode an image file to uint8 H x W x 3, RGB, stored orientation (EXIF) not applied, as LVIS and COCO annotate.
-
-    Raises:
-        UserError: the file is missing or cannot be decoded.
-    """
-    try:
-        with PILImage.open(path) as opened:
-            return np.asarray(opened.convert("RGB"))
-    except FileNotFoundError:
-        raise UserError("no such image", where=str(path), hint="`bench data check` lists all") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-        raise UserError(f"cannot decode this image: {error}", where=str(path)) from None
 
 
 def listing(folder: Path, limit: int = 12) -> str:

@@ -25,6 +25,7 @@ Ints = NDArray[np.int64]
 
 EVALUATOR = "faster-coco-eval"
 AREAS = ("all", "small", "medium", "large")
+UNCOUNTED = 1e12  # an area above all ranges, of which the largest ends at 1e10
 # Classes evaluated at once. The evaluator keeps one list for every (image, class); 5,000 x 1,203 of them and the
 # detections as dicts took 7.8 GB in one piece. Classes are independent, so a cut changes no number.
 CLASSES_AT_ONCE = 100
@@ -108,8 +109,9 @@ def evaluate_boxes(
     """AP of boxes by LVIS rules (Gupta et al., CVPR 2019): the federated rules, 300 detections per image.
 
     Args:
-        gt: LVIS-form annotations; not changed. Detections in `iscrowd` (or `ignore`) boxes are not counted (COCO's
-            rule; LVIS has none).
+        gt: LVIS-form annotations; not changed. Detections in `iscrowd` boxes are not counted (COCO's rule; LVIS has
+            none); a box with `ignore` is matched as any other, but neither it nor its detection is counted (lvis's
+            rule).
         detections: of any length; cut to the best `max_detections` of each image over all classes.
         edges: of the instance bins; None in an empty bin.
         instance_counts: category id -> training instances; None: the categories' own `instance_count`.
@@ -148,7 +150,9 @@ def lean_ground_truth(gt: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         area = float(a.get("area", a["bbox"][2] * a["bbox"][3]))
         if area > 0 and a["category_id"] in ids:
             row = {"id": len(annotations) + 1, "image_id": a["image_id"], "category_id": a["category_id"]}
-            row |= {"bbox": a["bbox"], "area": area, "iscrowd": int(bool(a.get("iscrowd") or a.get("ignore")))}
+            row |= {"bbox": a["bbox"], "area": area, "iscrowd": int(bool(a.get("iscrowd")))}
+            if a.get("ignore") and not row["iscrowd"]:
+                row["ignore"] = 1
             annotations.append(row)
     return {
         "images": [{k: image[k] for k in lists} for image in gt["images"]],
@@ -174,13 +178,19 @@ def countable(gt: Mapping[str, Any], detections: DetectedBoxes) -> DetectedBoxes
 
     To be applied after the cap. It changes no number: both evaluators skip the rest.
     """
-    span = 1 + max((int(c["id"]) for c in gt["categories"]), default=0)
-    ids = {int(c["id"]) for c in gt["categories"]}
-    positive = [a["image_id"] * span + a["category_id"] for a in gt["annotations"]]
-    negative = [i["id"] * span + c for i in gt["images"] for c in i["neg_category_ids"] if c in ids]
+    # Positions in place of ids, which may be negative or so large that their products overflow.
+    category_ids = np.unique(np.array([c["id"] for c in gt["categories"]], dtype=np.int64))
+    image_ids = np.unique(np.array([i["id"] for i in gt["images"]], dtype=np.int64))
+    row = {int(c): k for k, c in enumerate(category_ids)}
+    column = {int(i): k for k, i in enumerate(image_ids)}
+    span = len(category_ids) + 1
+    shown = [a for a in gt["annotations"] if a["image_id"] in column]
+    positive = [column[a["image_id"]] * span + row[a["category_id"]] for a in shown]
+    negative = [column[i["id"]] * span + row[c] for i in gt["images"] for c in i["neg_category_ids"] if c in row]
     pairs = np.unique(np.array(positive + negative, dtype=np.int64))
-    inside = (detections.category_id >= 0) & (detections.category_id < span)
-    judged = np.isin(detections.image_id * span + detections.category_id, pairs)
+    inside = np.isin(detections.category_id, category_ids)
+    at = np.searchsorted(image_ids, detections.image_id) * span + np.searchsorted(category_ids, detections.category_id)
+    judged = np.isin(at, pairs)
     return detections[inside & judged & (detections.xywh[:, 2] * detections.xywh[:, 3] > 0)]
 
 
@@ -286,7 +296,10 @@ def _evaluated(gt: Mapping[str, Any], detections: DetectedBoxes, chosen: Ints) -
     ]
     # r/c/f and bins are summarised here, so the evaluator's own frequency groups get a placeholder.
     categories = [{"id": c, "frequency": "f"} for c in sorted(classes)]
-    known = COCO({"images": images, "categories": categories, "annotations": [dict(a) for a in truth]})
+    # The evaluator overwrites `ignore` by `iscrowd`; a box beyond every range of areas is what it ignores in all of
+    # them.
+    annotations = [a | {"area": UNCOUNTED} if a.get("ignore") else dict(a) for a in truth]
+    known = COCO({"images": images, "categories": categories, "annotations": annotations})
     result = COCO({"images": images, "categories": categories, "annotations": found})
     evaluation = COCOeval_faster(known, result, "bbox", lvis_style=True, print_function=_silent)
     evaluation.params.maxDets = [max(len(found), 1)]  # the cap is ours, per image over all classes

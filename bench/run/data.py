@@ -6,9 +6,11 @@ import importlib
 import json
 from pathlib import Path
 
+from bench.data.folder import image_root
 from bench.data.formats import FORMATS
 from bench.data.split import Split, open_split
 from bench.run.work import Work
+from bench.spec import FolderData
 from bench.stage import DataSpec, Stage, spec_of
 from bench.store.disk import write_atomic
 
@@ -37,7 +39,8 @@ def image_root_of(data: Stage) -> Path | None:
     source = data.not_in_key.get("source")
     if not isinstance(source, dict):
         return None
-    return Path(str(source["path"])) / str(source["images"])
+    spec = spec_of(data, DataSpec)
+    return image_root(FolderData.model_validate(source), spec["split"])
 
 
 def write_counts(split: Split, path: Path) -> None:

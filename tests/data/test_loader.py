@@ -167,11 +167,14 @@ def test_colour_and_flip_on_pixels(how: Draw) -> None:
 
 
 @given(
-    st.integers(8, 90), st.integers(8, 90), st.integers(0, 6), st.integers(0, 6), st.integers(2, 9), st.integers(2, 9),
-    st.booleans(), st.floats(0.5, 2.0),
+    st.integers(10, 90), st.integers(10, 90), st.integers(0, 6), st.integers(0, 6),
+    st.integers(4, 9), st.integers(4, 9), st.booleans(), st.floats(0.5, 2.0),
 )  # fmt: skip
 def test_boxes_follow_their_pixels(h: int, w: int, x: int, y: int, bw: int, bh: int, flip: bool, zoom: float) -> None:
-    """A white rectangle on black, resized and mirrored: its bright half lies where its moved box says."""
+    """A white rectangle on black, resized and mirrored: its bright half lies where its moved box says.
+
+    It has 4 pixels at least, 2 at half the size: a narrower one is nowhere white, and its bright half ends before it.
+    """
     x1, y1, x2, y2 = min(x, w - 2), min(y, h - 2), min(x + bw, w), min(y + bh, h)
     pixels = np.zeros((h, w, 3), np.uint8)
     pixels[y1:y2, x1:x2] = 255

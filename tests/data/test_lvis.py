@@ -140,20 +140,29 @@ def _drop(section: str, index: int, key: str) -> Callable[[Document], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_set("annotations", 0, image_id=77), "annotation 1 names image 77"),
-        (_set("annotations", 0, category_id=77), "annotation 1 names category 77"),
-        (_set("annotations", 1, id=1), "1 annotation ids occur more than once, e.g. 1"),
-        (_set("images", 1, id=1), "1 image ids occur more than once"),
-        (_set("categories", 1, id=7), "1 category ids occur more than once"),
-        (_set("annotations", 0, bbox=[1, 2, 3]), "no box of four numbers"),
-        (_set("annotations", 0, bbox=[1, 2, 3, float("nan")]), "no box of four numbers"),
-        (_set("images", 0, width=0), "image 1 has no size: 0 x 48"),
-        (_set("images", 0, neg_category_ids=[77]), "neg_category_ids of image 1 names category 77"),
-        (_set("images", 0, id="one"), "id of an image entry is not an integer: 'one'"),
-        (_drop("annotations", 0, "bbox"), "an annotation entry lacks bbox"),
+        (_set("annotations", 0, image_id=77), r"images that are not listed \(1\): annotation 1: image 77"),
+        (
+            _set("annotations", 0, category_id=77),
+            r"categories of the training file lack \(1\): annotation 1: category 77",
+        ),
+        (_set("annotations", 1, id=1), r"annotation ids occur more than once \(1\): 1 \(2 times\)"),
+        (_set("images", 1, id=1), r"image ids occur more than once \(1\): 1"),
+        (_set("categories", 1, id=7), r"category ids occur more than once \(1\): 7"),
+        (_set("annotations", 0, bbox=[1, 2, 3]), r"not four finite numbers \(1\): annotation 1: \[1, 2, 3\]"),
+        (
+            _set("annotations", 0, bbox=[1, 2, 3, float("nan")]),
+            r"not four finite numbers \(1\): annotation 1: \[1, 2, 3, nan\]",
+        ),
+        (_set("images", 0, width=0), r"images that have no size \(1\): image 1: 0 x 48"),
+        (_set("images", 0, neg_category_ids=[77]), r"training file lack \(1\): image 1, neg_category_ids: category 77"),
+        (_set("images", 0, id="one"), r"images without a usable id \(1\): image one: one is not a number"),
+        (
+            _drop("annotations", 0, "bbox"),
+            r"without a usable id, image_id, category_id or bbox \(1\): annotation 1: no bbox",
+        ),
         (lambda d: d.pop("categories"), "no list 'categories'"),
-        (_set("images", 0, file_name="lost.png"), "no such image: lost.png"),
-        (_set("images", 0, file_name="."), r"no such image: \."),
+        (_set("images", 0, file_name="lost.png"), r"no such image \(1\): lost\.png"),
+        (_set("images", 0, file_name="."), r"no such image \(1\): \."),
     ],
 )
 def test_refuses_what_cannot_be_right(spoil: Callable[[Document], Any], message: str, tmp_path: Path) -> None:
@@ -164,7 +173,7 @@ def test_refuses_what_cannot_be_right(spoil: Callable[[Document], Any], message:
 
 def test_val_may_not_know_classes_that_train_lacks(tmp_path: Path) -> None:
     make_folder(tmp_path, val=_set("annotations", 0, category_id=77))
-    with pytest.raises(UserError, match="annotation 101 names category 77"):
+    with pytest.raises(UserError, match="annotation 101: category 77"):
         read_folder(spec_of(tmp_path), "val")
 
 

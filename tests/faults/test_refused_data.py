@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from bench.data import coco
+from bench.errors import UserError
+from bench.spec import FolderData
 from bench.store.store import Store
 from tests.conftest import Bench
 from tests.data.photographs import Document, make_folder
@@ -94,8 +97,26 @@ def test_a_val_set_that_is_refused_stops_the_training_that_it_makes_pointless(tm
     folder(tmp_path, "coco", val=class_of_its_own)
     refused = call("run", "own.yaml", "--cluster", "debug")
     assert refused.code == 2
-    assert "annotation 101 names category 99, which is not there" in refused.err
+    assert "annotation 101: category 99" in refused.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_so_does_one_that_cannot_be_read_any_more_when_its_job_begins(
+    tmp_path: Path, call: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What planning has seen may be gone a minute later: no training starts before val is there."""
+    folder(tmp_path, "coco")
+    written = coco.write_split
+
+    def gone(spec: FolderData, split: str, out: Path) -> None:
+        if split == "val":
+            raise UserError("no such annotation file", where=spec.val)
+        written(spec, split, out)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(coco, "write_split", gone)
+    refused = call("run", "own.yaml", "--cluster", "debug")
+    assert refused.code == 2
+    assert "no such annotation file" in refused.err
     store = Store(tmp_path / "store")
-    keys = store.keys()
-    tried = {store.load(key)["kind"] for key in keys if store.attempts(key)}
-    assert tried == {"data"}
+    every = store.keys()
+    assert {store.load(key)["kind"] for key in every if store.attempts(key)} == {"data"}

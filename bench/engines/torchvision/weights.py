@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +156,7 @@ def read_file(path: str) -> Mapping[str, Tensor]:
     tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
     if not tensors or not all(isinstance(name, str) for name in state):
         raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
-    return state
+    return cast("Mapping[str, Tensor]", state)
 
 
 def _rename(name: str) -> str:

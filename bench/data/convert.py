@@ -102,7 +102,11 @@ def convert(
     lists = any(image.get(key) for document, _ in made.values() for image in document["images"] for key in LISTS)
     _verify(made, target, lists)
     images = _write(made, source, target, transfer)
-    lines = [line for split in SPLITS for line in splits[split].notes + done[split].lines(split)]
+    lines = [
+        line
+        for split in SPLITS
+        for line in [f"{split}: {note}" for note in splits[split].notes] + done[split].lines(split)
+    ]
     return Converted("lvis" if lists else "coco", images, lines)
 
 
@@ -155,7 +159,7 @@ def _named(one: Foreign, splits: Mapping[str, Foreign]) -> dict[str, str]:
         except Unreadable as error:
             raise UserError(f"category {shown(row)}: {error}", where=str(one.file)) from None
         if token in named:
-            raise UserError(f"category id {token} occurs more than once", where=str(one.file))
+            raise UserError(f"category id {shown(token)} occurs more than once", where=str(one.file))
         named[token] = text
     return named
 
@@ -179,7 +183,7 @@ def _mended(
             continue
         token = token_of(row.get("id"))
         if token in number_of:
-            raise UserError(f"image id {token} occurs more than once", where=str(one.file))
+            raise UserError(f"image id {shown(token)} occurs more than once", where=str(one.file))
         real = picture.file.resolve()
         if real in at:
             done.add("images listed twice made one", shown(picture.file.name))
@@ -217,19 +221,17 @@ def _shown_frame(row: Document, picture: Picture, exif: str, one: Foreign, done:
         UserError: its size is of neither frame.
     """
     turned = picture.size[::-1] if picture.turn in TURNED else picture.size
+    label = f"{shown(picture.file.name)}: {picture.size[0]} x {picture.size[1]}"
     try:
         said = tuple(whole(row.get(side))[0] for side in ("width", "height"))
     except Unreadable:
-        done.add("sizes taken from the images", f"{shown(picture.file.name)}: {picture.size[0]} x {picture.size[1]}")
+        said = (0, 0)
+    if min(said) <= 0:
+        done.add("sizes taken from the images", label)
         said = turned if exif == "apply" else picture.size
     if said not in (picture.size, turned):
-        if min(said) > 0:
-            what = f"{picture.file.name} is {picture.size[0]} x {picture.size[1]}, annotated {said[0]} x {said[1]}"
-            raise UserError(
-                what, where=str(one.file), hint="boxes refer to the annotated size: use the original images"
-            )
-        done.add("sizes taken from the images", f"{shown(picture.file.name)}: {picture.size[0]} x {picture.size[1]}")
-        said = picture.size
+        what = f"image of another size than annotated, {label}, not {shown(said[0])} x {shown(said[1])}"
+        raise UserError(what, where=str(one.file), hint="boxes refer to the annotated size: use the original images")
     shown_too = picture.turn != 1 and (said != picture.size or exif == "apply")
     if shown_too:
         done.add(

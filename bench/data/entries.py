@@ -53,6 +53,7 @@ class Summary:
         used: category id -> boxes, and the first box's label. listed: the same of the lists of images.
         countable: boxes that count in an AP.
         negatives: images that name a class as absent; `lists`: images that have such a list, be it empty.
+        unnamed: ids of categories that have another fault.
     """
 
     file: Path
@@ -65,6 +66,7 @@ class Summary:
     countable: int = 0
     negatives: int = 0
     lists: int = 0
+    unnamed: set[int] = field(default_factory=set)
 
     def fault(self, kind: str, entry: str) -> None:
         self.faults.setdefault(kind, []).append(entry)
@@ -127,7 +129,7 @@ def across(train: Summary, summary: Summary) -> dict[str, list[str]]:
         f"{label}: category {shown(identity)}" + (f" ({count - 1:,} more)" if count > 1 else "")
         for uses in (summary.used, summary.listed)
         for identity, (count, label) in uses.items()
-        if identity not in train.categories
+        if identity not in train.categories and identity not in train.unnamed
     ]
     if unknown:
         found["unknown_category_id"] = unknown
@@ -160,9 +162,11 @@ def _categories(rows: list[Any], summary: Summary) -> None:
             continue
         try:
             identity = _id(row.get("id"), f"category {shown(row.get('id'))}", summary)
+            summary.unnamed.add(identity)
             if "name" not in row:
                 raise Unreadable("no name")
             name, kind = class_name(row["name"], identity)
+            summary.unnamed.discard(identity)
         except Unreadable as error:
             summary.fault("malformed_category", f"{shown(row)}: {error}")
             continue

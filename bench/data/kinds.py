@@ -82,13 +82,13 @@ FAULTS: Mapping[str, Kind] = {
         "no box counts: there is none, or all are crowds, ignored or without area",
         "an AP needs boxes in val, a training needs them in train",
     ),
-    "unknown_category_id": _error(
-        "classes that the categories of the training file lack", "list them there, or take them out"
-    ),
     "other_category_ids": _error(
         "val and train give one class two ids, or one id two classes",
         "AP would compare classes with others; map val to the ids of train",
         mended=True,
+    ),
+    "unknown_category_id": _error(
+        "classes that the categories of the training file lack", "list them there, or take them out"
     ),
     "outside_root": _error(
         "an image name leaves the image root",

@@ -123,7 +123,7 @@ def variants(name: str, root: str, near: str | None) -> Iterator[str]:
         near: folder of the annotation file below the root, if it is there.
     """
     clean = posixpath.normpath(unquote(name, errors="replace").replace("\\", "/"))
-    bare = [name.replace("\\", "/"), posixpath.normpath(name.replace("\\", "/")), clean]
+    bare = [posixpath.normpath(name.replace("\\", "/")), clean]
     parts = clean.split("/")
     bare += ["/".join(parts[i:]) for i in range(1, len(parts)) if parts[i - 1] == root]
     bare.append(parts[-1])
@@ -168,7 +168,7 @@ def _identity(root: Path, name: str) -> str:
     """The same text for the same file, whatever its spelling. Hard links are files of their own."""
     clean = posixpath.normpath(name)
     full = f"{root}/{clean}"
-    return os.path.realpath(full) if os.path.islink(full) else clean
+    return os.path.relpath(os.path.realpath(full), os.path.realpath(root)) if os.path.islink(full) else clean
 
 
 def _add(kinds: dict[str, list[str]], kind: str, entry: str) -> None:

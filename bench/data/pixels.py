@@ -46,7 +46,7 @@ def read_image(path: Path, *, exif: bool = False) -> Bytes:
                 raise UserError(f"16-bit values in a file named {path.suffix}", hint="name it by its format, e.g. .png")
             return turned(rgb(opened), orientation(opened)) if exif else rgb(opened)
     except UserError as error:
-        raise UserError(error.what, where=str(path), hint=error.hint) from None
+        raise UserError(error.what, where=error.where or str(path), allowed=error.allowed, hint=error.hint) from None
     except FileNotFoundError:
         raise UserError("no such image", where=str(path), hint="`bench data check` lists all") from None
     except PILImage.DecompressionBombError:

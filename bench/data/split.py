@@ -141,7 +141,10 @@ class Split:
         image = self.images[i]
         if pixels.shape[:2] != (image.height, image.width):
             what = f"image is {pixels.shape[1]} x {pixels.shape[0]}, annotated {image.width} x {image.height}"
-            raise UserError(what, where=image.file_name, hint="`bench data check` lists all such images")
+            hint = "`bench data check` lists all such images"
+            if pixels.shape[:2] == (image.width, image.height):
+                hint += "; if it is turned by an EXIF orientation: data.exif=apply"
+            raise UserError(what, where=image.file_name, hint=hint)
         return pixels
 
     def array(self) -> Bytes | None:

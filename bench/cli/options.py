@@ -27,11 +27,17 @@ DataPath = Annotated[
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override one value, e.g. schedule.steps=300 or rows.BAGS.beta=4.")
 ]
-Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS.")]
-Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS or 'NCM*'; several --only add up.")
+]
+Seeds = Annotated[
+    list[str] | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3 or 1-3; several --seeds add up.")
+]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Jobs at a time (default: one per core, or per GPU; in a queue: array_parallelism)."),
+    typer.Option(
+        min=1, max=100_000, help="Jobs at a time (default: one per core, or per GPU; in a queue: array_parallelism)."
+    ),
 ]
 Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
 TrackingUri = Annotated[

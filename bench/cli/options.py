@@ -7,7 +7,25 @@ from typing import Annotated
 
 import typer
 
+from bench.errors import UserError
 from bench.launchers import LAUNCHERS
+
+
+def reachable(path: Path | None) -> Path | None:
+    """A path that the system can look up, there or not.
+
+    Raises:
+        UserError: a name too long, a folder that may not be entered, a loop of links.
+    """
+    try:
+        if path is not None:
+            path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever needs it there says so
+    except (OSError, ValueError) as error:
+        raise UserError(str(getattr(error, "strerror", None) or error).lower(), where=str(path)) from None
+    return path
+
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
 RowOrStage = Annotated[
@@ -17,7 +35,9 @@ MaybeStage = Annotated[
     str | None,
     typer.Argument(help="A row's label, or the first digits of a stage's key; default: all.", show_default=False),
 ]
-StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="BENCH_STORE", callback=reachable, help="Folder where stages live.")
+]
 Preset = Annotated[
     str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")
 ]
@@ -61,7 +81,9 @@ MaybeCluster = Annotated[
     ),
 ]  # fmt: skip
 Detach = Annotated[bool, typer.Option("--detach", help="Submit everything and return; the jobs need no terminal.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: below reports/ in the store).")]
+Out = Annotated[
+    Path | None, typer.Option(callback=reachable, help="Folder for the report (default: below reports/ in the store).")
+]
 ShowConfig = Annotated[
     bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")
 ]

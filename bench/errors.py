@@ -1,9 +1,19 @@
-"""The one error a user sees. Separate so that every floor can raise it and one place formats it."""
+"""The one error a user sees. Separate so that every floor can raise it and one place formats it.
+
+What it says may hold anything: file names, values of a suite, what another program has written. `printable` makes that
+text of one line that a terminal shows and does not obey.
+"""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Characters of each part of a message, so that it stays readable whatever a file holds; in all fewer than 2,000.
+MOST_WHAT, MOST_WHERE, MOST_ALLOWED, MOST_HINT = 600, 300, 600, 400
+LONGEST_WORD = 100  # of which a mistyped name is looked for: the search is quadratic
+JOINERS = "\u200c\u200d"  # invisible, but part of words in Persian and Hindi, and of emoji
 
 
 class UserError(Exception):
@@ -23,11 +33,12 @@ class UserError(Exception):
         self.what, self.where, self.allowed, self.hint = what, where, allowed, hint
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        what, where = printable(self.what, MOST_WHAT), printable(self.where, MOST_WHERE)
+        text = f"{where}: {what}" if where else what
         if self.allowed:
-            text += f"{'' if text.endswith('?') else '.'} Legal: {self.allowed}"
+            text += f"{'' if text.endswith('?') else '.'} Legal: {printable(self.allowed, MOST_ALLOWED)}"
         if self.hint:
-            text += f"\n  {self.hint}"
+            text += f"\n  {printable(self.hint, MOST_HINT)}"
         return text
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -44,17 +55,49 @@ def _rebuild(kind: type[UserError], what: str, where: str, allowed: str, hint: s
     return kind(what, where=where, allowed=allowed, hint=hint)
 
 
+def printable(text: str, most: int = 0, *, keep: str = "") -> str:
+    r"""The text with every character that a terminal would obey, or not show, as an escape: `\x1b`, `\u202e`.
+
+    Escaped are control characters (also line breaks), directions of writing, other invisible characters, and bytes that
+    are no text (lone surrogates). `most`: characters; a longer text is cut in the middle. `keep`: characters that stay.
+    """
+    if not text.isprintable():
+        text = "".join([c if c.isprintable() or c in keep or _is_shown(c) else _escaped(c) for c in text])
+    return cut(text, most) if most else text
+
+
+def cut(text: str, most: int) -> str:
+    """`aaaa ... (4,200 characters) ... zzzz`: a text of at most `most` characters, the middle left out."""
+    if len(text) <= most:
+        return text
+    note = f" ... ({len(text):,} characters) ... "
+    front = (most - len(note)) * 2 // 3
+    return f"{text[:front]}{note}{text[len(text) - (most - len(note) - front) :]}"
+
+
+def _is_shown(character: str) -> bool:
+    return character in JOINERS or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name or argument that is not UTF-8 (os.fsdecode)
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def show(message: str) -> None:
     """Print an error message on stderr, in the form of all commands."""
     from rich.console import Console
     from rich.markup import escape
 
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    text = escape(printable(message, keep="\n"))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {text}")
 
 
 def did_you_mean(word: str, legal: Iterable[str]) -> str:
     """`" Did you mean 'beta'?"` for the nearest legal word, else an empty string."""
-    near = difflib.get_close_matches(str(word), list(legal), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word)[:LONGEST_WORD], list(legal), n=1, cutoff=0.5)
     return f". Did you mean '{near[0]}'?" if near else ""
 
 

@@ -9,15 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bench.key import same_in_key
 
-Positive = Annotated[int, Field(ge=1)]
+# Every number has a bound, far above what anybody wants: a mistyped one is refused by its name, not by memory or by
+# what overflows. Infinite numbers are refused by `Section`.
+LARGE = 1_000_000_000
+Positive = Annotated[int, Field(ge=1, le=LARGE)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Rate = Annotated[float, Field(gt=0.0)]
+Rate = Annotated[float, Field(gt=0.0, le=1e30)]  # float32 ends at 3e38
+Amount = Annotated[float, Field(ge=0.0, le=1e30)]
+Size = Annotated[int, Field(ge=1, le=100_000)]  # pixels; channels; what a head draws per image
+Processes = Annotated[int, Field(ge=1, le=4096)]
+AnySeed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+MOST_SEEDS = 1000  # of a suite
+Colour = Annotated[float, Field(ge=-1e6, le=1e6)]
+Text = Annotated[str, Field(max_length=4096)]  # a path is no longer
+Item = TypeVar("Item")
+Few = Annotated[tuple[Item, ...], Field(max_length=64)]
+Levels = Annotated[tuple[Text, ...], Field(max_length=16)]  # of feature maps
+Title = Annotated[str, Field(max_length=500)]
 
 
 def _ascending(edges: tuple[int, ...]) -> tuple[int, ...]:
@@ -26,7 +41,9 @@ def _ascending(edges: tuple[int, ...]) -> tuple[int, ...]:
     return edges
 
 
-Edges = Annotated[tuple[Positive, ...], AfterValidator(_ascending)]  # between bins of instance counts
+Edges = Annotated[
+    tuple[Positive, ...], Field(max_length=50), AfterValidator(_ascending)
+]  # between bins of instance counts
 
 
 class Section(BaseModel):
@@ -38,7 +55,7 @@ class Section(BaseModel):
     NOT_IN_KEY: fields that change no result, or that a stage has in its key under another name.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     LATER: ClassVar[frozenset[str]] = frozenset()
     NOT_IN_KEY: ClassVar[frozenset[str]] = frozenset()
@@ -85,7 +102,7 @@ class GeneratedData(Section):
     NOT_IN_KEY = frozenset({"seed"})  # a data stage has the resulting seed
 
     name: str
-    seed: int | Literal["follow"] = "follow"  # "follow": the seed of the row
+    seed: AnySeed | Literal["follow"] = "follow"  # "follow": the seed of the row
 
 
 class GlyphsData(GeneratedData):
@@ -95,7 +112,7 @@ class GlyphsData(GeneratedData):
     classes: Annotated[int, Field(ge=4, le=1203)] = 80
     size: Annotated[int, Field(ge=64, le=640)] = 128  # pixels, square images
     objects: Annotated[float, Field(ge=3, le=60)] = 13  # mean instances per image (Poisson)
-    object_px: tuple[Positive, Positive] = (10, 34)  # shortest and longest long side of a symbol
+    object_px: tuple[Size, Size] = (10, 34)  # shortest and longest long side of a symbol
     max_instances: Positive = 1600  # of the most frequent class
     val_instances: Positive = 20  # of every class (a flat val set estimates all bins equally well)
     profile: Literal["long_tail", "flat"] = "long_tail"  # flat: as many instances in all, the same for every class
@@ -111,10 +128,12 @@ class FolderData(Section):
     NOT_IN_KEY = frozenset({"path", "train", "val", "images", "negatives"})
 
     name: str
-    path: str
-    train: str = "annotations/train.json"
-    val: str = "annotations/val.json"
-    images: str | dict[Literal["train", "val"], str] = "images"  # folder of the images, below path; or {train: , val: }
+    path: Text
+    train: Text = "annotations/train.json"
+    val: Text = "annotations/val.json"
+    images: Text | dict[Literal["train", "val"], Text] = (
+        "images"  # folder of the images, below path; or {train: , val: }
+    )
     exif: Literal["ignore", "apply"] = "ignore"  # apply: images turned as viewers show them, for boxes drawn on these
     # optional: goes on where no image of val lists the classes that are absent from it (LVIS form): AP is then too high
     negatives: Literal["required", "optional"] = "required"
@@ -133,11 +152,11 @@ class Input(Section):
 
     AUGMENTATION: ClassVar[frozenset[str]] = frozenset({"flip", "channel_permutation", "invert", "scale_jitter"})
 
-    min_size: Positive = 128  # short side after the keep-ratio resize, pixels
-    max_size: Positive = 128  # long side at most
-    pad_multiple: Positive = 32
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # RGB on [0, 1], torchvision
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    min_size: Size = 128  # short side after the keep-ratio resize, pixels
+    max_size: Size = 128  # long side at most
+    pad_multiple: Size = 32
+    mean: tuple[Colour, Colour, Colour] = (0.485, 0.456, 0.406)  # RGB on [0, 1], torchvision
+    std: tuple[Rate, Rate, Rate] = (0.229, 0.224, 0.225)
     flip: Fraction = 0.5  # probability of a horizontal flip
     channel_permutation: bool = False
     invert: Fraction = 0.0  # probability of colour inversion
@@ -147,37 +166,43 @@ class Input(Section):
 class Rpn(Section):
     """Region proposal network. methods.md 0.3 and 24."""
 
-    levels: tuple[str, ...] = ("0", "1", "2", "3", "pool")  # feature maps it runs on
-    anchor_sizes: tuple[tuple[Positive, ...], ...] = ((32,), (64,), (128,), (256,), (512,))  # per level, pixels
-    anchor_ratios: tuple[Rate, ...] = (0.5, 1.0, 2.0)
+    levels: Levels = ("0", "1", "2", "3", "pool")  # feature maps it runs on
+    anchor_sizes: Annotated[tuple[Few[Size], ...], Field(max_length=16)] = (
+        (32,),
+        (64,),
+        (128,),
+        (256,),
+        (512,),
+    )  # per level, pixels
+    anchor_ratios: Few[Rate] = (0.5, 1.0, 2.0)
     fg_iou: Fraction = 0.7
     bg_iou: Fraction = 0.3
-    samples: Positive = 256  # anchors per image in the loss
+    samples: Size = 256  # anchors per image in the loss
     positive_fraction: Fraction = 0.5
-    pre_nms_train: Positive = 2000
-    pre_nms_test: Positive = 1000
-    post_nms_train: Positive = 2000
-    post_nms_test: Positive = 1000
+    pre_nms_train: Size = 2000
+    pre_nms_test: Size = 1000
+    post_nms_train: Size = 2000
+    post_nms_test: Size = 1000
     nms: Fraction = 0.7
-    min_size: float = 1e-3  # pixels
-    beta: Annotated[float, Field(ge=0)] = 1 / 9  # smooth-L1
+    min_size: Amount = 1e-3  # pixels
+    beta: Amount = 1 / 9  # smooth-L1
 
 
 class Roi(Section):
     """RoI pooling, sampling and box head. methods.md 0.3 and 24."""
 
-    levels: tuple[str, ...] = ("0", "1", "2", "3")
-    pool: Positive = 7
-    sampling_ratio: int = 2
+    levels: Levels = ("0", "1", "2", "3")
+    pool: Annotated[int, Field(ge=1, le=256)] = 7
+    sampling_ratio: Annotated[int, Field(ge=-1, le=256)] = 2
     aligned: bool = False  # torchvision's MultiScaleRoIAlign is not
-    width: Positive = 1024  # of the two FC layers
-    samples: Positive = 512  # RoIs per image in the loss
+    width: Size = 1024  # of the two FC layers
+    samples: Size = 512  # RoIs per image in the loss
     positive_fraction: Fraction = 0.25
     fg_iou: Fraction = 0.5
     class_agnostic: bool = False  # box regression
-    beta: Annotated[float, Field(ge=0)] = 1.0  # smooth-L1
+    beta: Amount = 1.0  # smooth-L1
     box_weights: tuple[Rate, Rate, Rate, Rate] = (10.0, 10.0, 5.0, 5.0)
-    clamp_targets: Annotated[float, Field(gt=0)] | None = None  # |target| at most this
+    clamp_targets: Rate | None = None  # |target| at most this
 
 
 class DetectorSection(Section):
@@ -187,13 +212,13 @@ class DetectorSection(Section):
 
     engine: str = "torchvision"
     trunk: str = "resnet50_fpn"
-    widths: tuple[Positive, ...] = (24, 48, 96, 128)  # of trunk "small": strides 2, 4, 8, 16
-    fpn_channels: Positive = 256
+    widths: Few[Size] = (24, 48, 96, 128)  # of trunk "small": strides 2, 4, 8, 16
+    fpn_channels: Size = 256
     norm: Literal["batch", "frozen", "group"] = "frozen"  # frozen: FrozenBatchNorm2d with eps 1e-5 on every rebuild
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = (
         2  # stem conv + residual stages that stay fixed (2: stem, layer1)
     )
-    weights: str | None = None  # file with an ImageNet backbone or a whole torchvision detector
+    weights: Text | None = None  # file with an ImageNet backbone or a whole torchvision detector
     classifier_std: Rate = 0.01  # W ~ N(0, std^2), b = 0
     rpn: Rpn = Rpn()
     roi: Roi = Roi()
@@ -204,10 +229,10 @@ class Inference(Section):
 
     NOT_IN_KEY = frozenset({"bins"})  # not used in prediction: train and evaluate stages have them in their specs
 
-    score_threshold: Annotated[float, Field(ge=0)] = 1e-4
+    score_threshold: Amount = 1e-4
     nms: Fraction = 0.5  # per class
-    max_detections: Positive = 300  # per image
-    batch: Positive = 16  # images per forward pass, cut by index
+    max_detections: Size = 300  # per image
+    batch: Size = 16  # images per forward pass, cut by index
     bins: Edges = (10, 100, 1000)  # edges on training instances
 
 
@@ -218,16 +243,16 @@ class Schedule(Section):
 
     steps: Positive | None = 900
     epochs: Positive | None = None  # instead of steps: epochs of the stage's own sampler (RFS epochs are longer)
-    batch: Positive = 16  # TOTAL images per step
+    batch: Size = 16  # TOTAL images per step
     lr: Rate = 0.02
     momentum: Fraction = 0.9
     nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup: Annotated[int, Field(ge=0)] = 500
+    weight_decay: Amount = 1e-4
+    warmup: Annotated[int, Field(ge=0, le=LARGE)] = 500
     warmup_from: Fraction = 1 / 3  # first factor of the linear warm-up
     decay: Literal["cosine", "steps", "none"] = "steps"
-    drops: tuple[Fraction, ...] = (8 / 12, 11 / 12)  # "steps": lr x 0.1 after these fractions of the schedule
-    clip: Annotated[float, Field(gt=0)] | None = 35.0  # global gradient norm
+    drops: Few[Fraction] = (8 / 12, 11 / 12)  # "steps": lr x 0.1 after these fractions of the schedule
+    clip: Rate | None = 35.0  # global gradient norm
     checkpoint_every: Positive = 100  # steps; not in the key
 
     @model_validator(mode="before")
@@ -247,7 +272,7 @@ def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]  # loss, or [loss, clip]
+Names = Annotated[tuple[Text, ...], Field(max_length=64), BeforeValidator(_one_or_more)]  # loss, or [loss, clip]
 
 
 class Figure(Section):
@@ -258,11 +283,11 @@ class Figure(Section):
     """
 
     kind: Literal["bins", "norms", "bars", "sweep"]
-    x: str | None = None  # sweep: the setting on the axis, e.g. beta or schedule.lr
+    x: Text | None = None  # sweep: the setting on the axis, e.g. beta or schedule.lr
     by: Names = ()  # sweep: one line for each value of this setting, or of "method"; a list: for each combination
-    metrics: tuple[str, ...] = ("AP", "AP1", "AP2", "AP3", "AP4")
+    metrics: Few[Text] = ("AP", "AP1", "AP2", "AP3", "AP4")
     rows: tuple[str, ...] = ()  # labels; none named: all
-    title: str | None = None
+    title: Title | None = None
 
     @model_validator(mode="after")
     def _a_sweep_is_over_a_setting(self) -> Figure:
@@ -284,14 +309,14 @@ class Machine(Section):
 
     NOT_IN_KEY = frozenset({"threads", "workers", "device", "channels_last", "tasks", "scope", "features_mb"})
 
-    threads: Positive = 1  # per process on a CPU
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    threads: Processes = 1  # per process on a CPU
+    workers: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
     channels_last: bool = False
-    tasks: Positive = 1  # processes of one training job, each with a share of the batch (one per GPU)
+    tasks: Processes = 1  # processes of one training job, each with a share of the batch (one per GPU)
     scope: Literal["global", "device"] = "global"  # what a classifier's loss sees; `device` IS in the key, with tasks
-    features_mb: Annotated[int, Field(ge=0)] = 512  # most that one cache of val features may take on the disk
+    features_mb: Annotated[int, Field(ge=0, le=LARGE)] = 512  # most that one cache of val features may take on the disk
 
     def in_key(self, *, without: Collection[str] = ()) -> dict[str, Any]:
         """Losses of each process alone depend on how many there are; losses of all do not."""

@@ -47,6 +47,7 @@ class Drawing:
 def save(drawing: Drawing, path: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Write path.png (150 dpi), path.svg and path.csv; formats may name pdf as well."""
     written = []
+    as_text(drawing.figure)  # once more: something may have been written after `finish`
     for suffix in formats:
         target = path.with_name(f"{path.name}.{suffix}")
         image = io.BytesIO()
@@ -96,7 +97,23 @@ def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str |
         figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
         height_in += len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
     figure.set_size_inches(width_in, height_in)
+    as_text(figure)
     return figure
+
+
+def as_text(figure: Figure) -> None:
+    r"""Titles, legends, labels and named ticks as they are: in a label `$\frac$` matplotlib would see a formula, and
+    raise where it cannot set it. Ticks that matplotlib numbers itself stay formulas (10^3)."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    numbered = [axis for axis in axes if not isinstance(axis.get_major_formatter(), FixedFormatter)]
+    formulas = {id(text) for axis in numbered for text in axis.get_ticklabels(which="both")}
+    ticks = [text for axis in axes for text in axis.get_ticklabels()]  # not all are found in a figure not drawn yet
+    for text in [*figure.findobj(Text), *ticks]:
+        if id(text) not in formulas:
+            text.set_parse_math(False)
 
 
 def handles(axes: Axes) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.jobs import fused_groups
 from bench.suite.catalogue import discover
-from bench.suite.suite import PRESETS
+from bench.suite.layers import PRESETS
 from methods.parts.softmax import Softmax
 
 TREE = Path(__file__).resolve().parent.parent

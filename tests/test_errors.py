@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from bench.errors import StageError, UserError, did_you_mean, show, unknown
+from bench.errors import StageError, UserError, cut, did_you_mean, printable, show, unknown
 
 
 def test_the_message_says_where_what_legal_and_next() -> None:
@@ -40,3 +40,41 @@ def test_markup_in_a_message_is_shown_as_it_is(capsys: pytest.CaptureFixture[str
     show("rows.[red]x[/]: no [y]")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "error: rows.[red]x[/]: no [y]\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, Häufigkeit, 類別, \U0001f469\u200d\U0001f52c", "plain, Häufigkeit, 類別, \U0001f469\u200d\U0001f52c"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("a\nerror: b\r\tc", r"a\nerror: b\r\tc"),
+        ("\x00\x7f\x9b", r"\x00\x7f\x9b"),
+        ("\u202egnp.exe\u2069", r"\u202egnp.exe\u2069"),
+        ("\u200b\ufeff\u2028", r"\u200b\ufeff\u2028"),
+        ("\udcff\udce9", r"\xff\xe9"),  # bytes of an argument that are not UTF-8
+        ("\ud83d", r"\ud83d"),
+        (r"C:\new", r"C:\new"),
+        ("no\u00a0break", "no\u00a0break"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    printable(text).encode("utf-8")
+
+
+def test_a_long_text_is_cut_in_the_middle() -> None:
+    assert cut("a" * 20, 20) == "a" * 20
+    assert cut("a" * 50 + "b" * 50, 40) == "aaaaaaaaa ... (100 characters) ... bbbbb"
+
+
+def test_a_message_stays_below_2000_characters_whatever_is_in_it() -> None:
+    long = "\x1b" * 5000
+    text = str(UserError(long, where=long, allowed=long, hint=long))
+    assert len(text) < 2000
+    assert text.replace("\n  ", "").isprintable()
+    assert len(str(unknown("row", long, [f"row {i}" for i in range(10_000)], where=long))) < 2000
+
+
+def test_a_message_is_one_line_and_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    show(str(UserError("no row 'a\nerror: all is lost'", where="x\x1b]0;title\x07", hint="see: y")))
+    assert capsys.readouterr().err == "error: x\\x1b]0;title\\x07: no row 'a\\nerror: all is lost'\n  see: y\n"

@@ -11,7 +11,8 @@ from bench.cli.open import config_text, open_suite
 from bench.errors import UserError
 from bench.plan import planning
 from bench.stage import walk
-from bench.suite.suite import Source, Suite, load, merge
+from bench.suite.layers import merge
+from bench.suite.suite import Source, Suite, load
 from tests.conftest import ROOT, TINY, Write, line_of
 
 PRESET_LR = 0.06  # of suites/_presets/cpu.yaml
@@ -74,14 +75,6 @@ def test_data_of_another_name_replaces_the_preset_s(write: Write) -> None:
     assert merge({"data": {"name": "glyphs", "classes": 9}}, {"data": {"size": 64}}) == {
         "data": {"name": "glyphs", "classes": 9, "size": 64}
     }
-
-
-def test_only_keeps_the_file_s_order_and_pulls_in_what_rows_need(write: Write) -> None:
-    suite = open_suite(write(), only="BAGS")
-    assert [row.label for row in suite.rows] == ["BAGS"]
-    kinds = [stage.kind for stage in planning.make(suite).stages.values()]
-    assert kinds.count("train") == 2  # the baseline it starts from, too
-    assert [r.label for r in open_suite(write(), only="BAGS, baseline").rows] == ["baseline", "BAGS"]
 
 
 def test_seeds_of_the_command_line(write: Write) -> None:
@@ -263,6 +256,10 @@ MESSAGES: list[Case] = [
     ("lr: 0.01, warmup", "learn: 0.01, warmup", "schedule:",
      r"schedule\.learn: no setting 'learn'\. Did you mean 'lr'\?"),
     ("steps: 3", "steps: three", "schedule:", r"schedule\.steps: .*valid integer.*got 'three'"),
+    ("steps: 3", "steps: 10000000000", "schedule:", r"schedule\.steps: .*less than or equal to 1000000000"),
+    ("lr: 0.01, warmup", "lr: .inf, warmup", "schedule:", r"schedule\.lr: input should be a finite number, got inf"),
+    ("seeds: [0]", "seeds: [9223372036854775807, 9223372036854775808]", "seeds", r"'9223372036854775808' is too large"),
+    ("seeds: [0]", "title: " + "x" * 5000, "title", r"title: .*at most 500 characters, got 'x+ \.\.\. "),
     ("steps: 3", "steps: 0", "schedule:", r"schedule\.steps: .*greater than or equal to 1, got 0"),
     ("steps: 3", "steps: 3, epochs: 1", "schedule:", r"schedule: give either steps or epochs$"),
     ("steps: 3", "decay: linear", "schedule:", r"schedule\.decay: .*'cosine', 'steps' or 'none', got 'linear'"),

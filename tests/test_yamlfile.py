@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
+from bench.suite import yamlfile
 from bench.suite.yamlfile import Document, read, scalar
 
 
@@ -60,8 +61,9 @@ def test_values_are_those_of_yaml_1_2(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", [".nan", ".NaN", ".NAN"])
-def test_not_a_number(text: str) -> None:
-    assert math.isnan(scalar(text))
+def test_not_a_number_is_no_setting(text: str) -> None:
+    with pytest.raises(UserError, match=rf"--set: '{text}' is no value of a setting"):
+        scalar(text)
 
 
 def test_keys_are_text(tmp_path: Path) -> None:
@@ -111,10 +113,19 @@ def test_tags_are_refused(tmp_path: Path, text: str) -> None:
         ("- a", r"a\.yaml:1: the top level must be a mapping"),
         ("3", r"a\.yaml:1: the top level must be a mapping"),
         ("? [a]\n: 1", r"a\.yaml:1: a key must be plain text"),
-        ("a: &x [*x]", r"a\.yaml: nested too deeply, or an anchor that holds itself"),
+        ("a: &x [*x]", r"a\.yaml: nested too deeply \(more than 30 levels\), or an anchor that holds itself"),
         ("a: " + "[" * 5000, r"a\.yaml"),
         ("a: !!int x", r"a\.yaml:1: 'x' is not a number"),
         ("a: " + "9" * 5000, r"a\.yaml:1: '9+' is not a number"),
+        ("a: 0x" + "F" * 5000, r"a\.yaml:1: '0xF+' is too large a number"),
+        ("a: 9223372036854775808", r"a\.yaml:1: '9223372036854775808' is too large a number"),
+        ("a: 1e400", r"a\.yaml:1: '1e400' is too large a number\n  without a limit: \.inf"),
+        ("b: 1\na: -1e400", r"a\.yaml:2: '-1e400' is too large"),
+        ('a: "\\x1b[31m"', r"a\.yaml:1: a character of '\\x1b\[31m' does not print"),
+        ('a: "\\ud83d"', r"a\.yaml:1: a character of '\\ud83d' does not print"),
+        ('b: 1\na: "\\u202egpj.exe"', r"a\.yaml:2: a character of '\\u202egpj\.exe' does not print"),
+        ('"a\\0": 1', r"a\.yaml:1: a character of 'a\\x00' does not print"),
+        ("a: 1\n" + "#" * 4_000_000, r"a\.yaml: more than 4 MB are no suite file"),
     ],
 )
 def test_broken_files_are_blamed(tmp_path: Path, text: str, message: str) -> None:
@@ -122,9 +133,45 @@ def test_broken_files_are_blamed(tmp_path: Path, text: str, message: str) -> Non
         load(tmp_path, text)
 
 
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
+def test_anchors_that_multiply_are_counted(tmp_path: Path) -> None:
+    """600 bytes that stand for 10^10 values; PyYAML itself shares them, whoever writes them out does not."""
+    with pytest.raises(UserError, match=r"a\.yaml: more than 100,000 values, those that anchors repeat included"):
+        load(tmp_path, LAUGHS)
+    with pytest.raises(UserError, match=r"--set: more than 100,000 values"):
+        scalar("[&a [1,2,3,4,5,6,7,8], &b [*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b],"
+               "&d [*c,*c,*c,*c,*c,*c,*c,*c], &e [*d,*d,*d,*d,*d,*d,*d,*d], [*e,*e,*e,*e,*e,*e,*e,*e]]")  # fmt: skip
+    with pytest.raises(UserError, match=r"--set: nested too deeply"):
+        scalar("&a [*a]")
+    assert load(tmp_path, LAUGHS.partition("a3")[0]).value["a2"][9][9] == ["x"] * 10  # a thousand are none too many
+
+
+def test_values_are_bounded_where_they_are_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yamlfile, "MOST_VALUES", 1000)
+    with pytest.raises(UserError, match="more than 1,000 values"):
+        load(tmp_path, f"a: [{'1,' * 998}]")  # and the key, the list and the mapping
+    assert len(load(tmp_path, f"a: [{'1,' * 997}]").value["a"]) == 997
+
+
+def test_a_device_that_never_ends_is_not_read_to_its_end() -> None:
+    with pytest.raises(UserError, match=r"/dev/zero: more than 4 MB are no suite file"):
+        read(Path("/dev/zero"))
+
+
+def test_text_of_several_lines_and_of_all_scripts_is_legal(tmp_path: Path) -> None:
+    text = 'setup: "module load a\\n\\tb"\ntitle: Häufigkeit 類別 \U0001f469\u200d\U0001f52c\u00a0!\n'
+    found = load(tmp_path, text).value
+    assert found["setup"] == "module load a\n\tb"
+    assert found["title"] == "Häufigkeit 類別 \U0001f469\u200d\U0001f52c\u00a0!"
+
+
 def test_a_missing_file_is_named_with_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "table1.yaml").write_text("")
-    with pytest.raises(UserError, match=r"tabel1\.yaml: no such file\. Legal: .*table1\.yaml"):
+    with pytest.raises(UserError, match=r"tabel1\.yaml: no such file\. Did you mean '.*table1\.yaml'\? Legal: "):
         read(tmp_path / "tabel1.yaml")
 
 

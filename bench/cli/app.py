@@ -6,15 +6,17 @@ torch, mlflow, optuna and pandas alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from bench.cli import data, gc, logs, methods, plan, report, run, status, stop, sync, ui, why
-from bench.errors import UserError, show
+from bench.errors import MOST_WHAT, MOST_WHERE, UserError, printable, show
 
 
 class ShowsByDefault(TyperGroup):
@@ -30,6 +32,22 @@ class ShowsByDefault(TyperGroup):
         return args if args and (args[0] in self.commands or args[0] == "--help") else ["show", *args]
 
 
+# The base of what the command-line library raises; that library is inside typer, or beside it in older versions.
+MISTYPED: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+@contextlib.contextmanager
+def _printable_messages() -> Iterator[None]:
+    try:
+        yield
+    except MISTYPED as error:
+        for name in ("message", "param_hint", "option_name"):
+            text = getattr(error, name, None)
+            if isinstance(text, str):
+                setattr(error, name, printable(text, MOST_WHAT))
+        raise
+
+
 # As `--help` lists them: what one does first comes first.
 COMMANDS = (
     "run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
@@ -37,7 +55,16 @@ COMMANDS = (
 
 
 class InOrder(TyperGroup):
-    """The commands in the order of COMMANDS; typer lists groups last."""
+    """The commands in the order of COMMANDS (typer lists groups last); messages about a mistyped command line show what
+    was typed, but no more than a line of it and nothing that a terminal obeys."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _printable_messages():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_messages():  # of the command below, too
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=lambda name: (*COMMANDS, name).index(name))
@@ -103,7 +130,16 @@ def main() -> None:
     # Set before numpy is imported anywhere below us.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _check_text(sys.argv[1:])
         app()
     except UserError as error:
         show(str(error))
         sys.exit(error.exit_code)
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Refuse bytes that are no text in this system's encoding: neither JSON nor MLflow could keep them."""
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            hint = "a file or folder with such a name: rename it, or make a link to it with another one"
+            raise UserError(f"'{printable(word, MOST_WHERE)}' is not text", where="the command line", hint=hint)

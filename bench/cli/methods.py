@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.options import MethodsPath
+from bench.cli.say import cell, say
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named
 
@@ -53,24 +53,28 @@ def show(name: str | None, paths: Sequence[Path], console: Console) -> None:
         for column in ("method", "settings", "what it does"):
             table.add_column(column, overflow="fold")
         for method in sorted(known.values(), key=lambda m: m.name):
-            table.add_row(method.name, ", ".join(method.model_fields) or "-", _first_sentence(method))
+            table.add_row(cell(method.name), cell(", ".join(method.model_fields) or "-"), cell(_first_sentence(method)))
         console.print(table)
-        console.print("one of them: python -m bench methods NAME", highlight=False)
+        say(console, "one of them: python -m bench methods NAME")
         return
     _describe_method(method_named(name, known, "methods"), console)
 
 
 def _describe_method(method: type[Method], console: Console) -> None:
-    console.print(f"[bold]{method.name}[/]  ({Path(inspect.getsourcefile(method) or '-').name})", highlight=False)
-    console.print(escape(inspect.getdoc(method) or "-"), highlight=False, soft_wrap=True)
-    console.print(f"needs of an engine: {', '.join(sorted(method.needs))}", highlight=False)
-    console.print("settings:" if method.model_fields else "settings: none", highlight=False)
+    console.print(f"[bold]{cell(method.name)}[/]  ({cell(_file_of(method))})", highlight=False)
+    say(console, inspect.getdoc(method) or "-")
+    say(console, f"needs of an engine: {', '.join(sorted(method.needs))}")
+    say(console, "settings:" if method.model_fields else "settings: none")
     schema = method.model_json_schema()
     for name, field in method.model_fields.items():
         form = _form(schema["properties"][name], schema.get("$defs", {}))
-        console.print(f"  {name} = {field.default!r}    {escape(form)}", highlight=False, soft_wrap=True)
+        say(console, f"  {name} = {field.default!r}    {form}")
     for deviation in method.deviations():
-        console.print(f"DEVIATION: {escape(deviation)}", highlight=False, soft_wrap=True)
+        say(console, f"DEVIATION: {deviation}")
+
+
+def _file_of(method: type[Method]) -> str:
+    return Path(inspect.getsourcefile(method) or "-").name
 
 
 def _form(schema: dict[str, Any], defined: dict[str, Any]) -> str:
@@ -92,4 +96,4 @@ def _form(schema: dict[str, Any], defined: dict[str, Any]) -> str:
 
 def _first_sentence(method: type[Method]) -> str:
     text = " ".join((inspect.getdoc(method) or "-").split("\n\n")[0].split())
-    return escape(text.split(". ")[0].rstrip("."))
+    return text.split(". ")[0].rstrip(".")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli.say import cell
 from bench.data.split import open_split
 from bench.errors import UserError
 from bench.evaluation import official
@@ -74,7 +75,9 @@ def show(compared: list[Compared], console: Console) -> bool:
     for name in ("row", "seed", "evaluator", *SHOWN, "largest difference"):
         table.add_column(name, justify="left" if name in ("row", "evaluator") else "right")
     for c in compared:
-        table.add_row(c.row, str(c.seed), "ours", *(format_metric(c.ours.get(n)) for n in SHOWN), f"{c.worst:.1e}")
+        table.add_row(
+            cell(c.row), str(c.seed), "ours", *(format_metric(c.ours.get(n)) for n in SHOWN), f"{c.worst:.1e}"
+        )
         table.add_row("", "", "official", *(format_metric(c.official.get(n)) for n in SHOWN), "")
     console.print(table)
     agree = all(c.worst <= TOLERANCE for c in compared)

@@ -23,6 +23,7 @@ from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.store.store import Store
 from bench.suite import suite as suites
+from bench.suite.seeds import numbers
 from bench.suite.suite import Suite
 
 
@@ -32,25 +33,26 @@ def open_suite(
     preset: str | None = None,
     data: str | None = None,
     sets: Sequence[str] | None = None,
-    only: str | None = None,
-    seeds: str | None = None,
+    only: str | Sequence[str] | None = None,
+    seeds: str | Sequence[str] | None = None,
 ) -> Suite:
-    """Load a suite with the options of the command line.
+    """Load a suite with the options of the command line. `only` and `seeds` may be given several times; they add up.
 
     Raises:
         UserError: anything wrong with file or options, or what can be seen to be missing without starting anything.
     """
     from reports import paper
 
-    numbers: list[int] = []
-    for text in _words(seeds):
-        if not text.isdigit():
-            raise UserError(f"'{text}' is not a seed", where="--seeds", allowed="non-negative integers, e.g. 1,2,3")
-        numbers.append(int(text))
     inspected = _Inspected()
     source = suites.Source(inspected.fingerprint, lambda name: facts(name).version)
     suite = suites.load(
-        path, source=source, preset=preset, data=data, sets=sets or [], only=_words(only), seeds=numbers
+        path,
+        source=source,
+        preset=preset,
+        data=data,
+        sets=sets or [],
+        only=_several(only),
+        seeds=numbers(_several(seeds)),
     )
     with blamed_on(suite):
         check(suite.sections.detector)
@@ -134,5 +136,5 @@ class _Inspected:
         return self._seen[key]
 
 
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+def _several(given: str | Sequence[str] | None) -> list[str]:
+    return [text for text in ([given] if isinstance(given, str) else given or []) if text.strip()]

@@ -7,8 +7,26 @@ from typing import Annotated
 
 import typer
 
+from bench.errors import UserError
 from bench.launchers import LAUNCHERS
 from bench.tracking import credentials
+
+
+def reachable(path: Path | None) -> Path | None:
+    """A path that the system can look up, there or not.
+
+    Raises:
+        UserError: a name too long, a folder that may not be entered, a loop of links.
+    """
+    try:
+        if path is not None:
+            path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever needs it there says so
+    except (OSError, ValueError) as error:
+        raise UserError(str(getattr(error, "strerror", None) or error).lower(), where=str(path)) from None
+    return path
+
 
 SuitePath = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml", show_default=False)]
 RowOrStage = Annotated[
@@ -18,7 +36,9 @@ MaybeStage = Annotated[
     str | None,
     typer.Argument(help="A row's label, or the first digits of a stage's key; default: all.", show_default=False),
 ]
-StoreOption = Annotated[Path, typer.Option("--store", envvar="BENCH_STORE", help="Folder where stages live.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="BENCH_STORE", callback=reachable, help="Folder where stages live.")
+]
 Preset = Annotated[
     str | None, typer.Option(help="Replace the file's preset and the sections it defines (suites/_presets).")
 ]
@@ -28,11 +48,17 @@ DataPath = Annotated[
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override one value, e.g. schedule.steps=300 or rows.BAGS.beta=4.")
 ]
-Only = Annotated[str | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS.")]
-Seeds = Annotated[str | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3.")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Rows to keep, e.g. baseline,BAGS or 'NCM*'; several --only add up.")
+]
+Seeds = Annotated[
+    list[str] | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3 or 1-3; several --seeds add up.")
+]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Jobs at a time (default: one per core, or per GPU; in a queue: array_parallelism)."),
+    typer.Option(
+        min=1, max=100_000, help="Jobs at a time (default: one per core, or per GPU; in a queue: array_parallelism)."
+    ),
 ]
 Fuse = Annotated[bool, typer.Option("--fuse/--no-fuse", help="Train classifiers over one frozen trunk in one pass.")]
 TrackingUri = Annotated[
@@ -59,7 +85,9 @@ MaybeCluster = Annotated[
     ),
 ]  # fmt: skip
 Detach = Annotated[bool, typer.Option("--detach", help="Submit everything and return; the jobs need no terminal.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for the report (default: below reports/ in the store).")]
+Out = Annotated[
+    Path | None, typer.Option(callback=reachable, help="Folder for the report (default: below reports/ in the store).")
+]
 ShowConfig = Annotated[
     bool, typer.Option("--show-config", help="The whole configuration, defaults filled in, as YAML.")
 ]

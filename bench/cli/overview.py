@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from bench.cli.say import estimate_text, listed, say, size, span
+from bench.cli.say import cell, estimate_text, listed, say, size, span
 from bench.errors import UserError
 from bench.key import digest
 from bench.launch.local import Slots
@@ -185,7 +184,7 @@ class Overview:
             table.add_row(
                 first.kind,
                 first.key[:6] if len(keys) == 1 else f"{first.key[:6]} +{len(keys) - 1}",
-                escape(_shortened(planning.labels(self.plan, keys), ", ")),
+                cell(_shortened(planning.labels(self.plan, keys), ", ")),
                 self.counted(keys),
                 self.seconds(keys),
             )

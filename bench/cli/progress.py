@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from bench.cli.say import clock
+from bench.cli.say import clock, line
 from bench.launch.loop import Progress
 from bench.plan import forecast, planning
 from bench.plan.planning import Plan
@@ -110,13 +110,14 @@ class Display:
                 seconds = f"{done.seconds:.0f} s" if done else ""
                 self._done.add(key)
                 count = f"[{len(self._done)}/{len(self._plan.stages)}]"
-                self._console.print(Text(f"done   {name_of(self._plan, key)}  {seconds}  {count}", style="green"))
+                self._console.print(line(f"done   {name_of(self._plan, key)}  {seconds}  {count}", style="green"))
         for key, outcome in progress.failed.items():
             if key not in self._shown or self._shown[key] >= 0:
-                self._console.print(Text(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red"))
+                failed = line(f"FAILED {name_of(self._plan, key)}: {outcome.message}", style="bold red")
+                self._console.print(failed, soft_wrap=True)
                 self._shown[key] = -1.0
         for note in progress.notes[self._noted :]:
-            self._console.print(Text(note, style="yellow"), soft_wrap=True)
+            self._console.print(line(note, style="yellow"), soft_wrap=True)
         self._noted = len(progress.notes)
 
     def _passes(self, active: list[str], progress: Progress) -> list[tuple[str, int]]:
@@ -138,14 +139,14 @@ class Display:
         owner = self._store.running(key) if key in progress.elsewhere else None
         whose = [f"(another run does it, on {owner.host})"] if owner else []
         if tick is None:
-            return Text("  ".join([text, *(whose or ["starting"])]))
+            return line("  ".join([text, *(whose or ["starting"])]))
         filled = round(BAR * tick.step / max(tick.total, 1))
         bar = "#" * filled + "." * (BAR - filled)
         parts = [f"{text}  [{bar}] {tick.step}/{tick.total}"]
         parts += [f"loss {tick.loss:.2f}"] if tick.loss is not None else []
         parts += [f"{tick.rate:.1f} step/s"] if tick.rate else []
         parts += [f"{clock(tick.left)} left"] if tick.left is not None else []
-        return Text("  ".join([*parts, *whose]))
+        return line("  ".join([*parts, *whose]))
 
     def _footer(self, progress: Progress) -> Text:
         lost = self._lost(progress)
@@ -174,7 +175,7 @@ class Display:
     def _plain(self, active: list[tuple[str, int]], progress: Progress) -> None:
         now = time.monotonic()
         if progress.queue not in ("", self._queue):
-            self._console.print(Text(f"jobs: {progress.queue}"), soft_wrap=True)
+            self._console.print(line(f"jobs: {progress.queue}"), soft_wrap=True)
         self._queue = progress.queue
         for key, others in active:
             if now - self._shown.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:

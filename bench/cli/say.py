@@ -7,11 +7,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from bench.errors import printable
+
+LINE = 600  # characters of a line that somebody else wrote, e.g. why a stage failed
 
 
 def say(console: Console, text: str) -> None:
-    """Print a text as it is: no markup, no colours, no line breaks of ours, so that a command in it can be copied."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a text as it is: no markup, no colours, no line breaks of ours, so that a command in it can be copied.
+    What a terminal would obey is escaped: it may come from a file, a job's output or another user of the store."""
+    console.print(printable(text, keep="\n\t"), highlight=False, markup=False, soft_wrap=True)
+
+
+def line(text: str, style: str = "") -> Text:
+    """One line of a display, as it is."""
+    return Text(printable(text, LINE), style=style)
+
+
+def cell(text: str) -> str:
+    """A text for a cell of a table, as it is: rich would read [markup]."""
+    return escape(printable(text, LINE, keep="\n"))
 
 
 def listed(words: Sequence[str], most: int, joint: str = ", ") -> str:

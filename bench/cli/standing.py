@@ -20,8 +20,9 @@ from rich.text import Text
 
 from bench.cli.overview import LINES, STYLE, Overview
 from bench.cli.progress import TAIL_BYTES, Ticks, name_of
-from bench.cli.say import clock
+from bench.cli.say import LINE, clock, line
 from bench.environment import job_of
+from bench.errors import printable
 from bench.launch import submitted
 from bench.launch.launcher import NoAnswer, QueueEntry
 from bench.launch.places import queue_of
@@ -153,7 +154,7 @@ class StatusTable:
         """`status`: the title, and one line per stage or pass; of more than `most`, a summary with what is not done
         first."""
         groups = self.view.alike()
-        title, last = [Text(self.view.title())], [Text(text, style="dim") for text in self._next()]
+        title, last = [line(self.view.title())], [Text(printable(text), style="dim") for text in self._next()]
         if len(groups) > most:
             return [*title, *self._summary(), *last]
         lines: list[Text] = []
@@ -196,9 +197,8 @@ class StatusTable:
         found = [self.of(key) for key in keys] if self.states[keys[0]] == "running" else [self.of(keys[0])]
         shown = max(found, key=lambda s: (s.total or 0) - (s.step or 0))
         state = Text(f"{shown.state:<8}", style=STYLES[shown.state])
-        return state.append(
-            f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_details(shown)}".rstrip(), style="default"
-        )
+        text = f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_details(shown)}".rstrip()
+        return state.append(printable(text, LINE), style="default")
 
     def _summary(self) -> list[Text]:
         """What is at work or has failed, as far as anybody reads; how much of each kind is in which state."""

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.overview import Overview
-from bench.cli.say import count, listed, say
+from bench.cli.say import cell, count, listed, say
 from bench.launch import submission, submitted
 from bench.launch.launcher import NoAnswer
 from bench.launch.places import alive
@@ -79,7 +78,7 @@ def _table(plan: Plan, found: Submissions, cluster: Cluster) -> Table:
     for title in columns:
         table.add_column(title, justify="right" if title == "job" else "left", overflow="fold")
     for one in found.jobs:
-        table.add_row(*(escape(text(one)) for text in columns.values()))
+        table.add_row(*(cell(text(one)) for text in columns.values()))
     return table
 
 
@@ -89,7 +88,7 @@ def _by_shape(plan: Plan, found: Submissions) -> Table:
     for title in ("jobs", "each makes", "and asks for"):
         table.add_column(title, justify="right" if title == "jobs" else "left", overflow="fold")
     for (kinds, asks), number in shapes.most_common():
-        table.add_row(str(number), escape(kinds), escape(asks))
+        table.add_row(str(number), cell(kinds), cell(asks))
     return table
 
 

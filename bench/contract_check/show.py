@@ -16,8 +16,9 @@ from bench.contract_check.checks import CHECKS, named
 from bench.contract_check.place import sandboxes
 from bench.contract_check.subject import Subject, Verdict, examine
 from bench.engines.facts import ENGINES, facts
-from bench.errors import UserError
+from bench.errors import UserError, printable
 
+LINES = "\n\t"  # stay in a text of several lines
 COLOURS = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 
 
@@ -45,14 +46,21 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
                 failed += _table(word, [target.broken], console)
             for name, kind in target.methods.items():
                 for place in here:
-                    with console.status(f"{name} on {place.engine}"):
+                    with console.status(_shown(f"{name} on {place.engine}")):
                         findings = list(examine(Subject(kind, place), CHECKS))
                     failed += _table(f"{name} on {place.engine}", findings, console)
     for reason in missing.values():
-        console.print(f"not checked: {reason}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"not checked: {printable(reason)}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
     if traceback or os.environ.get("BENCH_DEBUG"):
         for finding in failed:
-            console.print(f"\n{finding.check}:\n{finding.trace}", highlight=False, markup=False, soft_wrap=True)
+            console.print(
+                f"\n{finding.check}:\n{printable(finding.trace, keep=LINES)}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
     elif any(finding.trace for finding in failed):
         console.print("where it failed: the same with --traceback", highlight=False)
     return 1 if failed else 0
@@ -60,16 +68,23 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
 
 def _table(title: str, findings: Sequence[Verdict], console: Console) -> list[Verdict]:
     """Print the findings; those that failed."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=_shown(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold"
+    )
     table.add_column("check", no_wrap=True)
     table.add_column("result", no_wrap=True)
     table.add_column("promise, and what was found", overflow="fold")
     for finding in findings:
-        text = escape(finding.promise)
+        text = _shown(finding.promise)
         if finding.message:
-            text += f"\n[{'bold' if finding.state == 'fail' else 'dim'}]{escape(finding.message)}[/]"
+            text += f"\n[{'bold' if finding.state == 'fail' else 'dim'}]{_shown(finding.message)}[/]"
         table.add_row(finding.check, f"[{COLOURS[finding.state]}]{finding.state}[/]", text)
     console.print(table)
     count = {state: sum(f.state == state for f in findings) for state in COLOURS}
     console.print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped\n", highlight=False)
     return [finding for finding in findings if finding.state == "fail"]
+
+
+def _shown(text: str) -> str:
+    """As it is: neither rich nor the terminal obeys it."""
+    return escape(printable(text, keep=LINES))

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:
     for entry in importlib.metadata.entry_points(group="longtail_bench.methods"):
         collect(sys.modules[entry.load().__module__], found)
     for path in extra:
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+        for file in sorted(path.glob("*.py")) if os.path.isdir(path) else [path]:
             collect(imported(file), found)
     return found
 
@@ -73,7 +74,7 @@ def imported(file: Path) -> Any:
         UserError: no such file, or it cannot be imported.
     """
     spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}", file)
-    if spec is None or spec.loader is None or not file.is_file():
+    if spec is None or spec.loader is None or not os.path.isfile(file):
         raise UserError("no such method file", where=str(file), hint="methods_path: a .py file or a folder of them")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module

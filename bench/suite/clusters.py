@@ -16,13 +16,14 @@ from pydantic_core import PydanticCustomError
 
 from bench.errors import UserError, unknown
 from bench.launchers import LAUNCHERS
-from bench.spec import Positive, Section
+from bench.spec import Positive, Processes, Section
 from bench.stage import KINDS
 from bench.suite import yamlfile
 from bench.suite.validation import blame, message
 
 CLUSTERS = Path(__file__).resolve().parents[2] / "suites" / "_clusters"
 Option = bool | int | float | str
+Minutes = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Resources(Section):
@@ -31,12 +32,14 @@ class Resources(Section):
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
-    time_min: Positive = 60  # limit of one job, minutes; a job that reaches it continues in the next one
-    gpus: Annotated[int, Field(ge=0)] = 0
-    cpus: Positive = 1  # of each task
-    mem_gb: Annotated[float, Field(gt=0)] | None = None
+    time_min: Annotated[int, Field(ge=1, le=10_000_000)] = (
+        60  # limit of one job, minutes; a job that reaches it continues in the next one
+    )
+    gpus: Annotated[int, Field(ge=0, le=4096)] = 0
+    cpus: Processes = 1  # of each task
+    mem_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     nodes: Literal[1] = 1
-    tasks: Positive = 1  # processes of a job; several are data parallel
+    tasks: Processes = 1  # processes of a job; several are data parallel
     sbatch: Mapping[str, Option] = Field(default_factory=dict)  # any other option of sbatch, e.g. {constraint: a100}
 
 
@@ -44,12 +47,12 @@ class Cluster(Resources):
     """One file of suites/_clusters."""
 
     kind: str = "local"  # one of LAUNCHERS
-    array_parallelism: Positive = 64  # tasks of one array that run at a time, at most
-    setup: tuple[str, ...] = ()  # shell lines before a job: modules, environment
+    array_parallelism: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # tasks of one array that run at a time, at most
+    setup: Annotated[tuple[str, ...], Field(max_length=1000)] = ()  # shell lines before a job: modules, environment
     python: str | None = None  # the command that starts Python, e.g. in a container; None: the driver's
     signal_delay_s: Positive = 120  # seconds before the limit at which a job is signalled to save
-    max_retries: Annotated[int, Field(ge=0)] = 3  # in a row, without a new checkpoint, of what was killed
-    pause_s: Annotated[float, Field(ge=0)] = 30.0  # seconds before the first retry; doubles
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3  # in a row, without a new checkpoint, of what was killed
+    pause_s: Annotated[float, Field(ge=0, le=1_000_000)] = 30.0  # seconds before the first retry; doubles
     stages: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes
 
     @field_validator("kind")

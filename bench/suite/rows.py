@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from bench.suite.yamlfile import Document
 
 ROW_SECTIONS = ("schedule", "data", "cluster")  # what a row may have beside its method's settings
 LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one replaces the other
+MOST_ROWS = 10_000  # of a suite, each seed counted; `plan` takes half a minute for so many
+MOST_LABEL = 200  # characters
 DATA: TypeAdapter[Data] = TypeAdapter(Data)
 
 
@@ -63,6 +66,9 @@ def check_rows(
     for entry, value in rows.items():
         where = f"{document.where('rows', entry)} rows.{entry}"
         for label, settings in _each(str(entry), value, where):
+            _check_label(label, where)
+            if len(found) >= MOST_ROWS:
+                raise UserError(f"more than {MOST_ROWS:,} rows", where=where, hint="divide them among several suites")
             if label in found:
                 raise UserError(f"two rows are called '{label}'", where=where, hint="labels are made by `each`")
             found[label] = _row(label, settings, known, base, data, document, entry)
@@ -107,12 +113,23 @@ def _each(entry: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
                 f"the label does not name '{word}'", where=where, allowed=f"a label with {{{word}}} in it",
                 hint=f'e.g. "{entry} {{{word}}}"',
             )  # fmt: skip
+    number = math.prod(len(values) for values in each.values())
+    if number > MOST_ROWS:  # before any is made: four short lists can stand for a million rows
+        shape = " x ".join(str(len(values)) for values in each.values())
+        what = f"each makes {shape} = {number:,} rows; {MOST_ROWS:,} are the most"
+        raise UserError(what, where=where, hint="name fewer values, or divide them among several suites")
     for values in itertools.product(*each.values()):
         label, settings = entry, {k: v for k, v in value.items() if k != "each"}
         for name, word, one in zip(each, words, values, strict=True):
             label = label.replace(f"{{{word}}}", _shown(one))
             _set(settings, str(name).split("."), one, where)
         yield label, settings
+
+
+def _check_label(label: str, where: str) -> None:
+    """A label is a line of a table, a name in MLflow and a word of a command."""
+    if not label.strip() or len(label) > MOST_LABEL or "\n" in label or "\t" in label:
+        raise UserError("this is no label of a row", where=where, allowed=f"one line of 1 to {MOST_LABEL} characters")
 
 
 def _shown(value: Any) -> str:

@@ -1,11 +1,10 @@
-"""YAML -> Suite. Separate from spec.py (the typed sections): it reads, layers and names the line of an error.
-
-Layers, later wins: preset, the suite file, a preset given on the command line (its sections replace the file's),
---data, --set. Rows and seeds always come from the file (or --only, --seeds).
+"""YAML -> Suite. Separate from spec.py (the typed sections): it reads, puts layers together (bench/suite/layers.py) and
+names the line of an error.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import shlex
@@ -22,17 +21,28 @@ from bench.engines.facts import facts, only_classifier
 from bench.environment import masked
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
-from bench.spec import DetectorSection, Figure, FolderData, GeneratedData, Inference, Input, Machine, Schedule, Section
+from bench.spec import (
+    MOST_SEEDS,
+    Amount,
+    DetectorSection,
+    Figure,
+    FolderData,
+    GeneratedData,
+    Inference,
+    Input,
+    Machine,
+    Schedule,
+    Section,
+    Seed,
+    Title,
+)
 from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover
-from bench.suite.rows import LENGTHS, Row, check_rows, merged_data, merged_schedule
+from bench.suite.layers import MOVED, apply_set, merge, preset_named
+from bench.suite.rows import MOST_ROWS, Row, check_rows, merged_schedule
+from bench.suite.seeds import seeds_text
 from bench.suite.validation import blame
-
-PRESETS = Path(__file__).resolve().parents[2] / "suites" / "_presets"
-
-MOVED = {("input", "workers"): ("machine", "workers")}  # old place of a setting -> new place
-
 
 # Changes of the schedule for later stages, by the name that recipes use. Always legal, whatever the rows: second
 # (everything is trained again, from a trained model), classifier_only (over a frozen trunk), tune (at a low rate: BAGS'
@@ -43,21 +53,23 @@ SCHEDULES = ("second", "classifier_only", "tune")
 class Cost(Section):
     """Seconds measured once, by which `plan` estimates before the store has measurements. Never in a key."""
 
-    train_step: float | None = None  # one optimiser step, whole detector
-    classifier_step: float | None = None  # one step over a frozen trunk
-    data: float | None = None  # both splits
-    predict: float | None = None
-    evaluate: float | None = None
-    val_images: float | None = None  # that `predict` and `evaluate` were measured on; None: they are for any number
-    start: float = 6.0  # a job's imports
-    measured_on: str = "-"  # shown with an estimate from these numbers
+    train_step: Amount | None = None  # one optimiser step, whole detector
+    classifier_step: Amount | None = None  # one step over a frozen trunk
+    data: Amount | None = None  # both splits
+    predict: Amount | None = None
+    evaluate: Amount | None = None
+    val_images: Amount | None = None  # that `predict` and `evaluate` were measured on; None: they are for any number
+    start: Amount = 6.0  # a job's imports
+    measured_on: Title = "-"  # shown with an estimate from these numbers
 
 
 def _with_the_usual(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {**{name: {} for name in SCHEDULES}, **stages}
 
 
-Stages = Annotated[dict[str, dict[str, Any]], AfterValidator(_with_the_usual)]  # name -> changes of `schedule`
+Stages = Annotated[
+    dict[str, dict[str, Any]], Field(max_length=100), AfterValidator(_with_the_usual)
+]  # name -> changes of `schedule`
 
 
 class Sections(BaseModel):
@@ -73,10 +85,11 @@ class Sections(BaseModel):
     stages: Stages = Field(default={}, validate_default=True)
     machine: Machine = Machine()
     cost: Cost = Cost()
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS)] = (0,)
     compare_with: str | None = None  # a file of reports/published, without .csv
-    figures: tuple[Figure, ...] = ()  # figures of a report; by default AP by bin, and weight norms
-    title: str | None = None  # for the heading of tables and the captions of figures
+    # Of a report; by default AP by bin, and weight norms.
+    figures: Annotated[tuple[Figure, ...], Field(max_length=50)] = ()
+    title: Title | None = None  # for the heading of tables and the captions of figures
 
 
 @dataclass(frozen=True)
@@ -235,7 +248,7 @@ class Suite:
         if name is None:
             return None
         places = [Path(name), *(folder / name for folder in self._weights_folders() if Path(name).name == name)]
-        found = next((place for place in places if place.is_file()), None)
+        found = next((place for place in places if os.path.isfile(place)), None)
         if found is None:
             where = f"{self.document.where('detector', 'weights')} detector.weights {name}"
             looked = f"; looked in {', '.join(str(place.parent) for place in places)}" if len(places) > 1 else ""
@@ -274,7 +287,7 @@ def load(
         preset: replaces the file's preset and the sections that it defines.
         data: folder of LVIS-format data (or COCO: set data.name=coco).
         sets: "dotted.key=value" overrides, value in YAML.
-        only: labels of the rows to keep.
+        only: the rows to keep, see `_only`.
         seeds: replaces the file's seeds.
 
     Raises:
@@ -314,66 +327,17 @@ def load(
     known = discover(extra)
     checked = check_rows(rows, known, sections.schedule, sections.data, document)
     kept_rows = _only(checked, only, document)
+    if len(kept_rows) * len(sections.seeds) > MOST_ROWS:
+        what = f"{len(kept_rows):,} rows with {len(sections.seeds):,} seeds each are more than {MOST_ROWS:,}"
+        raise UserError(what, where=document.where("seeds"), hint="choose rows or seeds: --only, --seeds")
     kept_labels = {row.label for row in kept_rows}
     others = tuple(row for row in checked if row.label not in kept_labels)
-    words = {"--preset": preset, "--data": data, "--only": ",".join(only), "--seeds": ",".join(map(str, seeds))}
-    options = [word for name, value in words.items() if value for word in (name, value)]
-    options += [word for text in sets for word in ("--set", text)]
+    given = [("--preset", preset), ("--data", data), *(("--only", text) for text in only)]
+    given += [("--seeds", seeds_text(seeds)), *(("--set", text) for text in sets)]
+    options = [word for name, value in given if value for word in (name, value)]
     return Suite(
         path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, tuple(options)
     )
-
-
-def preset_named(name: str, where: str) -> dict[str, Any]:
-    """The mapping of suites/_presets/NAME.yaml, on top of what its own `preset:` names."""
-    known = {file.stem: file for file in PRESETS.glob("*.yaml")}
-    if not isinstance(name, str) or name not in known:
-        raise unknown("preset", str(name), known, where=where)
-    file = known[name]
-    value = dict(yamlfile.read(file).renamed(MOVED).value)
-    below = value.pop("preset", None)
-    return merge(preset_named(below, str(file)), value) if below else value
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep merge of mappings; a `data` section of another name replaces the one below, as epochs replace steps."""
-    result = {k: v for k, v in below.items() if LENGTHS.get(k) not in above or k in above}
-    for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = merged_data(old, value) if key == "data" else merge(old, value)
-        result[key] = value
-    return result
-
-
-def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> None:
-    """Apply one `--set a.b.c=value` in place."""
-    label = _label_in(text, tree)  # which may hold dots and equals signs
-    key, equals, value = text[len(label) :].partition("=")
-    if not equals or not key.strip():
-        raise UserError(
-            f"'{text}' is not key=value", where="--set", allowed="e.g. schedule.steps=300 or rows.BAGS.beta=4"
-        )
-    names = ["rows", label[5:-1]] if label else []
-    names += key.strip().split(".")
-    names = list(MOVED.get((names[0], names[-1]), names)) if len(names) == 2 else names
-    node: Any = tree
-    for i, name in enumerate(names[:-1]):
-        if name not in node and names[0] == "rows" and i == 1:
-            raise unknown("row", name, node, where=f"--set {text}")
-        node[name] = dict(node.get(name) or {}) if isinstance(node.get(name), Mapping | None) else node[name]
-        node = node[name]
-        if not isinstance(node, dict):
-            raise UserError(f"'{'.'.join(names[: i + 1])}' is a value, not a section", where=f"--set {text}")
-    node.pop(LENGTHS.get(names[-1], ""), None)
-    node[names[-1]] = yamlfile.scalar(value)
-
-
-def _label_in(text: str, tree: Mapping[str, Any]) -> str:
-    """ "rows.LABEL." that `--set` begins with, LABEL being a row of the suite; else an empty string."""
-    rows = tree.get("rows")
-    labels = sorted(rows, key=len, reverse=True) if isinstance(rows, Mapping) else []
-    return next((start for label in labels if text.startswith(start := f"rows.{label}.")), "")
 
 
 def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:
@@ -411,8 +375,13 @@ def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:
 
 
 def _only(rows: tuple[Row, ...], only: Sequence[str], document: yamlfile.Document) -> tuple[Row, ...]:
+    """The rows that --only keeps: each text is a label, or labels and patterns ('NCM*') between commas."""
     labels = [r.label for r in rows]
-    for label in only:
-        if label not in labels:
-            raise unknown("row", label, labels, where=f"--only ({document.path})")
-    return tuple(r for r in rows if not only or r.label in only)
+    kept: set[str] = set()
+    for text in only:
+        for word in [text] if text in labels else [part.strip() for part in text.split(",") if part.strip()]:
+            found = [word] if word in labels else fnmatch.filter(labels, word)
+            if not found:
+                raise unknown("row", word, labels, where=f"--only ({document.path})", hint="a pattern: --only 'NCM*'")
+            kept.update(found)
+    return tuple(r for r in rows if not only or r.label in kept)

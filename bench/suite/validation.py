@@ -47,7 +47,7 @@ def blame(
 def message(error: ErrorDetails) -> str:
     """pydantic's words, in terms of YAML."""
     text = error["msg"].removeprefix("Value error, ")
-    text = (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
+    text = (text[:1].lower() + text[1:]).replace("a valid tuple", "a list").replace("tuple should", "list should")
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         text = "must be a mapping"
     return text if isinstance(error["input"], Mapping) else f"{text}, got {error['input']!r}"

@@ -2,10 +2,15 @@
 
 YAML 1.1 reads `1e-4` as text, `no` as false and `10:30` as 630, and takes the last of duplicate keys; here numbers and
 booleans are those of YAML 1.2 and a duplicate key is an error.
+
+A file is bounded while it is read, in bytes, depth and values: anchors that multiply (ten lists of ten aliases, ten
+levels deep) are a small file of ten thousand million values. What does not print is refused in keys and texts: they
+become headings, file names and lines of a terminal.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +19,13 @@ from typing import Any
 
 import yaml
 
-from bench.errors import UserError
+from bench.errors import UserError, did_you_mean, printable
 
 Path_ = tuple[str | int, ...]
+# Ten thousand rows, written one by one, are 0.5 MB and 60,000 values, four deep; PyYAML takes 80 us for a value.
+MOST_BYTES, MOST_VALUES, MOST_DEPTH = 4_000_000, 100_000, 30
+MOST_INTEGER = 2**63 - 1
+LINE_BREAKS = "\n\t"  # legal in a text of several lines, e.g. `setup` of a cluster
 TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
 
 
@@ -58,8 +67,34 @@ class Document:
         return Document(self.path, value, lines)
 
 
+class _TooMuch(Exception):
+    """A bound was reached; says which, in words."""
+
+
 class _Loader(yaml.SafeLoader):
+    """PyYAML's loader with the scalars of YAML 1.2, and with bounds."""
+
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own shape)
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._count = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A node and all below it: PyYAML recurses here."""
+        self._count += 1
+        self._depth += 1
+        _check_bounds(self._count, self._depth)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def _check_bounds(values: int, depth: int) -> None:
+    if depth > MOST_DEPTH:
+        raise _TooMuch(f"nested too deeply (more than {MOST_DEPTH} levels), or an anchor that holds itself")
+    if values > MOST_VALUES:
+        raise _TooMuch(f"more than {MOST_VALUES:,} values, those that anchors repeat included")
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
@@ -84,26 +119,33 @@ def read(path: Path, what: str = "suite") -> Document:
     Raises:
         UserError: missing file, broken YAML, a duplicate key or a top level that is not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError("no such file", where=str(path), allowed=", ".join(near), hint=f"name a {what} file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from None
-    lines: dict[Path_, int] = {(): 1}
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        value = _build(node, (), lines, path) if node is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"broken YAML: {getattr(error, 'problem', error)}", where=f"{path}{line}") from None
-    except RecursionError:
-        raise UserError("nested too deeply, or an anchor that holds itself", where=str(path)) from None
+    text = _text_of(path, what)
+    reading = _Reading(str(path), in_lines=True)
+    value = reading.value_of(text)
+    if value is None:
+        value = {}
     if not isinstance(value, dict):
         raise UserError("the top level must be a mapping", where=f"{path}:1", allowed="key: value lines")
-    return Document(path, value, lines)
+    return Document(path, value, reading.lines)
+
+
+def _text_of(path: Path, what: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)  # not all: it may be a device that never ends
+        if len(content) > MOST_BYTES:
+            raise UserError(f"more than {MOST_BYTES // 1_000_000} MB are no {what} file", where=str(path))
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise _missing(path, what) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path)) from None
+
+
+def _missing(path: Path, what: str) -> UserError:
+    near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    guess = did_you_mean(str(path), near)
+    return UserError(f"no such file{guess}", where=str(path), allowed=", ".join(near), hint=f"name a {what} file")
 
 
 def scalar(text: str) -> Any:
@@ -113,48 +155,98 @@ def scalar(text: str) -> Any:
         UserError: broken YAML.
     """
     try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"'{text}' is not a YAML value: {getattr(error, 'problem', error)}", where="--set") from None
-    return _build(node, (), {}, Path("--set")) if node is not None else None
+        return _Reading("--set").value_of(text)
+    except _Broken as error:
+        raise UserError(f"'{text}' is not a YAML value: {error.problem}", where="--set") from None
 
 
-def _build(node: yaml.Node, path: Path_, lines: dict[Path_, int], file: Path) -> Any:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if node.tag not in TAGS:
-        where = f"{file}:{node.start_mark.line + 1}"
-        raise UserError(f"the tag '{node.tag}' is not allowed", where=where, allowed="plain YAML")
-    if isinstance(node, yaml.MappingNode):
+class _Broken(UserError):
+    """YAML that PyYAML cannot parse; `problem`: its words."""
+
+    def __init__(self, problem: str, where: str) -> None:
+        super().__init__(f"broken YAML: {problem}", where=where)
+        self.problem = problem
+
+
+class _Reading:
+    """One text being read: the lines of its values, and how many values there are with all aliases written out."""
+
+    def __init__(self, name: str, *, in_lines: bool = False) -> None:
+        self._name, self._in_lines = name, in_lines
+        self._count = 0
+        self.lines: dict[Path_, int] = {(): 1}
+
+    def value_of(self, text: str) -> Any:
+        """The value; None of an empty text."""
+        try:
+            node = yaml.compose(text, Loader=_Loader)
+            return None if node is None else self._build(node, ())
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{self._name}:{mark.line + 1}" if mark else self._name
+            raise _Broken(str(getattr(error, "problem", None) or error), where) from None
+        except (_TooMuch, RecursionError) as error:
+            raise UserError(str(error) or "nested too deeply", where=self._name) from None
+
+    def _where(self, node: yaml.Node) -> str:
+        return f"{self._name}:{node.start_mark.line + 1}" if self._in_lines else self._name
+
+    def _build(self, node: yaml.Node, path: Path_) -> Any:
+        self._count += 1
+        _check_bounds(self._count, len(path) + 1)
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag not in TAGS:
+            raise UserError(f"the tag '{node.tag}' is not allowed", where=self._where(node), allowed="plain YAML")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(child, (*path, i)) for i, child in enumerate(node.value)]
+        return _scalar(node, self._where(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            where = self._where(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                raise UserError("a key must be plain text", where=f"{file}:{key_node.start_mark.line + 1}")
-            key = str(key_node.value)
-            where = f"{file}:{key_node.start_mark.line + 1}"
+                raise UserError("a key must be plain text", where=where)
+            key = _checked(str(key_node.value), where)
             if key in result:
-                first = lines.get((*path, key), 0)
-                raise UserError(
-                    f"duplicate key '{key}' (first on line {first})", where=where, hint="remove one of the two"
-                )
-            lines[(*path, key)] = key_node.start_mark.line + 1
-            result[key] = _build(value_node, (*path, key), lines, file)
+                what = f"duplicate key '{key}' (first on line {self.lines.get((*path, key), 0)})"
+                raise UserError(what, where=where, hint="remove one of the two")
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            result[key] = self._build(value_node, (*path, key))
         return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(child, (*path, i), lines, file) for i, child in enumerate(node.value)]
-    return _scalar(node, file)
 
 
-def _scalar(node: yaml.Node, file: Path) -> Any:
+def _checked(text: str, where: str) -> str:
+    """The text; refused where a character of it does not print."""
+    if not text.isprintable() and printable(text, keep=LINE_BREAKS) != text:
+        what = f"a character of '{printable(text, 100)}' does not print (a control character, or half of a pair)"
+        raise UserError(what, where=where, hint="write it without")
+    return text
+
+
+def _scalar(node: yaml.Node, where: str) -> Any:
     text, tag = str(node.value), node.tag.rsplit(":", 1)[-1]
     if tag == "null":
         return None
     if tag == "bool":
         return text.lower() == "true"
-    if tag == "str":
-        return text
+    return _checked(text, where) if tag == "str" else _number(text, tag, where)
+
+
+def _number(text: str, tag: str, where: str) -> int | float:
+    shown = repr(text[:40])
     try:
         if tag == "int":
-            return int(text, 0 if text.lstrip("+-")[:2] in ("0o", "0x") else 10)
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+            whole = int(text, 0 if text.lstrip("+-")[:2] in ("0o", "0x") else 10)
+            if abs(whole) > MOST_INTEGER:
+                raise UserError(f"{shown} is too large a number", where=where, hint="as a measure, not a count: 1e30")
+            return whole
+        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     except ValueError as error:  # an explicit tag on other text, or thousands of digits
-        raise UserError(f"{text[:40]!r} is not a number: {error}", where=f"{file}:{node.start_mark.line + 1}") from None
+        raise UserError(f"{shown} is not a number: {error}", where=where) from None
+    if math.isnan(number) or (math.isinf(number) and "inf" not in text.lower()):
+        what = "is no value of a setting" if math.isnan(number) else "is too large a number"
+        raise UserError(f"{shown} {what}", where=where, hint="" if math.isnan(number) else "without a limit: .inf")
+    return number

@@ -132,7 +132,10 @@ def test_a_suite_or_an_option_that_is_wrong(bench: Bench, write: Write, store: P
 
 def test_missing_suite_file(bench: Bench, write: Write, store: Path) -> None:
     write()
-    refused(bench("run", "tinny.yaml", "--store", store), r"tinny\.yaml: no such file\. Legal: tiny\.yaml")
+    refused(
+        bench("run", "tinny.yaml", "--store", store),
+        r"tinny\.yaml: no such file\. Did you mean 'tiny\.yaml'\? Legal: tiny\.yaml",
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,37 @@ def test_write_leaves_every_form(tmp_path: Path) -> None:
     assert all((out / name).read_bytes() == content for name, content in text.items())
 
 
+ODD = (r"$\frac$", "costs $5", r"a_{$\beta$}", r"\$x$", "[red]x[/]", "<&>")
+
+
+def test_labels_and_titles_that_no_formula_is_made_of_are_text(tmp_path: Path) -> None:
+    """Read back from the SVG, which keeps the text of the table beside the drawn glyphs only as comments."""
+    rows = [made(label, settings={"beta": i}, norms=NORMS, AP=21.0 + i, AP1=3.0) for i, label in enumerate(ODD)]
+    title = r"of $\frac$ and $"
+    wanted = (
+        *(Figure(kind=kind, title=title) for kind in ("bins", "norms", "bars")),
+        Figure(kind="sweep", title=title, x="beta", by="method"),
+    )
+    written = write(rows, tmp_path, r"s: $\frac{1}$", wanted=wanted)
+    assert {"ap_by_bin.svg", "weight_norms.svg", "bars.svg", "sweep_beta.svg"} <= {path.name for path in written.files}
+    drawn = "".join(path.read_text() for path in tmp_path.glob("*.svg"))
+    for text in (*ODD[:4], title):
+        assert f"<!-- {text} -->" in drawn, text
+
+
+def test_ticks_that_count_decades_stay_powers_of_ten() -> None:
+    from reports import canvas
+
+    figure, (axes, *_) = canvas.blank(3, 2)
+    axes.set_xscale("log")
+    axes.plot([1, 1000], [1, 2], label="a $b")
+    canvas.finish(figure, canvas.handles(axes), "", None)
+    figure.canvas.draw()
+    assert r"$\mathdefault{10^{2}}$" in [text.get_text() for text in axes.get_xticklabels()]
+    assert all(text.get_parse_math() for text in axes.get_xticklabels())
+    assert not figure.legends[0].get_texts()[0].get_parse_math()
+
+
 def test_a_suite_says_which_figures(tmp_path: Path) -> None:
     wanted = (
         Figure(kind="sweep", x="beta", metrics=("AP",), rows=("baseline", "BAGS 1", "BAGS 8")),

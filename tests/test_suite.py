@@ -65,7 +65,7 @@ def test_data_of_the_command_line_keeps_the_names_below_the_folder(write: Write,
     assert text != TINY
     suite = open_suite(write(text), data=str(tmp_path), sets=["data.train=other.json"])
     expected = {"name": "lvis", "path": str(tmp_path), "val": "val.json", "train": "other.json", "images": "images"}
-    assert suite.sections.data.model_dump() == expected
+    assert suite.sections.data.model_dump() == expected | {"exif": "ignore", "negatives": "required"}
 
 
 def test_data_of_another_name_replaces_the_preset_s(write: Write) -> None:
@@ -277,7 +277,7 @@ MESSAGES: list[Case] = [
      r"data\.name: no data set 'glyph'\. Did you mean 'glyphs'\? Legal: coco, glyphs"),
     ("classes: 4", "seed: never", "data:", r"data\.seed: .*valid integer.*got 'never'\. Legal: 'follow'"),
     ("{classes: 4", "{name: lvis, trian: x}\nx: {a: 1", "data:",
-     r"data\.trian: no setting 'trian'\. .* Legal: images, name"),
+     r"data\.trian: no setting 'trian'\. .* Legal: exif, images, name"),
     ("{min_size: 64, max_size: 64}", "5", "input:", r"input: must be a mapping, got 5"),
     ("preset: cpu", "preset: cpo", "preset", r"no preset 'cpo'\. Did you mean 'cpu'\? Legal: .*cpu"),
     ("preset: cpu", "preset: [cpu]", "preset", r"no preset '\['cpu'\]'"),

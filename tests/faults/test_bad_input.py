@@ -272,7 +272,8 @@ def photos(tmp_path: Path) -> Path:
         images, boxes = [], []
         for i in ids:
             Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(folder / "images" / f"{i}.png")
-            images.append({"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE})
+            image = {"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE}
+            images.append(image | {"neg_category_ids": [2 - i % 2]})
             boxes.append({"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [5, 5, 30, 30], "area": 900})
         categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "newt"}]
         document = {"images": images, "annotations": boxes, "categories": categories}

@@ -41,7 +41,8 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     ),
     "folder": (
         "bench/data/folder.py", "bench/data/lvis.py", "bench/data/coco.py", "bench/data/entries.py",
-        "bench/data/values.py", "bench/data/areas.py", "bench/data/names.py", "bench/frequency.py:lvis_frequency",
+        "bench/data/values.py", "bench/data/areas.py", "bench/data/names.py", "bench/data/quick.py",
+        "bench/data/summaries.py", "bench/frequency.py:lvis_frequency",
     ),
     # How a batch is made of images: exactly the stages that read images have this version in their keys.
     "augment": ("bench/data/augment.py", "bench/data/loader.py", "bench/data/ahead.py", "bench/seeds.py"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.data import quick
 from bench.data.areas import mask_area
 from bench.data.kinds import FAULTS
 from bench.data.names import candidates
@@ -26,6 +27,7 @@ EDGE = 2.0  # pixels that an area may be larger than its box on each side: annot
 _PIXELS = 10**9  # a coordinate is below this
 _KEPT = 3  # examples of a mend
 _MISSING = object()
+_NUMBERS = {int, float}
 
 
 @dataclass(eq=False)
@@ -51,7 +53,7 @@ class Summary:
         categories: id -> name, in file order.
         faults: kind -> all entries concerned. mends: kind -> how often.
         used: category id -> boxes, and the first box's label. listed: the same of the lists of images.
-        countable: boxes that count in an AP.
+        boxes: without a fault. countable: those that count in an AP.
         negatives: images that name a class as absent; `lists`: images that have such a list, be it empty.
         unnamed: ids of categories that have another fault.
     """
@@ -63,6 +65,7 @@ class Summary:
     mends: dict[str, Mend] = field(default_factory=dict)
     used: dict[int, tuple[int, str]] = field(default_factory=dict)
     listed: dict[int, tuple[int, str]] = field(default_factory=dict)
+    boxes: int = 0
     countable: int = 0
     negatives: int = 0
     lists: int = 0
@@ -89,29 +92,32 @@ class Entries:
     annotations: list[Document]
 
 
-def read_entries(file: Path, *, lists: bool) -> Entries:
+def read_entries(file: Path, *, lists: bool, keep: bool = True) -> Entries:
     """Read an annotation file.
 
     Args:
         lists: whether its images have lists of classes (LVIS); else these are not looked at.
+        keep: whether images and annotations are kept; else there is the summary alone.
 
     Raises:
         UserError: the file is missing, damaged, or without its three lists.
     """
-    return entries_of(sections(read_json(file), file), file, lists=lists)
+    with quick.no_collection():
+        document = quick.document_of(file) or sections(read_json(file), file)
+        return entries_of(document, file, lists=lists, keep=keep)
 
 
-def entries_of(document: Document, file: Path, *, lists: bool) -> Entries:
+def entries_of(document: Document, file: Path, *, lists: bool, keep: bool = True) -> Entries:
     """The entries of a document that was read from `file`."""
     summary = Summary(file)
     _categories(document["categories"], summary)
     images = _images(document["images"], summary, lists=lists)
-    annotations = _annotations(document["annotations"], {i["id"] for i in images}, summary)
+    annotations = _annotations(document["annotations"], {i["id"] for i in images}, summary, keep=keep)
     if not document["images"]:
         summary.fault("no_images", "the list 'images' is empty")
     elif not summary.countable:
-        summary.fault("no_ground_truth", f"{len(annotations)} boxes, none of which counts")
-    return Entries(summary, images, annotations)
+        summary.fault("no_ground_truth", f"{summary.boxes} boxes, none of which counts")
+    return Entries(summary, images if keep else [], annotations)
 
 
 def sections(document: Document, file: Path) -> Document:
@@ -237,21 +243,25 @@ def _lists(row: Document, label: str, image: Document, summary: Summary) -> None
         except Unreadable as error:
             summary.fault("malformed_list", f"{label}, {key}: {error}")
             ids = []
-        for one in set(ids) - summary.listed.keys():  # the first is enough: filled lists name thousands
-            summary.listed[one] = (1, f"{label}, {key}")
+        for one in ids:
+            if one not in summary.listed:  # the first is enough: filled lists name thousands
+                summary.listed[one] = (1, f"{label}, {key}")
         image[key] = sorted(ids)
     summary.negatives += bool(image[LISTS[0]])
     summary.lists += LISTS[0] in row
 
 
-def _annotations(rows: list[Any], image_ids: set[int], summary: Summary) -> list[Document]:
+def _annotations(rows: list[Any], image_ids: set[int], summary: Summary, *, keep: bool) -> list[Document]:
     annotations: list[Document] = []
     seen: set[int] = set()
     for position, row in enumerate(rows):
-        if not isinstance(row, dict):
+        if isinstance(row, quick.Row):
+            clean = _plain(*quick.values(row)) or _annotation(quick.as_dict(row), position, summary)
+        elif isinstance(row, dict):
+            clean = _annotation(row, position, summary)
+        else:
             summary.fault("malformed_entry", f"annotation entry {position}: {shown(row)}")
             continue
-        clean = _annotation(row, position, summary)
         if clean is None:
             continue
         identity, image = clean["id"], clean["image_id"]
@@ -261,12 +271,43 @@ def _annotations(rows: list[Any], image_ids: set[int], summary: Summary) -> list
         if image not in image_ids:
             summary.fault("unknown_image_id", f"annotation {shown(identity)}: image {shown(image)}")
             continue
-        _use(summary.used, clean["category_id"], f"annotation {shown(identity)}")
+        category = clean["category_id"]
+        if category in summary.used:
+            summary.used[category] = (summary.used[category][0] + 1, summary.used[category][1])
+        else:
+            summary.used[category] = (1, f"annotation {shown(identity)}")
+        summary.boxes += 1
         summary.countable += clean["area"] > 0 and not clean["iscrowd"] and "ignore" not in clean
-        annotations.append(clean)
+        if keep:
+            annotations.append(clean)
     _count_repeats(summary, "duplicate_annotation_id")
     _out_of_range("annotation_id_range", seen, LARGEST, summary)
     return annotations
+
+
+def _plain(
+    identity: Any, image: Any, category: Any, box: Any, area: Any, crowd: Any, ignore: Any, mask: bool
+) -> Document | None:
+    """The clean entry where every field is as JSON has it, which is most; None: `_annotation` has to look."""
+    if not (type(identity) is int and type(image) is int and type(category) is int and type(box) is list):
+        return None
+    if len(box) != 4 or mask or not _zero(crowd) or not _zero(ignore):
+        return None
+    x, y, width, height = box
+    if not {type(x), type(y), type(width), type(height)} <= _NUMBERS:
+        return None
+    if not (-_PIXELS < x < _PIXELS and -_PIXELS < y < _PIXELS and width < _PIXELS and height < _PIXELS):
+        return None
+    if not (type(area) is float or type(area) is int) or width <= 0 or height <= 0:
+        return None
+    if not 0 < area <= (width + EDGE) * (height + EDGE):
+        return None
+    return {"id": identity, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": 0}
+
+
+def _zero(flag_value: Any) -> bool:
+    """Whether a flag is 0 or is not there."""
+    return flag_value is quick.UNSET or (type(flag_value) is int and flag_value == 0)
 
 
 def _annotation(row: Document, position: int, summary: Summary) -> Document | None:
@@ -384,11 +425,6 @@ def _id(value: Any, label: str, summary: Summary) -> int:
         raise Unreadable(f"{shown(value)} is {error}") from None
     summary.mend("id_text", f"{label}: {shown(value)!r}")
     return found
-
-
-def _use(uses: dict[int, tuple[int, str]], identity: int, label: str) -> None:
-    count, first = uses.get(identity, (0, label))
-    uses[identity] = (count + 1, first)
 
 
 def _count_repeats(summary: Summary, kind: str) -> None:

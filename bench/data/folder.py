@@ -10,7 +10,6 @@ starts.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from bench.data.formats import FORMATS, SplitName
 from bench.data.kinds import MENDS
 from bench.data.names import Located, candidates, leaves_root, locate
 from bench.data.split import Document, listing
+from bench.data.summaries import stamp_of, summary_of
 from bench.data.values import several
 from bench.errors import UserError
 from bench.frequency import lvis_frequency
@@ -108,13 +108,12 @@ def inspect(spec: FolderData, split: SplitName) -> Inspected:
     """
     files = [annotation_file(spec, "train"), annotation_file(spec, split)]
     try:
-        stamps = [(f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        stamps = [stamp_of(f) for f in files]
     except (OSError, ValueError):
         missing = next((f for f in files if not _is_file(f)), files[0])
         raise UserError("no such annotation file", where=str(missing), allowed=listing(missing.parent)) from None
     lists = FORMATS[spec.name].negatives
-    train, own = (_summary(f, stamp, lists) for f, stamp in zip(files, stamps, strict=True))
-    train_digest, own_digest = (_digest(f, stamp) for f, stamp in zip(files, stamps, strict=True))
+    (train_digest, train), (own_digest, own) = (summary_of(f, s, lists) for f, s in zip(files, stamps, strict=True))
     located = _located(spec, split, train, own)
     total = hashlib.sha256(f"{spec.name} {VERSION} {train_digest} {own_digest}\n".encode())
     for name, size in zip(located.names, located.sizes, strict=True):
@@ -124,20 +123,6 @@ def inspect(spec: FolderData, split: SplitName) -> Inspected:
         total.update(f"mended {MENDED} {' '.join(kinds)}\n".encode())
     notes = mend_notes(own.mends, own.file.name) + mend_notes(located.mends, own.file.name)
     return Inspected(total.hexdigest(), tuple(notes))
-
-
-def summary_of(spec: FolderData, split: SplitName) -> Summary:
-    """What is known of a split's annotation file, read once per change.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    file = annotation_file(spec, split)
-    try:
-        stamp = file.stat()
-    except (OSError, ValueError):
-        raise UserError("no such annotation file", where=str(file), allowed=listing(file.parent)) from None
-    return _summary(file, (stamp.st_size, stamp.st_mtime_ns), FORMATS[spec.name].negatives)
 
 
 def mend_notes(mends: Mapping[str, Mend] | Mapping[str, list[str]], file: str) -> list[str]:
@@ -204,15 +189,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except ValueError:  # a NUL in the name
         return False
-
-
-@functools.lru_cache(maxsize=8)
-def _digest(file: Path, _stamp: tuple[int, int]) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def _summary(file: Path, _stamp: tuple[int, int], lists: bool) -> Summary:
-    """Of an annotation file; cached, since a plan needs the same file many times."""
-    return read_entries(file, lists=lists).summary

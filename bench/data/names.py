@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from bench.data.pixels import depth_of
+from bench.data.pixels import depth_of, eight_bit
 from bench.data.values import shown
 
 _COCO_NAME = 16  # "000000266409.jpg": LVIS v0.5 writes COCO_val2014_000000266409.jpg for an image of train2017
@@ -58,6 +58,8 @@ def candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 def leaves_root(name: str) -> bool:
     """Whether a name points outside the folder it is relative to."""
+    if ".." not in name and not name.startswith(("/", "\\")):  # most names; os.path.isabs knows nothing else here
+        return os.path.isabs(name)
     clean = posixpath.normpath(name.replace("\\", "/"))
     return clean.startswith(("/", "../")) or clean == ".." or os.path.isabs(name)
 
@@ -70,18 +72,18 @@ def locate(root: Path, beside: Path, images: Sequence[tuple[int, tuple[str, ...]
         beside: folder of the annotation file, looked into if it lies below the root.
     """
     found = Located()
-    near = _below(root, beside)
+    near, top = _below(root, beside), str(root)
     seen: dict[str, int] = {}
     for identity, names in images:
-        name, size = _find(root, near, identity, names, found)
+        name, size, file = _find(top, near, identity, names, found)
         found.names.append(name)
         found.sizes.append(size)
         if name is None:
             continue
-        same = seen.setdefault(_identity(root, name), identity)
+        same = seen.setdefault(file, identity)
         if same != identity:
             _add(found.faults, "same_file_twice", f"{shown(name)}: images {shown(same)} and {shown(identity)}")
-        depth = depth_of(root / name)
+        depth = "8" if eight_bit(name) else depth_of(root / name)
         if depth == "other":
             _add(found.faults, "unreadable_depth", shown(name))
         elif depth == "16":
@@ -90,29 +92,28 @@ def locate(root: Path, beside: Path, images: Sequence[tuple[int, tuple[str, ...]
 
 
 def _find(
-    root: Path, near: str | None, identity: int, names: tuple[str, ...], found: Located
-) -> tuple[str | None, int]:
+    root: str, near: str | None, identity: int, names: tuple[str, ...], found: Located
+) -> tuple[str | None, int, str]:
+    """Name below the root, bytes, and which file it is; None where there is none."""
     outside = next((name for name in names if leaves_root(name)), None)
     if outside is not None:
         _add(found.faults, "outside_root", f"'{shown(outside)}'")
-        return None, 0
+        return None, 0, ""
     for name in names:
-        if (size := _size(root, name)) is not None:
-            return name, size
-    if near:
-        for name in names:
-            if (size := _size(root, f"{near}/{name}")) is not None:
-                _add(found.mends, "beside", shown(f"{near}/{name}"))
-                return f"{near}/{name}", size
+        if file := _file(root, name):
+            return name, *file
+    for name in names if near else ():
+        if file := _file(root, f"{near}/{name}"):
+            _add(found.mends, "beside", shown(f"{near}/{name}"))
+            return f"{near}/{name}", *file
     for name in names:
-        for other in variants(name, root.name, near):
-            if (size := _size(root, other)) is not None:
+        for other in variants(name, os.path.basename(root), near):
+            if file := _file(root, other):
                 _add(found.mends, "name_variant", f"{shown(name)} is {shown(other)}")
-                return other, size
-    _add(
-        found.faults, "missing_image", " or ".join(shown(n) for n in names) or f"image {shown(identity)} without a name"
-    )
-    return None, 0
+                return other, *file
+    what = " or ".join(shown(n) for n in names) or f"image {shown(identity)} without a name"
+    _add(found.faults, "missing_image", what)
+    return None, 0, ""
 
 
 def variants(name: str, root: str, near: str | None) -> Iterator[str]:
@@ -155,20 +156,22 @@ def _below(root: Path, folder: Path) -> str | None:
     return None if inside == "." else inside
 
 
-def _size(root: Path, name: str) -> int | None:
-    """Bytes of a file below the root; None: there is no such file."""
+def _file(root: str, name: str) -> tuple[int, str] | None:
+    """Bytes of a file below the root, and a text that is the same for the same file, whatever its spelling.
+
+    None: there is no such file. Hard links are files of their own.
+    """
+    path = f"{root}/{name}"
     try:
-        found = os.stat(f"{root}/{name}")
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size, posixpath.normpath(name) if "//" in name or "./" in name else name
+        found = os.stat(path)
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size, os.path.relpath(os.path.realpath(path), os.path.realpath(root))
     except (OSError, ValueError):  # ValueError: a NUL, or half of a surrogate pair
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def _identity(root: Path, name: str) -> str:
-    """The same text for the same file, whatever its spelling. Hard links are files of their own."""
-    clean = posixpath.normpath(name)
-    full = f"{root}/{clean}"
-    return os.path.relpath(os.path.realpath(full), os.path.realpath(root)) if os.path.islink(full) else clean
+    return None
 
 
 def _add(kinds: dict[str, list[str]], kind: str, entry: str) -> None:

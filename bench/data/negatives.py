@@ -8,8 +8,10 @@ in a file without such lists nearly every false positive is free.
 from __future__ import annotations
 
 from bench.data.entries import LISTS
-from bench.data.folder import summary_of
+from bench.data.folder import annotation_file
 from bench.data.formats import FORMATS
+from bench.data.split import listing
+from bench.data.summaries import stamp_of, summary_of
 from bench.errors import UserError
 from bench.spec import FolderData
 
@@ -18,11 +20,16 @@ def check_negatives(data: FolderData) -> None:
     """Refuse a val set in which no image lists a negative class, unless `data.negatives` is optional.
 
     Raises:
-        UserError: with the ways out; a file of COCO's form is recognised.
+        UserError: with the ways out; a file of COCO's form is recognised. Or the file is missing or damaged.
     """
     if not FORMATS[data.name].negatives or data.negatives == "optional":
         return
-    val = summary_of(data, "val")
+    file = annotation_file(data, "val")
+    try:
+        stamp = stamp_of(file)
+    except (OSError, ValueError):
+        raise UserError("no such annotation file", where=str(file), allowed=listing(file.parent)) from None
+    _, val = summary_of(file, stamp, True)
     if val.negatives:
         return
     form = "" if val.lists else f" (no image has the entry {LISTS[0]}: a file of COCO's form?)"

@@ -42,7 +42,7 @@ def read_image(path: Path, *, exif: bool = False) -> Bytes:
     """
     try:
         with open_image(path) as opened:
-            if depth(opened) == "16" and _eight_bit(path):
+            if depth(opened) == "16" and eight_bit(path.name):
                 raise UserError(f"16-bit values in a file named {path.suffix}", hint="name it by its format, e.g. .png")
             return turned(rgb(opened), orientation(opened)) if exif else rgb(opened)
     except UserError as error:
@@ -99,7 +99,7 @@ def depth(image: PILImage.Image) -> Depth:
 
 def depth_of(path: Path) -> Depth:
     """Bits of a value, from the file's first bytes; "8" where they cannot be read (decoding will say why)."""
-    if _eight_bit(path):
+    if eight_bit(path.name):
         return "8"
     try:
         with path.open("rb") as stream:
@@ -112,13 +112,13 @@ def depth_of(path: Path) -> Depth:
         return "8"
 
 
-def _eight_bit(path: Path) -> bool:
+def eight_bit(name: str) -> bool:
     """Whether a name says that its format has no 16-bit gray.
 
     Planning does not open such files, so `read_image` refuses one that has it all the same: read otherwise than before,
     its results would be found under their old keys.
     """
-    return path.name.lower().endswith(_EIGHT_BIT)
+    return name.lower().endswith(_EIGHT_BIT)
 
 
 def orientation(image: PILImage.Image) -> int:

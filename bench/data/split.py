@@ -30,6 +30,7 @@ _MARKS = (
 )  # fmt: skip
 ANNOTATIONS = "annotations.json"
 PIXELS = "pixels.npy"
+PIECE = 10_000  # entries of a list that are written at once
 
 Document = dict[str, Any]
 Ints = NDArray[np.int64]
@@ -273,8 +274,21 @@ def from_document(document: Document, source: PixelSource) -> Split:
 
 
 def write_json(path: Path, document: Document) -> None:
-    """Write a document as deterministic bytes: no spaces, keys in the order given, UTF-8 escaped to ASCII."""
-    path.write_text(json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n", encoding="ascii")
+    """Write a document as deterministic bytes: no spaces, keys in the order given, UTF-8 escaped to ASCII.
+
+    Long lists go out in pieces: as one text, the annotations of LVIS take gigabytes.
+    """
+    encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+    with path.open("w", encoding="ascii") as stream:
+        for i, (key, value) in enumerate(document.items()):
+            stream.write(f"{',' if i else '{'}{encode(key)}:")
+            if not isinstance(value, list) or len(value) <= PIECE:
+                stream.write(encode(value))
+                continue
+            for start in range(0, len(value), PIECE):
+                stream.write(("," if start else "[") + encode(value[start : start + PIECE])[1:-1])
+            stream.write("]")
+        stream.write("}\n" if document else "{}\n")
 
 
 def read_json(path: Path) -> Document:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import os
 import re
@@ -153,7 +154,7 @@ class Store:
         """
         path = self.folder(key) / "stage.json"
         value = read_json(path)
-        if not isinstance(value, dict) or value.get("key") != key:
+        if not isinstance(value, dict) or value.get("key") != key or not _is_stage(value):
             what = "stage.json is corrupt" if path.exists() else f"no stage {key[:12]} in this store"
             raise UserError(what, where=str(path), hint="run the suite again: it writes its stages anew")
         return value
@@ -218,6 +219,8 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:  # a link that leads to itself: whoever makes the stage is told
+                return None
             with disk_errors(folder):
                 raise error from None
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -425,6 +428,19 @@ class Store:
 
 def _is_key(key: object) -> bool:
     return isinstance(key, str) and bool(_KEY.fullmatch(key)) and key != "roots"
+
+
+def _is_stage(value: Mapping[str, Any]) -> bool:
+    """Whether a stage.json has the entries of `Stage.to_json` in their types; older ones lack `aside`."""
+    inputs = value.get("inputs")
+    return (
+        isinstance(value.get("kind"), str)
+        and type(value.get("version")) is int
+        and isinstance(value.get("spec"), dict)
+        and isinstance(inputs, dict)
+        and all(map(_is_key, inputs.values()))
+        and isinstance(value.get("aside", {}), dict)
+    )
 
 
 def _is_number(name: str) -> bool:

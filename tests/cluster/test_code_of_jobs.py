@@ -154,11 +154,10 @@ def test_a_stage_that_is_rewritten_while_its_job_is_queued_is_refused(checkout: 
     checkout.release(notes)
     assert not mark.exists()
     reports = [json.loads(Path(note.report).read_text()) for note in notes if Path(note.report).exists()]
-    said = {
-        o["message"].splitlines()[0].partition(": ")[2] for r in reports for o in r.values() if o["state"] == "failed"
-    }
+    failed = [o for report in reports for o in report.values() if o["state"] == "failed"]
+    said = {o["message"].splitlines()[0].partition(": ")[2] for o in failed}
     assert said == {"its stage.json is not what was submitted: its content has another key"}
-    assert {o["code"] for report in reports for o in report.values() if o["state"] == "failed"} == {2}
+    assert {o["code"] for o in failed} == {2}
     kinds = {store.load(key)["kind"] for key in store.keys() if store.done(key) is not None}  # noqa: SIM118
     assert kinds == {"data"}
     assert all(submitted.is_own(note) for note in notes)

@@ -259,9 +259,11 @@ def learned(stages: Iterable[Stage], cost: Cost, store: Measured) -> Estimate:
 
 def _count(key: str, estimate: Estimate, store: Measured) -> None:
     counts = read_json(store.output(key) / "counts.json")
-    if isinstance(counts, dict):
-        estimate.images[key] = int(counts["num_images"])
-        estimate.classes[key] = len(counts["instances"])
+    if not isinstance(counts, dict):
+        return
+    images, instances = counts.get("num_images"), counts.get("instances")
+    if type(images) is int and images >= 0 and isinstance(instances, list):  # else it teaches nothing
+        estimate.images[key], estimate.classes[key] = images, len(instances)
 
 
 def _learn_all(estimate: Estimate, store: Measured, wanted: set[str], known: set[str]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 from bench.store import below
 from bench.store.disk import disk_errors, plain_value
 
+_LATEST = 1e11  # seconds since 1970: a time that can be shown
+
 
 class Events:
     """Appends to an events.jsonl: `events.write("step", step=10, loss=1.3)`. Opens the file for each line."""
@@ -41,6 +43,10 @@ class Events:
                 os.close(descriptor)
 
 
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LATEST
+
+
 def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
     """The events after byte `start`, and the byte to continue at. A torn line is skipped, an unfinished one left."""
     try:
@@ -57,7 +63,9 @@ def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
     events = []
     for line in whole.splitlines():
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except (ValueError, RecursionError):
             continue
+        if isinstance(event, dict) and _is_time(event.get("time", 0.0)):
+            events.append(event)
     return events, start + len(whole)

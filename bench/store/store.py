@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import hashlib
 import os
@@ -44,7 +45,7 @@ from bench.store.done import Done, digests_of, format_done, holds, names_of, now
 from bench.store.events import Events
 from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
 
-_KEY = re.compile(r"[0-9A-Za-z_-]+")
+_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """The folder of a key, there or not."""
-        if not isinstance(key, str) or not _KEY.fullmatch(key) or key == "roots":
-            raise UserError(f"'{key}' is not the key of a stage", where=str(self.root))
+        if not _is_key(key):
+            raise UserError(f"'{str(key)[:80]}' is not the key of a stage", where=str(self.root))
         return self.root / key
 
     def add(self, stage: Stage) -> None:
@@ -154,7 +155,7 @@ class Store:
         """
         path = self.folder(key) / "stage.json"
         value = read_json(path)
-        if not isinstance(value, dict) or value.get("key") != key:
+        if not isinstance(value, dict) or value.get("key") != key or not _is_stage(value):
             what = "stage.json is corrupt" if path.exists() else f"no stage {key[:12]} in this store"
             raise UserError(what, where=str(path), hint="run the suite again: it writes its stages anew")
         return value
@@ -162,7 +163,7 @@ class Store:
     def keys(self) -> list[str]:
         """All keys that were added, sorted."""
         found = (path.parent for path in self.root.glob("*/stage.json"))
-        return sorted(folder.name for folder in found if _KEY.fullmatch(folder.name) and not folder.is_symlink())
+        return sorted(folder.name for folder in found if _is_key(folder.name) and not folder.is_symlink())
 
     def register_root(
         self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None
@@ -196,8 +197,12 @@ class Store:
         found = read_json(path)
         try:
             values = {f.name: found[f.name] for f in fields(Root) if f.name in found}
-            return Root(**values | {"keys": tuple(found["keys"]), "file": path.stem})
-        except (TypeError, KeyError):
+            root = Root(**values | {"keys": tuple(found["keys"]), "file": path.stem})
+            texts = (root.name, root.suite, root.user, root.host, root.time, *root.rows, *root.rows.values())
+            if not all(isinstance(text, str) for text in texts) or not all(map(_is_key, root.keys)):
+                raise TypeError
+            return root
+        except (TypeError, KeyError, AttributeError):
             hint = "run its suite again, or delete the file if nobody needs that suite"
             raise UserError("what this suite needs cannot be read", where=str(path), hint=hint) from None
 
@@ -215,6 +220,8 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:  # a link that leads to itself: whoever makes the stage is told
+                return None
             with disk_errors(folder):
                 raise error from None
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -433,6 +440,23 @@ class Store:
         for path in self.leftovers(key, winner):
             remove(path)
         sweep_temporaries(self.folder(key))
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and bool(_KEY.fullmatch(key)) and key != "roots"
+
+
+def _is_stage(value: Mapping[str, Any]) -> bool:
+    """Whether a stage.json has the entries of `Stage.to_json` in their types; older ones lack `aside`."""
+    inputs = value.get("inputs")
+    return (
+        isinstance(value.get("kind"), str)
+        and type(value.get("version")) is int
+        and isinstance(value.get("spec"), dict)
+        and isinstance(inputs, dict)
+        and all(map(_is_key, inputs.values()))
+        and isinstance(value.get("aside", {}), dict)
+    )
 
 
 def _is_number(name: str) -> bool:

@@ -23,6 +23,7 @@ from bench.tracking.place import (
     follow_store,
     is_of_store,
     lock,
+    make_database,
     parent_of_sqlite,
 )
 
@@ -143,6 +144,7 @@ def connect(store_root: Path, uri: str | None) -> Any:
     folder: Path | None = store_root
     if is_of_store(store_root, uri):
         check_no_link(store_root)
+        make_database(store_root)
         follow_store(store_root)
         uri = default_uri(store_root)
     else:

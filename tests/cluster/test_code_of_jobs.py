@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -136,6 +137,30 @@ def test_a_part_of_ones_own_that_was_edited_is_refused_once(checkout: Checkout) 
     assert {store.load(key)["kind"] for key in undone} == {"train", "predict", "evaluate"}
     assert not told or set(told.values()) == said
     assert not any("Traceback" in Path(note.log).read_text() for note in notes if Path(note.log).exists())
+
+
+def test_a_stage_that_is_rewritten_while_its_job_is_queued_is_refused(checkout: Checkout) -> None:
+    """By anybody who may write to the store: with code of theirs, whose digest is right."""
+    notes = checkout.submit()
+    store, mark = Store(checkout.folder / "store"), checkout.folder / "mark"
+    evil = checkout.folder.parent / "evil.py"
+    evil.write_text(f"open({str(mark)!r}, 'a')\n\n\nclass Evil:\n    def __init__(self, *rest): raise SystemExit\n")
+    version = hashlib.sha256(evil.read_bytes()).hexdigest()[:16]
+    for key in store.keys():  # noqa: SIM118 (a method, not a mapping)
+        stage = store.load(key)
+        if stage["kind"] == "train":
+            stage["spec"]["classifier"] = {"part": f"{evil}:Evil", "version": version, "settings": {}}
+            (store.folder(key) / "stage.json").write_text(json.dumps(stage))
+    checkout.release(notes)
+    assert not mark.exists()
+    reports = [json.loads(Path(note.report).read_text()) for note in notes if Path(note.report).exists()]
+    failed = [o for report in reports for o in report.values() if o["state"] == "failed"]
+    said = {o["message"].splitlines()[0].partition(": ")[2] for o in failed}
+    assert said == {"its stage.json is not what was submitted: its content has another key"}
+    assert {o["code"] for o in failed} == {2}
+    kinds = {store.load(key)["kind"] for key in store.keys() if store.done(key) is not None}  # noqa: SIM118
+    assert kinds == {"data"}
+    assert all(submitted.is_own(note) for note in notes)
 
 
 def test_what_a_done_file_says_of_a_job(checkout: Checkout) -> None:

@@ -157,5 +157,6 @@ def test_values_that_are_no_weights(value: str) -> None:
         "nan": torch.full_like(good, torch.nan), "inf": good * torch.inf, "complex": good.to(torch.complex64),
         "sparse": good.to_sparse(),
     }  # fmt: skip
-    with pytest.raises(UserError, match=r"'backbone\.conv1\.weight' of the weights file is not of finite real numbers"):
+    said = "holds values that are not finite" if value in ("nan", "inf") else "is not of real numbers"
+    with pytest.raises(UserError, match=rf"conv1\.weight' of the weights file {said}"):
         model_of(pyramid_spec()).load_foreign(state | {name: bad[value]})

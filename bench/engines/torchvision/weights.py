@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,10 @@ _OLD_NAMES = (
 
 
 LEAST = 0.5  # of the trunk's tensors: a file with fewer is of another network, whatever happens to have a shape of ours
+_NUMBERS = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32,
+    torch.int64, torch.bool,
+)  # fmt: skip
 _COUNTER = "num_batches_tracked"  # of batch norm: no weight, and of one shape in all networks
 
 
@@ -84,8 +88,11 @@ def load_foreign(model: Model, state: Mapping[str, Tensor]) -> list[str]:
         UserError: nothing in it fits the trunk, or less than half of the trunk's tensors (`LEAST`); or values that are
             no weights.
     """
+    for name, value in state.items():
+        _check_form(name, value)
     ours = model.state_dict()
-    found = _to_ours(model, state)
+    flat = {name for name, value in state.items() if not value.dim() and name.startswith((_BOXES, _CLASSES))}
+    found = _to_ours(model, {name: value for name, value in state.items() if name not in flat})  # those are cut by rows
     fitting = {name: value for name, value in found.items() if name in ours and ours[name].shape == value.shape}
     for name, value in fitting.items():
         _check_values(name, value)
@@ -111,14 +118,18 @@ def load_foreign(model: Model, state: Mapping[str, Tensor]) -> list[str]:
     return [name for name in ours if name not in fitting]
 
 
+def _check_form(name: str, value: Tensor) -> None:
+    """Refuse a tensor that no file of weights has: it could not even be sliced."""
+    plain = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+    if not plain or value.dtype not in _NUMBERS:
+        form = f"{value.dtype}, {value.layout}, on {value.device}"
+        raise UserError(f"tensor '{name}' of the weights file is not of real numbers: {form}", where="detector.weights")
+
+
 def _check_values(name: str, value: Tensor) -> None:
-    """Refuse what has the shape of a weight and is none."""
-    dense = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
-    if not dense or value.is_complex() or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
-        what = "values that are not finite" if dense and not value.is_complex() else f"{value.dtype}, {value.layout}"
-        raise UserError(
-            f"tensor '{name}' of the weights file is not of finite real numbers: {what}", where="detector.weights"
-        )
+    if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+        what = f"tensor '{name}' of the weights file holds values that are not finite"
+        raise UserError(what, where="detector.weights")
 
 
 def _say(model: Model, names: list[str], fitting: Mapping[str, Tensor]) -> None:
@@ -156,7 +167,7 @@ def read_file(path: str) -> Mapping[str, Tensor]:
     tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
     if not tensors or not all(isinstance(name, str) for name in state):
         raise UserError(f"'{path}' is not a state dict of tensors", where="detector.weights")
-    return cast("Mapping[str, Tensor]", state)
+    return dict(state)
 
 
 def _rename(name: str) -> str:

@@ -115,7 +115,7 @@ class Overview:
         lines += [f"  {'; '.join(notes)}"] if notes else []
         lines += [f"  {text}" for text in (self._predictions(), self._features()) if text]
         words = forecast.probe(p, missing, self.estimate)
-        lines += [f"  time: measure it first: {forecast.probe_text(words)}"] if words else []
+        lines += [f"  time: measure it first: {forecast.probe_text(self._here(words))}"] if words else []
         lines += [f"  time: as declared, measured on {self._declared()}"] if self._declared() else []
         lines += [f"  note: {note}" for note in p.notes]
         pulled = planning.pulled_in(p)
@@ -124,6 +124,10 @@ class Overview:
         skipped = {row.label: row.skipped for row in p.rows if row.skipped}
         lines += [f"  skipped: {label}: {reason}" for label, reason in skipped.items()]
         return lines
+
+    def _here(self, words: list[str]) -> list[str]:
+        """A command with the store that this overview is of."""
+        return words if str(self.store.root) == "store" else [*words, "--store", str(self.store.root)]
 
     def _declared(self) -> str:
         """The machine that the suite's declared seconds are of, where what is missing is estimated by them."""

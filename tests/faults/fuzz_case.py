@@ -59,9 +59,14 @@ def answer(case: Case, folder: Path) -> Answer:
     out, err, failure, code = io.StringIO(), io.StringIO(), "", 0
     begun = time.process_time()
     try:
-        with _in(folder), _bounded(), patch.object(sys, "argv", ["bench", *case.words]):
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                code = _main()
+        with (
+            _in(folder),
+            _bounded(),
+            patch.object(sys, "argv", ["bench", *case.words]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = _main()
     except TimeIsUp:
         failure = f"took more than {CPU_SECONDS:.0f} CPU seconds"
     except BaseException as error:  # what a user would see as a traceback

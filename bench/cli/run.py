@@ -53,6 +53,7 @@ from bench.tracking.curves import Tracking
 from bench.tracking.mirror import is_served
 from reports.load import load
 
+INTERRUPTED = 130  # exit code
 MANY = 20  # rows, or job ids, of a list that are spelt out
 
 
@@ -103,8 +104,7 @@ def run(
         with contextlib.suppress(UserError):  # a store that may only be read serves as long as nothing is missing
             _register(plan, store)
     view = compare(plan, store, launcher.slots, fuse=fuse)
-    for line in view.headline():
-        say(console, line)
+    view.print_headline(console)
     ended = Ended({}, False)
     if view.missing:
         store.check_writable()
@@ -113,11 +113,17 @@ def run(
         for line in [] if launcher.outlives_driver else also_queued(plan, store, view.missing):
             say(console, line)
         sync.prepare(store, suite, tracking_uri, console)
-        with Display(plan, store, console) as display:
-            ended = launch.run(
-                plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach,
-                requests=requests,
-            )  # fmt: skip
+        try:
+            with Display(plan, store, console) as display:
+                ended = launch.run(
+                    plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach,
+                    requests=requests,
+                )  # fmt: skip
+        except KeyboardInterrupt:  # the second one
+            say(console, "ended without waiting: a job that could not save loses the steps since its last checkpoint")
+            say(console, f"  how they are: {suite.command('status', store.root)}")
+            say(console, f"  continue:     {again or suite.command('run', store.root)}")
+            return INTERRUPTED
     try:
         if detach and ended.left:
             pass  # there is no table yet

@@ -100,7 +100,7 @@ def merged_data(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str,
 
 
 def _check_each(value: Any, known: Mapping[str, type[Method]], where: str) -> None:
-    """The settings that `each` names are there: told before anything is said of the label."""
+    """The settings that `each` names are there; checked before the label."""
     each = value.get("each") if isinstance(value, Mapping) else None
     kind = known.get(str(value.get("method"))) if isinstance(each, Mapping) else None
     for name in each or () if kind is not None else ():

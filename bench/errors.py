@@ -7,6 +7,9 @@ text of one line that a terminal shows and does not obey.
 from __future__ import annotations
 
 import difflib
+import os
+import sysconfig
+import traceback
 import unicodedata
 from collections.abc import Iterable
 
@@ -86,6 +89,19 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def place_of(error: BaseException) -> str:
+    """`mine.py:7`: the innermost line that raised an error and is in no installed library, since a mistake in one's own
+    code often raises only inside of PyTorch or the standard library; of an error of libraries alone, its last line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    return "".join(f"{os.path.basename(frame.filename)}:{frame.lineno}" for frame in (own or frames)[-1:])
+
+
+def _is_installed(file: str) -> bool:
+    folders = [f"{sysconfig.get_paths()[name]}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return file.startswith(("<", *folders)) or "site-packages" in file or "dist-packages" in file
+
+
 def show(message: str) -> None:
     """Print an error message on stderr, in the form of all commands."""
     from rich.console import Console
@@ -95,9 +111,9 @@ def show(message: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {text}")
 
 
-def did_you_mean(word: str, legal: Iterable[str]) -> str:
+def did_you_mean(word: str, legal: Iterable[str], cutoff: float = 0.5) -> str:
     """`" Did you mean 'beta'?"` for the nearest legal word, else an empty string."""
-    near = difflib.get_close_matches(str(word)[:LONGEST_WORD], list(legal), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word)[:LONGEST_WORD], list(legal), n=1, cutoff=cutoff)
     return f". Did you mean '{near[0]}'?" if near else ""
 
 

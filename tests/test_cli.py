@@ -136,7 +136,7 @@ def test_why_explains_a_row_and_a_key(call: Bench, write: Write) -> None:
 def test_a_store_that_is_not_there(call: Bench, write: Write) -> None:
     """Nothing to stop, to try again or to read: said, not raised, and nothing is written."""
     for words, says in (
-        (("stop",), "nothing of it runs here"),
+        (("stop",), "none of its stages runs on this machine"),
         (("retry",), "no failure is noted"),
         (("logs", "BAGS"), "has not been started yet\nstart it: python -m bench run"),
     ):
@@ -179,6 +179,7 @@ def test_the_store_of_the_environment(call: Bench, write: Write, monkeypatch: py
 
 
 def test_a_report_of_what_is_not_done_has_no_numbers(call: Bench, write: Write) -> None:
+    Path("store").mkdir()
     rows = json.loads(call("report", write(), "--json").out)
     assert [row["row"] for row in rows] == ["baseline", "BAGS"]
     assert all(not row["metrics"] for row in rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
+import torch
 
-from bench.errors import StageError, UserError, cut, did_you_mean, printable, show, unknown
+from bench.errors import StageError, UserError, cut, did_you_mean, place_of, printable, show, unknown
 
 
 def test_the_message_says_where_what_legal_and_next() -> None:
@@ -78,3 +80,13 @@ def test_a_message_stays_below_2000_characters_whatever_is_in_it() -> None:
 def test_a_message_is_one_line_and_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     show(str(UserError("no row 'a\nerror: all is lost'", where="x\x1b]0;title\x07", hint="see: y")))
     assert capsys.readouterr().err == "error: x\\x1b]0;title\\x07: no row 'a\\nerror: all is lost'\n  see: y\n"
+
+
+def test_the_place_of_an_error_is_in_ones_own_code() -> None:
+    """torch's `__getattr__`, json's decoder: what raises is not what is wrong."""
+    module = torch.nn.Linear(1, 1)
+    for wrong in (lambda: module.taau, lambda: json.loads("{"), lambda: 1 / 0):
+        with pytest.raises((AttributeError, ValueError, ZeroDivisionError)) as error:
+            wrong()
+        assert place_of(error.value) == f"test_errors.py:{wrong.__code__.co_firstlineno}"
+    assert place_of(ValueError("never raised")) == ""

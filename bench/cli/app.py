@@ -81,15 +81,21 @@ app = typer.Typer(
 A *suite* is a YAML file with the rows of one table. `run` brings the *store* to what the suite asks for: what is done
 stays, what is missing runs, what was killed continues.
 
-    python -m bench plan suites/table1.yaml        what would run, what is shared, how long
-    python -m bench run suites/table1.yaml         run it; ends with the table
-    python -m bench run suites/table1.yaml --cluster slurm --detach     submit it and leave
-    python -m bench status suites/table1.yaml      what is done, runs, waits, has failed
-    python -m bench logs suites/table1.yaml BAGS   what the job of a row has printed
-    python -m bench stop suites/table1.yaml        save and end; `run` continues
-    python -m bench report suites/table1.yaml      table and figures again
-    python -m bench methods bags                   what a method does, its settings
-    python -m bench methods check mine/new.py      does a method keep the promises""",
+    S=suites/table1.yaml
+    python -m bench plan $S          what would run, what is shared, how long
+    python -m bench run $S           run it; ends with the table
+    python -m bench run $S --cluster slurm --detach       submit it and leave
+    python -m bench status $S        what is done, runs, waits, has failed
+    python -m bench logs $S BAGS     what the job of a row has printed
+    python -m bench stop $S          save and end; `run` continues
+    python -m bench report $S        table and figures again
+    python -m bench methods bags     what a method does, its settings
+    python -m bench init mine        a suite, method and cluster of one's own
+
+`bench` alone is the same as `python -m bench` where the project is installed.
+
+Read from the environment: BENCH_STORE (`--store`), BENCH_CLUSTER (`--cluster`), MLFLOW_TRACKING_URI
+(`--tracking-uri`), BENCH_WEIGHTS (a folder of weight files), BENCH_DEBUG=1 (tracebacks of `methods check`).""",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before it costs GPU time.")
 app.add_typer(data_app, name="data")

@@ -56,6 +56,8 @@ def gc(store_path: Path, forget: Sequence[str], console: Console, confirm: Calla
         return
     freed = sweep(store, found)
     kept = f"; {freed.kept} were kept, since they are needed or at work by now" if freed.kept else ""
+    for root in found.forgotten:
+        say(console, f"forgotten: {root.file}")
     say(console, f"freed {freed.bytes / 1e6:.1f} MB, {freed.stages} stages{kept}")
 
 
@@ -69,7 +71,7 @@ def show(found: Found, console: Console) -> None:
         if need.gone:
             say(console, f"  its suite file is not here; kept all the same. Let it go: --forget {root.file}")
     for root in found.forgotten:
-        say(console, f"forgotten: {root.file}  {root.suite}")
+        say(console, f"would be forgotten: {root.file}  {root.suite}")
     groups: dict[str, list[Waste]] = defaultdict(list)
     for one in found.waste:
         groups[one.rows].append(one)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,18 @@ import yaml
 from bench.data.formats import FORMATS
 from bench.data.negatives import check_negatives
 from bench.engines.facts import check, facts
-from bench.errors import UserError
+from bench.errors import UserError, did_you_mean
 from bench.key import canonical, plain
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.store.store import Store
 from bench.suite import suite as suites
+from bench.suite.rows import Row
 from bench.suite.seeds import numbers
 from bench.suite.suite import Suite
+
+NEAR = 0.7  # how alike a name must be to be suggested, where anything may lie beside it
 
 
 def open_suite(
@@ -54,11 +58,25 @@ def open_suite(
         only=_several(only),
         seeds=numbers(_several(seeds)),
     )
+    for row in suite.rows:
+        _check_folder(suite, row, data)
     with blamed_on(suite):
         check(suite.sections.detector)
         if suite.sections.compare_with is not None:
             paper.published(suite.sections.compare_with)
     return replace(suite, notes=suite.notes + inspected.notes(suite))
+
+
+def _check_folder(suite: Suite, row: Row, option: str | None) -> None:
+    """The folder of photographs that a row is to be made from is there."""
+    data = suite.of(row).sections.data
+    if not isinstance(data, FolderData) or os.path.isdir(data.path):
+        return
+    place = suite.document.where("data", "path") if row.data is None else suite.document.where("rows", row.label)
+    where = "--data" if option == data.path else f"{place} data.path"
+    path = Path(data.path)
+    guess = did_you_mean(path.name, _folders(path.parent), NEAR) if path.name else ""
+    raise UserError(f"no such folder {data.path}{guess}", where=where, hint="a folder of images and annotations")
 
 
 def config_text(suite: Suite) -> str:
@@ -93,6 +111,27 @@ def check_negatives_early(suite: Suite) -> None:
     for data in sections:
         if isinstance(data, FolderData):
             check_negatives(data)
+
+
+def existing(store: Path) -> Store:
+    """A store that is there: what only reads must not make one where its name is mistyped.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not store.exists():
+        hint = "name it: --store FOLDER, or BENCH_STORE; a run makes it"
+        raise UserError(
+            f"no such store{did_you_mean(store.name, _folders(store.parent), NEAR)}", where=str(store), hint=hint
+        )
+    return Store(store)
+
+
+def _folders(parent: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
+    except OSError:
+        return []
 
 
 @contextlib.contextmanager

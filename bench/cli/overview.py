@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli.say import cell, estimate_text, listed, say, size, span
+from bench.cli.say import cell, estimate_text, listed, say, say_wrapped, size, span
 from bench.errors import UserError
 from bench.key import digest
 from bench.launch.local import Slots
@@ -38,6 +38,7 @@ STYLE: Mapping[State, str] = {
     "partial": "yellow",
     "missing": "dim",
 }
+COMMAND = "python -m bench "
 SHOWN = 6  # labels of a list that are spelt out
 LINES = 150  # that somebody reads; a plan with more is summarised by kind
 
@@ -115,7 +116,7 @@ class Overview:
         lines += [f"  {'; '.join(notes)}"] if notes else []
         lines += [f"  {text}" for text in (self._predictions(), self._features()) if text]
         words = forecast.probe(p, missing, self.estimate)
-        lines += [f"  time: measure it first: {forecast.probe_text(words)}"] if words else []
+        lines += [f"  time: measure it first: {forecast.probe_text(self._here(words))}"] if words else []
         lines += [f"  time: as declared, measured on {self._declared()}"] if self._declared() else []
         lines += [f"  note: {note}" for note in p.notes]
         pulled = planning.pulled_in(p)
@@ -124,6 +125,10 @@ class Overview:
         skipped = {row.label: row.skipped for row in p.rows if row.skipped}
         lines += [f"  skipped: {label}: {reason}" for label, reason in skipped.items()]
         return lines
+
+    def _here(self, words: list[str]) -> list[str]:
+        """A command with the store that this overview is of."""
+        return words if str(self.store.root) == "store" else [*words, "--store", str(self.store.root)]
 
     def _declared(self) -> str:
         """The machine that the suite's declared seconds are of, where what is missing is estimated by them."""
@@ -168,10 +173,14 @@ class Overview:
         done = self.done.get(stage.key)
         return sum(done.sizes.values()) / 1e6 if done else self.estimate.megabytes(stage)
 
+    def print_headline(self, console: Console) -> None:
+        """The lines that `run` and `plan` open with; a command in them stays one line, to be copied."""
+        for line in self.headline():
+            (say if COMMAND in line else say_wrapped)(console, line)
+
     def print(self, console: Console) -> None:
         """`plan`: every unique stage; of several seeds, one line for what is the same stage in each."""
-        for line in self.headline():
-            say(console, line)
+        self.print_headline(console)
         groups = self.alike()
         console.print(self._table(groups) if len(groups) <= LINES else self.by_kind())
 
@@ -262,14 +271,14 @@ class Overview:
         return ", ".join(f"[{STYLE[state]}]{counted[state]} {state}[/]" for state in STYLE if state in counted)
 
     def seconds(self, keys: Sequence[str]) -> str:
-        """`12`; `~12` where some of it is an estimate; `12/3` of a pass that made three stages."""
+        """`12`; `~12` where some of it is an estimate; `12 (pass of 3)` of a pass that made three stages."""
         stages = [self.plan.stages[key] for key in keys]
         values = [self._number(stage) for stage in stages]
         if None in values:
             return "-"
         about = "" if all(self.states[key] == "done" for key in keys) else "~"
         several = max(self._pass_of(stage) for stage in stages)
-        return f"{about}{sum(value or 0.0 for value in values):.0f}" + (f"/{several}" if several > 1 else "")
+        return f"{about}{sum(value or 0.0 for value in values):.0f}" + (f" (pass of {several})" if several > 1 else "")
 
 
 def _shortened(labels: Sequence[str], joint: str = " + ") -> str:

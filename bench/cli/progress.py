@@ -20,6 +20,7 @@ from bench.store.store import Store
 
 BAR = 10  # characters
 PLAIN_SECONDS = 15.0  # between two progress lines of one stage where there is no terminal
+WHOLE_SECONDS = 60.0  # between two lines about the whole
 TAIL_BYTES = 4096  # the newest progress line lies within
 
 
@@ -75,6 +76,9 @@ class Display:
         self._queue = ""
         self._missing: set[str] | None = None
         self._left_s: float | None = None
+        self._left_at = 0.0  # when that was reckoned
+        self._said_all = time.monotonic()  # when the whole was last said, where there is no terminal
+        self._stopping = False
         self._begun = time.monotonic()
         self._estimate = planning.learned(plan, store)
 
@@ -93,7 +97,7 @@ class Display:
         claimed = progress.elsewhere.union(*(running.job.keys for running in progress.running))
         active = self._passes([k for k in self._plan.stages if k in claimed and self._active(k, progress)], progress)
         if self._live:
-            lines = [self._line(key, progress, others) for key, others in active]
+            lines = [self._line(group, progress) for group in active]
             self._live.update(Group(*lines, self._footer(progress)), refresh=True)
         else:
             self._plain(active, progress)
@@ -120,22 +124,24 @@ class Display:
             self._console.print(line(note, style="yellow"), soft_wrap=True)
         self._noted = len(progress.notes)
 
-    def _passes(self, active: list[str], progress: Progress) -> list[tuple[str, int]]:
-        """(the stage that stands for a pass, how many others it makes): of 24 heads in one pass, one line."""
+    def _passes(self, active: list[str], progress: Progress) -> list[list[str]]:
+        """The stages of each pass, the one that stands for it first: of 24 heads in one pass, one line."""
         unit_of = {key: unit for running in progress.running for unit in running.job.units for key in unit}
         groups: dict[tuple[str, ...], list[str]] = {}
         for key in active:
             groups.setdefault((key,) if key in progress.elsewhere else unit_of[key], []).append(key)
-        return [(max(group, key=self._left), len(group) - 1) for group in groups.values()]
+        return [sorted(group, key=self._total, reverse=True) for group in groups.values()]
 
-    def _left(self, key: str) -> int:
-        """Steps that are left; of heads with schedules of their own, the longest says when the pass ends."""
+    def _total(self, key: str) -> int:
+        """Steps in all; of heads with schedules of their own, the longest says when the pass ends. It does not change
+        from one look to the next, so that a pass has one name throughout."""
         tick = self._ticks.of(key)
-        return tick.total - tick.step if tick else 0
+        return tick.total if tick else 0
 
-    def _line(self, key: str, progress: Progress, others: int) -> Text:
+    def _line(self, group: list[str], progress: Progress) -> Text:
+        key, others = group[0], len(group) - 1
         tick = self._ticks.of(key)
-        text = name_of(self._plan, key) + (f" +{others}" if others else "")
+        text = name_of(self._plan, key) + (f" (+{others} in the same pass)" if others else "")
         owner = self._store.running(key) if key in progress.elsewhere else None
         whose = [f"(another run does it, on {owner.host})"] if owner else []
         if tick is None:
@@ -155,13 +161,24 @@ class Display:
         if missing != self._missing:  # to lay out ten thousand stages takes longer than a turn
             self._missing = missing
             self._left_s = forecast.wall_seconds(self._plan, missing, self._estimate, progress.slots)
-        about = f", about {clock(self._left_s)} left" if self._left_s else ""
+            self._left_at = time.monotonic()
+        left = self._left(progress)
+        about = f", about {clock(left)} left" if left else ""
         stop = "  stopping: saving" if progress.stopping else ""
         stop += f"  jobs: {progress.queue}" if progress.queue else ""
         elapsed = clock(time.monotonic() - self._begun)
         failed = f", {len(lost)} failed or waiting for one that did" if lost else ""
         count = total - len(missing) - len(lost)
         return Text(f"{count}/{total} stages{failed}  {elapsed}{about}{stop}", style="dim")
+
+    def _left(self, progress: Progress) -> float | None:
+        """Seconds: what was reckoned when a stage last ended, less what has passed since, but no less than a stage that
+        is at work takes."""
+        if self._left_s is None:
+            return None
+        at_work = [tick.left for one in progress.running for key in one.job.keys if (tick := self._ticks.of(key))]
+        since = time.monotonic() - self._left_at
+        return max(self._left_s - since, *(left for left in at_work if left is not None), 0.0)
 
     def _lost(self, progress: Progress) -> set[str]:
         """What failed, and what is made from it: this run does not make them any more."""
@@ -172,15 +189,22 @@ class Display:
                     lost.add(key)
         return lost
 
-    def _plain(self, active: list[tuple[str, int]], progress: Progress) -> None:
+    def _plain(self, active: list[list[str]], progress: Progress) -> None:
         now = time.monotonic()
+        if progress.stopping and not self._stopping:
+            self._console.print(line("stopping: what is at work saves first"))
+        self._stopping = progress.stopping
         if progress.queue not in ("", self._queue):
             self._console.print(line(f"jobs: {progress.queue}"), soft_wrap=True)
         self._queue = progress.queue
-        for key, others in active:
-            if now - self._shown.get(key, -PLAIN_SECONDS) >= PLAIN_SECONDS:
-                self._shown[key] = now
-                self._console.print(self._line(key, progress, others), soft_wrap=True)
+        for group in active:
+            name = min(group)  # of the pass, whichever of its stages comes first
+            if now - self._shown.get(name, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+                self._shown[name] = now
+                self._console.print(self._line(group, progress), soft_wrap=True)
+        if active and now - self._said_all >= WHOLE_SECONDS:
+            self._said_all = now
+            self._console.print(self._footer(progress), soft_wrap=True)
         sys.stdout.flush()
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench.cli.open import open_suite
+from bench.cli.open import existing, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.say import say
 from bench.errors import UserError
@@ -40,10 +40,11 @@ def command(
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    opened = existing(store)
     if official:
         from bench.cli import official as crosscheck
 
-        found = crosscheck.compare(planning.make(loaded), Store(store))
+        found = crosscheck.compare(planning.make(loaded), opened)
         raise typer.Exit(0 if crosscheck.show(found, Console()) else 1)
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
@@ -96,10 +97,14 @@ def write_report(
 def print_table(
     plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, failed: Ended | None = None
 ) -> None:
-    """The table on the terminal."""
+    """The table on the terminal; without a result of any row, one line that says so."""
     from reports.render import WIDTH, to_text
     from reports.tables import table
 
+    if not results and not failed:
+        status = plan.suite.command("status", store.root)
+        say(console, f"no row has a result yet; where each stands: {status}")
+        return
     content = table(
         results, suite=plan.suite.heading, compare_with=plan.suite.sections.compare_with,
         order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),

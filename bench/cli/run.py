@@ -54,6 +54,7 @@ from bench.tracking.curves import Tracking
 from bench.tracking.mirror import is_served
 from reports.load import changed, load
 
+INTERRUPTED = 130  # exit code
 MANY = 20  # rows, or job ids, of a list that are spelt out
 
 
@@ -107,8 +108,7 @@ def run(
     for line in _discard_changed(plan, store):
         say(console, line)
     view = compare(plan, store, launcher.slots, fuse=fuse)
-    for line in view.headline():
-        say(console, line)
+    view.print_headline(console)
     ended = Ended({}, False)
     if view.missing:
         store.check_writable()
@@ -117,11 +117,17 @@ def run(
         for line in [] if launcher.outlives_driver else also_queued(plan, store, view.missing):
             say(console, line)
         sync.prepare(store, suite, tracking_uri, console)
-        with Display(plan, store, console) as display:
-            ended = launch.run(
-                plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach,
-                requests=requests,
-            )  # fmt: skip
+        try:
+            with Display(plan, store, console) as display:
+                ended = launch.run(
+                    plan, store, launcher, fuse=fuse, keep_going=keep_going, show=display.show, detach=detach,
+                    requests=requests,
+                )  # fmt: skip
+        except KeyboardInterrupt:  # the second one
+            say(console, "ended without waiting: a job that could not save loses the steps since its last checkpoint")
+            say(console, f"  how they are: {suite.command('status', store.root)}")
+            say(console, f"  continue:     {again or suite.command('run', store.root)}")
+            return INTERRUPTED
     try:
         if detach and ended.left:
             pass  # there is no table yet

@@ -4,6 +4,7 @@ says such things, and all say them alike.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -19,6 +20,15 @@ def say(console: Console, text: str) -> None:
     """Print a text as it is: no markup, no colours, no line breaks of ours, so that a command in it can be copied.
     What a terminal would obey is escaped: it may come from a file, a job's output or another user of the store."""
     console.print(printable(text, keep="\n\t"), highlight=False, markup=False, soft_wrap=True)
+
+
+def say_wrapped(console: Console, text: str) -> None:
+    """As `say`; on a terminal a long line is broken between words, and what follows is indented. Not for commands."""
+    if not console.is_terminal or len(text) <= console.width:
+        return say(console, text)
+    indent = " " * (len(text) - len(text.lstrip()) + 4)
+    for part in textwrap.wrap(printable(text), console.width, subsequent_indent=indent, break_on_hyphens=False):
+        say(console, part)
 
 
 def line(text: str, style: str = "") -> Text:

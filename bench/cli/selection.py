@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.cli.say import listed
 from bench.errors import UserError, did_you_mean
 from bench.plan.planning import Plan
@@ -28,7 +30,7 @@ def find(plan: Plan, word: str) -> Stage:
         f"{len(hits)} stages begin with '{word}'" if hits else nothing,
         where=str(plan.suite.path),
         allowed=f"a key's first digits, or a row: {listed(labels, LABELS)}",
-        hint=f"see: python -m bench plan {plan.suite.path}",
+        hint=f"see: {plan.suite.command('plan', Path('store'))}",
     )
 
 

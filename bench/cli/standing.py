@@ -35,6 +35,7 @@ from bench.store.events import read_events
 
 FIRST = ("running", "failed", "queued", "partial", "missing", "done")  # what is not done comes first
 STYLES: dict[str, str] = {**{str(state): style for state, style in STYLE.items()}, "queued": "magenta"}
+STATE = 9  # characters of the column of states: "2 missing" too
 EACH = 15  # lines of one state, where the rest is summarised
 
 
@@ -187,18 +188,30 @@ class StatusTable:
 
     def _several(self, keys: Sequence[str]) -> Text:
         """A stage of several seeds, none of which is at work."""
-        counted = Text.from_markup(self.view.counted(keys))
+        counted = Text.from_markup(self.view.counted(keys).rstrip())
+        counted.append(" " * max(0, STATE - len(counted)))
         return counted.append(
-            f"  {name_of(self.view.plan, keys[0])} +{len(keys) - 1} seeds  {self.view.seconds(keys)} s"
+            f"  {name_of(self.view.plan, keys[0])} (+{len(keys) - 1} seeds)  {self.view.seconds(keys)} s"
         )
 
     def _line(self, keys: Sequence[str]) -> Text:
         """Of a pass: the stage that has most steps left."""
         found = [self.of(key) for key in keys] if self.states[keys[0]] == "running" else [self.of(keys[0])]
         shown = max(found, key=lambda s: (s.total or 0) - (s.step or 0))
-        state = Text(f"{shown.state:<8}", style=STYLES[shown.state])
+        state = Text(f"{self._state_text(shown):<{STATE}}", style=STYLES[shown.state])
         text = f" {name_of(self.view.plan, shown.key)}{_more(keys)}  {_details(shown)}".rstrip()
         return state.append(printable(text, LINE), style="default")
+
+    def _state_text(self, shown: StageStatus) -> str:
+        """The state; "waits" for "missing" where others are at work and what it is made from is not done yet."""
+        inputs = self.view.plan.stages[shown.key].inputs.values()
+        if shown.state == "missing" and self._at_work and any(self.states[i.key] != "done" for i in inputs):
+            return "waits"
+        return shown.state
+
+    @cached_property
+    def _at_work(self) -> bool:
+        return bool({"running", "queued"} & set(self.states.values()))
 
     def _summary(self) -> list[Text]:
         """What is at work or has failed, as far as anybody reads; how much of each kind is in which state."""
@@ -247,7 +260,7 @@ def _asked(notes: Sequence[Submitted]) -> dict[str, QueueEntry | None]:
 def _details(s: StageStatus) -> str:
     parts = []
     if s.state == "done":
-        seconds = f"{s.seconds or 0:.0f} s" + (f"/{s.pass_of}" if s.pass_of > 1 else "")
+        seconds = f"{s.seconds or 0:.0f} s" + (f" for a pass of {s.pass_of}" if s.pass_of > 1 else "")
         parts += [seconds, *([f"attempt {s.attempt}"] if s.attempt > 1 else []), s.host]
     else:
         where = f"{s.host}:{s.pid}" if s.pid else s.host
@@ -261,7 +274,7 @@ def _details(s: StageStatus) -> str:
 
 
 def _more(keys: Sequence[str]) -> str:
-    return f" +{len(keys) - 1}" if len(keys) > 1 else ""
+    return f" (+{len(keys) - 1} in the same pass)" if len(keys) > 1 else ""
 
 
 def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -52,7 +52,10 @@ def retry_command(
     suite: SuitePath, stage: MaybeStage = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
     data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
 ) -> None:  # fmt: skip
-    """Clear the failures of stages, so that a run tries them again at once. Starts nothing itself."""
+    """Clear the failures of stages, so that a run that is at work tries them again at once. Starts nothing itself.
+
+    Without a run at work it is not needed: the next `run` tries again whatever has failed.
+    """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     plan = planning.make(loaded)
     show_retry(plan, Store(store), chosen(plan, stage), Console())
@@ -145,7 +148,7 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
     for key in left:
         say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
     if report == StopReport():
-        say(console, "nothing of it runs here; a run at work starts nothing more of it")
+        say(console, "none of its stages runs on this machine; a run of it elsewhere was asked to start no more")
     say(console, f"continue: {plan.suite.command('run', store.root, *cluster_option(report.cancelled))}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.cli.open import open_suite
+from bench.cli.open import existing, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
 from bench.cli.report import REPORTED, default_report_folder
 from bench.cli.say import say
@@ -28,6 +28,7 @@ def command(
 ) -> None:  # fmt: skip
     """Bring what a suite's stages have logged into MLflow; may be repeated. (`run` does it at its end.)"""
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    existing(store)
     sync(loaded, store, Console(), tracking_uri)
 
 

@@ -79,6 +79,28 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
     say(console, f"not reused: the nearest {stage.kind} stage that is done is {key[:6]}; it differs in")
     for name, (here, there) in differences.items():
         say(console, f"  {name}: {here} here, {there} there")
+        which = name.removeprefix("inputs.")
+        if which in stage.inputs and which != name:
+            for text in _below(store, stage.inputs[which], str(store.load(key)["inputs"].get(which, "")), which):
+                say(console, f"    {text}")
+
+
+def _below(store: Store, here: Stage, there: str, path: str) -> list[str]:
+    """Why an input is another one: the first settings of its own that differ, followed down its inputs."""
+    try:
+        other = store.load(there)
+    except UserError:  # it has gone, or cannot be read
+        return []
+    own, theirs = flat(canonical(here.spec)), flat(other["spec"])
+    full = flat(canonical(_in_full(here.spec)))
+    names = [name for name in sorted(set(own) | set(theirs)) if own.get(name) != theirs.get(name)]
+    if names:
+        return [f"{path}.{n}: {own.get(n, full.get(n, '-'))} here, {theirs.get(n, '-')} there" for n in names]
+    for name, source in here.inputs.items():
+        below = other["inputs"].get(name, "")
+        if below and below != source.key:
+            return _below(store, source, below, f"{path}.{name}")
+    return []
 
 
 def _on_its_way(plan: Plan, store: Store, stage: Stage) -> list[str]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
 from bench.contract_check.place import RunFailed, Sandbox
-from bench.errors import UserError
+from bench.errors import UserError, place_of
 from bench.method import Method
 from bench.plan.planning import Plan
 from bench.stage import Stage, walk
@@ -190,8 +190,7 @@ def look(check: Check, subject: Subject) -> Verdict:
 
 def _described(error: Exception) -> str:
     """An error of the method's own code: what, and where in it."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})\nsee it with --traceback"
+    return f"{type(error).__name__}: {error} ({place_of(error)})\nsee it with --traceback"
 
 
 def trace_of(error: BaseException) -> str:

@@ -47,7 +47,8 @@ def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections:
             from lvis import LVIS, LVISEval, LVISResults
         except ImportError as error:
             raise UserError(
-                f"the official evaluator cannot be imported ({error})", hint='pip install "longtail-bench[official]"'
+                f"the official evaluator cannot be imported ({error})",
+                hint="in this checkout: python -m pip install -e '.[official]'",
             ) from None
 
         class InMemory(LVIS):  # type: ignore[misc]

@@ -144,9 +144,10 @@ def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str]
         unknown -= have[best]
     if not labels:
         return None
+    kept = plan.suite.options_without("--only", "--seeds")
     sets = [name for path in _lengths(plan, labels) for name in ("--set", f"{path}.steps={PROBE_STEPS}")]
     words = ["python", "-m", "bench", "run", str(plan.suite.path), "--only", ",".join(labels)]
-    return [*words, "--seeds", str(plan.suite.sections.seeds[0]), *sets]
+    return [*words, "--seeds", str(plan.suite.sections.seeds[0]), *kept, *sets]
 
 
 def _taught(plan: Plan, estimate: Estimate) -> dict[str, set[str]]:

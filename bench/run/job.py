@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bench.environment import of_this_process
-from bench.errors import UserError
+from bench.errors import UserError, place_of
 from bench.launchers import LAUNCHERS
 from bench.lineage import fresh, sources, submitted_stage
 from bench.run import external_parts as outside
@@ -356,8 +356,7 @@ def _failed(store: Store, attempt: Attempt, error: Exception) -> Outcome:
         message = str(error)
     else:
         traceback.print_exception(error)
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+        message = f"{type(error).__name__}: {error} ({place_of(error)})"
     with contextlib.suppress(UserError):  # nothing can be written to a full disk; the message still reaches the driver
         store.fail(attempt, message)
         attempt.events.write("end", status="FAILED", error=message)

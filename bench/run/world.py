@@ -12,13 +12,11 @@ import datetime
 import hashlib
 import os
 import subprocess
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from bench.errors import StageError, UserError
+from bench.errors import StageError, UserError, place_of
 from bench.launchers import LAUNCHERS, ProcessNames
 from bench.run import memory
 
@@ -300,8 +298,7 @@ def portable(error: Exception | None, world: World) -> UserError | None:
     if isinstance(error, UserError):
         kind = next(kind for kind in (Gone, StageError, UserError) if isinstance(error, kind))
         return kind(error.what, where=error.where, allowed=error.allowed, hint=error.hint)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    place = f" ({place_of(error)})" if error.__traceback__ else ""
     return StageError(f"{type(error).__name__}: {error}{place}", where=f"process {world.rank} of {world.size}")
 
 

@@ -65,6 +65,7 @@ def check_rows(
     found: dict[str, Row] = {}
     for entry, value in rows.items():
         where = f"{document.where('rows', entry)} rows.{entry}"
+        _check_each(value, known, where)
         for label, settings in _each(str(entry), value, where):
             _check_label(label, where)
             if len(found) >= MOST_ROWS:
@@ -96,6 +97,24 @@ def merged_data(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str,
     """A data section on another; one of another name replaces it."""
     other = above.get("name") not in (None, below.get("name"))
     return dict(above) if other else {**below, **above}
+
+
+def _check_each(value: Any, known: Mapping[str, type[Method]], where: str) -> None:
+    """The settings that `each` names are there; checked before the label."""
+    each = value.get("each") if isinstance(value, Mapping) else None
+    kind = known.get(str(value.get("method"))) if isinstance(each, Mapping) else None
+    for name in each or () if kind is not None else ():
+        first = str(name).split(".")[0]
+        if kind is not None and first not in kind.model_fields and first not in ROW_SECTIONS:
+            raise _no_setting(first, kind, where)
+
+
+def _no_setting(name: str, kind: type[Method], where: str) -> UserError:
+    legal = [*kind.model_fields, *ROW_SECTIONS, "each"]
+    return UserError(
+        f"no setting '{name}'{did_you_mean(name, legal)}", where=where, allowed=", ".join(legal),
+        hint=f"see: python -m bench methods {kind.name}",
+    )  # fmt: skip
 
 
 def _each(entry: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
@@ -169,15 +188,11 @@ def _row(
     settings = {k: v for k, v in value.items() if k not in ("method", *ROW_SECTIONS)}
     for name in settings:
         if name not in kind.model_fields:
-            legal = [*kind.model_fields, *ROW_SECTIONS, "each"]
-            raise UserError(
-                f"no setting '{name}'{did_you_mean(name, legal)}", where=where, allowed=", ".join(legal),
-                hint=f"see: python -m bench methods {kind.name}",
-            )  # fmt: skip
+            raise _no_setting(name, kind, where)
     try:
         method = kind.model_validate(settings)
     except ValidationError as error:
-        raise blame(error, document, ("rows", entry), kind, hint=f"see: python -m bench methods {kind.name}") from None
+        raise blame(error, document, ("rows", entry), kind, hint=_hint(error, kind)) from None
     own = {name: value[name] for name in ROW_SECTIONS if value.get(name) is not None}
     cluster = check_row(own.pop("cluster"), f"{where}.cluster") if "cluster" in own else None
     for name, section in own.items():
@@ -188,6 +203,13 @@ def _row(
         merged_schedule(base, own["schedule"], where)
     of_its_own = _own_data(own, data, document, entry)
     return Row(label, method, {**method.model_dump(), **own}, own.get("schedule"), of_its_own, cluster)
+
+
+def _hint(error: ValidationError, kind: type[Method]) -> str:
+    first = error.errors()[0]
+    if isinstance(first["input"], str) and "," in first["input"] and len(first["loc"]):  # Hydra's way of a sweep
+        return f"for several values: each: {{{first['loc'][0]}: [{first['input'][:100]}]}}, and {{...}} in the label"
+    return f"see: python -m bench methods {kind.name}"
 
 
 def _own_data(own: Mapping[str, Any], data: Data, document: Document, entry: str) -> Data | None:

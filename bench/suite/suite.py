@@ -92,6 +92,9 @@ class Sections(BaseModel):
     title: Title | None = None  # for the heading of tables and the captions of figures
 
 
+OF_THE_FILE = ("preset", "rows", "methods_path")  # legal at the top of a suite, beside the sections
+
+
 @dataclass(frozen=True)
 class Source:
     """Passed in from higher levels, so as not to import them: fingerprints of folder data, engine versions."""
@@ -129,6 +132,11 @@ class Suite:
         """The command line for a command on this table in a store."""
         where = [] if str(store) == "store" else ["--store", str(store)]
         return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *map(masked, (*self.options, *more))])
+
+    def options_without(self, *names: str) -> list[str]:
+        """The options of the command line that change the table, those of these names left out."""
+        pairs = zip(self.options[::2], self.options[1::2], strict=True)
+        return [word for name, value in pairs if name not in names for word in (name, value)]
 
     def of(self, row: Row) -> Suite:
         """The suite of a row: with the row's own data, where it has some."""
@@ -313,6 +321,9 @@ def load(
             {k: section[k] for k in ("train", "val", "images") if k in section} if isinstance(section, Mapping) else {}
         )
         tree["data"] = {"name": "lvis", **kept, "path": data}
+        published = tree.pop("compare_with", None)
+        if published is not None:  # figures of a paper, measured on data that these are not
+            notes.append(f"--data: without the columns of compare_with; --set compare_with={published} shows them")
     for text in sets:
         apply_set(tree, text, document)
     if seeds:
@@ -345,7 +356,7 @@ def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Section
     try:
         sections = Sections.model_validate(replace(document, value=tree).renamed(MOVED).value)
     except ValidationError as error:
-        raise blame(error, document, (), Sections) from None
+        raise blame(error, document, (), Sections, beside=OF_THE_FILE) from None
     for name, changes in sections.stages.items():
         merged_schedule(sections.schedule, changes, f"{document.where('stages', name)} stages.{name}")
     if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:

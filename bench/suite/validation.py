@@ -17,9 +17,17 @@ Models = tuple[type[BaseModel], ...]
 
 
 def blame(
-    error: ValidationError, document: Document, at: tuple[str, ...], model: type[BaseModel], hint: str = ""
+    error: ValidationError,
+    document: Document,
+    at: tuple[str, ...],
+    model: type[BaseModel],
+    hint: str = "",
+    beside: Sequence[str] = (),
 ) -> UserError:
-    """One pydantic error as one UserError: file:line, the path, what is legal."""
+    """One pydantic error as one UserError: file:line, the path, what is legal.
+
+    beside: names that are legal at the top and no field of the model.
+    """
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     extra = first["type"] == "extra_forbidden"
@@ -29,6 +37,7 @@ def blame(
     where = f"{document.where(*full)} {'.'.join(map(str, full))}"
     if extra:
         legal = [name for section in sections for name in section.model_fields]
+        legal += beside if len(path) == 1 else []
         return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
     if first["type"] == "union_tag_invalid":
         return unknown(

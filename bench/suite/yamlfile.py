@@ -136,16 +136,17 @@ def _text_of(path: Path, what: str) -> str:
         if len(content) > MOST_BYTES:
             raise UserError(f"more than {MOST_BYTES // 1_000_000} MB are no {what} file", where=str(path))
         return content.decode("utf-8")
-    except FileNotFoundError:
-        raise _missing(path, what) from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise _missing(path, what, isinstance(error, IsADirectoryError)) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from None
 
 
-def _missing(path: Path, what: str) -> UserError:
-    near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-    guess = did_you_mean(str(path), near)
-    return UserError(f"no such file{guess}", where=str(path), allowed=", ".join(near), hint=f"name a {what} file")
+def _missing(path: Path, what: str, is_folder: bool) -> UserError:
+    folder = path if is_folder else path.parent
+    near = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
+    said = "a folder, not a file" if is_folder else f"no such file{did_you_mean(str(path), near)}"
+    return UserError(said, where=str(path), allowed=", ".join(near), hint=f"name a {what} file")
 
 
 def scalar(text: str) -> Any:

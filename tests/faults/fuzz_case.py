@@ -60,9 +60,12 @@ def answer(case: Case, folder: Path) -> Answer:
     begun = time.process_time()
     try:
         with (
-            _in(folder), _bounded(), patch.object(sys, "argv", ["bench", *case.words]),
-            contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-        ):  # fmt: skip
+            _in(folder),
+            _bounded(),
+            patch.object(sys, "argv", ["bench", *case.words]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             code = _main()
     except TimeIsUp:
         failure = f"took more than {CPU_SECONDS:.0f} CPU seconds"

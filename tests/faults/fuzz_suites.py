@@ -56,7 +56,9 @@ ATTACKS = {
     "many seeds": f"preset: cpu\nseeds: {list(range(2000))}\n{ROWS}",
 }
 
-COMMANDS = (("plan",), ("plan",), ("plan", "--show-config"), ("status",), ("report", "--json"), ("why", "RFS"))
+COMMANDS = (
+    ("plan",), ("plan",), ("plan", "--show-config"), ("status",), ("report", "--json", "--store", "."), ("why", "RFS"),
+)  # fmt: skip
 
 
 def cases(seed: int, n: int) -> Iterator[Case]:

@@ -82,7 +82,9 @@ CASES = [
          (r"no setting 'bta'\. Did you mean 'beta'\?", "Legal: beta, edges"), "beta: 8", "bta: 8", "BAGS:"),
     Case("wrong type", (r"rows\.BAGS\.beta: .*number.*got 'many'",), "beta: 8", "beta: many", "BAGS:"),
     Case("out of range", (r"rows\.BAGS\.beta: .*greater than or equal to 0, got -1",), "beta: 8", "beta: -1", "BAGS:"),
-    Case("unknown section", (r"no setting 'seedz'\. Did you mean 'seeds'\?",), "seeds: [0]", "seedz: [0]", "seedz"),
+    Case("unknown section",
+         (r"no setting 'seedz'\. Did you mean 'seeds'\?", "Legal: .*methods_path, preset, rows, schedule"),
+         "seeds: [0]", "seedz: [0]", "seedz"),
     Case("a list for a section", (r"input: must be a mapping, got \[64\]",),
          "{min_size: 64, max_size: 64}", "[64]", "input"),
     Case("bins that fall", (r"test\.bins: must ascend, .*got \[20, 5\]",), "[5, 10, 20]", "[20, 5]", "test:"),
@@ -105,7 +107,17 @@ CASES = [
          (r"--only .*no row 'BAG'\. Did you mean 'BAGS'\? Legal: BAGS, baseline",), words=("--only", "BAG")),
     Case("a seed that is none",
          ("--seeds: 'x' is not a seed. Legal: non-negative integers",), words=("--seeds", "1,x")),
-    Case("missing data folder", (r"nowhere.*: no such annotation file", "Legal: "), words=("--data", "nowhere")),
+    Case("missing data folder", (r"--data: no such folder nowhere\n",), words=("--data", "nowhere")),
+    Case("a folder of data that is nearly named",
+         (r"--data: no such folder stroe\. Did you mean 'store'\?",), words=("--data", "stroe")),
+    Case("a missing folder of the suite", (r"data\.path: no such folder /nope$",),
+         "{classes: 4, size: 64, objects: 4, object_px: [10, 24], max_instances: 24, val_instances: 2}",
+         "{name: lvis, path: /nope}", "data:"),
+    Case("a setting below each that is not there",
+         (r"rows\.b: no setting 'betta'\. Did you mean 'beta'\?", "Legal: beta, edges"),
+         "BAGS: {method: bags, beta: 8}", "b: {method: bags, each: {betta: [1, 2]}}", "  b:"),
+    Case("several values as in Hydra", (r"got '1,2,4'.*\n  for several values: each: \{beta: \[1,2,4\]\}",),
+         words=("--set", "rows.BAGS.beta=1,2,4")),
     of_set("a set without value", "schedule.steps", r"--set: 'schedule\.steps' is not key=value\. Legal: e\.g\."),
     of_set("a set of nothing known", "schedule.stps=3", r"schedule\.stps: no setting 'stps'\. Did you mean 'steps'\?"),
     of_set("a set of no row", "rows.BGS.beta=3", r"--set rows\.BGS\.beta=3: no row 'BGS'\. Did you mean 'BAGS'\?"),
@@ -128,6 +140,10 @@ def test_a_suite_or_an_option_that_is_wrong(bench: Bench, write: Write, store: P
     if case.line:
         assert f"tiny.yaml:{line_of(text, case.line)}" in ran.err
     assert ran.out == ""
+
+
+def test_a_folder_for_a_suite(bench: Bench, write: Write, store: Path) -> None:
+    refused(bench("plan", write().parent, "--store", store), r": a folder, not a file\. Legal: .*tiny\.yaml")
 
 
 def test_missing_suite_file(bench: Bench, write: Write, store: Path) -> None:
@@ -176,6 +192,9 @@ def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], s
         (["run", "tiny.yaml", "--cluster", "none/c.yaml"], r"none/c\.yaml: no such file\n  name a cluster file"),
         (["run", "tiny.yaml", "--detach"], r"--detach: jobs of kind local end with their driver"),
         (["gc", "--store", "nowhere"], r"nowhere: no such store\n  name it: --store"),
+        (["report", "tiny.yaml", "--store", "nowhere"], r"nowhere: no such store\n  name it: --store"),
+        (["report", "tiny.yaml", "--json"], r"store: no such store\n  name it: --store"),
+        (["sync", "tiny.yaml", "--store", "nowhere"], r"nowhere: no such store\n  name it: --store"),
         (["status", "tiny.yaml", "--store", "tiny.yaml"], r"tiny\.yaml: the store must be a folder"),
         (["why", "tiny.yaml", ""], r"no stage begins with ''"),
         (["data", "check", ".", "--format", "voc"], r"--format: 'voc' is no format\. Legal: lvis, coco"),
@@ -188,7 +207,9 @@ def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], s
 )
 def test_other_commands(bench: Bench, write: Write, words: list[str], says: str) -> None:
     write()
+    before = {path.name for path in Path(write().parent).iterdir()}
     refused(bench(*words), says)
+    assert {path.name for path in Path(write().parent).iterdir()} == before  # no folder for a mistyped name
 
 
 # -- the machine

@@ -109,7 +109,7 @@ def test_heads_of_one_pass_that_runs_are_one_line(plan: Plan, store: Store, held
             time.sleep(0.1)
     found = [line for line in lines(plan, store) if line.startswith("running")]
     assert len(found) == 1
-    assert " +1 " in found[0]
+    assert " (+1 in the same pass) " in found[0]
     assert f":{os.getpid()}  step 20/100" in found[0]  # the one that has most left says when the pass ends
     assert "step/s" in found[0]
     assert "left" in found[0]
@@ -174,7 +174,7 @@ def test_the_last_line_is_what_to_type_next(plan: Plan, store: Store, held: list
     ]
     store.clear_failures(model(plan, "BAGS").key)
     held.append(done_store.begin(store, model(plan, "BAGS")))
-    assert lines(plan, store)[-1].startswith("missing ")
+    assert lines(plan, store)[-1].startswith("waits ")
     done_store.end(held.pop())
     done_store.finish(store, [stage for stage in plan.stages.values() if store.done(stage.key) is None])
     assert lines(plan, store)[-1] == f"the table: python -m bench report {where}"

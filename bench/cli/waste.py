@@ -33,7 +33,8 @@ from bench.store.disk import (
     stale_temporaries,
 )  # fmt: skip
 from bench.store.lease import Lease
-from bench.store.store import Root, Store
+from bench.store.roots import Root
+from bench.store.store import Store
 
 TRASH = "trash"
 _KEY = re.compile(r"[0-9a-f]{64}")

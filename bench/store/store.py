@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.key import digest
 from bench.stage import Stage
-from bench.store import below
+from bench.store import below, roots
 from bench.store.disk import (
     create_exclusive,
     disk_errors,
@@ -43,9 +40,8 @@ from bench.store.disk import (
 )
 from bench.store.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
 from bench.store.events import Events
-from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire, host
-
-_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
+from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire
+from bench.store.roots import Root, is_key
 
 
 @dataclass(frozen=True)
@@ -76,29 +72,6 @@ class Failure:
     attempt: int
     error: str
     time: str
-
-
-@dataclass(frozen=True)
-class Root:
-    """A suite that needs stages of this store.
-
-    Attributes:
-        name: the suite's, and six digits where options changed its table.
-        suite: its file.
-        keys: all stages that it needs.
-        rows: key -> the row it is made for; also of stages that it needed once and that still exist.
-        user: who ran it last; host: where; time: when (ISO, UTC).
-        file: name of the file below roots/, without .json.
-    """
-
-    name: str
-    suite: str
-    keys: tuple[str, ...]
-    rows: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
-    host: str = ""
-    time: str = ""
-    file: str = ""
 
 
 class Store:
@@ -135,7 +108,7 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """The folder of a key, there or not."""
-        if not _is_key(key):
+        if not is_key(key):
             raise UserError(f"'{str(key)[:80]}' is not the key of a stage", where=str(self.root))
         return self.root / key
 
@@ -163,25 +136,14 @@ class Store:
     def keys(self) -> list[str]:
         """All keys that were added, sorted."""
         found = (path.parent for path in self.root.glob("*/stage.json"))
-        return sorted(folder.name for folder in found if _is_key(folder.name) and not folder.is_symlink())
+        return sorted(folder.name for folder in found if is_key(folder.name) and not folder.is_symlink())
 
     def register_root(
         self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None
     ) -> None:
         """Record that a suite needs these keys, before they are added and before `done` is read: for `gc`. Two
         suite files of one name are kept apart. `rows`: see `Root`."""
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise UserError(f"'{name}' cannot name a suite", allowed="letters, digits, '_', '-' and '.'")
-        path = self.root / "roots" / f"{name}.json"
-        known = read_json(path)
-        if isinstance(known, dict) and known.get("suite") != str(suite_path):
-            path = path.with_name(f"{name}-{digest(str(suite_path))[:8]}.json")
-            known = read_json(path)
-        before = known.get("rows", {}) if isinstance(known, dict) else {}
-        kept = {key: row for key, row in before.items() if (self.root / key).is_dir()}
-        make_folder(path.parent)
-        root = Root(name, str(suite_path), tuple(keys), kept | dict(rows or {}), _user(), host(), now())
-        write_json(path, {name: value for name, value in asdict(root).items() if name != "file"})
+        roots.register(self.root, name, str(suite_path), tuple(keys), rows or {})
 
     def roots(self) -> list[Root]:
         """All suites that were registered.
@@ -189,22 +151,7 @@ class Store:
         Raises:
             UserError: a file below roots/ cannot be read as one: its keys are not known.
         """
-        return [self.root_of(path) for path in sorted((self.root / "roots").glob("*.json"))]
-
-    @staticmethod
-    def root_of(path: Path) -> Root:
-        """The root of a file below roots/; UserError as `roots`."""
-        found = read_json(path)
-        try:
-            values = {f.name: found[f.name] for f in fields(Root) if f.name in found}
-            root = Root(**values | {"keys": tuple(found["keys"]), "file": path.stem})
-            texts = (root.name, root.suite, root.user, root.host, root.time, *root.rows, *root.rows.values())
-            if not all(isinstance(text, str) for text in texts) or not all(map(_is_key, root.keys)):
-                raise TypeError
-            return root
-        except (TypeError, KeyError, AttributeError):
-            hint = "run its suite again, or delete the file if nobody needs that suite"
-            raise UserError("what this suite needs cannot be read", where=str(path), hint=hint) from None
+        return [roots.read(path) for path in sorted((self.root / roots.FOLDER).glob("*.json"))]
 
     # -- what is done
 
@@ -442,10 +389,6 @@ class Store:
         sweep_temporaries(self.folder(key))
 
 
-def _is_key(key: object) -> bool:
-    return isinstance(key, str) and bool(_KEY.fullmatch(key)) and key != "roots"
-
-
 def _is_stage(value: Mapping[str, Any]) -> bool:
     """Whether a stage.json has the entries of `Stage.to_json` in their types; older ones lack `aside`."""
     inputs = value.get("inputs")
@@ -454,16 +397,10 @@ def _is_stage(value: Mapping[str, Any]) -> bool:
         and type(value.get("version")) is int
         and isinstance(value.get("spec"), dict)
         and isinstance(inputs, dict)
-        and all(map(_is_key, inputs.values()))
+        and all(map(is_key, inputs.values()))
         and isinstance(value.get("aside", {}), dict)
     )
 
 
 def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit() and len(name) < 19
-
-
-def _user() -> str:
-    with contextlib.suppress(OSError, KeyError):  # no entry in the password file, e.g. in a container
-        return getpass.getuser()
-    return ""

@@ -85,6 +85,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/errors.py": "messages",
     "bench/store/events.py": "progress, for people",
     "bench/key.py": "what it makes is in the key itself (tests/golden, tests/test_key.py)",
+    "bench/store/form.py": "refuses what is no key and no stage",
     "bench/store/lease.py": "who works on a stage",
     "bench/store/own.py": "whose processes and submissions these are",
     "bench/tracking/mirror.py": "copies finished results to a tracking server",

@@ -13,10 +13,10 @@ from bench.errors import UserError
 from bench.key import digest
 from bench.store.disk import make_folder, read_json, write_json
 from bench.store.done import now
+from bench.store.form import is_key
 from bench.store.lease import host
 
 FOLDER = "roots"
-_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,6 @@ def read(path: Path) -> Root:
     except (TypeError, KeyError, AttributeError):
         hint = "run its suite again, or delete the file if nobody needs that suite"
         raise UserError("what this suite needs cannot be read", where=str(path), hint=hint) from None
-
-
-def is_key(key: object) -> bool:
-    """Whether this can be the key of a stage, and so the name of its folder."""
-    return isinstance(key, str) and bool(_KEY.fullmatch(key)) and key != FOLDER
 
 
 def _user() -> str:

@@ -40,8 +40,9 @@ from bench.store.disk import (
 )
 from bench.store.done import Done, digests_of, format_done, holds, names_of, now, outputs_of, read_done, size_of
 from bench.store.events import Events
+from bench.store.form import is_key, is_number, is_stage
 from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire
-from bench.store.roots import Root, is_key
+from bench.store.roots import Root
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Store:
         """
         path = self.folder(key) / "stage.json"
         value = read_json(path)
-        if not isinstance(value, dict) or value.get("key") != key or not _is_stage(value):
+        if not isinstance(value, dict) or value.get("key") != key or not is_stage(value):
             what = "stage.json is corrupt" if path.exists() else f"no stage {key[:12]} in this store"
             raise UserError(what, where=str(path), hint="run the suite again: it writes its stages anew")
         return value
@@ -226,7 +227,7 @@ class Store:
         """Folders of all attempts, newest last; a link is none."""
         folder = self.folder(key) / "attempts"
         try:
-            names = filter(_is_number, os.listdir(folder) if below.is_real_folder(folder) else [])
+            names = filter(is_number, os.listdir(folder) if below.is_real_folder(folder) else [])
         except FileNotFoundError:
             return []
         found = (folder / name for name in sorted(names, key=int))
@@ -235,7 +236,7 @@ class Store:
     def saved(self, key: str) -> int:
         """The step of the newest checkpoint of a stage (bench/run/checkpoint.py); 0 without one."""
         names = [path.stem for folder in self.attempts(key) for path in folder.glob("checkpoint-*.safetensors")]
-        return max((int(name.split("-")[1]) for name in names if _is_number(name.split("-")[1])), default=0)
+        return max((int(name.split("-")[1]) for name in names if is_number(name.split("-")[1])), default=0)
 
     # -- work
 
@@ -297,14 +298,15 @@ class Store:
             try:
                 sync_files(attempt.outputs)
                 rename(attempt.outputs, outputs)
+                sync_folder(attempt.folder)
+                digests = digests_of(outputs)
             except FileNotFoundError:
                 if self.done(attempt.key) is not None:  # the winner has removed this attempt's files
                     return False
                 raise
-            sync_folder(attempt.folder)
             done = Done(
                 attempt=attempt.number,
-                digests=digests_of(outputs),
+                digests=digests,
                 inputs=dict(inputs),
                 seconds=seconds,
                 finished=now(),
@@ -387,20 +389,3 @@ class Store:
         for path in self.leftovers(key, winner):
             remove(path)
         sweep_temporaries(self.folder(key))
-
-
-def _is_stage(value: Mapping[str, Any]) -> bool:
-    """Whether a stage.json has the entries of `Stage.to_json` in their types; older ones lack `aside`."""
-    inputs = value.get("inputs")
-    return (
-        isinstance(value.get("kind"), str)
-        and type(value.get("version")) is int
-        and isinstance(value.get("spec"), dict)
-        and isinstance(inputs, dict)
-        and all(map(is_key, inputs.values()))
-        and isinstance(value.get("aside", {}), dict)
-    )
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit() and len(name) < 19

@@ -13,6 +13,7 @@ from rich.console import Console
 from bench.cli import progress as displays
 from bench.cli.open import open_suite
 from bench.cli.progress import Display
+from bench.launch import loop
 from bench.launch.loop import Progress
 from bench.plan import planning
 from bench.plan.jobs import JobPlan
@@ -159,3 +160,26 @@ def test_an_event_that_nobody_wrote_is_shown_as_far_as_it_goes(
     display = Display(plan, store, console)
     display.show(Progress(plan, set(), [Running(JobPlan((tuple(a.key for a in held),)))], {}, set(), 1))  # type: ignore[list-item]
     assert "BAGS" in text_of(console)
+
+
+def test_after_an_interruption_without_a_result_there_is_no_table(
+    call: Bench, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of nothing but a paper's figures."""
+    monkeypatch.setattr(loop, "run", lambda *_, **__: loop.Ended({}, True))
+    said = call("run", write(TINY + "compare_with: bags_table1\n"))
+    assert said.code == 130
+    assert "no row has a result yet" in said.out
+    assert "paper" not in said.out
+    assert "saved. Continue: python -m bench run" in said.out
+
+
+def test_a_second_interruption_says_what_is_lost(call: Bench, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(*_: object, **__: object) -> loop.Ended:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "run", twice)
+    said = call("run", write())
+    assert said.code == 130
+    assert "loses the steps since its last checkpoint" in said.out
+    assert said.out.rstrip().endswith(f"continue:     python -m bench run {Path('tiny.yaml').resolve()}")

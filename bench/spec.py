@@ -11,7 +11,7 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from bench.key import same_in_key
 
@@ -272,7 +272,11 @@ def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[Text, ...], Field(max_length=64), BeforeValidator(_one_or_more)]  # loss, or [loss, clip]
+# In an editor's schema too, one name may stand for a list of one.
+_NAMES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+Names = Annotated[
+    tuple[Text, ...], Field(max_length=64), BeforeValidator(_one_or_more), WithJsonSchema(_NAMES)
+]  # loss, or [loss, clip]
 
 
 class Figure(Section):

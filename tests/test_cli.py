@@ -16,7 +16,22 @@ from tests.conftest import ROOT, Bench, Write
 
 TABLE1 = ROOT / "suites" / "table1.yaml"
 SMOKE = ROOT / "suites" / "smoke.yaml"
-COMMANDS = ("run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "gc", "sync", "ui")
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "logs",
+    "why",
+    "stop",
+    "retry",
+    "report",
+    "methods",
+    "gc",
+    "sync",
+    "ui",
+    "init",
+    "schema",
+)
 
 
 def test_help_teaches(call: Bench) -> None:
@@ -29,7 +44,7 @@ def test_help_teaches(call: Bench) -> None:
         assert said.code == 0
         assert len(said.out) > 300
     listed = re.findall(r"^│ (\w+)  ", call("--help").out, re.M)
-    assert listed == [*COMMANDS[:-3], "data", *COMMANDS[-3:]]  # what one does first comes first
+    assert listed == [*COMMANDS[:-5], "data", *COMMANDS[-5:]]  # what one does first comes first
     assert "only what is missing runs" in " ".join(call("run", "--help").out.split())
 
 

@@ -10,12 +10,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from bench.cli import data, gc, logs, methods, plan, report, run, status, stop, sync, ui, why
+import bench
+from bench.cli import data, gc, init, logs, methods, plan, report, run, schema, status, stop, sync, ui, why
 from bench.errors import MOST_WHAT, MOST_WHERE, UserError, printable, show
 
 
@@ -51,7 +52,14 @@ def _printable_messages() -> Iterator[None]:
 # As `--help` lists them: what one does first comes first.
 COMMANDS = (
     "run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
+    "init", "schema",
 )  # fmt: skip
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"longtail-bench {bench.__version__}")
+        raise typer.Exit
 
 
 class InOrder(TyperGroup):
@@ -73,7 +81,6 @@ class InOrder(TyperGroup):
 app = typer.Typer(
     cls=InOrder,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Compare methods for long-tailed object detection fairly.
@@ -97,6 +104,17 @@ stays, what is missing runs, what was killed continues.
 Read from the environment: BENCH_STORE (`--store`), BENCH_CLUSTER (`--cluster`), MLFLOW_TRACKING_URI
 (`--tracking-uri`), BENCH_WEIGHTS (a folder of weight files), BENCH_DEBUG=1 (tracebacks of `methods check`).""",
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before it costs GPU time.")
 app.add_typer(data_app, name="data")
 methods_app = typer.Typer(
@@ -124,6 +142,8 @@ app.command("report")(report.command)
 app.command("gc")(gc.command)
 app.command("sync")(sync.command)
 app.command("ui")(ui.command)
+app.command("init")(init.command)
+app.command("schema")(schema.command)
 methods_app.command("show")(methods.show_command)
 methods_app.command("check")(methods.check_command)
 data_app.command("check")(data.check_command)

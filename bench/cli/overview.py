@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.cli.readings import whole
 from bench.cli.say import cell, estimate_text, listed, say, say_wrapped, size, span
 from bench.errors import UserError
 from bench.key import digest
@@ -251,7 +252,7 @@ class Overview:
 
     def _pass_of(self, stage: Stage) -> int:
         done = self.done.get(stage.key)
-        return int(done.extra.get("fused", 1)) if done else 1
+        return (whole(done.extra.get("fused")) or 1) if done else 1
 
     def alike(self) -> list[list[str]]:
         """Stages that differ in the seed alone, in the plan's order."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from bench.cli.readings import mappings, number, whole
 from bench.cli.say import clock, line
 from bench.launch.loop import Progress
 from bench.plan import forecast, planning
@@ -50,17 +53,34 @@ class Ticks:
             return None
         path = attempts[-1] / "events.jsonl"
         start = max(0, path.stat().st_size - TAIL_BYTES) if path.exists() else 0
-        lines = [e for e in read_events(path, start)[0] if isinstance(e, dict) and e.get("event") == "progress"]
-        if not lines:
+        said = [event for event in mappings(read_events(path, start)[0]) if event.get("event") == "progress"]
+        found = [(event, at) for event in said if (at := _at(event)) is not None]
+        if not found:
             return None
-        last = lines[-1]
-        step, total, at = int(last["step"]), int(last["total"]), float(last["time"])
-        begun, since = int(lines[0]["step"]), float(lines[0]["time"])
-        rate = (step - begun) / (at - since) if at > since and step > begun else None
-        left = (total - step) / rate if rate else None
-        loss = last.get("values", {}).get("loss")
-        memory = (last.get("host_mb"), last.get("gpu_mb"))
-        return StepProgress(step, total, None if loss is None else float(loss), rate, left, *memory)
+        (_, begun), (last, end) = found[0], found[-1]
+        rate = (
+            (end.step - begun.step) / (end.time - begun.time)
+            if end.time > begun.time and end.step > begun.step
+            else None
+        )
+        left = (end.total - end.step) / rate if rate else None
+        values = last.get("values")
+        loss = number(values.get("loss")) if isinstance(values, dict) else None
+        return StepProgress(
+            end.step, end.total, loss, rate, left, number(last.get("host_mb")), number(last.get("gpu_mb"))
+        )
+
+
+class _At(NamedTuple):
+    step: int
+    total: int
+    time: float
+
+
+def _at(event: Mapping[str, Any]) -> _At | None:
+    """Where a progress line stands; None of one that does not say it."""
+    step, total, when = whole(event.get("step")), whole(event.get("total")), number(event.get("time"))
+    return None if step is None or total is None or when is None else _At(step, total, when)
 
 
 class Display:
@@ -146,7 +166,7 @@ class Display:
         whose = [f"(another run does it, on {owner.host})"] if owner else []
         if tick is None:
             return line("  ".join([text, *(whose or ["starting"])]))
-        filled = round(BAR * tick.step / max(tick.total, 1))
+        filled = min(BAR, max(0, round(BAR * tick.step / max(tick.total, 1))))
         bar = "#" * filled + "." * (BAR - filled)
         parts = [f"{text}  [{bar}] {tick.step}/{tick.total}"]
         parts += [f"loss {tick.loss:.2f}"] if tick.loss is not None else []

@@ -16,7 +16,7 @@ from rich.console import Console
 from bench.cli.open import existing, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.say import say
-from bench.errors import UserError
+from bench.errors import MOST_WHAT, UserError, printable
 from bench.key import digest
 from bench.launch.loop import Ended
 from bench.plan import planning
@@ -101,7 +101,7 @@ def print_table(
     from reports.render import WIDTH, to_text
     from reports.tables import table
 
-    if not results and not failed:
+    if not results and not (failed and failed.failed):
         status = plan.suite.command("status", store.root)
         say(console, f"no row has a result yet; where each stands: {status}")
         return
@@ -156,5 +156,5 @@ def _absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:
             errors = [failed.failed[k].message for k in keys if failed and k in failed.failed]
             notes = [note.error for k in keys if (note := store.failure(k)) is not None]
             first = (errors or notes or ["not run"])[0].splitlines()[0]
-            reasons[row.label] = first if first == "not run" else f"failed: {first}"
+            reasons[row.label] = first if first == "not run" else f"failed: {printable(first, MOST_WHAT)}"
     return reasons

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from bench.cli.overview import LINES, STYLE, Overview
 from bench.cli.progress import TAIL_BYTES, Ticks, name_of
+from bench.cli.readings import clock_time, mappings, number, whole
 from bench.cli.say import LINE, clock, line
 from bench.environment import job_of
 from bench.errors import printable
@@ -100,7 +100,8 @@ class StatusTable:
             return StageStatus(
                 key, state, int(getattr(done, "attempt", 0)), str(environment.get("host") or ""),
                 job=str(job_of(environment)[1].get("job", "")), seconds=done.seconds,
-                pass_of=int(extra.get("fused", 1)), host_mb=extra.get("host_mb"), gpu_mb=extra.get("gpu_mb"),
+                pass_of=whole(extra.get("fused")) or 1, host_mb=number(extra.get("host_mb")),
+                gpu_mb=number(extra.get("gpu_mb")),
             )  # fmt: skip
         attempts, note = self._store.attempts(key), self._note.get(key)
         first, last = _ends(attempts[-1] / "events.jsonl") if attempts else ({}, {})
@@ -284,11 +285,9 @@ def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             head = json.loads(file.readline())
     except (OSError, ValueError):
         return {}, {}
-    found = [
-        event for event in read_events(path, max(0, path.stat().st_size - TAIL_BYTES))[0] if isinstance(event, dict)
-    ]
+    found = mappings(read_events(path, max(0, path.stat().st_size - TAIL_BYTES))[0])
     return head if isinstance(head, dict) else {}, found[-1] if found else {}
 
 
 def _hour(event: dict[str, Any]) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(event.get("time", 0.0))))
+    return clock_time(event, "%Y-%m-%d %H:%M:%S")

@@ -41,7 +41,7 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
     plan, store = planning.make(suite), Store(store_path)
     count = mirror(plan, store, load(store, plan), tracking_uri)
     if count.notice:
-        hint = "then: python -m bench sync SUITE"
+        hint = f"then: {suite.command('sync', store.root)}"
         raise UserError(count.notice, where=masked(tracking_uri or str(store.root)), hint=hint)
     folder = default_report_folder(store, plan)
     files = (path for path in folder.glob("*") if path.is_file() and not path.is_symlink() and path.name != REPORTED)

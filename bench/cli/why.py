@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, RowOrStage, Seeds, Sets, StoreOption, SuitePath
+from bench.cli.readings import whole
 from bench.cli.say import clock, listed, say, size
 from bench.cli.selection import find
 from bench.environment import job_of
@@ -54,7 +55,7 @@ def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:
             console,
             f"  done {done.finished} in {clock(done.seconds)} (attempt {done.attempt})"
             f" on {done.environment.get('host', '-')}"
-            + (f", in one pass with {others} more" if (others := int(done.extra.get("fused", 1)) - 1) else ""),
+            + (f", in one pass with {others} more" if (others := (whole(done.extra.get("fused")) or 1) - 1) else ""),
         )
         for line in (*_made_with(done.environment), *_needed(done.extra)):
             say(console, f"  {line}")

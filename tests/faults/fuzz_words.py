@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {  # command -> the arguments that it has
     "plan": SUITE, "status": SUITE, "why": (*SUITE, "BAGS"), "logs": (*SUITE, "BAGS"), "stop": (*SUITE, "BAGS"),
     "retry": (*SUITE, "BAGS"), "report": SUITE, "methods": ("bags",), "methods show": ("bags",), "gc": (),
     "data check": ("nowhere",), "data fill-negatives": ("a.json", "b.json"), "ui": (), "run": SUITE, "": (),
+    "init": ("mine",), "schema": ("suite",),
 }  # fmt: skip
 OF_A_SUITE = ("--store", "--preset", "--data", "--set", "--only", "--seeds")
 OPTIONS: dict[str, tuple[str, ...]] = {

@@ -13,6 +13,7 @@ from rich.console import Console
 from bench.cli import progress as displays
 from bench.cli.open import open_suite
 from bench.cli.progress import Display
+from bench.launch import loop
 from bench.launch.loop import Progress
 from bench.plan import planning
 from bench.plan.jobs import JobPlan
@@ -129,3 +130,56 @@ def test_what_a_stage_says_does_not_command_the_terminal(
     assert "\\x1b]0;all is well\\x07\\x1b[2J" in call("why", plan.suite.path, "BAGS", "--store", store.root).out
     assert "\x1b" not in said
     assert max(map(len, said.splitlines())) < 700
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"event": "progress", "step": "x", "total": 3, "time": 1}',
+        '{"event": "progress", "step": 1e999, "total": 3, "time": 1}',
+        '{"event": "progress", "step": 3, "total": 0, "time": null}',
+        '{"event": "progress", "step": -5, "total": 2, "time": 1e300, "values": [1]}',
+        '{"event": "progress", "step": 50, "total": 2, "time": 5, "values": {"loss": "low"}, "host_mb": {}}',
+        '{"event": {"a": 1}, "time": {"b": 2}, "step": [1], "total": "2"}',
+        '{"event": "end", "time": 1e18, "error": 5}',
+        '{"event": "start", "out": 3, "host": ["h"], "time": "now"}',
+        "[1, 2]", "3", "null", '"progress"',
+    ],
+)  # fmt: skip
+def test_an_event_that_nobody_wrote_is_shown_as_far_as_it_goes(
+    plan: Plan, tmp_path: Path, held: list[Attempt], call: Bench, event: str
+) -> None:
+    """Another version, or another user of the store."""
+    store = Store(tmp_path / "store")
+    for attempt in held:
+        (attempt.folder / "events.jsonl").write_text(f"{event}\n{event}\n")
+    for words in (("status",), ("status", "--json"), ("logs", "BAGS"), ("why", "BAGS")):
+        said = call(words[0], plan.suite.path, *words[1:], "--store", store.root)
+        assert said.code == 0, said.err
+    console = Console(file=io.StringIO(), width=200)
+    display = Display(plan, store, console)
+    display.show(Progress(plan, set(), [Running(JobPlan((tuple(a.key for a in held),)))], {}, set(), 1))  # type: ignore[list-item]
+    assert "BAGS" in text_of(console)
+
+
+def test_after_an_interruption_without_a_result_there_is_no_table(
+    call: Bench, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of nothing but a paper's figures."""
+    monkeypatch.setattr(loop, "run", lambda *_, **__: loop.Ended({}, True))
+    said = call("run", write(TINY + "compare_with: bags_table1\n"))
+    assert said.code == 130
+    assert "no row has a result yet" in said.out
+    assert "paper" not in said.out
+    assert "saved. Continue: python -m bench run" in said.out
+
+
+def test_a_second_interruption_says_what_is_lost(call: Bench, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(*_: object, **__: object) -> loop.Ended:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "run", twice)
+    said = call("run", write())
+    assert said.code == 130
+    assert "loses the steps since its last checkpoint" in said.out
+    assert said.out.rstrip().endswith(f"continue:     python -m bench run {Path('tiny.yaml').resolve()}")

@@ -76,7 +76,7 @@ def check(
         path: the folder; `train`, `val` and `images` lie below it.
         format: one of bench.data.formats; where it has no negative lists, their absence is no finding.
         exif: as `data.exif` of a suite.
-        decode: whether images are decoded; else only their names are looked for.
+        decode: whether images are opened, decoded and compared; else only their names are looked for.
         progress: called with images decoded and images in all.
 
     Raises:
@@ -112,7 +112,8 @@ def check(
             _check_classes(entries, faults)
         findings += [_finding(kind, split, len(examples), examples) for kind, examples in faults.items() if examples]
         findings += _notes({**entries.summary.mends, **place.mends}, split)
-    shared = _shared(*(_files(places[split], image_root(spec, split)) for split in splits))
+    files = [_files(places[split], image_root(spec, split)) for split in splits]
+    shared = _shared(files[0], files[1], contents=decode)
     findings += [_finding("in_train_and_val", "train and val", len(shared), shared)] if shared else []
     order = list(KINDS)
     return sorted(findings, key=lambda f: (("error", "warning", "note").index(f.severity), order.index(f.kind)))
@@ -286,16 +287,27 @@ def _files(place: Located, root: Path) -> dict[str, Path]:
     return {name: root / name for name in place.names if name is not None}
 
 
-def _shared(train: dict[str, Path], val: dict[str, Path]) -> list[str]:
-    """Images in both splits: the same file, or of the same bytes under two names."""
+def _shared(train: dict[str, Path], val: dict[str, Path], *, contents: bool) -> list[str]:
+    """Images in both splits: the same file, or (`contents`) of the same bytes under two names."""
     shared = sorted(name for name in train.keys() & val.keys() if train[name] == val[name])
-    sizes = defaultdict(list)
+    if not contents:
+        return shared
+    same = set(shared)
+    of_size: defaultdict[int, list[str]] = defaultdict(list)
     for name, file in train.items():
-        sizes[file.stat().st_size].append(name)
+        of_size[file.stat().st_size].append(name)
+    known: dict[int, dict[str, list[str]]] = {}  # size -> digest -> names, of the sizes that val has too
     for name, file in sorted(val.items()):
-        rivals = sizes.get(file.stat().st_size, []) if name not in shared else []
-        digest = _digest(file) if rivals else ""
-        shared += [f"{shown(name)} = {shown(rival)}" for rival in rivals if _digest(train[rival]) == digest]
+        size = file.stat().st_size
+        if name in same or size not in of_size:
+            continue
+        if size not in known:
+            known[size] = {}
+            for rival in of_size[size]:
+                known[size].setdefault(_digest(train[rival]), []).append(rival)
+        if rivals := known[size].get(_digest(file)):
+            more = f" and {len(rivals) - 1:,} more" if len(rivals) > 1 else ""
+            shared.append(f"{shown(name)} = {shown(rivals[0])}{more}")
     return shared
 
 

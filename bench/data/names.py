@@ -58,8 +58,8 @@ def candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 def leaves_root(name: str) -> bool:
     """Whether a name points outside the folder it is relative to."""
-    if ".." not in name and not name.startswith(("/", "\\")):  # most names; os.path.isabs knows nothing else here
-        return os.path.isabs(name)
+    if ".." not in name and not name.startswith(("/", "\\")):  # most names
+        return False
     clean = posixpath.normpath(name.replace("\\", "/"))
     return clean.startswith(("/", "../")) or clean == ".." or os.path.isabs(name)
 

@@ -110,7 +110,7 @@ CASES = [
     Case("missing data folder", (r"--data: no such folder nowhere\n",), words=("--data", "nowhere")),
     Case("a folder of data that is nearly named",
          (r"--data: no such folder stroe\. Did you mean 'store'\?",), words=("--data", "stroe")),
-    Case("a missing folder of the suite", (r"data\.path: no such folder /nope$",),
+    Case("a missing folder of the suite", (r"data\.path: no such folder /nope\n",),
          "{classes: 4, size: 64, objects: 4, object_px: [10, 24], max_instances: 24, val_instances: 2}",
          "{name: lvis, path: /nope}", "data:"),
     Case("a setting below each that is not there",

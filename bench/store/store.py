@@ -185,8 +185,10 @@ class Store:
         """All suites that were registered.
 
         Raises:
-            UserError: a file below roots/ cannot be read as one: its keys are not known.
+            UserError: a file below roots/ cannot be read as one: its keys are not known. Or roots/ is a link.
         """
+        if (self.root / "roots").is_symlink():
+            raise below.refused(self.root / "roots")
         return [self.root_of(path) for path in sorted((self.root / "roots").glob("*.json"))]
 
     @staticmethod

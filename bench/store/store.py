@@ -150,8 +150,10 @@ class Store:
         """All suites that were registered.
 
         Raises:
-            UserError: a file below roots/ cannot be read as one: its keys are not known.
+            UserError: a file below roots/ cannot be read as one: its keys are not known. Or roots/ is a link.
         """
+        if (self.root / roots.FOLDER).is_symlink():
+            raise below.refused(self.root / roots.FOLDER)
         return [roots.read(path) for path in sorted((self.root / roots.FOLDER).glob("*.json"))]
 
     # -- what is done

@@ -5,6 +5,7 @@ And whatever a weights file holds: it is loaded, or refused with one message; co
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -54,26 +55,30 @@ def linked(source: Path, target: Path) -> Path:
 
 
 def test_every_store_is_answered(
-    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer_all(smoke, tmp_path, call, capsys, seed=0, n=N_STORES)
+    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    answer_all(smoke, tmp_path, call, capsys, monkeypatch, seed=0, n=N_STORES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_more_stores(
-    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str], seed: int
-) -> None:
-    answer_all(smoke, tmp_path, call, capsys, seed=seed, n=3 * N_STORES)
+    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, seed: int,
+) -> None:  # fmt: skip
+    answer_all(smoke, tmp_path, call, capsys, monkeypatch, seed=seed, n=3 * N_STORES)
 
 
 def answer_all(
-    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str], *, seed: int, n: int
-) -> None:
+    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, *, seed: int, n: int,
+) -> None:  # fmt: skip
     """All wrong answers at once: a change of the code may bring several."""
     words = [str(SMOKE), *(word for text in SETS for word in ("--set", text))]
     truth = numbers(call("report", *words, "--store", smoke.root, "--json").out)
     assert len(truth) == len(smoke.plan.rows)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))  # nobody types yes
     outside = sorted(path.name for path in tmp_path.iterdir())
     wrong = []
     for number, change in enumerate(cases(seed, n)):

@@ -66,7 +66,7 @@ def test_a_plan_of_photographs_needs_no_torch_either(tmp_path: Path) -> None:
     }
     for name in ("train.json", "val.json"):
         (tmp_path / name).write_text(json.dumps(document))
-    sets = ["--set", "data.train=train.json", "--set", "data.val=val.json"]
+    sets = ["--set", "data.name=coco", "--set", "data.train=train.json", "--set", "data.val=val.json"]
     code, modules = loaded(["plan", TABLE1, "--data", str(tmp_path), *sets], tmp_path)
     assert code == 0
     assert not modules & HEAVY

@@ -56,9 +56,10 @@ def test_seeds_take_ranges_and_add_up(write: Write) -> None:
 
 def test_each_is_counted_before_it_is_written_out(write: Write) -> None:
     """120,000 rows of a line of text."""
-    sizes = {"beta": 30, "lr": 20, "steps": 20, "clip": 10}
+    sizes = {"beta": 30, "schedule.lr": 20, "schedule.steps": 20, "schedule.clip": 10}
     ranges = ", ".join(f"{name}: {list(range(n))}" for name, n in sizes.items())
-    text = TINY + f'  "{{beta}} {{lr}} {{steps}} {{clip}}": {{method: bags, each: {{{ranges}}}}}\n'
+    label = " ".join(f"{{{name.removeprefix('schedule.')}}}" for name in sizes)
+    text = TINY + f'  "{label}": {{method: bags, each: {{{ranges}}}}}\n'
     with pytest.raises(UserError, match=r"tiny\.yaml:12 rows\..*: each makes 30 x 20 x 20 x 10 = 120,000 rows; 10,000"):
         open_suite(write(text))
     two = "".join(f'  "{i} {{beta}}": {{method: bags, each: {{beta: {list(range(1, 5002))}}}}}\n' for i in range(2))

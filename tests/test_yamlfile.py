@@ -177,8 +177,8 @@ def test_a_missing_file_is_named_with_its_neighbours(tmp_path: Path) -> None:
 
 def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
-    for path in (tmp_path, tmp_path / "latin.yaml"):
-        with pytest.raises(UserError, match="cannot be read"):
+    for path, says in ((tmp_path, "a folder, not a file"), (tmp_path / "latin.yaml", "cannot be read")):
+        with pytest.raises(UserError, match=says):
             read(path)
 
 

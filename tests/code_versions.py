@@ -102,6 +102,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/spec.py": "its values are in the key, or have no effect on a result (tests/test_settings.py)",
     "bench/stage.py": "what it makes is the key (tests/golden)",
     "bench/store/store.py": "where stages lie",
+    "bench/store/roots.py": "what gc keeps",
     "bench/tracking/track.py": "sends to a tracking server",
 }
 

@@ -109,6 +109,7 @@ def test_the_plan_says_whose_seconds_it_counts_with(write: Write, tmp_path: Path
 def test_a_report_has_the_title_and_the_published_table(write: Write, tmp_path: Path, call: Bench) -> None:
     """title, compare_with: from the suite into the report's files and onto the terminal."""
     text = TINY.replace("preset: cpu\n", "preset: cpu\ntitle: What lifts the tail?\ncompare_with: bags_table1\n")
+    (tmp_path / "store").mkdir()
     for name, content in (("bare", TINY), ("full", text)):
         said = call("report", write(content, "tiny.yaml"), "--out", tmp_path / name)
         assert said.code == 0, said.err

@@ -7,6 +7,7 @@ torch, mlflow, optuna and pandas alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ class ShowsByDefault(TyperGroup):
         return args if args and (args[0] in self.commands or args[0] == "--help") else ["show", *args]
 
 
+# A name of a file that no file can have, whichever option or setting gave it: the user's mistake, wherever it is met.
+OF_A_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 # The base of what the command-line library raises; that library is inside typer, or beside it in older versions.
 MISTYPED: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -161,6 +164,11 @@ def main() -> None:
     except UserError as error:
         show(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in OF_A_NAME:
+            raise
+        show(str(UserError(str(error.strerror).lower(), where=str(error.filename))))
+        sys.exit(UserError.exit_code)
 
 
 def _check_text(words: Sequence[str]) -> None:

@@ -103,7 +103,7 @@ def print_table(
 
     if not results and not (failed and failed.failed):
         status = plan.suite.command("status", store.root)
-        say(console, f"no row has a result yet; where each stands: {status}")
+        say(console, f"{plan.suite.heading}: no row has a result yet; where each stands: {status}")
         return
     content = table(
         results, suite=plan.suite.heading, compare_with=plan.suite.sections.compare_with,

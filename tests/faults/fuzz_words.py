@@ -61,10 +61,12 @@ def _option(command: str, rng: random.Random) -> list[str]:
     name = rng.choice(OPTIONS.get(command, ("--version", "--help", "-h", "--nothing")))
     if name in FLAGS:
         return [name]
+    if name == "--set" and rng.random() < 0.3:
+        return [name, rng.choice(("schedule.steps=5", "rows.BAGS.beta=4", "seeds=[3]", "title=a"))]
     if name == "--set":
         value = rng.choice((yaml_text(odd(rng)), rng.choice(VALUES), "&a [*a]", "[" * 2000))
         return [name, f"{rng.choice(SETTINGS)}{rng.choice(('=', '=', '=', '=', '', '=='))}{value}"]
-    return [name, rng.choice((rng.choice(VALUES), GOOD.get(name, "1")))]
+    return [name, rng.choice((rng.choice(VALUES), GOOD.get(name, "1"), GOOD.get(name, "1")))]
 
 
 def _broken(words: list[str], rng: random.Random) -> list[str]:

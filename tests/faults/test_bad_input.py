@@ -199,6 +199,8 @@ def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], s
         (["why", "tiny.yaml", ""], r"no stage begins with ''"),
         (["data", "check", ".", "--format", "voc"], r"--format: 'voc' is no format\. Legal: lvis, coco"),
         (["data", "check", "nowhere"], r"nowhere.*: no such folder"),
+        (["data", "check", ".", "--images", "x" * 300], r"x+.*: file name too long"),
+        (["plan", "tiny.yaml", "--store", "x" * 300], r"x+: file name too long"),
         (["data", "fill-negatives", "none.json", "out.json"], r"none\.json: "),
         (["ui", "--store", "nowhere"], r"nowhere.*: nothing has been tracked in this store yet\n  run a suite first"),
         (["plan", "tiny.yaml", "--store", "tiny.yaml"], r"tiny\.yaml: the store must be a folder, but this is a file"),

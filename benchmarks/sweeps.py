@@ -79,9 +79,9 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
     _watch(bill)  # first: whoever imports these functions by name gets the watched ones
     from bench.cli.open import open_suite
     from bench.engines.torchvision import build as _build  # noqa: F401
-    from bench.launch.submission import asides
+    from bench.launch.submission import Dependencies, asides
     from bench.plan import planning
-    from bench.plan.jobs import is_ready, make_jobs
+    from bench.plan.jobs import make_jobs
     from bench.run import evaluate as _evaluate  # noqa: F401
     from bench.run import predict as _predict  # noqa: F401
     from bench.run import train as _train  # noqa: F401
@@ -104,10 +104,11 @@ def bring(store_path: Path, suite_path: Path, *, baseline_only: bool) -> Bill:
 
     setattr(Job, "unit", unit)  # noqa: B010 - the only place where a job's stages can be told apart
     wanted = {key for key, s in plan.stages.items() if not baseline_only or _is_baseline(s.kind, s.inputs)}
+    dependencies = Dependencies(plan)
     while missing := {key for key in wanted if not planning.fresh(plan.stages[key], store)}:
         done = set(plan.stages) - {key for key, s in plan.stages.items() if not planning.fresh(s, store)}
         jobs = make_jobs(plan, missing, planning.learned(plan, store), fuse=True)
-        job = next(job for job in jobs if is_ready(job, plan, done))
+        job = next(job for job in jobs if dependencies.below(job) <= done)
         outcomes = Job(str(store_path), job.units, suite.sections.machine, asides=asides(plan, job))()
         assert all(outcome.state == "done" for outcome in outcomes.values()), outcomes
     return bill

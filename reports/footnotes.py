@@ -56,14 +56,11 @@ def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) 
     base = groups.get(baseline or "", [])
     val = [label for label, group in groups.items() if other_val(group, base)]
     train = [label for label, group in groups.items() if label not in val and other_counts(group, base)]
-    notes = (
-        [f"evaluated on other data than {baseline}, so without a difference from it: {some_rows(val)}"] if val else []
-    )
-    if train:
-        notes.append(
-            f"trained on other class counts than {baseline}, so its bins hold other classes: {some_rows(train)}"
-        )
-    return tuple(notes)
+    texts = {
+        f"evaluated on other data than {baseline}, so without a difference from it": val,
+        f"trained on other class counts than {baseline}, so its bins hold other classes": train,
+    }
+    return tuple(f"{text}: {some_rows(rows)}" for text, rows in texts.items() if rows)
 
 
 def paper_caption(paper: Published, rows: Sequence[RowResult]) -> str:
@@ -109,7 +106,8 @@ def _epochs(rows: Sequence[RowResult]) -> str:
         for name, steps in protocol.steps.items()
         if name in protocol.batch
     }
-    texts = [f"{steps} of {batch} images {steps * batch / max(1, images):.1f}" for steps, batch, images in found]
+    every = (f"{steps} of {batch} images {steps * batch / max(1, images):.1f}" for steps, batch, images in found)
+    texts = list(dict.fromkeys(every))  # seeds with other data have nearly as many images
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
     return f"steps in epochs of all training images: {', '.join(texts[:SHOWN])}{more}"
 

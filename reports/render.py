@@ -43,8 +43,8 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
     console.print(grid)
     notes = [*_skips(table), *_notes(table)]
     notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
-    rest = len(table.lines[len(table.lines) if most is None else most :])
-    notes = [f"and {rest} more rows: see table.txt of the report", *notes] if rest else notes
+    if most is not None and len(table.lines) > most:
+        notes.insert(0, f"and {len(table.lines) - most} more rows: see table.txt of the report")
     for note in notes:
         console.print(note, soft_wrap=False)
     return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"

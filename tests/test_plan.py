@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from bench.cli.open import open_suite
+from bench.launch.submission import Dependencies
 from bench.lineage import N_POST_HOC
 from bench.plan import planning
 from bench.plan.cost import Estimate
-from bench.plan.jobs import JobPlan, fused_groups, is_ready, make_jobs
+from bench.plan.jobs import JobPlan, fused_groups, make_jobs
 from bench.plan.planning import Plan
 from bench.stage import walk
 from tests.conftest import Write
@@ -201,6 +202,11 @@ def test_a_stage_whose_input_is_gone_is_not_stale(plan: Plan, full: FakeStore) -
 
 
 # -- which jobs wait for which
+
+
+def is_ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
+    """Whether a driver would submit it."""
+    return Dependencies(plan).below(job) <= set(done)
 
 
 def run_all(plan: Plan, start: Callable[[list[JobPlan]], JobPlan], failing: Collection[str] = ()) -> set[str]:

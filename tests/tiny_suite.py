@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli.open import open_suite
+from bench.launch.submission import Dependencies
 from bench.lineage import asides_of
 from bench.plan import planning
-from bench.plan.jobs import is_ready, make_jobs
+from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
 from bench.run.work import signals_restored
@@ -128,6 +129,7 @@ def bring(
     Stages that failed or were stopped are not tried again. `only`: the keys that may run.
     """
     plan, store = planning.make(suite), Store(root)
+    dependencies = Dependencies(plan)
     for stage in plan.stages.values():
         store.add(stage)
     outcomes: dict[str, Outcome] = {}
@@ -136,7 +138,7 @@ def bring(
         over = {key for key, outcome in outcomes.items() if outcome.state in ("failed", "stopped")}
         missing = {key for key in plan.stages if key not in done | over and (only is None or only(key))}
         todo = make_jobs(plan, missing, planning.learned(plan, store), fuse=fuse, done=done)
-        ready = [job for job in todo if is_ready(job, plan, done)]
+        ready = [job for job in todo if dependencies.below(job) <= done]
         if not ready:
             return outcomes
         for job in ready:

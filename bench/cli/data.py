@@ -61,7 +61,7 @@ def convert_command(
     val_share: Annotated[float, typer.Option(help="Share of the images that becomes val, where there is none.")] = 0.0,
 ) -> None:
     """Write a mended copy of COCO, LVIS, YOLO, VOC, CVAT or Datumaro data, as a folder that is read without a note."""
-    from bench.data.convert import convert
+    from bench.data.exported.convert import convert
 
     for name, value, legal in (("--images", images, ("none", "link", "copy")), ("--exif", exif, ("ignore", "apply"))):
         if value not in legal:

@@ -18,7 +18,7 @@ from rich.console import Console
 from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, RowOrStage, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.progress import name_of
-from bench.cli.readings import clock_time, mappings
+from bench.cli.readings import clock_time
 from bench.cli.say import say
 from bench.cli.selection import chosen
 from bench.launch import submitted
@@ -77,7 +77,7 @@ def files(store: Store, key: str) -> Files | None:
     if not attempts:
         return None
     path = attempts[-1] / "events.jsonl"
-    start: dict[str, Any] = next((e for e in mappings(read_events(path)[0]) if e.get("event") == "start"), {})
+    start: dict[str, Any] = next((e for e in read_events(path)[0] if e.get("event") == "start"), {})
     out, err = (_path(start.get(name)) for name in ("out", "err"))
     notes = submitted.of(store.root, [key], ended=True)
     if err is None and notes:
@@ -114,7 +114,7 @@ def show(plan: Plan, store: Store, key: str, console: Console, lines: int = LINE
         if not _awaited(store, key):
             say(console, f"start it: {plan.suite.command('run', store.root)}")
         return
-    events = mappings(read_events(found.events)[0])
+    events = read_events(found.events)[0]
     say(console, f"-- events: {found.events}")
     for event in [event for event in events if event.get("event") not in _CURVES][-lines:]:
         say(console, text_of(event))

@@ -166,12 +166,8 @@ class _Inspected:
     def _look(self, data: FolderData, split: str) -> tuple[str, tuple[str, ...]]:
         key = (data.model_dump_json(), split)
         if key not in self._seen:
-            module = importlib.import_module(FORMATS[data.name].module)
-            if hasattr(module, "inspect"):
-                found = module.inspect(data, split)
-                self._seen[key] = (found.fingerprint, found.notes)
-            else:
-                self._seen[key] = (str(module.fingerprint(data, split)), ())
+            found = importlib.import_module(FORMATS[data.name].module).inspect(data, split)
+            self._seen[key] = (found.fingerprint, found.notes)
         return self._seen[key]
 
 

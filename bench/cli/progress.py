@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from bench.cli.readings import mappings, number, whole
+from bench.cli.readings import number, whole
 from bench.cli.say import clock, line
 from bench.launch.loop import Progress
 from bench.plan import forecast, planning
@@ -53,7 +53,7 @@ class Ticks:
             return None
         path = attempts[-1] / "events.jsonl"
         start = max(0, path.stat().st_size - TAIL_BYTES) if path.exists() else 0
-        said = [event for event in mappings(read_events(path, start)[0]) if event.get("event") == "progress"]
+        said = [event for event in read_events(path, start)[0] if event.get("event") == "progress"]
         found = [(event, at) for event in said if (at := _at(event)) is not None]
         if not found:
             return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 MOST = 1e15  # beyond it a number is no step, second or megabyte
@@ -23,11 +23,6 @@ def whole(value: Any) -> int | None:
     """As `number`, without its fraction."""
     found = number(value)
     return None if found is None else int(found)
-
-
-def mappings(values: Iterable[Any]) -> list[dict[str, Any]]:
-    """The events among what stands in a file."""
-    return [value for value in values if isinstance(value, dict)]
 
 
 def clock_time(event: Mapping[str, Any], form: str) -> str:

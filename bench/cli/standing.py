@@ -19,7 +19,7 @@ from rich.text import Text
 
 from bench.cli.overview import LINES, STYLE, Overview
 from bench.cli.progress import TAIL_BYTES, Ticks, name_of
-from bench.cli.readings import clock_time, mappings, number, whole
+from bench.cli.readings import clock_time, number, whole
 from bench.cli.say import LINE, clock, line
 from bench.environment import job_of
 from bench.errors import printable
@@ -285,7 +285,7 @@ def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             head = json.loads(file.readline())
     except (OSError, ValueError):
         return {}, {}
-    found = mappings(read_events(path, max(0, path.stat().st_size - TAIL_BYTES))[0])
+    found = read_events(path, max(0, path.stat().st_size - TAIL_BYTES))[0]
     return head if isinstance(head, dict) else {}, found[-1] if found else {}
 
 

@@ -2,7 +2,7 @@
 both read annotation files through entries.py and look for images through names.py, so that they cannot disagree.
 
 An error makes training or evaluation wrong or impossible; a warning is something to know; a note says what is read as
-it was meant. Repairs that are offered never touch the file they read: `fill_negatives` here, and convert.py.
+it was meant. Repairs that are offered never touch the file they read: `fill_negatives` here, and exported/convert.py.
 """
 
 from __future__ import annotations
@@ -271,8 +271,8 @@ def _check_boxes(entries: Entries, faults: Faults) -> None:
 
 def _check_negatives(entries: Entries, faults: Faults) -> None:
     """A finding where no image has negatives; in LVIS itself a few images have none."""
-    images = entries.images
-    if images and not any(image["neg_category_ids"] for image in images):
+    if not entries.summary.negatives:
+        images = entries.images
         faults["no_negatives"] += [shown(image["names"][0] if image["names"] else image["id"]) for image in images]
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.entries import Entries, Mend, Summary, across, first_error, read_entries
-from bench.data.formats import FORMATS, SplitName
+from bench.data.formats import FORMATS, Inspected, SplitName
 from bench.data.kinds import MENDS
 from bench.data.names import Located, candidates, leaves_root, locate
 from bench.data.split import Document, listing
@@ -31,14 +30,6 @@ __all__ = ["annotation_file", "candidates", "image_root", "inspect", "leaves_roo
 
 VERSION = 1  # in the key of the data stage; raise it when what is read may change
 MENDED = 1  # of how mends are read: in the fingerprints of files that have some, and in no other
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """A split as planning needs it: its fingerprint, and one line for each kind of mend."""
-
-    fingerprint: str
-    notes: tuple[str, ...]
 
 
 def image_root(spec: FolderData, split: SplitName = "train") -> Path:
@@ -87,11 +78,6 @@ def read(spec: FolderData, split: SplitName, promise: Document) -> Document:
         ],
         "categories": _categories(train, classes),
     }
-
-
-def fingerprint(spec: FolderData, split: SplitName) -> str:
-    """The fingerprint that `inspect` takes; refuses what it refuses."""
-    return inspect(spec, split).fingerprint
 
 
 def inspect(spec: FolderData, split: SplitName) -> Inspected:

@@ -30,6 +30,14 @@ class Reckoned:
     image_bytes: int
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """Data that are read, as planning needs them: a fingerprint of all that is read, and notes on what is read how."""
+
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
 def whole(data: GeneratedData | FolderData, split: SplitName) -> dict[str, Any]:
     """The whole section; for data that are read, the key holds their fingerprint in place of their path."""
     return data.in_key()
@@ -43,8 +51,8 @@ class Format:
         name: `data.name` of a suite.
         section: its settings. A GeneratedData is made, from these and a seed; a FolderData is read, from its path.
         module: dotted module with `make_split(section, seed, split, out, *, processes, progress)` of data that are
-            made; with `write_split(section, split, out)` and `fingerprint(section, split)` of data that are read; and,
-            where it has notes on how files are read, `inspect(section, split)` with both.
+            made; with `write_split(section, split, out)` and `inspect(section, split)`, an Inspected, of data that are
+            read.
         version: dotted module whose VERSION is in the key of the data stage.
         in_key: the settings that a split depends on, its seed apart.
         reckon: from these settings, what a split will have; None: not known before it is read.

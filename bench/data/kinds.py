@@ -120,6 +120,12 @@ FAULTS: Mapping[str, Kind] = {
         "the stored pixels are turned: set data.exif=apply (here: --exif apply), which turns them as a viewer does",
         mended=True,
     ),
+    "no_negatives": _error(
+        "images without negative lists",
+        "neg_category_ids is empty: the LVIS evaluator ignores false positives of every class that an image does not "
+        "show, so AP comes out far too high. Where the annotation is exhaustive, fill them: bench data fill-negatives. "
+        "A run goes on all the same with data.negatives=optional",
+    ),
     "in_train_and_val": _error("the same image in both splits", "AP is measured on what was trained on"),
 }
 
@@ -130,11 +136,6 @@ WARNINGS: Mapping[str, Kind] = {
     ),
     "box_outside": _warning(
         "boxes that reach out of their image", "the box reaches out of its image; no detection can match it well"
-    ),
-    "no_negatives": _warning(
-        "images without negative lists",
-        "neg_category_ids is empty: the LVIS evaluator ignores false positives of every class that an image does not "
-        "show, so AP comes out far too high. Where the annotation is exhaustive, fill them: bench data fill-negatives",
     ),
     "class_without_training_image": _warning(
         "classes that are never trained", "the class cannot be learned; its AP is 0 if val shows it"

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.data import folder
-from bench.data.folder import fingerprint, inspect
+from bench.data.folder import inspect
 from bench.data.formats import SplitName
 from bench.data.split import ANNOTATIONS, Document, write_json
 from bench.spec import FolderData
 
-__all__ = ["fingerprint", "inspect", "read_folder", "write_split"]
+__all__ = ["inspect", "read_folder", "write_split"]
 
 
 def read_folder(spec: FolderData, split: SplitName) -> Document:

@@ -8,11 +8,11 @@ read anew.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,11 @@ from typing import Any
 
 from bench.data import areas, entries, names, quick, values
 from bench.data.entries import Mend, Summary, read_entries
+from bench.errors import UserError
+from bench.store import own
+from bench.store.disk import write_atomic
 
+FOLDER = "annotations"  # below the user's cache
 SMALLEST = 1_000_000  # bytes of a file that is worth it
 _SETTLED = 2e9  # nanoseconds: a file that was written just now may be written again within the same tick
 _CODE = (areas, entries, names, quick, values)
@@ -55,9 +59,8 @@ def summary_of(file: Path, stamp: Stamp, lists: bool) -> tuple[str, Summary]:
 
 
 def _place(file: Path, lists: bool) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "longtail-bench" / "annotations"
     name = hashlib.sha256(f"{os.path.abspath(file)} {lists}".encode(errors="surrogateescape")).hexdigest()
-    return base / f"{name[:32]}.json"
+    return own.cache() / FOLDER / f"{name[:32]}.json"
 
 
 def _kept(place: Path, file: Path, stamp: Stamp) -> tuple[str, Summary] | None:
@@ -74,15 +77,10 @@ def _kept(place: Path, file: Path, stamp: Stamp) -> tuple[str, Summary] | None:
 
 
 def _keep(place: Path, value: Mapping[str, Any]) -> None:
-    """Write it whole or not at all; a cache that cannot be written is no fault."""
-    try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place.parent)
-        with os.fdopen(handle, "w", encoding="ascii") as stream:
-            json.dump(value, stream)
-        os.replace(name, place)
-    except OSError:
-        return
+    """A cache that cannot be written is no fault."""
+    with contextlib.suppress(UserError, OSError):
+        own.private(FOLDER)
+        write_atomic(place, json.dumps(value).encode("ascii"))
 
 
 @functools.cache

@@ -29,7 +29,8 @@ class Dependencies:
         self._below: dict[tuple[tuple[str, ...], ...], set[str]] = {}
 
     def below(self, job: JobPlan) -> set[str]:
-        """All that a job reads from other jobs, and its sources (see bench.plan.jobs.is_ready).
+        """All that must be done before a job can start: what it reads from other jobs, and all below that (a model is
+        assembled along its lineage: a finished classifier cannot be used while the trunk below it is made again).
 
         And the images that every row made of it is evaluated on: a set that is refused stops trainings that it makes
         pointless.

@@ -15,7 +15,7 @@ from bench.key import digest
 from bench.lineage import job_root, pass_of, trunk_of
 from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
-from bench.stage import KINDS, Stage, walk
+from bench.stage import KINDS, Stage
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,6 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
 def _order(stage: Stage) -> tuple[int, bool]:
     """By kind; val before train, so that a stage that waits for train finds both and its predictions fit in its job."""
     return KINDS[stage.kind].order, stage.spec.get("split") == "train"
-
-
-def is_ready(job: JobPlan, plan: Plan, done: Collection[str]) -> bool:
-    """Whether all that the job reads from other jobs is done: its inputs, and theirs (a model is assembled along its
-    lineage, so that a finished classifier cannot be used while the trunk below it is being made again)."""
-    own = set(job.keys)
-    return all(s.key in own or s.key in done for key in job.keys for s in walk(*plan.stages[key].inputs.values()))
 
 
 def fused_groups(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.store.disk import disk_errors, make_folder, read_bytes, remove, write_atomic
+from bench.store.form import is_number
 
 KEEP = 2  # the newest, and the one before it in case the newest is corrupt
 _META = "meta"
@@ -202,6 +203,6 @@ def _found(folders: Sequence[Path]) -> list[Path]:
     for order, folder in enumerate(folders):
         for path in folder.glob("checkpoint-*.safetensors"):
             step = path.name.removeprefix("checkpoint-").removesuffix(".safetensors")
-            if step.isascii() and step.isdigit() and len(step) < 19:
+            if is_number(step):
                 found.append((int(step), order, path))
     return [path for _, _, path in sorted(found, reverse=True)]

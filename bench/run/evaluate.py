@@ -23,7 +23,7 @@ from bench.run.checkpoint import read_tensors
 from bench.run.model import TRAIN_INFO
 from bench.run.predict import DETECTIONS, PROPOSALS
 from bench.run.work import Work
-from bench.stage import DataSpec, EvaluateSpec, PredictSpec, TrainSpec, spec_of
+from bench.stage import DataSpec, EvaluateSpec, PredictSpec, Stage, TrainSpec, spec_of
 from bench.store.disk import read_json, write_atomic
 
 RESULT = "result.json"
@@ -125,8 +125,13 @@ def _protocol(work: Work, split: Split) -> Protocol:
         image_px=(int(first["input"]["min_size"]), int(first["input"]["max_size"])),
         anchors=_anchors(first["detector"]),
         lr={name: float(spec["schedule"]["lr"]) for name, spec in zip(names, specs, strict=True)},
-        settings=digest([[stage.spec[name] for stage in trained[:1] for name in _SETTINGS], test]),
+        settings=settings_of(trained[0], test),
     )
+
+
+def settings_of(trained: Stage, test: Mapping[str, Any]) -> str:
+    """`Protocol.settings`, of the first training of a model and what its predictions were made with."""
+    return digest([[trained.spec[name] for name in _SETTINGS], test])
 
 
 def _negatives(split: Split) -> Negatives:

@@ -27,6 +27,7 @@ from types import TracebackType
 
 from bench.store import below
 from bench.store.disk import create_exclusive, make_folder, read_bytes, remove
+from bench.store.form import is_number
 
 BEAT_SECONDS = 5.0
 # NFS clients may show a file up to 60 s late (acregmax, nfs(5)); one beat and a margin come on top.
@@ -310,7 +311,7 @@ def _path(folder: Path, number: int) -> Path:
 
 def _number(path: Path) -> int | None:
     text = path.name.removeprefix("lease.")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    return int(text) if is_number(text) else None
 
 
 def _highest(folder: Path) -> tuple[int, Path | None]:

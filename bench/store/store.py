@@ -29,6 +29,7 @@ from bench.store.disk import (
     create_exclusive,
     disk_errors,
     make_folder,
+    read_bytes,
     read_json,
     remove,
     rename,
@@ -193,7 +194,7 @@ class Store:
         """
         path = self.output(key) / name
         with disk_errors(path):
-            content = path.read_bytes()
+            content = read_bytes(path)
         done = self.done(key)
         if done is None or done.digests.get(name) != hashlib.sha256(content).hexdigest():
             hint = "run the suite again: what was changed is made anew"

@@ -23,7 +23,6 @@ from bench.suite.validation import blame, message
 
 CLUSTERS = Path(__file__).resolve().parents[2] / "suites" / "_clusters"
 Option = bool | int | float | str
-Minutes = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Resources(Section):

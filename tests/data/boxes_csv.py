@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from bench.data.formats import Inspected
 from bench.data.split import ANNOTATIONS, write_json
 from bench.spec import FolderData
 
@@ -41,8 +42,8 @@ def write_split(spec: FolderData, split: str, out: Path) -> None:
     write_json(out / ANNOTATIONS, document)
 
 
-def fingerprint(spec: FolderData, split: str) -> str:
-    return hashlib.sha256((Path(spec.path) / getattr(spec, split)).read_bytes()).hexdigest()
+def inspect(spec: FolderData, split: str) -> Inspected:
+    return Inspected(hashlib.sha256((Path(spec.path) / getattr(spec, split)).read_bytes()).hexdigest(), ())
 
 
 def _rows(spec: FolderData, split: str) -> list[dict[str, str]]:

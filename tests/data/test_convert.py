@@ -13,8 +13,8 @@ from photographs import make_folder
 from PIL import Image
 
 from bench.data import coco, lvis
-from bench.data.convert import Converted, convert
-from bench.data.convert_images import stored_box
+from bench.data.exported.convert import Converted, convert
+from bench.data.exported.images import stored_box
 from bench.data.pixels import turned
 from bench.data.split import Split
 from bench.errors import UserError
@@ -125,7 +125,7 @@ def test_val_takes_the_classes_of_train_by_name(tmp_path: Path) -> None:
 
     source = exported(tmp_path / "data", val=spoil)
     with pytest.raises(UserError, match="data convert"):
-        coco.fingerprint(source, "val")
+        coco.inspect(source, "val")
     spec, done = converted(tmp_path / "data", tmp_path / "copy")
     assert done.lines == [
         "val: 3 classes mapped to the ids of train by their names (cat: 1 is 7, dog: 2 is 3, newt: 3 is 11)"

@@ -289,7 +289,7 @@ REFUSED: list[tuple[str, Spoil, str]] = [
 def test_refused_by_reader_and_check_alike(kind: str, spoil: Spoil, says: str, tmp_path: Path) -> None:
     spec = exported(tmp_path, val=spoil)
     assert findings(spec)[kind, "val"].severity == "error"
-    for read in (coco.fingerprint, coco.read_folder):
+    for read in (coco.inspect, coco.read_folder):
         with pytest.raises(UserError, match=says) as error:
             read(spec, "val")
         assert "data check" in str(error.value)
@@ -298,7 +298,7 @@ def test_refused_by_reader_and_check_alike(kind: str, spoil: Spoil, says: str, t
 def test_a_crowd_that_is_left_gives_no_ap_column_but_an_error_in_training_too(tmp_path: Path) -> None:
     spec = exported(tmp_path, train=every("annotations", iscrowd=1))
     with pytest.raises(UserError, match=r"train\.json: no box counts"):
-        coco.fingerprint(spec, "val")
+        coco.inspect(spec, "val")
 
 
 def test_a_class_that_val_alone_lists_and_does_not_use_is_no_fault(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_all_entries_of_a_kind_are_found(tmp_path: Path) -> None:
 def test_text_that_is_no_annotation_file_is_one_message(text: bytes, says: str, tmp_path: Path) -> None:
     spec = exported(tmp_path)
     (tmp_path / "annotations/val.json").write_bytes(text)
-    for read in (lambda: coco.fingerprint(spec, "val"), lambda: findings(spec)):
+    for read in (lambda: coco.inspect(spec, "val").fingerprint, lambda: findings(spec)):
         with pytest.raises(UserError, match=says):
             read()
 
@@ -350,7 +350,7 @@ def by_hand(root: Path, split: str) -> str:
 def test_the_fingerprint_of_a_clean_split_is_as_it_was(tmp_path: Path) -> None:
     spec = exported(tmp_path)
     for split in ("train", "val"):
-        assert coco.fingerprint(spec, split) == by_hand(tmp_path, split)  # type: ignore[arg-type]
+        assert coco.inspect(spec, split).fingerprint == by_hand(tmp_path, split)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("kind", "spoil", "_count"), MEANT)
@@ -359,20 +359,20 @@ def test_what_is_mended_has_another_fingerprint_than_before(
 ) -> None:
     """A store that was made when such a file was read otherwise may not be found again."""
     spec = exported(tmp_path, val=spoil)
-    assert coco.fingerprint(spec, "val") != by_hand(tmp_path, "val")
-    assert coco.fingerprint(spec, "train") == by_hand(tmp_path, "train")
+    assert coco.inspect(spec, "val").fingerprint != by_hand(tmp_path, "val")
+    assert coco.inspect(spec, "train").fingerprint == by_hand(tmp_path, "train")
 
 
 def test_a_mend_of_train_is_in_the_fingerprint_of_val_too(tmp_path: Path) -> None:
     spec = exported(tmp_path, train=first("annotations", ignore=1))
-    assert coco.fingerprint(spec, "val") != by_hand(tmp_path, "val")
+    assert coco.inspect(spec, "val").fingerprint != by_hand(tmp_path, "val")
 
 
 @pytest.mark.parametrize("spoil", [nothing, every("annotations", iscrowd=False), every("annotations", area=50.5)])
 def test_what_was_always_read_so_is_no_mend(spoil: Spoil, tmp_path: Path) -> None:
     spec = exported(tmp_path, val=spoil)
     assert coco.inspect(spec, "val").notes == ()
-    assert coco.fingerprint(spec, "val") == by_hand(tmp_path, "val")
+    assert coco.inspect(spec, "val").fingerprint == by_hand(tmp_path, "val")
 
 
 def test_an_area_a_little_over_its_box_is_believed(tmp_path: Path) -> None:

@@ -55,13 +55,13 @@ def test_sixteen_bits_are_read_by_their_upper_half(suffix: str, tmp_path: Path) 
 
 def test_a_folder_of_sixteen_bit_images_is_noted_and_in_the_fingerprint(tmp_path: Path) -> None:
     spec = exported(tmp_path / "data")
-    before = coco.fingerprint(spec, "val")
+    before = coco.inspect(spec, "val").fingerprint
     size = (tmp_path / "data/images" / NAME).stat().st_size
     Image.fromarray(gray16()).save(tmp_path / "data/images" / NAME)
     with (tmp_path / "data/images" / NAME).open("ab") as stream:
         stream.truncate(size)
     Image.fromarray(gray16()).save(tmp_path / "data/images" / NAME)
-    assert coco.fingerprint(spec, "val") != before
+    assert coco.inspect(spec, "val").fingerprint != before
     (note,) = coco.inspect(spec, "val").notes
     assert note == f"val.json: 1 16-bit images read as v >> 8 ({NAME})"
     assert findings(spec)["sixteen_bit", "val"].severity == "note"
@@ -83,7 +83,7 @@ def test_values_without_black_and_white_are_refused(kind: type, tmp_path: Path) 
         read_image(tmp_path / "images/a.tif")
     assert findings(spec)["unreadable_depth", "val"].severity == "error"
     with pytest.raises(UserError, match=r"not whole numbers of 8 or 16 bits \(1\): a\.tif"):
-        coco.fingerprint(spec, "val")
+        coco.inspect(spec, "val")
 
 
 def test_sixteen_bits_under_a_name_of_eight_are_refused(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_images_beside_their_annotation_file(tmp_path: Path) -> None:
         assert ap(split) == pytest.approx(AP)
     per_split = spec.model_copy(update={"images": {"train": "train", "val": "valid"}})
     assert findings(per_split) == {}
-    assert coco.fingerprint(per_split, "val") == coco.fingerprint(made.model_copy(), "val")
+    assert coco.inspect(per_split, "val").fingerprint == coco.fingerprint(made.model_copy(), "val")
     assert opened(per_split, tmp_path / "split").pixels(1).shape == (48, 64, 3)
 
 

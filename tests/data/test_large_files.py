@@ -56,9 +56,9 @@ def test_skipping_polygons_changes_nothing(tmp_path: Path) -> None:
 
 def test_without_the_parser_the_same_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = exported(tmp_path, val=first("annotations", area=0, segmentation=[[5, 6, 35, 6, 35, 26, 5, 26]]))
-    before = coco.fingerprint(spec, "val"), coco.read_folder(spec, "val")
+    before = coco.inspect(spec, "val").fingerprint, coco.read_folder(spec, "val")
     monkeypatch.setattr(quick, "_decoder", None)
-    assert (coco.fingerprint(spec, "val"), coco.read_folder(spec, "val")) == before
+    assert (coco.inspect(spec, "val").fingerprint, coco.read_folder(spec, "val")) == before
 
 
 def test_lists_are_written_in_pieces_of_the_same_text(tmp_path: Path) -> None:

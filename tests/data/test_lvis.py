@@ -13,7 +13,7 @@ import pytest
 from photographs import PHOTOGRAPHS, TRAIN, Document, make_folder, pixels_of
 
 from bench.data import coco, lvis
-from bench.data.folder import candidates, fingerprint, image_root, leaves_root
+from bench.data.folder import candidates, image_root, inspect, leaves_root
 from bench.data.split import open_split
 from bench.errors import UserError
 from bench.frequency import repeat_factors
@@ -180,7 +180,7 @@ def test_val_may_not_know_classes_that_train_lacks(tmp_path: Path) -> None:
 def test_truncated_annotations_name_file_and_position(tmp_path: Path) -> None:
     file = make_folder(tmp_path) / "annotations/train.json"
     file.write_text(file.read_text()[:200])
-    for read in (read_folder, fingerprint):
+    for read in (read_folder, inspect):
         with pytest.raises(UserError, match=r"not valid JSON at character \d+ of 200") as error:
             read(spec_of(tmp_path), "train")
         assert "train.json:1:" in error.value.where
@@ -189,7 +189,7 @@ def test_truncated_annotations_name_file_and_position(tmp_path: Path) -> None:
 def test_missing_files_show_what_is_there(tmp_path: Path) -> None:
     make_folder(tmp_path)
     (tmp_path / "annotations/val.json").rename(tmp_path / "annotations/validation.json")
-    for read in (read_folder, fingerprint):
+    for read in (read_folder, inspect):
         with pytest.raises(UserError) as error:
             read(spec_of(tmp_path), "val")
         assert "validation.json" in error.value.allowed
@@ -203,22 +203,22 @@ def test_fingerprint_does_not_see_the_path(tmp_path: Path) -> None:
     make_folder(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     for name in ("train", "val"):
-        assert fingerprint(spec_of(tmp_path / "a"), name) == fingerprint(spec_of(tmp_path / "b"), name)
-    assert fingerprint(spec_of(tmp_path / "a"), "train") != fingerprint(spec_of(tmp_path / "a"), "val")
+        assert inspect(spec_of(tmp_path / "a"), name).fingerprint == inspect(spec_of(tmp_path / "b"), name).fingerprint
+    assert inspect(spec_of(tmp_path / "a"), "train").fingerprint != inspect(spec_of(tmp_path / "a"), "val").fingerprint
 
 
 def test_fingerprint_sees_images_and_annotations(tmp_path: Path) -> None:
     spec = spec_of(make_folder(tmp_path))
-    before = {name: fingerprint(spec, name) for name in ("train", "val")}
+    before = {name: inspect(spec, name).fingerprint for name in ("train", "val")}
     with (tmp_path / "images/COCO_train2014_000000000001.png").open("ab") as stream:
         stream.write(b"\0")
-    assert fingerprint(spec, "train") != before["train"]
-    assert fingerprint(spec, "val") == before["val"]
+    assert inspect(spec, "train").fingerprint != before["train"]
+    assert inspect(spec, "val").fingerprint == before["val"]
     file = tmp_path / "annotations/train.json"
     document = json.loads(file.read_text())
     document["annotations"].pop()
     file.write_text(json.dumps(document))
-    assert fingerprint(spec, "val") != before["val"]  # val carries the training counts
+    assert inspect(spec, "val").fingerprint != before["val"]  # val carries the training counts
 
 
 @pytest.mark.skipif(not (PHOTOGRAPHS / "coco_mini").is_dir(), reason="no photographs (BENCH_TEST_DATA)")

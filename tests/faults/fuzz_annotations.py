@@ -23,7 +23,7 @@ from PIL import Image
 
 from bench.data import coco, lvis
 from bench.data.check import check, fill_negatives
-from bench.data.convert import convert
+from bench.data.exported.convert import convert
 from bench.data.split import NoPixels, from_document, write_json
 from bench.errors import UserError
 from bench.spec import FolderData
@@ -232,7 +232,7 @@ def read(root: Path, form: str) -> None:
     """What planning and both data stages do."""
     spec, module = FolderData(name=form, path=str(root)), coco if form == "coco" else lvis
     for split in ("train", "val"):
-        module.fingerprint(spec, split)
+        module.inspect(spec, split)
         document = module.read_folder(spec, split)
         write_json(root / f"{split}-stored.json", document)
         from_document(document, NoPixels(root)).lvis_json()

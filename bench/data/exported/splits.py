@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.entries import sections
-from bench.data.foreign import Foreign, cvat, datumaro, split_named, voc, yolo
+from bench.data.exported.foreign import Foreign, cvat, datumaro, split_named, voc, yolo
 from bench.data.names import candidates
 from bench.data.split import read_json
 from bench.data.values import Unreadable, shown, whole

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.data.foreign import Foreign
+from bench.data.exported.foreign import Foreign
 from bench.data.names import variants
 from bench.data.pixels import BAD_IMAGE, TURNED, open_image, orientation
 

@@ -24,7 +24,7 @@ from reports import figures
 from tests.conftest import TINY, Bench, Write
 from tests.planned import plan_of
 from tests.reports.made_records import made
-from tests.tiny_suite import bring, key_of
+from tests.tiny_suite import bring, data_keys, key_of
 
 # -- in a training
 
@@ -52,7 +52,7 @@ def trained(path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *sets: str)
         suite = open_suite(path, sets=sets, only="baseline")
         plan = planning.make(suite)
         key = key_of(plan, "baseline")
-        wanted = {key, plan.stages[key].inputs["train"].key}
+        wanted = {key, *data_keys(plan)}
         outcomes = bring(suite, root, only=lambda one: one in wanted)
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
     return len(saved), *seen[0]

@@ -183,6 +183,11 @@ def copied(source: Path, target: Path, keep: Mapping[str, object] | set[str]) ->
     return target
 
 
+def data_keys(plan: Plan) -> set[str]:
+    """The splits: a training waits for that of val too, without which it would serve no row."""
+    return {key for key, stage in plan.stages.items() if stage.kind == "data"}
+
+
 def below(plan: Plan, *keys: str) -> set[str]:
     """The stages themselves and all that is made from them."""
     found = set(keys)

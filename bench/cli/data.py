@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -103,18 +104,23 @@ def check(
 ) -> int:
     """`bench data check`: 0 clean, warnings or notes only; 1 with errors."""
     from bench.data.check import check as check_data
+    from bench.spec import FolderData
 
     read = [name for name, known in FORMATS.items() if not known.generated]
     if form not in read:
         raise UserError(f"'{form}' is no format", where="--format", allowed=", ".join(read))
     if exif != "ignore" and exif != "apply":
         raise UserError(f"'{exif}' is no way to read orientations", where="--exif", allowed="ignore, apply")
+    try:
+        spec = FolderData(name=form, path=str(path), train=train, val=val, images=images, exif=exif)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(first["msg"], where="PATH" if first["loc"][0] == "path" else f"--{first['loc'][0]}") from None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=None, visible=decode)
         findings = check_data(
-            str(path), train, val, images, form, exif=exif, decode=decode,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+            spec, decode=decode, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     for f in findings:
         console.print(
             f"[{_COLOURS[f.severity]}]{f.severity}[/] {escape(f.where)}: {escape(f.kind)} ({f.count})",

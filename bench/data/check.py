@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -59,36 +58,23 @@ class Finding:
     advice: str
 
 
-def check(
-    path: str,
-    train: str,
-    val: str,
-    images: str | dict[Literal["train", "val"], str],
-    format: str,
-    *,
-    exif: Literal["ignore", "apply"] = "ignore",
-    decode: bool = True,
-    progress: Progress | None = None,
-) -> list[Finding]:
+def check(spec: FolderData, *, decode: bool = True, progress: Progress | None = None) -> list[Finding]:
     """All findings, errors first. Every image is decoded, in as many threads as there are cores.
 
     Args:
-        path: the folder; `train`, `val` and `images` lie below it.
-        format: one of bench.data.formats; where it has no negative lists, their absence is no finding.
-        exif: as `data.exif` of a suite.
+        spec: the section `data` of a suite; where its format has no negative lists, their absence is no finding.
         decode: whether images are opened, decoded and compared; else only their names are looked for.
         progress: called with images decoded and images in all.
 
     Raises:
         UserError: a file cannot be read at all, or there is no folder of images.
     """
-    spec = FolderData(name=format, path=path, train=train, val=val, images=images, exif=exif)
     splits: tuple[SplitName, SplitName] = ("train", "val")
     for split in splits:
         root = image_root(spec, split)
         if not root.is_dir():
             raise UserError("no such folder of images", where=str(root), allowed=listing(root.parent))
-    lists = FORMATS[format].negatives
+    lists = FORMATS[spec.name].negatives
     found = {split: read_entries(annotation_file(spec, split), lists=lists) for split in splits}
     places = {
         split: locate(image_root(spec, split), annotation_file(spec, split).parent, found[split].summary.images)

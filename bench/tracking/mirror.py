@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import masked
-from bench.store.disk import make_folder, write_atomic
+from bench.errors import UserError
+from bench.store.disk import create_exclusive, make_folder, write_atomic
 from bench.tracking.place import (
+    DATABASE,
     artifacts_uri,
     check_no_link,
     default_uri,
@@ -23,7 +25,6 @@ from bench.tracking.place import (
     follow_store,
     is_of_store,
     lock,
-    make_database,
     parent_of_sqlite,
 )
 
@@ -144,7 +145,6 @@ def connect(store_root: Path, uri: str | None) -> Any:
     folder: Path | None = store_root
     if is_of_store(store_root, uri):
         check_no_link(store_root)
-        make_database(store_root)
         follow_store(store_root)
         uri = default_uri(store_root)
     else:
@@ -161,7 +161,28 @@ def connect(store_root: Path, uri: str | None) -> Any:
 
     for name in ("alembic", "mlflow.store.db.utils"):  # otherwise they log many lines "Running upgrade .."
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as a notice
+    database = store_root / DATABASE
+    if is_of_store(store_root, uri) and store_root.is_dir() and not database.exists():
+        _make_database(database)
     return MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make the store's database elsewhere and put it there whole: two migrations of one new file break it, and two
+    hosts may share no lock. SQLite would also make a file that the group cannot write to, whatever the umask.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from mlflow.tracking import MlflowClient
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        MlflowClient(tracking_uri=f"sqlite:///{made}")
+        try:
+            create_exclusive(path, made.read_bytes())
+        except UserError as error:
+            raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
 
 def is_served(uri: str | None) -> bool:

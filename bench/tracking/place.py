@@ -47,17 +47,6 @@ def check_no_link(store_root: Path) -> None:
             raise OSError(errno.ELOOP, "a link, and nothing in a store is followed out of it; remove it", str(path))
 
 
-def make_database(store_root: Path) -> None:
-    """Make the database's file, empty, where there is none: SQLite would make one that the group cannot write to,
-    whatever the umask.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    if store_root.is_dir():
-        os.close(below.opened(store_root / DATABASE, os.O_RDWR | os.O_CREAT))
-
-
 def follow_store(store_root: Path) -> None:
     """Let the database say that the files of our runs lie in the store, where it is now; what it said before may be the
     place that the store was copied from, or a folder that somebody else has written into it."""

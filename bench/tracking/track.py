@@ -106,8 +106,9 @@ class SyncCount:
 def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
     """Create database, migrations and experiment before any job starts; returns a notice where that failed.
 
-    Concurrent migrations of one new sqlite break it ("duplicate column name"), hence here and locked. Two hosts may
-    share no lock (a file system without flock): if the slower one waits, it finds the database made.
+    Concurrent migrations of one sqlite break it ("duplicate column name"), hence here and locked. A new database is
+    put there whole. Where two hosts share no lock (a file system without flock) and an old one is migrated, the slower
+    one waits and finds it done.
     """
     said = None
     for tries in range(TRIES):
@@ -119,8 +120,8 @@ def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
         except ImportError as error:
             return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
         except Exception as error:
-            # Another host's migration may have made half the columns of a table: an AttributeError of MLflow's own.
-            if not isinstance(error, (*tracker_errors(), AttributeError)):
+            # Another host's migration may be half done: MLflow and alembic fail over that with errors of their own.
+            if not isinstance(error, (*tracker_errors(), AttributeError, ValueError)):
                 raise
             said = notice(error)
         if is_served(uri):  # which was retried already (bench/tracking/mirror.py)

@@ -53,7 +53,7 @@ def ap(split: Split, found: Sequence[tuple[str, int, tuple[float, ...]]] = FOUND
 
 
 def findings(spec: FolderData, **more: Any) -> dict[tuple[str, str], Finding]:
-    found = check(spec.path, spec.train, spec.val, spec.images, spec.name, **more)
+    found = check(spec, **more)
     return {(f.kind, f.where): f for f in found}
 
 

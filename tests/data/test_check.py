@@ -15,10 +15,11 @@ from PIL import Image
 
 from bench.data.check import Finding, check, fill_negatives
 from bench.errors import UserError
+from bench.spec import FolderData
 
 
 def findings(root: Path, style: Literal["lvis", "coco"] = "lvis") -> dict[tuple[str, str], Finding]:
-    found = check(str(root), "annotations/train.json", "annotations/val.json", "images", style)
+    found = check(FolderData(name=style, path=str(root)))
     return {(f.kind, f.where): f for f in found}
 
 
@@ -129,7 +130,7 @@ def test_errors_come_before_warnings(tmp_path: Path) -> None:
 def test_no_folder_of_images(tmp_path: Path) -> None:
     make_folder(tmp_path)
     with pytest.raises(UserError, match="no such folder of images"):
-        check(str(tmp_path), "annotations/train.json", "annotations/val.json", "jpg", "lvis")
+        check(FolderData(name="lvis", path=str(tmp_path), images="jpg"))
 
 
 def test_filling_negatives_lists_what_is_absent(tmp_path: Path) -> None:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_suite import HEADS, SMOKE, Undisturbed, attempts, bring, copied, digests, drive, key_of, tiny, work
+from tiny_suite import (
+    HEADS,
+    SMOKE,
+    Undisturbed,
+    attempts,
+    bring,
+    copied,
+    data_keys,
+    digests,
+    drive,
+    key_of,
+    tiny,
+    work,
+)
 
 from bench.plan import planning
 from bench.plan.cost import Estimate
@@ -178,7 +191,7 @@ def test_a_rate_that_is_too_high_is_found_out(smoke: Undisturbed, tmp_path: Path
     suite = tiny("schedule.lr=1e6", "schedule.clip=null", "schedule.warmup=0", only="baseline")
     plan = planning.make(suite)
     key = key_of(plan, "baseline")
-    root = copied(smoke.root, tmp_path / "store", {plan.stages[key].inputs["train"].key})
+    root = copied(smoke.root, tmp_path / "store", data_keys(plan))
     outcomes = bring(suite, root, only=lambda k: k == key)
     assert outcomes[key].state == "failed"
     assert outcomes[key].code == 1

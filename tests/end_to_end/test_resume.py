@@ -15,6 +15,7 @@ from tiny_suite import (
     Undisturbed,
     bring,
     copied,
+    data_keys,
     key_of,
     tiny,
     work,
@@ -183,6 +184,6 @@ def test_other_checkpoint_intervals_change_nothing(smoke: Undisturbed, tmp_path:
     plan = planning.make(suite)
     key = key_of(plan, "baseline")
     assert key == key_of(smoke.plan, "baseline")
-    root = copied(smoke.root, tmp_path / "store", {plan.stages[key].inputs["train"].key})
+    root = copied(smoke.root, tmp_path / "store", data_keys(plan))
     bring(suite, root, only=lambda k: k == key)
     check_equal(plan, root, smoke.root, key)

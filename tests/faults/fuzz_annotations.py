@@ -245,9 +245,7 @@ def hold(split: str, content: bytes, root: Path) -> str:
     said = "read"
     for form in ("coco", "lvis"):
         reader = answer(lambda form=form: read(root, form))
-        look = answer(
-            lambda form=form: check(str(root), "annotations/train.json", "annotations/val.json", "images", form)
-        )
+        look = answer(lambda form=form: check(FolderData(name=form, path=str(root))))
         errors = [f.kind for f in look.result or () if f.severity == "error"]
         if reader.error is not None:
             said = "refused"

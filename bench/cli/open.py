@@ -14,12 +14,13 @@ from pathlib import Path
 
 import yaml
 
-from bench.data.formats import FORMATS
+from bench.data.formats import FORMATS, Inspected, SplitName
 from bench.data.negatives import check_negatives
 from bench.engines.facts import check, facts
 from bench.errors import UserError, did_you_mean
 from bench.key import canonical, plain
 from bench.plan import planning
+from bench.plan.anchors import anchors_note
 from bench.plan.planning import Plan
 from bench.spec import FolderData
 from bench.store.store import Store
@@ -47,8 +48,8 @@ def open_suite(
     """
     from reports import paper
 
-    inspected = _Inspected()
-    source = suites.Source(inspected.fingerprint, lambda name: facts(name).version)
+    looks = _Looks()
+    source = suites.Source(looks.fingerprint, lambda name: facts(name).version)
     suite = suites.load(
         path,
         source=source,
@@ -64,7 +65,7 @@ def open_suite(
         check(suite.sections.detector)
         if suite.sections.compare_with is not None:
             paper.published(suite.sections.compare_with)
-    return replace(suite, notes=suite.notes + inspected.notes(suite))
+    return replace(suite, notes=suite.notes + looks.notes(suite))
 
 
 def _check_folder(suite: Suite, row: Row, option: str | None) -> None:
@@ -144,30 +145,32 @@ def blamed_on(suite: Suite) -> Iterator[None]:
         raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
 
 
-class _Inspected:
+class _Looks:
     """Splits of folders as planning needs them, each looked at once: fingerprints, and notes on how files are read."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+        self._seen: dict[tuple[str, str], Inspected] = {}
 
-    def fingerprint(self, data: FolderData, split: str) -> str:
-        return self._look(data, split)[0]
+    def fingerprint(self, data: FolderData, split: SplitName) -> str:
+        return self._look(data, split).fingerprint
 
     def notes(self, suite: Suite) -> tuple[str, ...]:
-        """What is read otherwise than it is written, a line per kind; nothing of data that planning will refuse."""
-        sections = [suite.sections.data, *(row.data for row in suite.rows if row.data is not None)]
-        found: dict[str, None] = {}
-        for data in sections:
+        """What is read otherwise than it is written, a line per kind, and anchors that do not fit; nothing of data that
+        planning will refuse."""
+        of_all = suite.sections
+        found: dict[str | None, None] = {}
+        for data in [of_all.data, *(row.data for row in suite.rows if row.data is not None)]:
             if isinstance(data, FolderData):
                 with contextlib.suppress(UserError):
-                    found |= dict.fromkeys(note for split in ("train", "val") for note in self._look(data, split)[1])
-        return tuple(found)
+                    train, val = self._look(data, "train"), self._look(data, "val")
+                    found |= dict.fromkeys([*train.notes, *val.notes])
+                    found[anchors_note(train.sides, of_all.input, of_all.detector)] = None
+        return tuple(note for note in found if note is not None)
 
-    def _look(self, data: FolderData, split: str) -> tuple[str, tuple[str, ...]]:
+    def _look(self, data: FolderData, split: SplitName) -> Inspected:
         key = (data.model_dump_json(), split)
         if key not in self._seen:
-            found = importlib.import_module(FORMATS[data.name].module).inspect(data, split)
-            self._seen[key] = (found.fingerprint, found.notes)
+            self._seen[key] = importlib.import_module(FORMATS[data.name].module).inspect(data, split)
         return self._seen[key]
 
 

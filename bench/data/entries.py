@@ -7,6 +7,7 @@ Nothing that a JSON file can hold makes this raise anything but a UserError.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ SECTIONS = ("images", "annotations", "categories")
 LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 CLASS_IDS = 2**31  # of categories; evaluators keep them in 32 bits
 EDGE = 2.0  # pixels that an area may be larger than its box on each side: annotators round
+SAMPLE = 2000  # boxes whose sides are kept: a share of them is known to a per cent
 _PIXELS = 10**9  # a coordinate is below this
 _KEPT = 3  # examples of a mend
 _MISSING = object()
@@ -56,6 +58,7 @@ class Summary:
         boxes: without a fault. countable: those that count in an AP.
         negatives: images that name a class as absent; `lists`: images that have such a list, be it empty.
         unnamed: ids of categories that have another fault.
+        sides: of at most SAMPLE boxes, evenly from the file: width and height of the box, and of its image, pixels.
     """
 
     file: Path
@@ -70,6 +73,7 @@ class Summary:
     negatives: int = 0
     lists: int = 0
     unnamed: set[int] = field(default_factory=set)
+    sides: list[tuple[float, float, int, int]] = field(default_factory=list)
 
     def fault(self, kind: str, entry: str) -> None:
         self.faults.setdefault(kind, []).append(entry)
@@ -112,7 +116,7 @@ def entries_of(document: Document, file: Path, *, lists: bool, keep: bool = True
     summary = Summary(file)
     _categories(document["categories"], summary)
     images = _images(document["images"], summary, lists=lists)
-    annotations = _annotations(document["annotations"], {i["id"] for i in images}, summary, keep=keep)
+    annotations = _annotations(document["annotations"], images, summary, keep=keep)
     if not document["images"]:
         summary.fault("no_images", "the list 'images' is empty")
     elif not summary.countable:
@@ -251,8 +255,10 @@ def _lists(row: Document, label: str, image: Document, summary: Summary) -> None
     summary.lists += LISTS[0] in row
 
 
-def _annotations(rows: list[Any], image_ids: set[int], summary: Summary, *, keep: bool) -> list[Document]:
+def _annotations(rows: list[Any], images: list[Document], summary: Summary, *, keep: bool) -> list[Document]:
     annotations: list[Document] = []
+    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
+    step = max(1, math.ceil(len(rows) / SAMPLE))
     seen: set[int] = set()
     for position, row in enumerate(rows):
         if isinstance(row, quick.Row):
@@ -268,7 +274,7 @@ def _annotations(rows: list[Any], image_ids: set[int], summary: Summary, *, keep
         if identity in seen:
             summary.fault("duplicate_annotation_id", shown(identity))
         seen.add(identity)
-        if image not in image_ids:
+        if image not in sizes:
             summary.fault("unknown_image_id", f"annotation {shown(identity)}: image {shown(image)}")
             continue
         category = clean["category_id"]
@@ -277,6 +283,8 @@ def _annotations(rows: list[Any], image_ids: set[int], summary: Summary, *, keep
         else:
             summary.used[category] = (1, f"annotation {shown(identity)}")
         summary.boxes += 1
+        if position % step == 0 and not clean["iscrowd"]:
+            summary.sides.append((clean["bbox"][2], clean["bbox"][3], *sizes[image]))
         summary.countable += clean["area"] > 0 and not clean["iscrowd"] and "ignore" not in clean
         if keep:
             annotations.append(clean)

@@ -108,7 +108,7 @@ def inspect(spec: FolderData, split: SplitName) -> Inspected:
     if kinds:
         total.update(f"mended {MENDED} {' '.join(kinds)}\n".encode())
     notes = mend_notes(own.mends, own.file.name) + mend_notes(located.mends, own.file.name)
-    return Inspected(total.hexdigest(), tuple(notes))
+    return Inspected(total.hexdigest(), tuple(notes), own.sides)
 
 
 def mend_notes(mends: Mapping[str, Mend] | Mapping[str, list[str]], file: str) -> list[str]:

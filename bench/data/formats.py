@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,10 +32,16 @@ class Reckoned:
 
 @dataclass(frozen=True)
 class Inspected:
-    """Data that are read, as planning needs them: a fingerprint of all that is read, and notes on what is read how."""
+    """Data that are read, as planning needs them.
+
+    Attributes:
+        fingerprint: of all that is read. notes: what is read otherwise than it is written.
+        sides: of a sample of the boxes: width and height of the box, and of its image, pixels.
+    """
 
     fingerprint: str
     notes: tuple[str, ...]
+    sides: Sequence[tuple[float, float, int, int]] = ()
 
 
 def whole(data: GeneratedData | FolderData, split: SplitName) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def _to_json(summary: Summary) -> dict[str, Any]:
         "listed": list(summary.listed.items()),
         "boxes": [summary.boxes, summary.countable],
         "lists": [summary.negatives, summary.lists],
+        "sides": summary.sides,
     }
 
 
@@ -114,4 +115,5 @@ def _from_json(value: Mapping[str, Any], file: Path) -> Summary:
         countable=value["boxes"][1],
         negatives=value["lists"][0],
         lists=value["lists"][1],
+        sides=[(w, h, width, height) for w, h, width, height in value["sides"]],
     )

@@ -18,6 +18,11 @@ def one_head(detector: spec.DetectorSection) -> int:
     return 1
 
 
+def no_anchors(detector: spec.DetectorSection) -> tuple[list[tuple[float, float]], float]:
+    """Of engines without anchors."""
+    return [], 0.0
+
+
 @dataclass(frozen=True)
 class EngineFacts:
     """One engine. The functions get a detector section that `check` has let pass.
@@ -33,6 +38,8 @@ class EngineFacts:
         head_widths: features D of a RoI, and (channels, height, width) of its map.
         parameters: parameters below the classifier, for so many classes.
         proposals: of each image at test time, and the refined boxes of each proposal, for so many classes.
+        anchors: (width, height) of every kind of anchor, pixels of the resized image, and the IoU with a box below
+            which one is background; no anchors for an engine without.
         heads: how many classifiers there are one after the other (a cascade, decoder layers).
         postprocess: dotted module with `detections`, by which scores become boxes, and VERSION, which enters the key of
             what is predicted.
@@ -48,5 +55,6 @@ class EngineFacts:
     head_widths: Callable[[spec.DetectorSection], tuple[int, tuple[int, int, int]]]
     parameters: Callable[[spec.DetectorSection, int], int]
     proposals: Callable[[spec.DetectorSection, int], tuple[int, int]]
+    anchors: Callable[[spec.DetectorSection], tuple[list[tuple[float, float]], float]] = no_anchors
     heads: Callable[[spec.DetectorSection], int] = one_head
     postprocess: str = "bench.detection.postprocess"

@@ -18,15 +18,23 @@ PRESETS = Path(__file__).resolve().parents[2] / "suites" / "_presets"
 MOVED = {("input", "workers"): ("machine", "workers")}  # old place of a setting -> new place
 
 
-def preset_named(name: str, where: str) -> dict[str, Any]:
-    """The mapping of suites/_presets/NAME.yaml, on top of what its own `preset:` names."""
+def preset_named(name: str, where: str) -> tuple[dict[str, Any], tuple[yamlfile.Document, ...]]:
+    """The mapping of suites/_presets/NAME.yaml, on top of what its own `preset:` names; and these files, itself first.
+
+    Raises:
+        UserError: no such preset.
+    """
     known = {file.stem: file for file in PRESETS.glob("*.yaml")}
     if not isinstance(name, str) or name not in known:
         raise unknown("preset", str(name), known, where=where)
     file = known[name]
-    value = dict(yamlfile.read(file).renamed(MOVED).value)
+    document = yamlfile.read(file).renamed(MOVED)
+    value = dict(document.value)
     below = value.pop("preset", None)
-    return merge(preset_named(below, str(file)), value) if below else value
+    if not below:
+        return value, (document,)
+    base, documents = preset_named(below, str(file))
+    return merge(base, value), (document, *documents)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,8 +48,8 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> None:
-    """Apply one `--set a.b.c=value` in place."""
+def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> tuple[str, ...]:
+    """Apply one `--set a.b.c=value` in place; the path that it set."""
     label = _label_in(text, tree)  # which may hold dots and equals signs
     key, equals, value = text[len(label) :].partition("=")
     if not equals or not key.strip():
@@ -63,6 +71,7 @@ def apply_set(tree: dict[str, Any], text: str, document: yamlfile.Document) -> N
             raise UserError(f"'{'.'.join(names[: i + 1])}' is a value, not a section", where=f"--set {text}")
     node.pop(LENGTHS.get(names[-1], ""), None)
     node[names[-1]] = yamlfile.scalar(value)
+    return tuple(names)
 
 
 def _label_in(text: str, tree: Mapping[str, Any]) -> str:

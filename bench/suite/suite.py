@@ -7,6 +7,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bench.data.formats import DEFAULT, FORMATS, Data
+from bench.data.formats import DEFAULT, FORMATS, Data, SplitName
 from bench.engines.facts import facts, only_classifier
 from bench.environment import masked
 from bench.errors import UserError, unknown
@@ -92,6 +93,7 @@ class Sections(BaseModel):
     title: Title | None = None  # for the heading of tables and the captions of figures
 
 
+_TORCHVISIONS = re.compile(r"[a-z0-9_]+-[0-9a-f]{8}\.pth")  # how torchvision names the files of its weights
 OF_THE_FILE = ("preset", "rows", "methods_path")  # legal at the top of a suite, beside the sections
 
 
@@ -99,7 +101,7 @@ OF_THE_FILE = ("preset", "rows", "methods_path")  # legal at the top of a suite,
 class Source:
     """Passed in from higher levels, so as not to import them: fingerprints of folder data, engine versions."""
 
-    fingerprint: Callable[[FolderData, str], str]
+    fingerprint: Callable[[FolderData, SplitName], str]
     engine_version: Callable[[str], int]
 
 
@@ -243,7 +245,8 @@ class Suite:
     def _fingerprints(self) -> dict[str, str]:
         data = self.sections.data
         assert isinstance(data, FolderData)
-        return {split: self.source.fingerprint(data, split) for split in ("train", "val")}
+        splits: tuple[SplitName, SplitName] = ("train", "val")
+        return {split: self.source.fingerprint(data, split) for split in splits}
 
     @cached_property
     def weights_file(self) -> Path | None:
@@ -261,6 +264,8 @@ class Suite:
             where = f"{self.document.where('detector', 'weights')} detector.weights {name}"
             looked = f"; looked in {', '.join(str(place.parent) for place in places)}" if len(places) > 1 else ""
             hint = "give a path, set BENCH_WEIGHTS to its folder, or null to train from scratch"
+            if _TORCHVISIONS.fullmatch(name):
+                hint = f"get https://download.pytorch.org/models/{name} into {places[-1].parent}, or {hint}"
             raise UserError(f"no such weights file{looked}", where=where, hint=hint)
         return found
 
@@ -307,12 +312,14 @@ def load(
     named = preset or tree.get("preset")
     tree.pop("preset", None)
     methods_path = tree.pop("methods_path", [])
-    base = preset_named(named, "--preset" if preset else document.where("preset")) if named else {}
+    base, presets = preset_named(named, "--preset" if preset else document.where("preset")) if named else ({}, ())
+    document = replace(document, below=presets)
     notes = []
     if preset:
         aside = sorted(set(base) & set(tree))
         notes += [f"--preset {preset} replaces the file's {', '.join(aside)}"] if aside else []
         tree = {k: v for k, v in tree.items() if k not in base}
+        document = replace(document, lines={at: n for at, n in document.lines.items() if not {*at[:1]} & {*base}})
     tree = merge(base, tree)
     tree["rows"] = rows if rows is not None else {}
     if data:
@@ -324,8 +331,7 @@ def load(
         published = tree.pop("compare_with", None)
         if published is not None:  # figures of a paper, measured on data that these are not
             notes.append(f"--data: without the columns of compare_with; --set compare_with={published} shows them")
-    for text in sets:
-        apply_set(tree, text, document)
+    document = replace(document, given=frozenset(apply_set(tree, text, document) for text in sets))
     if seeds:
         tree["seeds"] = list(seeds)
     rows = tree.pop("rows")

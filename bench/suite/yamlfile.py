@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,28 @@ TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int",
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file: its value and the line of every path into it."""
+    """A parsed file: its value and the line of every path into it.
+
+    Attributes:
+        path: the file. value: what it holds. lines: of every path into it.
+        given: paths whose values are from the command line (--set), not from the file.
+        below: the files that give what this one leaves out, the nearest first.
+    """
 
     path: Path
     value: dict[str, Any]
     lines: dict[Path_, int]
+    given: frozenset[Path_] = frozenset()
+    below: tuple[Document, ...] = ()
 
     def where(self, *path: str | int) -> str:
-        """`file:line` of the value at a path, or of its nearest ancestor that has one."""
+        """`file:line` of the value at a path, or of its nearest ancestor that has one; or "--set"."""
+        if any(path[:end] in self.given for end in range(1, len(path) + 1)):
+            return "--set"
         for end in range(len(path), -1, -1):
-            if path[:end] in self.lines:
-                return f"{self.path}:{self.lines[path[:end]]}"
+            for one in (self, *self.below):
+                if path[:end] in one.lines:
+                    return f"{one.path}:{one.lines[path[:end]]}"
         return str(self.path)
 
     def renamed(self, names: Mapping[tuple[str, str], tuple[str, str]]) -> Document:
@@ -64,7 +75,7 @@ class Document:
                 value[new[0]] = {**other, new[1]: section[old[1]]}
             if old in lines:
                 lines[new] = lines[old]
-        return Document(self.path, value, lines)
+        return replace(self, value=value, lines=lines)
 
 
 class _TooMuch(Exception):

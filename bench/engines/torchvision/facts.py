@@ -45,7 +45,7 @@ def check(detector: spec.DetectorSection) -> None:
             allowed="one group for each of rpn.levels, all of one length (the RPN head is shared)",
         )
     if detector.rpn.bg_iou > detector.rpn.fg_iou:
-        raise UserError("bg_iou is above fg_iou", where="detector.rpn", allowed="bg_iou <= fg_iou")
+        raise UserError("bg_iou is above fg_iou", where="detector.rpn.bg_iou", allowed="bg_iou <= fg_iou")
     if detector.trunk == "small" and len(detector.widths) != 4:
         raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
 
@@ -67,6 +67,13 @@ def parameters(detector: spec.DetectorSection, classes: int) -> int:
 def proposals(detector: spec.DetectorSection, classes: int) -> tuple[int, int]:
     """(proposals of an image, refined boxes of each)."""
     return detector.rpn.post_nms_test, _boxes(detector, classes)
+
+
+def anchors(detector: spec.DetectorSection) -> tuple[list[tuple[float, float]], float]:
+    """As torchvision's AnchorGenerator: of one area for each size, height / width = ratio."""
+    rpn = detector.rpn
+    sizes = [size for level in rpn.anchor_sizes for size in level]
+    return [(size / ratio**0.5, size * ratio**0.5) for size in sizes for ratio in rpn.anchor_ratios], rpn.bg_iou
 
 
 def _boxes(detector: spec.DetectorSection, classes: int) -> int:
@@ -91,4 +98,5 @@ TORCHVISION = EngineFacts(
     head_widths=head_widths,
     parameters=parameters,
     proposals=proposals,
+    anchors=anchors,
 )

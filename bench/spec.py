@@ -2,7 +2,8 @@
 
 Every field is a setting a user may write in a suite or preset; a value that changes a result is in the key, with its
 default filled in, so that omitting a default and writing it are the same experiment. `Section` documents which fields
-are in a key, and how a field is added without moving the keys of stored results. No torch here.
+are in a key, and how a field is added without moving the keys of stored results. The text under a field is what users
+read of it: in `bench settings`, docs/settings.md, and in editors, from the JSON schema. No torch here.
 """
 
 from __future__ import annotations
@@ -102,22 +103,34 @@ class GeneratedData(Section):
     NOT_IN_KEY = frozenset({"seed"})  # a data stage has the resulting seed
 
     name: str
-    seed: AnySeed | Literal["follow"] = "follow"  # "follow": the seed of the row
+    """The data set: glyphs, or a format of photographs in a folder."""
+    seed: AnySeed | Literal["follow"] = "follow"
+    """Of the images; `follow`: the seed of the row."""
 
 
 class GlyphsData(GeneratedData):
     """The embedded data set: symbols of the DejaVu fonts on cluttered ground, with LVIS-like class counts."""
 
     name: Literal["glyphs"] = "glyphs"
+    """The data set: glyphs, or a format of photographs in a folder."""
     classes: Annotated[int, Field(ge=4, le=1203)] = 80
-    size: Annotated[int, Field(ge=64, le=640)] = 128  # pixels, square images
-    objects: Annotated[float, Field(ge=3, le=60)] = 13  # mean instances per image (Poisson)
-    object_px: tuple[Size, Size] = (10, 34)  # shortest and longest long side of a symbol
-    max_instances: Positive = 1600  # of the most frequent class
-    val_instances: Positive = 20  # of every class (a flat val set estimates all bins equally well)
-    profile: Literal["long_tail", "flat"] = "long_tail"  # flat: as many instances in all, the same for every class
-    similarity: Fraction = 0.93  # two classes' templates correlate at most this much
-    masks: bool = True  # write RLE masks into the annotations
+    """Number of classes."""
+    size: Annotated[int, Field(ge=64, le=640)] = 128
+    """Side of the square images, pixels."""
+    objects: Annotated[float, Field(ge=3, le=60)] = 13
+    """Mean number of instances in an image (Poisson)."""
+    object_px: tuple[Size, Size] = (10, 34)
+    """Shortest and longest long side of a symbol, pixels."""
+    max_instances: Positive = 1600
+    """Training instances of the most frequent class."""
+    val_instances: Positive = 20
+    """Val instances of every class: a flat val set estimates all bins equally well."""
+    profile: Literal["long_tail", "flat"] = "long_tail"
+    """How training instances fall over classes; `flat`: as many in all, the same for every class."""
+    similarity: Fraction = 0.93
+    """Two classes' symbols correlate at most this much."""
+    masks: bool = True
+    """Whether the annotations hold run-length masks."""
 
 
 class FolderData(Section):
@@ -128,15 +141,19 @@ class FolderData(Section):
     NOT_IN_KEY = frozenset({"path", "train", "val", "images", "negatives"})
 
     name: str
+    """The format of the annotations: lvis, or coco, where every object of every class has its box."""
     path: Text
+    """The folder."""
     train: Text = "annotations/train.json"
+    """Training annotations, below path."""
     val: Text = "annotations/val.json"
-    images: Text | dict[Literal["train", "val"], Text] = (
-        "images"  # folder of the images, below path; or {train: , val: }
-    )
-    exif: Literal["ignore", "apply"] = "ignore"  # apply: images turned as viewers show them, for boxes drawn on these
-    # optional: goes on where no image of val lists the classes that are absent from it (LVIS form): AP is then too high
+    """Validation annotations, below path."""
+    images: Text | dict[Literal["train", "val"], Text] = "images"
+    """Folder of the images, below path; or one for each split, {train: train2017, val: val2017}."""
+    exif: Literal["ignore", "apply"] = "ignore"
+    """`apply`: images turned as viewers show them, for boxes that were drawn on these."""
     negatives: Literal["required", "optional"] = "required"
+    """`optional`: go on where no val image lists the classes that are absent from it; AP is then too high."""
 
     @model_validator(mode="after")
     def _both_splits(self) -> FolderData:
@@ -152,57 +169,86 @@ class Input(Section):
 
     AUGMENTATION: ClassVar[frozenset[str]] = frozenset({"flip", "channel_permutation", "invert", "scale_jitter"})
 
-    min_size: Size = 128  # short side after the keep-ratio resize, pixels
-    max_size: Size = 128  # long side at most
+    min_size: Size = 128
+    """The short side after the resize, which keeps the ratio of the sides; pixels."""
+    max_size: Size = 128
+    """The long side is at most this after the resize, pixels."""
     pad_multiple: Size = 32
-    mean: tuple[Colour, Colour, Colour] = (0.485, 0.456, 0.406)  # RGB on [0, 1], torchvision
+    """A batch is padded to a multiple of this, pixels."""
+    mean: tuple[Colour, Colour, Colour] = (0.485, 0.456, 0.406)
+    """Subtracted from red, green and blue on [0, 1]; the default is torchvision's."""
     std: tuple[Rate, Rate, Rate] = (0.229, 0.224, 0.225)
-    flip: Fraction = 0.5  # probability of a horizontal flip
+    """Red, green and blue are divided by it after that."""
+    flip: Fraction = 0.5
+    """Probability of a horizontal flip."""
     channel_permutation: bool = False
-    invert: Fraction = 0.0  # probability of colour inversion
-    scale_jitter: tuple[Rate, Rate] = (1.0, 1.0)  # factor on min_size, drawn uniformly per image
+    """Whether the colour channels are shuffled, image by image."""
+    invert: Fraction = 0.0
+    """Probability that colours are inverted."""
+    scale_jitter: tuple[Rate, Rate] = (1.0, 1.0)
+    """Least and largest factor on min_size, drawn uniformly for each image."""
 
 
 class Rpn(Section):
     """Region proposal network. methods.md 0.3 and 24."""
 
-    levels: Levels = ("0", "1", "2", "3", "pool")  # feature maps it runs on
-    anchor_sizes: Annotated[tuple[Few[Size], ...], Field(max_length=16)] = (
-        (32,),
-        (64,),
-        (128,),
-        (256,),
-        (512,),
-    )  # per level, pixels
+    levels: Levels = ("0", "1", "2", "3", "pool")
+    """The feature maps it runs on, finest first."""
+    anchor_sizes: Annotated[tuple[Few[Size], ...], Field(max_length=16)] = ((32,), (64,), (128,), (256,), (512,))
+    """Anchor sizes of each level, pixels of the resized image: the root of an anchor's area."""
     anchor_ratios: Few[Rate] = (0.5, 1.0, 2.0)
+    """Height / width of the anchors, on every level."""
     fg_iou: Fraction = 0.7
+    """An anchor is foreground from this IoU with a true box."""
     bg_iou: Fraction = 0.3
-    samples: Size = 256  # anchors per image in the loss
+    """An anchor is background below this IoU with every true box; between the two it is left out."""
+    samples: Size = 256
+    """Anchors per image in the loss."""
     positive_fraction: Fraction = 0.5
+    """Most of these that are foreground, as a share."""
     pre_nms_train: Size = 2000
+    """Anchors of each level that enter NMS, in training."""
     pre_nms_test: Size = 1000
+    """Anchors of each level that enter NMS, at test time."""
     post_nms_train: Size = 2000
+    """Proposals per image after NMS, in training."""
     post_nms_test: Size = 1000
+    """Proposals per image after NMS, at test time."""
     nms: Fraction = 0.7
-    min_size: Amount = 1e-3  # pixels
-    beta: Amount = 1 / 9  # smooth-L1
+    """IoU from which NMS drops the lower-scored proposal."""
+    min_size: Amount = 1e-3
+    """Proposals with a shorter side are dropped, pixels."""
+    beta: Amount = 1 / 9
+    """Where the smooth-L1 loss of the boxes turns from square to linear."""
 
 
 class Roi(Section):
     """RoI pooling, sampling and box head. methods.md 0.3 and 24."""
 
     levels: Levels = ("0", "1", "2", "3")
+    """The feature maps that RoIs are pooled from, finest first."""
     pool: Annotated[int, Field(ge=1, le=256)] = 7
+    """Side of a pooled RoI, cells."""
     sampling_ratio: Annotated[int, Field(ge=-1, le=256)] = 2
-    aligned: bool = False  # torchvision's MultiScaleRoIAlign is not
-    width: Size = 1024  # of the two FC layers
-    samples: Size = 512  # RoIs per image in the loss
+    """Points per cell and axis in RoIAlign; 0 or less: as many as the RoI has pixels."""
+    aligned: bool = False
+    """Whether RoIAlign shifts by half a pixel; torchvision's MultiScaleRoIAlign does not."""
+    width: Size = 1024
+    """Features of each of the two fully connected layers."""
+    samples: Size = 512
+    """RoIs per image in the loss."""
     positive_fraction: Fraction = 0.25
+    """Most of these that are foreground, as a share."""
     fg_iou: Fraction = 0.5
-    class_agnostic: bool = False  # box regression
-    beta: Amount = 1.0  # smooth-L1
+    """A RoI is foreground from this IoU with a true box, else background."""
+    class_agnostic: bool = False
+    """Whether all classes share one box regression."""
+    beta: Amount = 1.0
+    """Where the smooth-L1 loss of the boxes turns from square to linear."""
     box_weights: tuple[Rate, Rate, Rate, Rate] = (10.0, 10.0, 5.0, 5.0)
-    clamp_targets: Rate | None = None  # |target| at most this
+    """Factors on the regression targets dx, dy, dw, dh."""
+    clamp_targets: Rate | None = None
+    """Regression targets are cut to at most this, either way; null: not at all."""
 
 
 class DetectorSection(Section):
@@ -211,15 +257,22 @@ class DetectorSection(Section):
     NOT_IN_KEY = frozenset({"engine", "weights"})  # a stage has the engine with its version, the digest of the weights
 
     engine: str = "torchvision"
+    """The library that the detector is built from."""
     trunk: str = "resnet50_fpn"
-    widths: Few[Size] = (24, 48, 96, 128)  # of trunk "small": strides 2, 4, 8, 16
+    """Backbone and pyramid: one that the engine has."""
+    widths: Few[Size] = (24, 48, 96, 128)
+    """Channels of trunk `small` at strides 2, 4, 8 and 16."""
     fpn_channels: Size = 256
-    norm: Literal["batch", "frozen", "group"] = "frozen"  # frozen: FrozenBatchNorm2d with eps 1e-5 on every rebuild
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = (
-        2  # stem conv + residual stages that stay fixed (2: stem, layer1)
-    )
-    weights: Text | None = None  # file with an ImageNet backbone or a whole torchvision detector
-    classifier_std: Rate = 0.01  # W ~ N(0, std^2), b = 0
+    """Channels of the feature pyramid."""
+    norm: Literal["batch", "frozen", "group"] = "frozen"
+    """Normalisation; `frozen`: batch norm whose statistics come from the weights and stay (eps 1e-5)."""
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
+    """Stages of the backbone that stay as they are, stem first (2: stem and layer1)."""
+    weights: Text | None = None
+    """File with an ImageNet backbone or a whole torchvision detector; a bare name is looked for in $BENCH_WEIGHTS, in
+    folders `weights` beside the data or one above, and in torch's download cache."""
+    classifier_std: Rate = 0.01
+    """A new classifier's weights are drawn from N(0, std^2); biases are 0."""
     rpn: Rpn = Rpn()
     roi: Roi = Roi()
 
@@ -230,10 +283,15 @@ class Inference(Section):
     NOT_IN_KEY = frozenset({"bins"})  # not used in prediction: train and evaluate stages have them in their specs
 
     score_threshold: Amount = 1e-4
-    nms: Fraction = 0.5  # per class
-    max_detections: Size = 300  # per image
-    batch: Size = 16  # images per forward pass, cut by index
-    bins: Edges = (10, 100, 1000)  # edges on training instances
+    """Detections with a lower score are dropped."""
+    nms: Fraction = 0.5
+    """IoU from which NMS drops the lower-scored detection of the same class."""
+    max_detections: Size = 300
+    """Detections per image, the highest scores of all classes."""
+    batch: Size = 16
+    """Images per forward pass."""
+    bins: Edges = (10, 100, 1000)
+    """Edges, in training instances, between the bins of AP1, AP2, ..."""
 
 
 class Schedule(Section):
@@ -242,18 +300,31 @@ class Schedule(Section):
     NOT_IN_KEY = frozenset({"checkpoint_every"})  # where a checkpoint is written changes no result
 
     steps: Positive | None = 900
-    epochs: Positive | None = None  # instead of steps: epochs of the stage's own sampler (RFS epochs are longer)
-    batch: Size = 16  # TOTAL images per step
+    """Length in optimiser steps."""
+    epochs: Positive | None = None
+    """Length in place of steps: epochs of the stage's own sampler (those of RFS are longer)."""
+    batch: Size = 16
+    """Images of a step, over all processes together."""
     lr: Rate = 0.02
+    """Learning rate."""
     momentum: Fraction = 0.9
+    """Of SGD."""
     nesterov: bool = False
+    """Whether the momentum is Nesterov's."""
     weight_decay: Amount = 1e-4
+    """Of SGD, on all parameters that are trained."""
     warmup: Annotated[int, Field(ge=0, le=LARGE)] = 500
-    warmup_from: Fraction = 1 / 3  # first factor of the linear warm-up
+    """Steps over which the rate rises linearly at the beginning."""
+    warmup_from: Fraction = 1 / 3
+    """The share of the rate that this begins with."""
     decay: Literal["cosine", "steps", "none"] = "steps"
-    drops: Few[Fraction] = (8 / 12, 11 / 12)  # "steps": lr x 0.1 after these fractions of the schedule
-    clip: Rate | None = 35.0  # global gradient norm
-    checkpoint_every: Positive = 100  # steps; not in the key
+    """How the rate falls; `steps`: to a tenth at each of `drops`."""
+    drops: Few[Fraction] = (8 / 12, 11 / 12)
+    """With decay `steps`: where the rate falls to a tenth, as shares of the length."""
+    clip: Rate | None = 35.0
+    """The gradient's norm over all parameters is cut to this; null: not at all."""
+    checkpoint_every: Positive = 100
+    """Steps between checkpoints. Changes no result."""
 
     @model_validator(mode="before")
     @classmethod
@@ -287,11 +358,17 @@ class Figure(Section):
     """
 
     kind: Literal["bins", "norms", "bars", "sweep"]
-    x: Text | None = None  # sweep: the setting on the axis, e.g. beta or schedule.lr
-    by: Names = ()  # sweep: one line for each value of this setting, or of "method"; a list: for each combination
+    """What is drawn."""
+    x: Text | None = None
+    """Of a sweep: the setting on the axis, e.g. beta or schedule.lr."""
+    by: Names = ()
+    """Of a sweep: one line for each value of this setting, or of `method`; a list: for each combination."""
     metrics: Few[Text] = ("AP", "AP1", "AP2", "AP3", "AP4")
-    rows: tuple[str, ...] = ()  # labels; none named: all
+    """Columns of the table that are drawn."""
+    rows: tuple[str, ...] = ()
+    """Labels; none named: all rows."""
     title: Title | None = None
+    """Above the figure."""
 
     @model_validator(mode="after")
     def _a_sweep_is_over_a_setting(self) -> Figure:
@@ -301,26 +378,30 @@ class Figure(Section):
 
 
 class Machine(Section):
-    """How a job uses the machine. In the record, not in the key except where noted.
-
-    workers: threads of each process that make batches before they are needed (training, fit, features, predict), with
-    the same result. `auto`: where files are decoded for a GPU, 4, or one fewer than the process has cores if that is
-    less; else 0, since on a CPU they would compete with the training for cores. `input.workers` means the same.
-
-    scope: `global`: where several processes train, a classifier's loss sees the RoIs of all, so that the result is that
-    of one process. `device`: those of its own process alone, averaged over processes, as in the papers' code.
-    """
+    """How a job uses the machine. In the record, not in the key except where noted."""
 
     NOT_IN_KEY = frozenset({"threads", "workers", "device", "channels_last", "tasks", "scope", "features_mb"})
 
-    threads: Processes = 1  # per process on a CPU
+    threads: Processes = 1
+    """Threads of each process on a CPU."""
     workers: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = "auto"
+    """Threads of each process that make batches before they are needed, with the same result for any number. `auto`:
+    where files are decoded for a GPU, 4, or one fewer than the process has cores if that is less; else 0, since on a
+    CPU they would compete with the training for cores. `input.workers` means the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"  # this one IS in the key: it changes results
+    """`auto`: a visible GPU, else the CPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass. It changes results, so it is in the key."""
     channels_last: bool = False
-    tasks: Processes = 1  # processes of one training job, each with a share of the batch (one per GPU)
-    scope: Literal["global", "device"] = "global"  # what a classifier's loss sees; `device` IS in the key, with tasks
-    features_mb: Annotated[int, Field(ge=0, le=LARGE)] = 512  # most that one cache of val features may take on the disk
+    """Memory format of the images and kernels; quicker on some machines."""
+    tasks: Processes = 1
+    """Processes of one training job, each with a share of the batch (one per GPU)."""
+    scope: Literal["global", "device"] = "global"
+    """`global`: where several processes train, a classifier's loss sees the RoIs of all, so that the result is that of
+    one process. `device`: those of its own process alone, averaged over processes, as in the papers' code; it is in the
+    key then, with tasks."""
+    features_mb: Annotated[int, Field(ge=0, le=LARGE)] = 512
+    """Most that one cache of val features may take on the disk, MB."""
 
     def in_key(self, *, without: Collection[str] = ()) -> dict[str, Any]:
         """Losses of each process alone depend on how many there are; losses of all do not."""

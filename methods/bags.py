@@ -31,11 +31,14 @@ class Bags(Method):
     name: ClassVar[str] = "bags"
     # DEVIATION: beta "all" is every RoI in every group, as in Fig. 4; the released configuration of that name is "n".
     beta: Annotated[float, Field(ge=0)] | Literal["n", "all"] = 8.0
-    edges: Edges | None = None  # group edges on instances; None: the suite's bins
-    others: bool = True  # an others entry in every group
+    edges: Edges | None = None
+    """Group edges on instances; None: the suite's bins."""
+    others: bool = True
+    """An others entry in every group."""
     # DEVIATION: background false is a house choice, unverified: one more class of the group of the largest counts.
     # (The paper does not state where the background of rows 1 and 3 of Table 4 is. No score is rescaled then.)
-    background: bool = True  # a group of its own for the background, whose p(foreground) scales all scores
+    background: bool = True
+    """A group of its own for the background, whose p(foreground) scales all scores."""
     trainable: Literal["classifier", "head", "all"] = "classifier"
     tune: Literal["head", "all"] | None = None
     # DEVIATION: tune starts from this row's own finished model (prose and code of Table 5; its caption: model (1)).

@@ -28,7 +28,8 @@ class NearestClassMean(Method):
     # DEVIATION: the paper names proposals' features; its released code takes those of the true boxes, the default.
     boxes: Literal["gt", "proposals"] = "gt"
     # DEVIATION: the paper's words are 1-nearest-neighbour; as in its code the decision is a softmax over the cosines.
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # published: 1; others for ablation
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Published: 1; others for ablation."""
 
     def plan(self, b: Builder) -> Stage:
         model = b.train()

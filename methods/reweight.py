@@ -38,8 +38,10 @@ class Reweight(Method):
     # DEVIATION: the paper cuts to [0.01, 5], its released code to [0.1, 5]; the paper's is the default.
     clip: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = (0.01, 5.0)
     background: Annotated[float, Field(ge=0, allow_inf_nan=False)] | CountFactor = 1.0
-    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # of loss: focal, where null is 2
-    alpha: Annotated[float, Field(ge=0, le=1)] | None = None  # of loss: focal, where null is 0.25
+    gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of loss: focal, where null is 2."""
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of loss: focal, where null is 0.25."""
     keep_classifier: bool = True
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import data, gc, init, logs, methods, plan, report, run, schema, status, stop, sync, ui, why
+from bench.cli import data, gc, init, logs, methods, plan, report, run, schema, settings, status, stop, sync, ui, why
 from bench.errors import MOST_WHAT, MOST_WHERE, UserError, printable, show
 
 
@@ -55,7 +55,7 @@ def _printable_messages() -> Iterator[None]:
 # As `--help` lists them: what one does first comes first.
 COMMANDS = (
     "run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
-    "init", "schema",
+    "init", "settings", "schema",
 )  # fmt: skip
 
 
@@ -146,6 +146,7 @@ app.command("gc")(gc.command)
 app.command("sync")(sync.command)
 app.command("ui")(ui.command)
 app.command("init")(init.command)
+app.command("settings")(settings.command)
 app.command("schema")(schema.command)
 methods_app.command("show")(methods.show_command)
 methods_app.command("check")(methods.check_command)

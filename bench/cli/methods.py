@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from bench.cli.options import MethodsPath
 from bench.cli.say import cell, say
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named
+from bench.suite.reference import described, words
 
 
 def show_command(
@@ -65,33 +66,18 @@ def _describe_method(method: type[Method], console: Console) -> None:
     say(console, inspect.getdoc(method) or "-")
     say(console, f"needs of an engine: {', '.join(sorted(method.needs))}")
     say(console, "settings:" if method.model_fields else "settings: none")
-    schema = method.model_json_schema()
+    schema, texts = method.model_json_schema(), described(method)
     for name, field in method.model_fields.items():
-        form = _form(schema["properties"][name], schema.get("$defs", {}))
+        form = words(schema["properties"][name], schema.get("$defs", {}))
         say(console, f"  {name} = {field.default!r}    {form}")
+        if name in texts:
+            say(console, f"      {texts[name]}")
     for deviation in method.deviations():
         say(console, f"DEVIATION: {deviation}")
 
 
 def _file_of(method: type[Method]) -> str:
     return Path(inspect.getsourcefile(method) or "-").name
-
-
-def _form(schema: dict[str, Any], defined: dict[str, Any]) -> str:
-    """What a setting takes, in words, from its JSON schema."""
-    if "anyOf" in schema:
-        return " or ".join(_form(option, defined) for option in schema["anyOf"])
-    if "$ref" in schema:
-        inner = defined[schema["$ref"].rsplit("/", 1)[-1]]["properties"]
-        return "{" + ", ".join(f"{name}: {_form(value, defined)}" for name, value in inner.items()) + "}"
-    if "enum" in schema or "const" in schema:
-        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    if schema.get("type") == "array":
-        items = schema.get("prefixItems") or [schema.get("items", {})]
-        return "[" + ", ".join(_form(item, defined) for item in items) + "]"
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[word]:g}" for word, sign in limits.items() if word in schema]
-    return " ".join([str(schema.get("type", "any")), *bounds])
 
 
 def _first_sentence(method: type[Method]) -> str:

@@ -26,33 +26,49 @@ Option = bool | int | float | str
 
 
 class Resources(Section):
-    """The resources of one job. None: the cluster's default."""
+    """The resources of one job. Null: the cluster's default."""
 
     partition: str | None = None
+    """Of the cluster, as `sinfo` lists them."""
     account: str | None = None
+    """That the job is charged to."""
     qos: str | None = None
-    time_min: Annotated[int, Field(ge=1, le=10_000_000)] = (
-        60  # limit of one job, minutes; a job that reaches it continues in the next one
-    )
+    """Quality of service, as `sacctmgr show qos` lists them."""
+    time_min: Annotated[int, Field(ge=1, le=10_000_000)] = 60
+    """Limit of one job, minutes; a job that reaches it continues in the next one."""
     gpus: Annotated[int, Field(ge=0, le=4096)] = 0
-    cpus: Processes = 1  # of each task
+    """Of a job; several train one model in as many `tasks`."""
+    cpus: Processes = 1
+    """Of each task."""
     mem_gb: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Of a job, GB."""
     nodes: Literal[1] = 1
-    tasks: Processes = 1  # processes of a job; several are data parallel
-    sbatch: Mapping[str, Option] = Field(default_factory=dict)  # any other option of sbatch, e.g. {constraint: a100}
+    """A job runs on one machine."""
+    tasks: Processes = 1
+    """Processes of a job; several are data parallel."""
+    sbatch: Mapping[str, Option] = Field(default_factory=dict)
+    """Any other option of sbatch, e.g. {constraint: a100}."""
 
 
 class Cluster(Resources):
     """One file of suites/_clusters."""
 
-    kind: str = "local"  # one of LAUNCHERS
-    array_parallelism: Annotated[int, Field(ge=1, le=1_000_000)] = 64  # tasks of one array that run at a time, at most
-    setup: Annotated[tuple[str, ...], Field(max_length=1000)] = ()  # shell lines before a job: modules, environment
-    python: str | None = None  # the command that starts Python, e.g. in a container; None: the driver's
-    signal_delay_s: Positive = 120  # seconds before the limit at which a job is signalled to save
-    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3  # in a row, without a new checkpoint, of what was killed
-    pause_s: Annotated[float, Field(ge=0, le=1_000_000)] = 30.0  # seconds before the first retry; doubles
-    stages: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)  # kind of stage -> changes
+    kind: str = "local"
+    """Who runs the jobs: local, slurm, or debug (in the driver itself, for a debugger)."""
+    array_parallelism: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """Tasks of one array that run at a time, at most."""
+    setup: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    """Shell lines before a job: modules, environment."""
+    python: str | None = None
+    """The command that starts Python, e.g. in a container; None: the driver's."""
+    signal_delay_s: Positive = 120
+    """Seconds before the limit at which a job is signalled to save."""
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    """How often in a row, without a new checkpoint, a killed job is tried again."""
+    pause_s: Annotated[float, Field(ge=0, le=1_000_000)] = 30.0
+    """Seconds before the first retry; doubles."""
+    stages: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    """Changes of the resources by kind of stage, e.g. {train: {gpus: 1}}."""
 
     @field_validator("kind")
     @classmethod

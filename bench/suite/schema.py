@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from bench.data.formats import FORMATS
 from bench.spec import Schedule
 from bench.suite.catalogue import discover
 from bench.suite.clusters import Cluster, Resources
+from bench.suite.reference import described, sections_in
 from bench.suite.suite import OF_THE_FILE, Sections
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,15 +23,15 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def of_suite() -> dict[str, Any]:
     """The schema of suites/*.yaml and their presets."""
-    schema = Sections.model_json_schema()
+    schema = _described(Sections)
     defined: dict[str, Any] = schema.setdefault("$defs", {})
     for section in {form.section.__name__ for form in FORMATS.values()}:  # several formats may share one
         names = [form.name for form in FORMATS.values() if form.section.__name__ == section]
-        defined[section]["properties"]["name"] = {"enum": names}
-    _add(defined, "Resources", Resources.model_json_schema())
+        defined[section]["properties"]["name"]["enum"] = names
+    _add(defined, "Resources", _described(Resources))
     methods = discover()
     for name, method in methods.items():
-        settings = method.model_json_schema()
+        settings = _described(method)
         defined |= settings.pop("$defs", {})
         defined[f"method {name}"] = settings
     defined["Row"] = _row(defined, list(methods))
@@ -45,10 +48,20 @@ def of_suite() -> dict[str, Any]:
 
 def of_cluster() -> dict[str, Any]:
     """The schema of suites/_clusters/*.yaml."""
-    schema = Cluster.model_json_schema()
-    _add(schema.setdefault("$defs", {}), "Resources", Resources.model_json_schema())
+    schema = _described(Cluster)
+    _add(schema.setdefault("$defs", {}), "Resources", _described(Resources))
     schema["properties"]["stages"] = _of_each(schema["properties"]["stages"], "Resources")
     return {"$schema": DIALECT, **_partial(schema), "title": "cluster"}
+
+
+def _described(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a section, with the texts of its settings and of those of all sections in it."""
+    schema = model.model_json_schema()
+    for one in (model, *sections_in(model)):
+        place = schema if one is model else schema["$defs"][one.__name__]
+        for name, text in described(one).items():
+            place["properties"][name]["description"] = text
+    return schema
 
 
 def _row(defined: dict[str, Any], methods: list[str]) -> dict[str, Any]:

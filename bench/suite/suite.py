@@ -54,14 +54,22 @@ SCHEDULES = ("second", "classifier_only", "tune")
 class Cost(Section):
     """Seconds measured once, by which `plan` estimates before the store has measurements. Never in a key."""
 
-    train_step: Amount | None = None  # one optimiser step, whole detector
-    classifier_step: Amount | None = None  # one step over a frozen trunk
-    data: Amount | None = None  # both splits
+    train_step: Amount | None = None
+    """Of one optimiser step of the whole detector."""
+    classifier_step: Amount | None = None
+    """Of one step over a frozen trunk."""
+    data: Amount | None = None
+    """Of making both splits."""
     predict: Amount | None = None
+    """Of one prediction of val."""
     evaluate: Amount | None = None
-    val_images: Amount | None = None  # that `predict` and `evaluate` were measured on; None: they are for any number
-    start: Amount = 6.0  # a job's imports
-    measured_on: Title = "-"  # shown with an estimate from these numbers
+    """Of one evaluation."""
+    val_images: Amount | None = None
+    """That `predict` and `evaluate` were measured on; null: they are for any number."""
+    start: Amount = 6.0
+    """Of a job's imports."""
+    measured_on: Title = "-"
+    """The machine; shown with an estimate from these numbers."""
 
 
 def _with_the_usual(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -84,13 +92,18 @@ class Sections(BaseModel):
     test: Inference = Inference()
     schedule: Schedule = Schedule()
     stages: Stages = Field(default={}, validate_default=True)
+    """Changes of `schedule` for later stages, by name: second (everything is trained again, from a trained model),
+    classifier_only (over a frozen trunk), tune (at a low rate), and names that the suite's recipes use."""
     machine: Machine = Machine()
     cost: Cost = Cost()
     seeds: Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS)] = (0,)
-    compare_with: str | None = None  # a file of reports/published, without .csv
-    # Of a report; by default AP by bin, and weight norms.
+    """Each row is trained once for each; the table then has mean and standard deviation."""
+    compare_with: str | None = None
+    """A file of reports/published, without .csv, whose figures stand beside the table."""
     figures: Annotated[tuple[Figure, ...], Field(max_length=50)] = ()
-    title: Title | None = None  # for the heading of tables and the captions of figures
+    """Of the report; none named: AP by bin, and weight norms."""
+    title: Title | None = None
+    """For the heading of tables and the captions of figures."""
 
 
 _TORCHVISIONS = re.compile(r"[a-z0-9_]+-[0-9a-f]{8}\.pth")  # how torchvision names the files of its weights

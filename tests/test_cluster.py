@@ -135,6 +135,7 @@ def test_a_driver_of_this_machine_cannot_leave(write: Write, call: Bench, tmp_pa
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_the_same_suite_in_this_process(write: Write, bench: Bench, tmp_path: Path) -> None:
     """--cluster debug: no job files, and the same table."""
     ran = bench("run", write(), "--cluster", "debug", "--only", "baseline", timeout=1200)

@@ -55,6 +55,7 @@ def test_an_address_is_taken_apart_once(monkeypatch: pytest.MonkeyPatch, capsys:
         assert credentials.taken(other) == other
 
 
+@pytest.mark.slow
 def test_a_failed_row_and_an_absent_server_leave_no_password(write: Write, bench: Bench, tmp_path: Path) -> None:
     """Everything that the run has written and printed: store, job files, messages, the command to go on with."""
     suite = write(TINY.replace("  BAGS", "  broken: {method: baseline, schedule: {lr: 1.0e+30}}\n  BAGS"))

@@ -205,6 +205,7 @@ def test_the_example_computes_what_it_says(mine: Path) -> None:
     assert loss(0.0) == pytest.approx(float(plain.detach()))
 
 
+@pytest.mark.slow
 def test_the_example_runs(mine: Path, tmp_path: Path) -> None:
     found = [line for _, line in documented_commands() if "mine/" in line and "--seeds" not in line]
     lines = list(dict.fromkeys(found))

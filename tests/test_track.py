@@ -274,6 +274,7 @@ def test_other_settings_are_another_run(root: Path) -> None:
     assert sync(root, rows=(rows[1],)).runs == 2
 
 
+@pytest.mark.slow
 def test_drivers_share_a_new_store(tmp_path: Path) -> None:
     """Without turns, processes that migrate one new database break it."""
     script = (

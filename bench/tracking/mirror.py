@@ -218,6 +218,16 @@ def tracker_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, CommandError, OSError)
 
 
+def half_migrated() -> tuple[type[Exception], ...]:
+    """What a database raises that another host migrates at this moment: a table or column is there twice or not yet, it
+    is locked, or MLflow and alembic fail over what they find."""
+    try:
+        from sqlalchemy.exc import OperationalError
+    except ImportError:
+        return (AttributeError, ValueError)
+    return (OperationalError, AttributeError, ValueError)
+
+
 def notice(error: Exception) -> str:
     """One line for the user; the first of the error's, since SQLAlchemy appends statements and links."""
     first = (str(error).splitlines() or [""])[0]

@@ -30,7 +30,17 @@ from bench.stage import Stage
 from bench.store.disk import read_bytes
 from bench.store.events import read_events
 from bench.store.store import Store
-from bench.tracking.mirror import Mirror, connect, experiment_id, is_served, legal, notice, tracker_errors, turn
+from bench.tracking.mirror import (
+    Mirror,
+    connect,
+    experiment_id,
+    half_migrated,
+    is_served,
+    legal,
+    notice,
+    tracker_errors,
+    turn,
+)
 from bench.tracking.place import is_of_store
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
@@ -119,13 +129,10 @@ def prepare(store_root: Path, uri: str | None, experiment: str) -> str | None:
                 return None
         except ImportError as error:
             return f"no MLflow ({error}): events stay in the store; install mlflow and run again to import them"
-        except Exception as error:
-            # Another host's migration may be half done: MLflow and alembic fail over that with errors of their own.
-            if not isinstance(error, (*tracker_errors(), AttributeError, ValueError)):
-                raise
+        except half_migrated() as error:
             said = notice(error)
-        if is_served(uri):  # which was retried already (bench/tracking/mirror.py)
-            break
+        except tracker_errors() as error:
+            return notice(error)
         if tries + 1 < TRIES:
             time.sleep(PAUSE_S)
     return said

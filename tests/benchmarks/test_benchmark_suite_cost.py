@@ -18,6 +18,7 @@ def cost(cpu: float, wall: float, stages: int = 5) -> dict[str, Any]:
     return {"cpu": cpu, "wall": wall, "stage_seconds": cpu / 2, "stages": stages}
 
 
+@pytest.mark.slow
 def test_a_fused_pass_counts_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     smoke = undisturbed_run(tmp_path_factory.getbasetemp())
     store = Store(smoke.root)

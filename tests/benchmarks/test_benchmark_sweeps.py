@@ -40,6 +40,7 @@ def test_the_tau_sweep_may_cost_one_network_pass() -> None:
     assert found["sweep_over_allowed"] == pytest.approx(50 / 65)
 
 
+@pytest.mark.slow
 def test_a_sweep_starts_from_the_baseline_and_is_counted(tmp_path: Path) -> None:
     source, store, log = tiny(tmp_path), tmp_path / "store", tmp_path / "log"
     below = sweeps.suite_with(source, {"baseline": {"method": "baseline"}}, tmp_path / "below.yaml")

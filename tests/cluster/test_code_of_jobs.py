@@ -23,6 +23,8 @@ from tests.cluster.conftest import HOLD, SETTINGS
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import ROOT, TINY
 
+pytestmark = pytest.mark.slow
+
 PRODUCT = ("bench", "methods", "reports", "suites")
 OUTSIDE = """
 from pathlib import Path

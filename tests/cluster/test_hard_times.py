@@ -32,6 +32,8 @@ from tests.cluster.conftest import HOLD, SETTINGS, Planned, Queue, deaf, drive
 from tests.cluster.slurm_up import Slurm
 from tests.conftest import ROOT, Bench
 
+pytestmark = pytest.mark.slow
+
 
 def test_nothing_waits_for_a_job_that_looks_dead(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
     """Preempted, and perhaps for good: what waited for it is not submitted, and cancelled, at every look."""

@@ -24,6 +24,8 @@ from bench.store.store import Store
 from bench.suite.suite import Suite
 from tests.cluster.slurm_up import Slurm
 
+pytestmark = pytest.mark.slow
+
 STEPS = 200  # about 15 s of training: time enough to be told in
 PAUSE_S = 20.0
 

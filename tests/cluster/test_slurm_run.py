@@ -52,6 +52,7 @@ def undisturbed(plan: Plan, root: Path) -> dict[str, str | None]:
     return digests(plan, root)
 
 
+@pytest.mark.slow
 def test_jobs_and_dependencies_are_those_of_the_plan(
     slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_jobs_and_dependencies_are_those_of_the_plan(
     assert limits == {"30:00", "20:00"}
 
 
+@pytest.mark.slow
 def test_files_that_run_code_are_the_users_own(slurm: Slurm, planned: Planned, tmp_path: Path) -> None:
     plan, root = planned(), tmp_path / "store"
     drive(plan, root, HOLD, detach=True)
@@ -88,6 +90,7 @@ def test_files_that_run_code_are_the_users_own(slurm: Slurm, planned: Planned, t
     assert not list(root.rglob("*.pkl"))
 
 
+@pytest.mark.slow
 def test_a_later_run_submits_nothing_twice(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
     """Nor one of another suite that shares the queued stages."""
     plan, root = planned(), tmp_path / "store"
@@ -112,6 +115,7 @@ def test_a_suite_gives_the_same_bits_in_slurm(slurm: Slurm, planned: Planned, tm
     assert environment["slurm"]["job"] in {note.id for note in notes(plan, root)}
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_submitted_again_with_its_children(slurm: Slurm, planned: Planned, tmp_path: Path) -> None:
     plan, root = planned("", *SLOWER), tmp_path / "store"
     key = next(key for key, stage in plan.stages.items() if stage.kind == "train" and stage.spec["phase"] == 0)
@@ -137,6 +141,7 @@ def test_a_killed_job_is_submitted_again_with_its_children(slurm: Slurm, planned
     assert "again in 1 s (1 of 3)" in said[0]
 
 
+@pytest.mark.slow
 def test_what_can_never_work_is_not_tried_again(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
     """A loss that is not finite: one attempt, its children cancelled and not left pending."""
     plan, root = planned("", "schedule.lr=1e30"), tmp_path / "store"
@@ -147,6 +152,7 @@ def test_what_can_never_work_is_not_tried_again(slurm: Slurm, queue: Queue, plan
     assert sorted(queue().values()) == ["CANCELLED", "COMPLETED", "FAILED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "tries", "message"),
     [
@@ -169,6 +175,7 @@ def test_jobs_that_end_before_they_begin(
     assert states.count("CANCELLED") == len(states) - tries  # children, each time; none is left pending
 
 
+@pytest.mark.slow
 def test_fail_fast_cancels_what_waits(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
     held = "  RFS: {method: rfs, cluster: {sbatch: {hold: true}}}\n"
     plan, root = planned(held, "schedule.lr=1e30"), tmp_path / "store"
@@ -178,6 +185,7 @@ def test_fail_fast_cancels_what_waits(slurm: Slurm, queue: Queue, planned: Plann
     assert "PENDING" not in queue().values()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_left_to_the_next_run(slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path) -> None:
     plan, root = planned(), tmp_path / "store"
     hit: list[str] = []
@@ -196,6 +204,7 @@ def test_a_cancelled_job_is_left_to_the_next_run(slurm: Slurm, queue: Queue, pla
     assert hit[0] not in {handle.id for handle in again.left}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_the_jobs_alone(
     slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, number: int
@@ -215,6 +224,7 @@ def test_ctrl_c_leaves_the_jobs_alone(
 # -- refusals, before anything is submitted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -233,6 +243,7 @@ def test_what_slurm_would_refuse_is_refused_at_once(
     assert not queue()
 
 
+@pytest.mark.slow
 def test_what_is_shipped_suits_a_cluster_without_gpus(slurm: Slurm, queue: Queue, call: Bench, tmp_path: Path) -> None:
     """And the file for GPUs is refused there at once."""
     (tmp_path / "tiny.yaml").write_text(TINY)
@@ -244,6 +255,7 @@ def test_what_is_shipped_suits_a_cluster_without_gpus(slurm: Slurm, queue: Queue
     assert len(queue()) > 1
 
 
+@pytest.mark.slow
 def test_no_slurm_on_this_machine(
     surroundings: None, call: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,11 +263,13 @@ def test_no_slurm_on_this_machine(
     assert "no sbatch on this machine" in refused(call, tmp_path)
 
 
+@pytest.mark.slow
 def test_no_slurmctld(slurm: Slurm, call: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", str(deaf(slurm, tmp_path)))
     assert "Slurm does not answer" in refused(call, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written(slurm: Slurm, queue: Queue, call: Bench, tmp_path: Path) -> None:
     assert "/sys/store" in refused(call, tmp_path, store="/sys/store")
     assert not queue()

@@ -22,6 +22,8 @@ from tests.cluster.slurm_up import Slurm
 from tests.planned import model
 from tests.tiny_suite import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_without_a_driver(
     slurm: Slurm, queue: Queue, planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -31,6 +31,8 @@ from tests.cluster.slurm_up import Slurm
 from tests.cluster.test_slurm_run import digests, undisturbed
 from tests.conftest import ROOT, TINY, Bench
 
+pytestmark = pytest.mark.slow
+
 GROUPS = "detector.norm=group"  # batch norm would need the whole batch
 TWO = "tasks: 2\n"
 # Of a tensor's largest value: the sums of two shares are rounded in another order. Measured: up to 1.4e-3, depending on

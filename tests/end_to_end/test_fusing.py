@@ -127,6 +127,7 @@ def test_without_fusing_every_head_is_a_job(smoke: Undisturbed) -> None:
     assert len(make_jobs(smoke.plan, heads, estimate, fuse=True)) == 1
 
 
+@pytest.mark.slow
 def test_a_diverging_head_fails_alone(smoke: Undisturbed, tmp_path: Path, wrong_suite: Path) -> None:
     """By the command: the other rows get their numbers, the row is named, exit code 1, and never done."""
     suite = tiny(path=wrong_suite)

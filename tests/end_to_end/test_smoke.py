@@ -113,6 +113,7 @@ def test_second_run_trains_nothing_and_is_quick(smoke: Undisturbed) -> None:
     assert all(f"\n{label} " in ended.stdout for label in LABELS)
 
 
+@pytest.mark.slow
 def test_what_nobody_has_told_is_told_by_the_next_run(smoke: Undisturbed, tmp_path: Path) -> None:
     """A driver was killed while its jobs went on, or its tracker or disk failed: nothing is left to do but that."""
     root = copied(smoke.root, tmp_path / "store", set(smoke.plan.stages))

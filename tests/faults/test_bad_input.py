@@ -254,6 +254,7 @@ def test_a_disk_that_is_full_for_the_first_byte(bench: Bench, write: Write, moun
     assert [p.name for p in disk.iterdir()] in (["filled"], ["filled", "store"], ["store", "filled"])
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_training_says_what_it_needs(
     bench: Bench, write: Write, mounted: Callable[[str], Path]
 ) -> None:
@@ -397,6 +398,7 @@ def test_bad_input_leaves_a_finished_store_as_it_is(bench: Bench, finished: tupl
     assert tree(folder / "store") == before
 
 
+@pytest.mark.slow
 def test_corrupt_files_of_a_store_are_redone_and_never_loaded(
     bench: Bench, finished: tuple[Plan, Path], tmp_path: Path
 ) -> None:

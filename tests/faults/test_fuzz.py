@@ -12,6 +12,8 @@ import pytest
 from tests.faults import fuzz
 from tests.faults.fuzz_case import Answer, Case, answer, judged
 
+pytestmark = pytest.mark.slow
+
 SEED = 0
 
 

@@ -24,6 +24,8 @@ from bench.errors import UserError
 from tests.conftest import Bench
 from tests.faults.fuzz_store import cases, weight_files
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60.0  # of a command; each takes a second or two, on a busy machine several
 N_STORES, N_WEIGHTS = 100, 60
 
@@ -61,7 +63,6 @@ def test_every_store_is_answered(
     answer_all(smoke, tmp_path, call, capsys, monkeypatch, seed=0, n=N_STORES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_more_stores(
     smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],

@@ -82,6 +82,7 @@ def killed(pid: int | None) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_driver_dies_and_its_jobs_go_on(smoke: Undisturbed, plan: Plan, root: Path, begin: Starter) -> None:
     """The next driver finds them by their leases: nothing is begun a second time."""
     key = key_of(plan, "baseline")
@@ -97,6 +98,7 @@ def test_a_driver_dies_and_its_jobs_go_on(smoke: Undisturbed, plan: Plan, root: 
     assert {len(found) for found in attempts(plan, root).values()} == {1}
 
 
+@pytest.mark.slow
 def test_a_job_dies_and_later_the_machine(smoke: Undisturbed, plan: Plan, root: Path, begin: Starter) -> None:
     """The driver names the stage and the way on; then driver and jobs die at once, in the heads; then it ends."""
     key = key_of(plan, "baseline")
@@ -147,6 +149,7 @@ def test_ctrl_c_saves_and_says_how_to_continue(smoke: Undisturbed, plan: Plan, r
     assert step > 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_jobs_are_still_importing(plan: Plan, root: Path, begin: Starter) -> None:
     """They hold no lease yet, so nobody is told; they must not go on for hours nevertheless."""
     jobs = Path(os.environ["XDG_CACHE_HOME"]) / "longtail-bench" / "jobs"

@@ -111,7 +111,10 @@ def hosts(undisturbed: Path, tmp_path: Path) -> Hosts:
     return Hosts(undisturbed, tmp_path)
 
 
-@pytest.mark.parametrize("clock_s", [-7200.0, 0.0, 7200.0])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("clock_s", [0.0, pytest.param(-7200.0, marks=SLOW), pytest.param(7200.0, marks=SLOW)])
 def test_a_stage_is_trained_by_one_of_them(hosts: Hosts, clock_s: float) -> None:
     """Both want it all the time; the second one's clock is two hours off."""
     with hosts.host("node-a") as a, hosts.host("node-b", clock_s) as b:
@@ -121,6 +124,7 @@ def test_a_stage_is_trained_by_one_of_them(hosts: Hosts, clock_s: float) -> None
     hosts.check(attempts=1)
 
 
+@pytest.mark.slow
 def test_a_dead_hosts_work_is_taken_over_in_bounded_time(hosts: Hosts) -> None:
     with hosts.host("node-a") as a:
         wait_for(lambda: hosts.trained_to(7), "some steps")
@@ -137,6 +141,7 @@ def test_a_dead_hosts_work_is_taken_over_in_bounded_time(hosts: Hosts) -> None:
     hosts.check(attempts=2)
 
 
+@pytest.mark.slow
 def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the driver, which then takes the lease and lets it go: the job on its node need not watch as long again."""
     with hosts.host("node-a") as a:
@@ -155,6 +160,7 @@ def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPat
     hosts.check(attempts=2)
 
 
+@pytest.mark.slow
 def test_a_host_that_slept_too_long_does_not_undo_its_successor(hosts: Hosts) -> None:
     """Suspended, or cut off from the disk, for longer than the patience: to the other it is dead. It wakes up."""
     with hosts.host("node-a") as a:

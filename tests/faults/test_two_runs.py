@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tiny_suite import Undisturbed, attempts, copied, digests, key_of, start, tiny, work
 
 from bench.plan import planning
@@ -12,6 +13,7 @@ from bench.store.store import Store
 FIRST, SECOND = "baseline,cls-retrain,tau-norm", "BAGS,cls-retrain,baseline"
 
 
+@pytest.mark.slow
 def test_overlapping_suites_share_every_stage(smoke: Undisturbed, tmp_path: Path) -> None:
     """From an empty store; the data and the baseline are wanted by both at once, a head by two fused groups."""
     root = tmp_path / "store"

@@ -178,6 +178,7 @@ def test_a_whole_detector_is_what_one_process_makes(
     assert len(Store(root).attempts(key)) == 1
 
 
+@pytest.mark.slow
 def test_heads_in_one_pass_are_what_one_process_makes(smoke: Undisturbed, tmp_path: Path) -> None:
     """Three processes, four pictures. A trunk with batch norm: it is frozen, so its statistics are nobody's share."""
     heads = sorted(key_of(smoke.plan, label) for label in HEADS)
@@ -190,6 +191,7 @@ def test_heads_in_one_pass_are_what_one_process_makes(smoke: Undisturbed, tmp_pa
         check_weights(root, smoke.root, key)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     data: Path, suite: Suite, plan: Plan, alone: Processes, tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     check_weights(root, data.parent / "alone", key)
 
 
+@pytest.mark.slow
 def test_several_go_on_where_one_stopped(
     data: Path, suite: Suite, plan: Plan, alone: Processes, tmp_path: Path
 ) -> None:
@@ -231,6 +234,7 @@ def test_batch_norm_that_learns_is_refused(smoke: Undisturbed, tmp_path: Path) -
     assert not list(root.rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_when_one_is_killed_the_others_end_and_several_go_on(
     data: Path, suite: Suite, plan: Plan, alone: Processes, tmp_path: Path
 ) -> None:
@@ -309,6 +313,7 @@ class Wrong(Method):
 '''
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_one_process_goes_wrong_in_all(smoke: Undisturbed, tmp_path: Path) -> None:
     """A head that raises in the second process alone, one whose buffer differs, and one that is well, in one pass."""
     (tmp_path / "methods").mkdir()
@@ -333,6 +338,7 @@ def test_what_goes_wrong_in_one_process_goes_wrong_in_all(smoke: Undisturbed, tm
     assert "classifier.seen is not the same on the 2 processes" in message
 
 
+@pytest.mark.slow
 def test_a_loss_of_each_device_is_another_experiment(smoke: Undisturbed, tmp_path: Path) -> None:
     """In the key with the number of processes, which must be there; the others' draws are then of fewer RoIs."""
     apart = tiny("machine.tasks=2", "machine.scope=device", "machine.threads=1")
@@ -360,6 +366,7 @@ def test_a_loss_of_each_device_is_another_experiment(smoke: Undisturbed, tmp_pat
     assert 1e-4 < apart_by < 0.5 * expected[0]["loss"]
 
 
+@pytest.mark.slow
 def test_the_command_trains_with_several_on_this_machine(tmp_path: Path) -> None:
     """Data, prediction and evaluation are one process's, in the same job or in others; a key knows nothing of it."""
     sets = ("detector.norm=group", "machine.tasks=2")

@@ -156,6 +156,7 @@ def test_follow_waits_for_a_queued_stage(plan: Plan, store: Store, capsys: pytes
 # -- real runs
 
 
+@pytest.mark.slow
 def test_a_row_that_fails(bench: Bench, write: Write, tmp_path: Path) -> None:
     """Exit code 1 and the row's name; its log is kept; `retry` forgets; a good run is 0, and its logs go."""
     suite = write(FAILING)

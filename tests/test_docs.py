@@ -222,6 +222,7 @@ def test_the_example_runs(mine: Path, tmp_path: Path) -> None:
     assert re.search(r"\d+\.\d", row), ended.stdout
 
 
+@pytest.mark.slow
 def test_the_example_is_found_once_it_is_installed(mine: Path, tmp_path: Path) -> None:
     """What `pip install` makes of the pyproject.toml: the entry points beside the package, on the path."""
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]

@@ -28,6 +28,8 @@ from tests.conftest import ROOT
 from tests.planned import SEVEN
 from tests.reports.made_records import made
 
+pytestmark = pytest.mark.slow
+
 POINTS = 1700
 UNITS, MEGABYTES = 16.0, 500.0  # 5 s on that Xeon
 HEAD = SEVEN.split("seeds:")[0]
@@ -123,7 +125,6 @@ def answers(command: str, path: Path, store: Path, folder: Path, stages: str) ->
     assert megabytes < MEGABYTES
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "status"])
 def test_a_sweep_that_is_done(big: Big, command: str, tmp_path: Path) -> None:
     assert big.stages > 10_000
@@ -134,13 +135,11 @@ def test_a_sweep_that_is_to_come(big: Big, tmp_path: Path) -> None:
     answers("plan", big.path, tmp_path / "none", tmp_path, f"{big.stages} stages (20405 unshared), 0 done")
 
 
-@pytest.mark.slow
 def test_many_seeds_that_are_to_come(tmp_path: Path) -> None:
     (tmp_path / "seeds.yaml").write_text(SEEDS)
     answers("plan", tmp_path / "seeds.yaml", tmp_path / "none", tmp_path, "10350 stages (18000 unshared), 0 done")
 
 
-@pytest.mark.slow
 def test_a_report_of_thousands_of_rows(big: Big, tmp_path: Path) -> None:
     """It draws forty of them and prints two hundred, and says so; all are in its files. Measured: 39 units, 400 MB."""
     text, units, megabytes = measured(tmp_path, "report", big.path, "--store", big.store, "--out", tmp_path / "out")
@@ -152,7 +151,6 @@ def test_a_report_of_thousands_of_rows(big: Big, tmp_path: Path) -> None:
     assert megabytes < MEGABYTES
 
 
-@pytest.mark.slow
 def test_gc_of_ten_thousand_stages(big: Big, tmp_path: Path) -> None:
     text, units, megabytes = measured(tmp_path, "gc", "--store", big.store)
     assert "0 stages, 0.0 MB in all can be freed" in text

@@ -22,6 +22,8 @@ from tests.chaos.kinds import KINDS, Drawn, Fault, draw
 from tests.chaos.scene import undisturbed, wanted
 from tests.tiny_suite import digests, flip_bit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -44,7 +46,6 @@ def train_key(plan: Plan) -> str:
     return next(key for key, stage in plan.stages.items() if stage.kind == "train")
 
 
-@pytest.mark.slow
 def test_one_run(sound: Path, plan: Plan, tmp_path: Path) -> None:
     drawn = Drawn(0, "local", (Fault("checkpoint truncated", 0.1, 0.0), Fault("lease of a dead process", 0.3, 0.0)))
     report = episode(drawn, tmp_path / "run", digests(plan, sound), seed=1)

@@ -100,6 +100,7 @@ def test_a_requeued_job_waits_again(slurm: Slurm, sbatch: Callable[..., str], ju
     assert (state.status, state.active) == ("REQUEUED", True)
 
 
+@pytest.mark.slow
 def test_preempted_where_slurm_requeues_and_where_it_cancels(
     slurm: Slurm, sbatch: Callable[..., str], judge: Judge, clock: Clock
 ) -> None:

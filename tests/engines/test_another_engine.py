@@ -169,4 +169,4 @@ def test_it_refuses_what_it_cannot_build(made: Made, sets: str, words: str) -> N
     with pytest.raises(UserError) as refused:
         open_suite(made.path, sets=[sets])
     assert words in str(refused.value)
-    assert refused.value.where.startswith(f"{made.path}:4 detector.")
+    assert refused.value.where == f"--set {sets.split('=')[0]}"

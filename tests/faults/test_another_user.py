@@ -29,6 +29,8 @@ from tests.conftest import TINY
 from tests.faults.another_user import GROUP, User, ended, users
 from tests.planned import model
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "S3CRETPASS"
 REWRITE = """
 import glob, hashlib, json, os, sys, time
@@ -129,7 +131,6 @@ def intact(folder: Path) -> bool:
     return found == dict.fromkeys(names, "precious")
 
 
-@pytest.mark.slow
 def test_a_store_of_a_group_serves_two_users_at_once(place: Place) -> None:
     """Both run; what both need is made once, and what the other one has made is found."""
     store = place.store("both")
@@ -151,7 +152,6 @@ def test_a_store_of_a_group_serves_two_users_at_once(place: Place) -> None:
     assert code == 0, said
 
 
-@pytest.mark.slow
 def test_a_stage_that_is_rewritten_while_it_waits(place: Place) -> None:
     store = place.store("rewritten")
     mark, evil = place.folder / "mark", place.folder / "evil.py"
@@ -252,7 +252,6 @@ def test_where_the_database_says_that_files_lie(place: Place) -> None:
     assert list((store / "mlflow-artifacts").glob("*/artifacts/report/table.txt"))
 
 
-@pytest.mark.slow
 def test_a_password_of_a_server(place: Place) -> None:
     """Bob reads all that he may, while it runs and after."""
     store = place.store("served")

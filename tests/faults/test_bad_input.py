@@ -132,18 +132,18 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_suite_or_an_option_that_is_wrong(bench: Bench, write: Write, store: Path, case: Case) -> None:
+def test_a_suite_or_an_option_that_is_wrong(call: Bench, write: Write, store: Path, case: Case) -> None:
     assert TINY.count(case.old) == 1 or not case.old
     text = TINY.replace(case.old, case.new) if case.old else TINY
-    ran = bench("run", write(text), "--store", store, *case.words)
+    ran = call("run", write(text), "--store", store, *case.words)
     refused(ran, *case.says)
     if case.line:
         assert f"tiny.yaml:{line_of(text, case.line)}" in ran.err
     assert ran.out == ""
 
 
-def test_a_folder_for_a_suite(bench: Bench, write: Write, store: Path) -> None:
-    refused(bench("plan", write().parent, "--store", store), r": a folder, not a file\. Legal: .*tiny\.yaml")
+def test_a_folder_for_a_suite(call: Bench, write: Write, store: Path) -> None:
+    refused(call("plan", write().parent, "--store", store), r": a folder, not a file\. Legal: .*tiny\.yaml")
 
 
 def test_missing_suite_file(bench: Bench, write: Write, store: Path) -> None:
@@ -165,9 +165,9 @@ def test_missing_suite_file(bench: Bench, write: Write, store: Path) -> None:
         (["ui", "--port", "99999"], "--port"),
     ],
 )
-def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], says: str) -> None:
+def test_a_mistyped_command_line(call: Bench, write: Write, words: list[str], says: str) -> None:
     write()
-    ran = bench(*words)
+    ran = call(*words)
     assert ran.code == 2
     assert says in ran.err
     assert "Usage:" in ran.err
@@ -207,10 +207,10 @@ def test_a_mistyped_command_line(bench: Bench, write: Write, words: list[str], s
         (["run", "tiny.yaml", "--store", "tiny.yaml/below"], r"tiny\.yaml: the store must be a folder"),
     ],
 )
-def test_other_commands(bench: Bench, write: Write, words: list[str], says: str) -> None:
+def test_other_commands(call: Bench, write: Write, words: list[str], says: str) -> None:
     write()
     before = {path.name for path in Path(write().parent).iterdir()}
-    refused(bench(*words), says)
+    refused(call(*words), says)
     assert {path.name for path in Path(write().parent).iterdir()} == before  # no folder for a mistyped name
 
 
@@ -311,44 +311,45 @@ def change(file: Path, edit: Callable[[Document], object]) -> None:
     file.write_text(json.dumps(document))
 
 
-def test_missing_annotation_file(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+def test_missing_annotation_file(call: Bench, write: Write, photos: Path, store: Path) -> None:
     (photos / "annotations" / "val.json").rename(photos / "annotations" / "test.json")
-    ran = bench("run", write(PHOTOS), "--store", store)
+    ran = call("run", write(PHOTOS), "--store", store)
     refused(ran, r"photos/annotations/val\.json: no such annotation file\. Legal: .*test\.json")
 
 
-def test_truncated_annotation_file(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+def test_truncated_annotation_file(call: Bench, write: Write, photos: Path, store: Path) -> None:
     file = photos / "annotations" / "train.json"
     file.write_bytes(file.read_bytes()[:-200])
-    ran = bench("run", write(PHOTOS), "--store", store)
+    ran = call("run", write(PHOTOS), "--store", store)
     refused(ran, r"train\.json:1:\d+: not valid JSON at character \d+", "may be cut short")
 
 
-def test_missing_image(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+def test_missing_image(call: Bench, write: Write, photos: Path, store: Path) -> None:
     (photos / "images" / "3.png").unlink()
-    ran = bench("run", write(PHOTOS), "--store", store)
+    ran = call("run", write(PHOTOS), "--store", store)
     refused(ran, r"no such image \(1\): 3\.png", "data check")
 
 
-def test_an_image_name_that_leaves_the_root(bench: Bench, write: Write, photos: Path, store: Path) -> None:
+def test_an_image_name_that_leaves_the_root(call: Bench, write: Write, photos: Path, store: Path) -> None:
     change(photos / "annotations" / "train.json", lambda d: d["images"][0].update(file_name="../../secret.png"))
-    ran = bench("run", write(PHOTOS), "--store", store)
+    ran = call("run", write(PHOTOS), "--store", store)
     refused(ran, r"train\.json: an image name leaves the image root \(1\): '\.\./\.\./secret\.png'", "data check")
 
 
-def test_weights_that_are_none(bench: Bench, write: Write, photos: Path, store: Path, tmp_path: Path) -> None:
+def test_weights_that_are_none(call: Bench, write: Write, photos: Path, store: Path, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(bytes(range(256)) * 20)
-    ran = bench("run", write(PHOTOS), "--store", store, "--set", "detector.weights=w.pth")
+    ran = call("run", write(PHOTOS), "--store", store, "--set", "detector.weights=w.pth")
     refused(ran, r"--set detector\.weights: cannot read 'w\.pth': damaged, cut short, or not written by torch")
 
 
-def test_ids_that_do_not_exist(bench: Bench, write: Write, photos: Path, tmp_path: Path) -> None:
+def test_ids_that_do_not_exist(call: Bench, write: Write, photos: Path, tmp_path: Path) -> None:
     change(photos / "annotations" / "train.json", lambda d: d["annotations"][0].update(category_id=77))
-    ran = bench("run", write(PHOTOS))
+    ran = call("run", write(PHOTOS))
     refused(ran, r"categories of the training file lack \(1\): annotation 1: category 77", "data check")
     assert not list((tmp_path / "store").glob("*/attempts"))  # nothing began, not even the data stage
 
 
+@pytest.mark.slow
 def test_an_undecodable_image_is_named_when_training_reaches_it(
     bench: Bench, write: Write, photos: Path, tmp_path: Path
 ) -> None:
@@ -390,11 +391,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def test_bad_input_leaves_a_finished_store_as_it_is(bench: Bench, finished: tuple[Plan, Path]) -> None:
+def test_bad_input_leaves_a_finished_store_as_it_is(call: Bench, finished: tuple[Plan, Path]) -> None:
     _, folder = finished
     before = tree(folder / "store")
     for words in (["--set", "schedule.stps=3"], ["--only", "BAG"], ["--preset", "cpo"], ["--set", "test.bins=[3, 2]"]):
-        refused(bench("run", folder / "tiny.yaml", "--store", folder / "store", *words))
+        refused(call("run", folder / "tiny.yaml", "--store", folder / "store", *words))
     assert tree(folder / "store") == before
 
 

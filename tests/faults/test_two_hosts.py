@@ -28,6 +28,8 @@ from bench.store.events import read_events
 from bench.store.store import Store
 from bench.suite.clusters import Cluster
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S, BEAT_S = 10.0, 0.5
 SUITE = tiny("schedule.steps=150", only="baseline")  # longer than a host takes to start
 PLAN = planning.make(SUITE)
@@ -111,10 +113,7 @@ def hosts(undisturbed: Path, tmp_path: Path) -> Hosts:
     return Hosts(undisturbed, tmp_path)
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("clock_s", [0.0, pytest.param(-7200.0, marks=SLOW), pytest.param(7200.0, marks=SLOW)])
+@pytest.mark.parametrize("clock_s", [-7200.0, 0.0, 7200.0])
 def test_a_stage_is_trained_by_one_of_them(hosts: Hosts, clock_s: float) -> None:
     """Both want it all the time; the second one's clock is two hours off."""
     with hosts.host("node-a") as a, hosts.host("node-b", clock_s) as b:
@@ -124,7 +123,6 @@ def test_a_stage_is_trained_by_one_of_them(hosts: Hosts, clock_s: float) -> None
     hosts.check(attempts=1)
 
 
-@pytest.mark.slow
 def test_a_dead_hosts_work_is_taken_over_in_bounded_time(hosts: Hosts) -> None:
     with hosts.host("node-a") as a:
         wait_for(lambda: hosts.trained_to(7), "some steps")
@@ -141,7 +139,6 @@ def test_a_dead_hosts_work_is_taken_over_in_bounded_time(hosts: Hosts) -> None:
     hosts.check(attempts=2)
 
 
-@pytest.mark.slow
 def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the driver, which then takes the lease and lets it go: the job on its node need not watch as long again."""
     with hosts.host("node-a") as a:
@@ -160,7 +157,6 @@ def test_a_dead_host_is_watched_once(hosts: Hosts, monkeypatch: pytest.MonkeyPat
     hosts.check(attempts=2)
 
 
-@pytest.mark.slow
 def test_a_host_that_slept_too_long_does_not_undo_its_successor(hosts: Hosts) -> None:
     """Suspended, or cut off from the disk, for longer than the patience: to the other it is dead. It wakes up."""
     with hosts.host("node-a") as a:

@@ -93,8 +93,8 @@ DEFECTS = (
     ),
     Defect(
         "schedule-field-in-every-key", "bench/spec.py",
-        "    checkpoint_every: Positive = 100  # steps; not in the key\n",
-        "    dropout: float = 0.0\n    checkpoint_every: Positive = 100  # steps; not in the key\n",
+        "    checkpoint_every: Positive = 100\n",
+        "    dropout: float = 0.0\n    checkpoint_every: Positive = 100\n",
         KEYS,
     ),
     Defect(

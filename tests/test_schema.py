@@ -19,7 +19,7 @@ from tests.conftest import ROOT, Bench
 SUITES = ROOT / "suites"
 FILES = {
     **dict.fromkeys((*SUITES.glob("*.yaml"), *SUITES.glob("_presets/*.yaml")), Kind.suite),
-    SUITES / "_templates" / "suite.yaml": Kind.suite,
+    **dict.fromkeys((ROOT / "examples").rglob("*.yaml"), Kind.suite),
     **dict.fromkeys(SUITES.glob("_clusters/*.yaml"), Kind.cluster),
 }
 TYPES: Mapping[str, type | tuple[type, ...]] = {
@@ -112,8 +112,6 @@ def test_every_suite_preset_and_cluster_conforms() -> None:
 
 def test_every_file_names_its_schema_in_the_first_line() -> None:
     for file, kind in FILES.items():
-        if "_templates" in file.parts:  # `init` writes the line, with the path from there
-            continue
         first = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", file.read_text(encoding="utf-8").split("\n")[0])
         assert first is not None, file
         assert (file.parent / first[1]).resolve() == SUITES / f"{kind.value}.schema.json"

@@ -18,7 +18,7 @@ from bench.suite.clusters import CLUSTERS
 from bench.suite.layers import PRESETS
 
 SUITES = PRESETS.parent
-TEMPLATES = SUITES / "_templates"
+TEMPLATES = SUITES.parent / "examples" / "own_method"
 QUEUE = next(kind for kind, facts in LAUNCHERS.items() if facts.asks_resources)  # whose cluster file is worth a copy
 # What is written -> what it is a copy of, and the schema that an editor reads it by.
 FILES: dict[str, tuple[Path, str]] = {

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -20,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.errors import parsed
 from bench.launchers import LAUNCHERS
 
 TREE = Path(__file__).resolve().parent.parent
@@ -98,7 +98,7 @@ def masked(word: str) -> str:
 def source(root: Path = TREE) -> dict[str, str | None]:
     """commit and dirty of `capture`."""
     with contextlib.suppress(OSError, ValueError):
-        origin = json.loads((root / ORIGIN).read_bytes())
+        origin = parsed((root / ORIGIN).read_bytes())
         return {name: None if origin[name] is None else str(origin[name]) for name in ("commit", "dirty")}
     return {"commit": _git(root, "rev-parse", "HEAD"), "dirty": _difference(root)}
 

@@ -7,11 +7,13 @@ text of one line that a terminal shows and does not obey.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sysconfig
 import traceback
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 # Characters of each part of a message, so that it stays readable whatever a file holds; in all fewer than 2,000.
 MOST_WHAT, MOST_WHERE, MOST_ALLOWED, MOST_HINT = 600, 300, 600, 400
@@ -123,3 +125,15 @@ def unknown(kind: str, word: str, legal: Iterable[str], *, where: str = "", hint
     return UserError(
         f"no {kind} '{word}'{did_you_mean(word, legal)}", where=where, allowed=", ".join(legal) or "(none)", hint=hint
     )
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value of a JSON text that somebody else may have written.
+
+    Raises:
+        ValueError: whatever is wrong with it, nesting too deep for json.loads included.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None

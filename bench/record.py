@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator, model_validator
 
-from bench.errors import UserError
+from bench.errors import UserError, parsed
 
 SCHEMA_VERSION = 2  # raise it when a field is added, removed or changes its meaning
 READABLE = (1, 2)  # 1 lacks what Protocol lists as recorded since 2
@@ -214,7 +214,7 @@ def loads(kind: type[R], text: str | bytes, where: str = "") -> R:
         UserError: not JSON, another schema, or fields that do not fit.
     """
     try:
-        content = json.loads(text)
+        content = parsed(text)
     except ValueError as error:
         raise UserError(f"not a record: {error}", where=where) from None
     version = content.get("schema_version") if isinstance(content, dict) else None

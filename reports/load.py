@@ -4,13 +4,12 @@ tracker take these values and do not read the store.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bench.environment import PER_ATTEMPT
-from bench.errors import UserError
+from bench.errors import UserError, parsed
 from bench.key import canonical
 from bench.plan.planning import Plan, fresh
 from bench.record import Record, Result, loads
@@ -92,7 +91,7 @@ def _norms(store: Store, predict: Stage) -> list[float] | None:
     done = store.done(predict.key)
     if done is None or CLASSIFIER not in done.digests:
         return None
-    content = json.loads(store.read(predict.key, CLASSIFIER))
+    content = parsed(store.read(predict.key, CLASSIFIER))
     norms = content.get("weight_norms") if isinstance(content, dict) else None
     return [float(norm) for norm in norms] if norms else None
 

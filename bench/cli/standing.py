@@ -7,7 +7,6 @@ and no GPU; where jobs are queued, their queue is asked how they are, if it answ
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from bench.cli.progress import TAIL_BYTES, Ticks, name_of
 from bench.cli.readings import clock_time, number, whole
 from bench.cli.say import LINE, clock, line
 from bench.environment import job_of
-from bench.errors import printable
+from bench.errors import parsed, printable
 from bench.launch import submitted
 from bench.launch.launcher import NoAnswer, QueueEntry
 from bench.launch.places import queue_of
@@ -282,7 +281,7 @@ def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first and the last event of an attempt."""
     try:
         with path.open("rb") as file:
-            head = json.loads(file.readline())
+            head = parsed(file.readline())
     except (OSError, ValueError):
         return {}, {}
     found = read_events(path, max(0, path.stat().st_size - TAIL_BYTES))[0]

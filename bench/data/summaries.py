@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.data import areas, entries, names, quick, values
 from bench.data.entries import Mend, Summary, read_entries
-from bench.errors import UserError
+from bench.errors import UserError, parsed
 from bench.store import own
 from bench.store.disk import write_atomic
 
@@ -68,7 +68,7 @@ def _kept(place: Path, file: Path, stamp: Stamp) -> tuple[str, Summary] | None:
         if place.stat().st_uid != os.getuid():
             return None
         with quick.no_collection():
-            value = json.loads(place.read_bytes())
+            value = parsed(place.read_bytes())
         if value["stamp"] != list(stamp) or value["code"] != _code():
             return None
         return str(value["digest"]), _from_json(value, file)

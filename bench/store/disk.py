@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, parsed
 from bench.store import below
 
 # No write here pauses this long between two blocks; an older temporary file has no writer left.
@@ -187,8 +187,8 @@ def read_json(path: Path) -> Any:
     is a link in a store."""
     try:
         with disk_errors(path):
-            return json.loads(read_bytes(path))
-    except (FileNotFoundError, ValueError, RecursionError):
+            return parsed(read_bytes(path))
+    except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
         if error.errno == errno.EINVAL:  # a folder, a pipe

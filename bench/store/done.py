@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
@@ -18,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.errors import parsed
 from bench.key import digest
 from bench.store.below import is_real_folder
 from bench.store.disk import disk_errors, json_bytes, read_bytes, sha256_of
@@ -118,8 +118,8 @@ def read_done(path: Path | str) -> Done | None:
 def parse_done(raw: bytes) -> Done | None:
     """The Done of a file's bytes; None for anything that is not what `format_done` wrote."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
+        value = parsed(raw)
+    except ValueError:
         return None
     if not isinstance(value, dict) or set(value) != _FIELDS | {"checksum"}:
         return None

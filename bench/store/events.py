@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.errors import parsed
 from bench.store import below
 from bench.store.disk import disk_errors, plain_value
 
@@ -63,8 +64,8 @@ def read_events(path: Path, start: int = 0) -> tuple[list[dict[str, Any]], int]:
     events = []
     for line in whole.splitlines():
         try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
+            event = parsed(line)
+        except ValueError:
             continue
         if isinstance(event, dict) and _is_time(event.get("time", 0.0)):
             events.append(event)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from bench.errors import parsed
 from bench.store import below
 from bench.store.disk import create_exclusive, make_folder, read_bytes, remove
 from bench.store.form import is_number
@@ -277,8 +278,8 @@ def _format(info: LeaseInfo) -> bytes:
 
 def _parse(raw: bytes, number: int) -> LeaseInfo | None:
     try:
-        info = LeaseInfo(number=number, **json.loads(raw))
-    except (ValueError, TypeError, RecursionError):
+        info = LeaseInfo(number=number, **parsed(raw))
+    except (ValueError, TypeError):
         return None
     texts = (info.host, info.machine, info.start, info.token, info.since)
     whole = type(info.pid) is int and type(info.beat) is int and isinstance(info.every, int | float)

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, parsed
 from bench.store.lease import LeaseInfo, host, machine, process_start
 
 UNUSED_DAYS = 90  # of a mark of a submission: longer than any queue holds a job
@@ -84,7 +84,7 @@ def signal_own(owner: LeaseInfo, store: Path, key: str) -> bool:
     if owner.host != host() or owner.machine != machine() or owner.pid <= 1:
         return False
     with contextlib.suppress(UserError, OSError, RuntimeError, ValueError, TypeError):
-        note = json.loads((private(_PROCESSES) / f"{int(owner.pid)}-{int(owner.start)}").read_text())
+        note = parsed((private(_PROCESSES) / f"{int(owner.pid)}-{int(owner.start)}").read_text())
         if note["store"] != os.path.realpath(store) or key not in note["keys"] or note["machine"] != machine():
             return False
         descriptor = os.pidfd_open(owner.pid) if hasattr(os, "pidfd_open") else None
@@ -117,7 +117,7 @@ def _forget_ended(folder: Path) -> None:
     for path in folder.iterdir():
         pid, _, start = path.name.partition("-")
         with contextlib.suppress(OSError, ValueError):
-            note: dict[str, Any] = json.loads(path.read_text())
+            note: dict[str, Any] = parsed(path.read_text())
             if note.get("machine") == machine() and process_start(int(pid)) != start:
                 path.unlink()
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.errors import parsed
 from bench.key import canonical, digest
 from bench.record import PerClass, Record
 from bench.stage import Stage
@@ -218,7 +219,7 @@ def _sync_stage(mirror: Mirror, stage: TrackedStage) -> str:
     if not stage.events and not stage.done:
         return WAITING
     run = mirror.find(stage.key)
-    read: dict[str, list[int]] = json.loads(run.data.tags.get(READ, "{}")) if run else {}
+    read: dict[str, list[int]] = parsed(run.data.tags.get(READ, "{}")) if run else {}
     news = {path.parent.name: read_events(path, read.get(path.parent.name, [0, 0])[1]) for path in stage.events}
     events = [event for found, _ in news.values() for event in found if _is_event(event)]
     if run is None:

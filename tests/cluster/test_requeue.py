@@ -92,6 +92,7 @@ class Trained:
         done, expected = self.store.done(self.key), Store(self.undisturbed).done(self.key)
         assert done is not None
         assert expected is not None
+        wait_for(lambda: len(self.events("end")) == len(statuses), "its last event, which follows `done`")
         assert done.digest == expected.digest, "other bits than undisturbed"
         assert [event["status"] for event in self.events("end")] == statuses
         assert self.first_steps()[-1] > 5, "it began from the start again"

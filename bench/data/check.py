@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.data.entries import Entries, Mend, across, entries_of, first_error, read_entries, sections
+from bench.data.entries import Entries, Mend, across, entries_of, read_entries, sections
 from bench.data.folder import annotation_file, image_root
 from bench.data.formats import FORMATS, SplitName
-from bench.data.kinds import KINDS, Severity
+from bench.data.kinds import KINDS, Severity, first_error
 from bench.data.names import Located, locate
 from bench.data.pixels import BAD_IMAGE, TURNED, depth, depth_of, open_image, orientation
 from bench.data.split import Document, listing, read_json, write_json

@@ -8,17 +8,17 @@ Nothing that a JSON file can hold makes this raise anything but a UserError.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.data import quick
 from bench.data.areas import mask_area
-from bench.data.kinds import FAULTS
 from bench.data.names import candidates
 from bench.data.split import Document, read_json
-from bench.data.values import LARGEST, Unreadable, class_name, flag, number, refusal, shown, whole
+from bench.data.values import LARGEST, Unreadable, class_name, flag, number, shown, whole
 from bench.errors import UserError
 
 SECTIONS = ("images", "annotations", "categories")
@@ -55,6 +55,7 @@ class Summary:
         categories: id -> name, in file order.
         faults: kind -> all entries concerned. mends: kind -> how often.
         used: category id -> boxes, and the first box's label. listed: the same of the lists of images.
+        counts: category id -> instances, and images that show it, without crowds and ignored boxes.
         boxes: without a fault. countable: those that count in an AP.
         negatives: images that name a class as absent; `lists`: images that have such a list, be it empty.
         unnamed: ids of categories that have another fault.
@@ -68,6 +69,7 @@ class Summary:
     mends: dict[str, Mend] = field(default_factory=dict)
     used: dict[int, tuple[int, str]] = field(default_factory=dict)
     listed: dict[int, tuple[int, str]] = field(default_factory=dict)
+    counts: dict[int, tuple[int, int]] = field(default_factory=dict)
     boxes: int = 0
     countable: int = 0
     negatives: int = 0
@@ -152,16 +154,6 @@ def across(train: Summary, summary: Summary) -> dict[str, list[str]]:
             what = f"id {shown(identity)} is '{shown(name)}' in {summary.file.name}, {here} in {train.file.name}{there}"
             found.setdefault("other_category_ids", []).append(what)
     return found
-
-
-def first_error(file: Path, faults: Mapping[str, list[str]]) -> UserError | None:
-    """The error for the first kind of fault there is, in the order of bench/data/kinds.py; None: there is none."""
-    for kind, known in FAULTS.items():
-        if entries := faults.get(kind):
-            hint = "`python -m bench data check` lists all such entries"
-            hint += "; `python -m bench data convert` writes a mended copy" if known.mended else f"; {known.advice}"
-            return refusal(str(file), known.says, entries, len(entries), hint)
-    return None
 
 
 def _categories(rows: list[Any], summary: Summary) -> None:
@@ -257,6 +249,7 @@ def _lists(row: Document, label: str, image: Document, summary: Summary) -> None
 
 def _annotations(rows: list[Any], images: list[Document], summary: Summary, *, keep: bool) -> list[Document]:
     annotations: list[Document] = []
+    instances, shown_in = Counter[int](), defaultdict[int, set[int]](set)
     sizes = {image["id"]: (image["width"], image["height"]) for image in images}
     step = max(1, math.ceil(len(rows) / SAMPLE))
     seen: set[int] = set()
@@ -283,11 +276,15 @@ def _annotations(rows: list[Any], images: list[Document], summary: Summary, *, k
         else:
             summary.used[category] = (1, f"annotation {shown(identity)}")
         summary.boxes += 1
+        if not clean["iscrowd"] and "ignore" not in clean:
+            instances[category] += 1
+            shown_in[category].add(image)
         if position % step == 0 and not clean["iscrowd"]:
             summary.sides.append((clean["bbox"][2], clean["bbox"][3], *sizes[image]))
         summary.countable += clean["area"] > 0 and not clean["iscrowd"] and "ignore" not in clean
         if keep:
             annotations.append(clean)
+    summary.counts = {category: (count, len(shown_in[category])) for category, count in instances.items()}
     _count_repeats(summary, "duplicate_annotation_id")
     _out_of_range("annotation_id_range", seen, LARGEST, summary)
     return annotations

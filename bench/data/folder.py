@@ -11,13 +11,12 @@ starts.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.data.entries import Entries, Mend, Summary, across, first_error, read_entries
+from bench.data.entries import Mend, Summary, across, read_entries
 from bench.data.formats import FORMATS, Inspected, SplitName
-from bench.data.kinds import MENDS
+from bench.data.kinds import MENDS, first_error
 from bench.data.names import Located, candidates, leaves_root, locate
 from bench.data.split import Document, listing
 from bench.data.summaries import stamp_of, summary_of
@@ -60,12 +59,12 @@ def read(spec: FolderData, split: SplitName, promise: Document) -> Document:
             the image root.
     """
     lists = FORMATS[spec.name].negatives
-    train = read_entries(annotation_file(spec, "train"), lists=lists)
-    own = train if split == "train" else read_entries(annotation_file(spec, split), lists=lists)
-    located = _located(spec, split, train.summary, own.summary)
-    classes = _renumbered(train, "category_id_range", sorted(train.summary.categories))
-    images = _renumbered(own, "image_id_range", [i["id"] for i in own.images])
-    boxes = _renumbered(own, "annotation_id_range", [a["id"] for a in own.annotations])
+    own = read_entries(annotation_file(spec, split), lists=lists)
+    train = own.summary if split == "train" else _summary_of_train(spec, lists)
+    located = _located(spec, split, train, own.summary)
+    classes = _renumbered(train, "category_id_range", sorted(train.categories))
+    images = _renumbered(own.summary, "image_id_range", [i["id"] for i in own.images])
+    boxes = _renumbered(own.summary, "annotation_id_range", [a["id"] for a in own.annotations])
     info: Document = {"description": f"{spec.name} {split}", **promise}
     if spec.exif != "ignore":
         info["exif"] = spec.exif
@@ -142,9 +141,19 @@ def _located(spec: FolderData, split: SplitName, train: Summary, own: Summary) -
     return located
 
 
-def _renumbered(entries: Entries, kind: str, ids: list[int]) -> dict[int, int]:
+def _summary_of_train(spec: FolderData, lists: bool) -> Summary:
+    """Without reading the file again, where planning has done that."""
+    file = annotation_file(spec, "train")
+    try:
+        stamp = stamp_of(file)
+    except (OSError, ValueError):  # the reader says what is wrong
+        return read_entries(file, lists=lists, keep=False).summary
+    return summary_of(file, stamp, lists)[1]
+
+
+def _renumbered(summary: Summary, kind: str, ids: list[int]) -> dict[int, int]:
     """Each id as it is stored: itself, or, where one of them is out of range, its position from 1."""
-    if kind in entries.summary.mends:
+    if kind in summary.mends:
         return {identity: position for position, identity in enumerate(ids, start=1)}
     return {identity: identity for identity in ids}
 
@@ -158,16 +167,14 @@ def _image(entry: Document, name: str | None, images: Mapping[int, int], classes
     return stored
 
 
-def _categories(train: Entries, classes: Mapping[int, int]) -> list[Document]:
+def _categories(train: Summary, classes: Mapping[int, int]) -> list[Document]:
     """Categories by ascending id, counted from the training annotations without crowds and ignored boxes."""
-    counted = [(a["category_id"], a["image_id"]) for a in train.annotations if not a["iscrowd"] and "ignore" not in a]
-    instances = Counter(category for category, _ in counted)
-    images = Counter(category for category, _ in set(counted))
-    return [
-        {"id": classes[c], "name": name, "frequency": lvis_frequency(images[c])}
-        | {"image_count": images[c], "instance_count": instances[c]}
-        for c, name in sorted(train.summary.categories.items())
-    ]
+    stored = []
+    for identity, name in sorted(train.categories.items()):
+        instances, images = train.counts.get(identity, (0, 0))
+        frequency = {"frequency": lvis_frequency(images), "image_count": images, "instance_count": instances}
+        stored.append({"id": classes[identity], "name": name, **frequency})
+    return stored
 
 
 def _is_file(path: Path) -> bool:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from bench.data.values import refusal
+from bench.errors import UserError
 
 Severity = Literal["error", "warning", "note"]
 
@@ -182,3 +186,13 @@ MENDS: Mapping[str, Kind] = {
 }
 
 KINDS: Mapping[str, Kind] = {**FAULTS, **WARNINGS, **MENDS}
+
+
+def first_error(file: Path, faults: Mapping[str, list[str]]) -> UserError | None:
+    """The error for the first kind of fault there is, in the order of bench/data/kinds.py; None: there is none."""
+    for kind, known in FAULTS.items():
+        if entries := faults.get(kind):
+            hint = "`python -m bench data check` lists all such entries"
+            hint += "; `python -m bench data convert` writes a mended copy" if known.mended else f"; {known.advice}"
+            return refusal(str(file), known.says, entries, len(entries), hint)
+    return None

@@ -72,10 +72,10 @@ def locate(root: Path, beside: Path, images: Sequence[tuple[int, tuple[str, ...]
         beside: folder of the annotation file, looked into if it lies below the root.
     """
     found = Located()
-    near, top = _below(root, beside), str(root)
+    near, files = _below(root, beside), _Files(str(root))
     seen: dict[str, int] = {}
     for identity, names in images:
-        name, size, file = _find(top, near, identity, names, found)
+        name, size, file = _find(files, near, identity, names, found)
         found.names.append(name)
         found.sizes.append(size)
         if name is None:
@@ -92,23 +92,23 @@ def locate(root: Path, beside: Path, images: Sequence[tuple[int, tuple[str, ...]
 
 
 def _find(
-    root: str, near: str | None, identity: int, names: tuple[str, ...], found: Located
+    files: _Files, near: str | None, identity: int, names: tuple[str, ...], found: Located
 ) -> tuple[str | None, int, str]:
     """Name below the root, bytes, and which file it is; None where there is none."""
-    outside = next((name for name in names if leaves_root(name)), None)
-    if outside is not None:
-        _add(found.faults, "outside_root", f"'{shown(outside)}'")
-        return None, 0, ""
     for name in names:
-        if file := _file(root, name):
+        if leaves_root(name):
+            _add(found.faults, "outside_root", f"'{shown(name)}'")
+            return None, 0, ""
+    for name in names:
+        if file := files.named(name):
             return name, *file
     for name in names if near else ():
-        if file := _file(root, f"{near}/{name}"):
+        if file := files.named(f"{near}/{name}"):
             _add(found.mends, "beside", shown(f"{near}/{name}"))
             return f"{near}/{name}", *file
     for name in names:
-        for other in variants(name, os.path.basename(root), near):
-            if file := _file(root, other):
+        for other in variants(name, os.path.basename(files.root), near):
+            if file := files.named(other):
                 _add(found.mends, "name_variant", f"{shown(name)} is {shown(other)}")
                 return other, *file
     what = " or ".join(shown(n) for n in names) or f"image {shown(identity)} without a name"
@@ -156,22 +156,37 @@ def _below(root: Path, folder: Path) -> str | None:
     return None if inside == "." else inside
 
 
-def _file(root: str, name: str) -> tuple[int, str] | None:
-    """Bytes of a file below the root, and a text that is the same for the same file, whatever its spelling.
+class _Files:
+    """The files below a root. Each folder is looked for once: that of LVIS v1's first names is mostly not there."""
 
-    None: there is no such file. Hard links are files of their own.
-    """
-    path = f"{root}/{name}"
-    try:
-        found = os.lstat(path)
-        if stat.S_ISREG(found.st_mode):
-            return found.st_size, posixpath.normpath(name) if "//" in name or "./" in name else name
-        found = os.stat(path)
-        if stat.S_ISREG(found.st_mode):
-            return found.st_size, os.path.relpath(os.path.realpath(path), os.path.realpath(root))
-    except (OSError, ValueError):  # ValueError: a NUL, or half of a surrogate pair
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._folders: dict[str, bool] = {}
+
+    def named(self, name: str) -> tuple[int, str] | None:
+        """Bytes of a file below the root, and a text that is the same for the same file, whatever its spelling.
+
+        None: there is no such file. Hard links are files of their own.
+        """
+        path = f"{self.root}/{name}"
+        folder = name[: max(0, name.rfind("/"))]
+        if folder and not self._is_folder(folder):
+            return None
+        try:
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode):
+                return found.st_size, posixpath.normpath(name) if "//" in name or "./" in name else name
+            found = os.stat(path)
+            if stat.S_ISREG(found.st_mode):
+                return found.st_size, os.path.relpath(os.path.realpath(path), os.path.realpath(self.root))
+        except (OSError, ValueError):  # ValueError: a NUL, or half of a surrogate pair
+            return None
         return None
-    return None
+
+    def _is_folder(self, folder: str) -> bool:
+        if folder not in self._folders:
+            self._folders[folder] = os.path.isdir(f"{self.root}/{folder}")
+        return self._folders[folder]
 
 
 def _add(kinds: dict[str, list[str]], kind: str, entry: str) -> None:

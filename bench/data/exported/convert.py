@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.data.entries import LISTS, entries_of, first_error
+from bench.data.entries import LISTS, entries_of
 from bench.data.exported.foreign import Foreign
 from bench.data.exported.images import Finder, Picture, picture_of, stored_box
 from bench.data.exported.splits import SPLITS, divided, splits_of, token_of
+from bench.data.kinds import first_error
 from bench.data.names import candidates
 from bench.data.pixels import TURNED
 from bench.data.split import Document, write_json

@@ -188,7 +188,7 @@ def _row(
     settings = {k: v for k, v in value.items() if k not in ("method", *ROW_SECTIONS)}
     for name in settings:
         if name not in kind.model_fields:
-            raise _no_setting(name, kind, where)
+            raise _no_setting(name, kind, f"{document.where('rows', entry, name)} rows.{label}")
     try:
         method = kind.model_validate(settings)
     except ValidationError as error:

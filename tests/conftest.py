@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tiny_suite import Undisturbed, undisturbed_run
 
 from bench.cli import app as cli
+from tests.tiny_suite import Undisturbed, undisturbed_run
 
 ROOT = Path(__file__).resolve().parent.parent
 

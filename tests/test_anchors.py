@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_boxes_are_measured_after_the_resize() -> None:
     assert note is not None
     assert note.startswith("100% of the training boxes (1 were looked at) overlap every anchor by less than 0.3")
     assert "median side is 10 px" in note
-    assert note.endswith("with --set detector.rpn.anchor_sizes=[[10],[10],[10],[10],[10]] it is 0%")
+    assert note.endswith("with --set 'detector.rpn.anchor_sizes=[[10],[10],[10],[10],[10]]' it is 0%")
 
 
 def test_from_the_share_on_that_is_named() -> None:
@@ -73,7 +74,7 @@ def test_plan_says_it_and_what_it_proposes_is_taken(tmp_path: Path, call: Call, 
     said = call(*options)
     assert said.code == 0, said.err
     (note,) = [line for line in said.out.splitlines() if "overlap every anchor" in line]
-    proposed = note[note.index("--set ") :].removeprefix("--set ").split(" ")[0]
+    proposed = shlex.split(note[note.index("--set ") :])[1]
     mended = call(*options, "--set", proposed)
     assert mended.code == 0, mended.err
     assert "overlap every anchor" not in mended.out

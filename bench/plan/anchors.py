@@ -55,7 +55,7 @@ def anchors_note(
     left = misfits(resized, engine.anchors(better)[0], iou)
     if left <= share / 2:
         proposed = ",".join(f"[{size}]" for (size,) in sizes)
-        text += f"; with --set detector.rpn.anchor_sizes=[{proposed}] it is {left:.0%}"
+        text += f"; with --set 'detector.rpn.anchor_sizes=[{proposed}]' it is {left:.0%}"
     return text
 
 

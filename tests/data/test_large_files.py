@@ -156,3 +156,30 @@ def test_what_has_a_fault_or_was_written_just_now_is_not_kept(
 def test_a_cache_that_cannot_be_written_is_no_fault(large: FolderData, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     assert again(large).fingerprint == again(large).fingerprint
+
+
+def test_counts_of_val_are_those_of_train_by_hand(large: FolderData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class 7: three boxes that count, in two images; a crowd and an ignored one in a third. Class 3: a crowd alone.
+    Read from the file, and from what was kept of it."""
+    file = Path(large.path) / "annotations" / "train.json"
+    document = json.loads(file.read_text())
+    one, two, three = (image["id"] for image in document["images"][:3])
+    rows = [(7, one, {}), (7, one, {}), (7, two, {}), (7, three, {"iscrowd": 1}), (7, three, {"ignore": 1})]
+    rows.append((3, one, {"iscrowd": 1}))
+    document["annotations"] = [
+        {"id": number, "image_id": image, "category_id": label, "bbox": [1, 1, 9, 9], "area": 81, **more}
+        for number, (label, image, more) in enumerate(rows, 1)
+    ]
+    file.write_text(json.dumps(document))
+    counts = {3: (0, 0), 7: (3, 2), 11: (0, 0)}
+    assert counted(lvis.read_folder(large, "train")) == counts
+    for kept_only in (False, True):
+        summaries.summary_of.cache_clear()
+        if kept_only:
+            monkeypatch.setattr(summaries, "read_entries", None)
+        assert counted(lvis.read_folder(large, "val")) == counts
+
+
+def counted(split: Any) -> dict[int, tuple[int, int]]:
+    """Class -> instances and images of a stored split."""
+    return {one["id"]: (one["instance_count"], one["image_count"]) for one in split["categories"]}

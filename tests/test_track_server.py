@@ -109,7 +109,7 @@ def test_two_that_make_a_run_at_once_agree_on_one(server: str, client: Any, tmp_
     """Two hosts without a common lock: each has looked before the other wrote."""
     experiment = experiment_id(client, tmp_path, server, EXPERIMENT)
     mirrors = [Mirror(client, experiment, "both", shared=True) for _ in range(2)]
-    made = [mirror.create("both", "train", time.time(), {}, {}) for mirror in mirrors]
+    made = [mirror.create("both", "train", time.time(), {}) for mirror in mirrors]
     (left,) = runs_of(client, "both")
     assert made[1].info.run_id == left.info.run_id, "who came second has seen both"
     assert Mirror(client, experiment, "both", shared=True).find("both").info.run_id == left.info.run_id

@@ -133,7 +133,7 @@ def run(
             pass  # there is no table yet
         elif view.missing or not is_reported(plan, store, out):
             results = load(store, plan)
-            notice = sync.mirror(plan, store, results, tracking_uri).notice
+            notice = sync.mirror(plan, store, results, tracking_uri, console).notice
             sync.print_notice(notice, console)
             files = write_report(plan, store, results, console, out, failed=ended)
             if sync.attach(plan, store, console, tracking_uri, files) and not notice:

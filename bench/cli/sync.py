@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
 from bench.cli.open import existing, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
 from bench.cli.report import REPORTED, default_report_folder
-from bench.cli.say import say
+from bench.cli.say import count, say
 from bench.environment import masked
 from bench.errors import UserError
 from bench.plan import planning
@@ -20,6 +21,11 @@ from bench.suite.suite import Suite
 from bench.tracking import track
 from bench.tracking.track import SyncCount
 from reports.load import RowResult, load
+
+FEW, MANY = (
+    50,
+    500,
+)  # stages and rows: a second or two, for which no bar is drawn; half a minute, of which logs are told
 
 
 def command(
@@ -39,21 +45,26 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
         UserError: the tracker fails.
     """
     plan, store = planning.make(suite), Store(store_path)
-    count = mirror(plan, store, load(store, plan), tracking_uri)
-    if count.notice:
+    new = mirror(plan, store, load(store, plan), tracking_uri, console)
+    if new.notice:
         hint = f"then: {suite.command('sync', store.root)}"
-        raise UserError(count.notice, where=masked(tracking_uri or str(store.root)), hint=hint)
+        raise UserError(new.notice, where=masked(tracking_uri or str(store.root)), hint=hint)
     folder = default_report_folder(store, plan)
     files = (path for path in folder.glob("*") if path.is_file() and not path.is_symlink() and path.name != REPORTED)
     attach(plan, store, console, tracking_uri, tuple(sorted(files)))
-    say(console, f"MLflow: {count.runs} new runs, {count.values} new values")
+    say(console, f"MLflow: {new.runs} new runs, {new.values} new values")
 
 
-def mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | None) -> SyncCount:
+def mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | None, console: Console) -> SyncCount:
     """Bring stages and rows into MLflow; what was new, or why that was not possible."""
     stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
     rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
-    return track.sync(store.root, uri, plan.suite.name, stages, rows)
+    total = len(stages) + len(rows)
+    if total > MANY and not console.is_terminal:
+        say(console, f"MLflow: {count(len(stages), 'stage')} and {count(len(rows), 'row')} are brought up to date")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("MLflow", total=total, visible=total > FEW)
+        return track.sync(store.root, uri, plan.suite.name, stages, rows, lambda done: bar.update(task, completed=done))
 
 
 def attach(plan: Plan, store: Store, console: Console, uri: str | None, files: tuple[Path, ...]) -> bool:

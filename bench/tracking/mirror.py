@@ -28,8 +28,8 @@ from bench.tracking.place import (
     parent_of_sqlite,
 )
 
-BATCH = 1000  # metric values a log_batch call takes at most (mlflow.utils.validation.MAX_METRICS_PER_BATCH)
-PARAMS = 100  # parameters a log_batch call takes at most (MAX_PARAMS_TAGS_PER_BATCH)
+BATCH = 1000  # entries that a log_batch call takes at most (mlflow.utils.validation.MAX_ENTITIES_PER_BATCH)
+PARAMS_TAGS = 100  # of them parameters, or tags, at most (MAX_PARAMS_TAGS_PER_BATCH)
 KEY = "bench.key"
 # A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would start
 # many minutes late.
@@ -82,35 +82,49 @@ class Mirror:
         """The run with this `bench.key`, as it was when the mirror was opened or made it."""
         return self._runs.get(key)
 
-    def create(self, key: str, name: str, start: float, tags: Mapping[str, str], params: Mapping[str, Any]) -> Any:
-        from mlflow.entities import Param
-
+    def create(self, key: str, name: str, start: float, tags: Mapping[str, str]) -> Any:
         run = self.client.create_run(self.experiment, int(start * 1000), {KEY: key, **tags}, name[:250])
-        entries = [Param(legal(n), str(v)[:6000]) for n, v in params.items()]
-        for i in range(0, len(entries), PARAMS):
-            self.client.log_batch(run.info.run_id, params=entries[i : i + PARAMS])
         self.created += 1
         self._runs[key] = run
         if self.shared:
             self._read(key)
         return self._runs[key]
 
-    def log(self, run: Any, values: Sequence[tuple[str, float, float, int]]) -> None:
-        """Log values given as (name, value, Unix seconds, step), a thousand per call."""
-        from mlflow.entities import Metric
+    def write(
+        self,
+        run: Any,
+        *,
+        params: Mapping[str, Any] | None = None,
+        values: Sequence[tuple[str, float, float, int]] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add what the run lacks, in as few calls as MLflow allows: a call costs ten milliseconds and more.
 
-        entries = [Metric(legal(n), float(v), int(t * 1000), int(step)) for n, v, t, step in values if v is not None]
-        for i in range(0, len(entries), BATCH):
-            self.client.log_batch(run.info.run_id, metrics=entries[i : i + BATCH])
-        self.logged += len(entries)
+        MLflow writes parameters before values before tags, and so do several calls: tags that count what was logged are
+        there only after it.
 
-    def tag(self, run: Any, tags: Mapping[str, str]) -> None:
-        """Set the tags that differ from what the run had when it was read."""
-        from mlflow.entities import RunTag
+        Args:
+            run: from `find` or `create`.
+            params: settings; those that the run had when it was read are left out.
+            values: (name, value, Unix seconds, step); a value None is left out.
+            tags: those that differ from what the run had are set.
+        """
+        from mlflow.entities import Metric, Param, RunTag
 
-        changed = [RunTag(k, v) for k, v in tags.items() if run.data.tags.get(k) != v]
-        if changed:
-            self.client.log_batch(run.info.run_id, tags=changed)
+        named = {legal(name): str(value)[:6000] for name, value in (params or {}).items()}
+        parameters = [Param(name, value) for name, value in named.items() if name not in run.data.params]
+        metrics = [Metric(legal(n), float(v), int(t * 1000), int(step)) for n, v, t, step in values if v is not None]
+        changed = [RunTag(name, value) for name, value in (tags or {}).items() if run.data.tags.get(name) != value]
+        self.logged += len(metrics)
+        while len(parameters) > PARAMS_TAGS:
+            self.client.log_batch(run.info.run_id, params=parameters[:PARAMS_TAGS])
+            parameters = parameters[PARAMS_TAGS:]
+        while len(metrics) + len(parameters) + len(changed) > BATCH:
+            self.client.log_batch(run.info.run_id, params=parameters, metrics=metrics[: BATCH - len(parameters)])
+            metrics = metrics[BATCH - len(parameters) :]
+            parameters = []
+        if parameters or metrics or changed:
+            self.client.log_batch(run.info.run_id, params=parameters, metrics=metrics, tags=changed)
 
     def file(self, run: Any, name: str, content: bytes) -> None:
         """Attach a file, e.g. `report/table.md`. In the store's own folder we write it: where the database says that it

@@ -19,7 +19,7 @@ import io
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ def sync(
     experiment: str,
     stages: Sequence[TrackedStage],
     rows: Sequence[TrackedRow],
+    progress: Callable[[int], None] = lambda done: None,
 ) -> SyncCount:
     """Import what is new of stages and rows. Idempotent; never raises for a tracker that fails.
 
@@ -154,13 +155,19 @@ def sync(
         experiment: name of the MLflow experiment.
         stages: all stages of the suite, begun or not; they determine the status of the suite's run.
         rows: the rows that have a record.
+        progress: is told how many stages and rows are brought up to date; the first time takes some twenty
+            milliseconds for each.
     """
     try:
         with turn(store_root):
             client = connect(store_root, uri)
             number, own = experiment_id(client, store_root, uri, experiment), is_of_store(store_root, uri)
             mirror = Mirror(client, number, shared=is_served(uri), store_root=store_root if own else None)
-            _sync_rows(mirror, rows, _overall([_sync_stage(mirror, stage) for stage in stages]))
+            statuses = []
+            for stage in stages:
+                statuses.append(_sync_stage(mirror, stage))
+                progress(len(statuses))
+            _sync_rows(mirror, rows, _overall(statuses), lambda done: progress(len(stages) + done))
             return SyncCount(mirror.created, mirror.logged)
     except ImportError as error:
         return SyncCount(notice=f"no MLflow ({error}): events stay in the store")
@@ -185,7 +192,7 @@ def attach(store_root: Path, uri: str | None, experiment: str, suite: str, files
             if run is not None and run.data.tags.get(REPORT) != total:
                 for name, content in contents.items():
                     mirror.file(run, f"report/{name}", content)
-                mirror.tag(run, {REPORT: total})
+                mirror.write(run, tags={REPORT: total})
     except ImportError:
         pass  # `sync` has reported it
     except tracker_errors() as error:
@@ -225,9 +232,8 @@ def _sync_stage(mirror: Mirror, stage: TrackedStage) -> str:
     if run is None:
         start = float(events[0]["time"]) if events else time.time()
         tags = {"bench.kind": stage.kind, "bench.what": "stage"}
-        run = mirror.create(stage.key, f"{stage.kind} {stage.label} {stage.key[:6]}", start, tags, _flat(stage.params))
+        run = mirror.create(stage.key, f"{stage.kind} {stage.label} {stage.key[:6]}", start, tags)
     curves = [event for event in events if event["event"] == "metrics"]
-    mirror.log(run, [(n, v, e["time"], e["step"]) for e in curves for n, v in e["values"].items()])
     for attempt, (found, end) in news.items():
         read[attempt] = [read.get(attempt, [0, 0])[0] + len(found), end]
     # Logged first, counted after: if a driver dies in between, the same values are logged again, which MLflow drops.
@@ -240,7 +246,12 @@ def _sync_stage(mirror: Mirror, stage: TrackedStage) -> str:
         }  # a new attempt: reset the end of the one before
     newest |= _ends(list(news.values())[-1][0]) if news else {}
     newest |= {"bench.error": stage.failure[:TEXT]} if stage.failure else {}
-    mirror.tag(run, {**counted, **newest, **stage.tags})
+    mirror.write(
+        run,
+        params={} if run.data.params else _flat(stage.params),
+        values=[(n, v, e["time"], e["step"]) for e in curves for n, v in e["values"].items()],
+        tags={**counted, **newest, **stage.tags},
+    )
     status, when = _status(stage, {**run.data.tags, **newest})
     mirror.finish(run, status, when)
     return status
@@ -287,7 +298,8 @@ def _status(stage: TrackedStage, tags: Mapping[str, str]) -> tuple[str, float]:
 # ---- rows
 
 
-def _sync_rows(mirror: Mirror, rows: Sequence[TrackedRow], suite_status: str) -> None:
+def _sync_rows(mirror: Mirror, rows: Sequence[TrackedRow], suite_status: str, progress: Callable[[int], None]) -> None:
+    done = 0
     suites: dict[str, dict[str, list[TrackedRow]]] = {}
     for row in rows:
         record = row.record
@@ -296,17 +308,20 @@ def _sync_rows(mirror: Mirror, rows: Sequence[TrackedRow], suite_status: str) ->
         suites.setdefault(record.suite, {}).setdefault(identity, []).append(row)
     for suite, groups in suites.items():
         now = time.time()
-        top = mirror.find(f"suite/{suite}") or mirror.create(f"suite/{suite}", suite, now, {"bench.what": "suite"}, {})
+        top = mirror.find(f"suite/{suite}") or mirror.create(f"suite/{suite}", suite, now, {"bench.what": "suite"})
         for identity, group in groups.items():
             record, key = group[0].record, f"suite/{suite}/{identity}"
             tags = {"bench.what": "row", PARENT: top.info.run_id}
             params = {"method": record.method, **_flat(record.settings)}
-            run = mirror.find(key) or mirror.create(key, record.row, now, tags, params)
+            run = mirror.find(key) or mirror.create(key, record.row, now, tags)
             for row in group:
                 _sync_seed(mirror, row, run.info.run_id, key)
+                done += 1
+                progress(done)
             means = _means(group)
             changed = {name: value for name, value in means.items() if run.data.metrics.get(name) != value}
-            mirror.log(run, [(name, value, now, len(group)) for name, value in changed.items()])
+            entries = [(name, value, now, len(group)) for name, value in changed.items()]
+            mirror.write(run, params=params, values=entries)
             mirror.finish(run, "FINISHED", now)
         _summary(mirror, top, groups)
         mirror.finish(top, suite_status, now)
@@ -318,19 +333,22 @@ def _sync_seed(mirror: Mirror, row: TrackedRow, parent: str, parent_key: str) ->
     key = f"{parent_key}/seed{record.seed}/{record.evaluate_key[:12]}"
     run = mirror.find(key)
     if run is None:
-        protocol = {f"protocol.{name}": value for name, value in _flat(content["protocol"]).items()}
-        params = {"method": record.method, "seed": record.seed, **_flat(record.settings), **protocol}
         tags = {"bench.what": "seed", PARENT: parent}
-        run = mirror.create(key, f"{record.row} seed {record.seed}", time.time(), tags, params)
+        run = mirror.create(key, f"{record.row} seed {record.seed}", time.time(), tags)
     if FILED not in run.data.tags:
         now = time.time()
-        mirror.log(run, [(name, value, now, 0) for name, value in record.metrics.items() if value is not None])
+        protocol = {f"protocol.{name}": value for name, value in _flat(content["protocol"]).items()}
         mirror.file(run, "record.json", json.dumps(content, indent=2).encode())
         if record.per_class is not None:
             mirror.file(run, "per_class.csv", per_class_csv(record.per_class).encode())
         for path in row.artifacts:
             mirror.file(run, path.name, read_bytes(path))
-        mirror.tag(run, {FILED: "yes"})
+        mirror.write(
+            run,
+            params={"method": record.method, "seed": record.seed, **_flat(record.settings), **protocol},
+            values=[(name, value, now, 0) for name, value in record.metrics.items() if value is not None],
+            tags={FILED: "yes"},
+        )
     mirror.finish(run, "FINISHED", time.time())
 
 
@@ -367,9 +385,8 @@ def _summary(mirror: Mirror, top: Any, groups: Mapping[str, Sequence[TrackedRow]
         metrics |= {f"{_one_word(label)}/{n}": v for n, v in means.items() if n in ("AP", "AP_sd", "AP1", "AP1_sd")}
     now = time.time()
     changed = {name: value for name, value in metrics.items() if top.data.metrics.get(name) != value}
-    mirror.log(top, [(name, value, now, 0) for name, value in changed.items()])
-    if (note := "\n".join(lines)[:TEXT]) != top.data.tags.get(NOTE):
-        mirror.tag(top, {NOTE: note})
+    entries = [(name, value, now, 0) for name, value in changed.items()]
+    mirror.write(top, values=entries, tags={NOTE: "\n".join(lines)[:TEXT]})
 
 
 def _one_word(label: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli.open import open_suite
+from bench.cli.report import note_reported
 from bench.environment import capture
 from bench.plan import planning
 from bench.record import dumps
@@ -147,6 +148,20 @@ def test_a_report_of_thousands_of_rows(big: Big, tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 1 + 3401
     assert len(set((tmp_path / "out" / "ap_by_bin.csv").read_text().splitlines()[1:])) == 40 * 5
     assert "40 of 3401 rows" in (tmp_path / "out" / "ap_by_bin.svg").read_text()
+    assert units < 4 * UNITS
+    assert megabytes < MEGABYTES
+
+
+def test_a_second_run_of_thousands_of_rows(big: Big, tmp_path: Path) -> None:
+    """All is done, reported and in MLflow: it prints the table, and copies nothing again. The first copy into MLflow
+    takes minutes and is not made here. Measured: 30 units, 200 MB."""
+    plan, store = planning.make(open_suite(big.path)), Store(big.store)
+    measured(tmp_path, "report", big.path, "--store", big.store)
+    note_reported(plan, store, None)
+    text, units, megabytes = measured(tmp_path, "run", big.path, "--store", big.store)
+    assert f"{big.stages} stages (20405 unshared), {big.stages} done" in text
+    assert "and 3201 more rows" in text
+    assert not (store.root / "mlflow.db").exists()
     assert units < 4 * UNITS
     assert megabytes < MEGABYTES
 

@@ -27,12 +27,15 @@ class ClassStatistics:
         image_counts: images with at least one box of each class, int64 length C.
         num_images: all images of the list, also those without a box.
         image_classes: the classes of each image, ascending.
+        counted_images: how many images image_counts are of, where they are counted over more than this list: in a
+            search over all training images, of which it trains on a part. None: num_images.
     """
 
     instance_counts: Ints
     image_counts: Ints
     num_images: int
     image_classes: tuple[tuple[int, ...], ...]
+    counted_images: int | None = None
 
     @classmethod
     def from_labels(cls, labels_per_image: Iterable[ArrayLike], num_classes: int) -> ClassStatistics:
@@ -57,6 +60,11 @@ class ClassStatistics:
     def num_classes(self) -> int:
         """C."""
         return len(self.instance_counts)
+
+    @property
+    def images_of_counts(self) -> int:
+        """How many images image_counts are of."""
+        return self.num_images if self.counted_images is None else self.counted_images
 
 
 def lvis_frequency(image_count: int) -> str:
@@ -86,7 +94,7 @@ def repeat_factors(stats: ClassStatistics, t: float, power: float = 0.5) -> tupl
     Returns:
         (r_class float64 length C, r_image float64 length I).
     """
-    shares = stats.image_counts / max(1, stats.num_images)
+    shares = stats.image_counts / max(1, stats.images_of_counts)
     ratio = np.divide(t, shares, out=np.ones_like(shares), where=shares > 0)
     r_class = np.maximum(1.0, ratio**power)
     r_image = np.array([max((float(r_class[c]) for c in classes), default=1.0) for classes in stats.image_classes])

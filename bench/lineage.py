@@ -200,10 +200,10 @@ def job_root(stage: Stage) -> Stage:
 def training_group(stage: Stage) -> str:
     """Equal for classifier-only train stages that one pass can train: the same batches through the same trunk.
 
-    Without what is per head: the classifier and its inputs, its trainable groups, the schedule. Of the schedule the
-    batch stays, and whether it counts in steps or epochs.
+    Without what is per head: the classifier and its inputs, its trainable groups, the schedule and where a rung stops.
+    Of the schedule the batch stays, and whether it counts in steps or epochs.
     """
-    own = ("classifier", "keep_classifier", "trainable", "schedule")
+    own = ("classifier", "keep_classifier", "trainable", "schedule", "until")
     spec = {name: value for name, value in stage.spec.items() if name not in own}
     schedule = stage.spec["schedule"]
     spec["schedule"] = [schedule["batch"], "epochs" if schedule["steps"] is None else "steps"]

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from bench.errors import UserError, unknown
 from bench.key import Fixed, Part, StageRef, methods_of, part
 from bench.spec import Schedule
-from bench.stage import Stage
+from bench.stage import Stage, length_of, rung, with_rungs
 
-__all__ = ["Builder", "Method", "Plannable", "part", "planned"]
+__all__ = ["Builder", "Method", "Plannable", "part", "planned", "stopped"]
 
 SOFTMAX = "softmax:Softmax"
 SHUFFLE = "samplers:Shuffle"
@@ -87,12 +87,14 @@ class Builder:
 
     Attributes:
         schedules: names of the schedules that were used; names in `stages:` that no recipe uses are refused.
+        untils: where the trainings stop that are to be stopped early, by key.
     """
 
     def __init__(self, suite: Plannable, seed: int) -> None:
         self._suite = suite
         self._seed = seed
         self.schedules: set[str] = set()
+        self.untils: dict[str, int] = {}
 
     def train(
         self,
@@ -104,6 +106,7 @@ class Builder:
         data: Part | None = None,
         trainable: Sequence[str] = (),
         schedule: str = "auto",
+        until: int | None = None,
     ) -> Stage:
         """Train a detector.
 
@@ -117,12 +120,14 @@ class Builder:
             schedule: a name. "base" is `schedule:` of the suite; of any other, `stages: {NAME: ...}` holds the
                 changes of that; a recipe may use its own name. "auto" is base without init, classifier_only where
                 nothing below the classifier is trained, else second.
+            until: stop after so many steps (epochs, where the schedule is in epochs), at the rates of the whole
+                schedule; a schedule that is no longer is done whole. None: do it whole.
 
         A part's setting may be a fit stage: it becomes an input, and the part receives the stage's tensors by name.
 
         Raises:
             UserError: `init` without `keep_classifier`, or the other way round; a group that neither the engine nor
-                the classifier has.
+                the classifier has; `until` below 1.
         """
         if (init is None) != (keep_classifier is None):
             raise UserError(
@@ -150,7 +155,10 @@ class Builder:
             spec["weights"] = None  # the weights file made the init stage, not this one
 
         self.schedules.add(schedule)
-        return _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule))
+        train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule), until)
+        if until is not None:
+            self.untils[train.key] = until
+        return train
 
     def fit(self, what: Part, *, model: Stage, split: Literal["train", "val"] = "train") -> Stage:
         """Stream a trained model over a split, without augmentation, and keep the part's result.
@@ -184,9 +192,14 @@ class Builder:
         return self._suite.data_stage(split, self._seed)
 
 
-def _with_schedule(train: Stage, schedule: Schedule) -> Stage:
+def _with_schedule(train: Stage, schedule: Schedule, until: int | None) -> Stage:
+    """Trained by this schedule, and stopped where `until` says, if it gets that far."""
+    if until is not None and until < 1:
+        raise UserError(f"a training cannot stop after {until}", where="until=", allowed="1 and more")
     aside = {**train.not_in_key, "checkpoint_every": schedule.checkpoint_every}
-    return replace(train, spec={**train.spec, "schedule": _in_key(schedule)}, not_in_key=aside)
+    spec = {name: value for name, value in train.spec.items() if name != "until"} | {"schedule": _in_key(schedule)}
+    whole = replace(train, spec=spec, not_in_key=aside)
+    return whole if until is None or until >= length_of(whole) else rung(whole, until)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -256,12 +269,35 @@ def planned(
         schedules |= builder.schedules
     if own is None:
         return stage
-    last = stage
-    while last.kind == "patch":
-        last = last.inputs["model"]
+    last = _last_training(stage)
     every = {"checkpoint_every": last.not_in_key["checkpoint_every"]}
     schedule = Schedule.model_validate({**last.spec["schedule"], **every})
-    return replaced(stage, last, _with_schedule(last, suite.schedule_changed(schedule, own)))
+    until = builder.untils.get(last.key)
+    return replaced(stage, last, _with_schedule(last, suite.schedule_changed(schedule, own), until))
+
+
+def stopped(stage: Stage, until: int | None, below: Sequence[int] = ()) -> Stage:
+    """The final stage of a recipe with its last training stopped early, as a search does with a trial.
+
+    Args:
+        stage: see `planned`.
+        until: the length at which it stops, in steps, or in epochs where its schedule is in epochs; None, or that of
+            the training itself: it is not stopped.
+        below: lengths of rungs that it may continue from, where they are done; those that are not shorter are left out.
+
+    Raises:
+        ValueError: the training is shorter than that, or it would do nothing.
+    """
+    last = _last_training(stage)
+    end = length_of(last) if until is None else until
+    whole = with_rungs(last, [length for length in below if length < end])
+    return replaced(stage, last, whole if end == length_of(last) else rung(whole, end))
+
+
+def _last_training(stage: Stage) -> Stage:
+    while stage.kind == "patch":
+        stage = stage.inputs["model"]
+    return stage
 
 
 def replaced(stage: Stage, old: Stage, new: Stage) -> Stage:

@@ -12,12 +12,22 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from bench.errors import UserError, parsed
 
-SCHEMA_VERSION = 2  # raise it when a field is added, removed or changes its meaning
-READABLE = (1, 2)  # 1 lacks what Protocol lists as recorded since 2
+SCHEMA_VERSION = 3  # raise it when a field is added, removed or changes its meaning
+READABLE = (1, 2, 3)  # 1 lacks what Protocol lists as recorded since 2; 2 is 3 without `counted_images`
 
 
 def metric_names(num_bins: int = 4) -> tuple[str, ...]:
@@ -53,7 +63,7 @@ class Protocol(_Section):
     Attributes:
         data: name of the data set; train_digest, val_digest: fingerprints of the two splits.
         train_images, val_images, classes: their sizes.
-        split: what was evaluated: "val", or the part of the training images that a search tunes on.
+        split: what was evaluated: "val", or "tune", the part of the training images that a search tunes on.
         engine, engine_version, trunk: the detector.
         initialisation: what the first training began from: a weight file or "random".
         reinitialised: parameters that did not come from the initial model of a stage.
@@ -70,6 +80,8 @@ class Protocol(_Section):
         lr: of each training stage by name.
         settings: digest over all settings of detector, input, inference and the first training: tables that agree here
             differ in nothing but their methods and data.
+        counted_images: images of the full training set, where `train_images` are a part of it: bins and the counts that
+            classifiers use are those of all of them. None: `train_images` are all; it is then not written.
     """
 
     data: str
@@ -98,6 +110,19 @@ class Protocol(_Section):
     anchors: tuple[tuple[float, ...], ...] | None = None
     lr: dict[str, float] | None = None
     settings: str | None = None
+    counted_images: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As before schema 3 where nothing of it is used: the bytes of a result do not change by a new version."""
+        value: dict[str, Any] = handler(self)
+        if value.get("counted_images") is None:
+            value.pop("counted_images", None)
+        return value
+
+
+def _schema(protocol: Protocol | None) -> int:
+    return 2 if protocol is None or protocol.counted_images is None else SCHEMA_VERSION
 
 
 class PerClass(_Section):
@@ -121,20 +146,20 @@ class Result(_Section):
     """The result of one `evaluate` stage.
 
     Attributes:
-        schema_version: of the file it is written to.
+        schema_version: of the file it is written to: 2 where the protocol has nothing that came with 3.
         evaluate_key, model_key: the stage itself and the stage whose model it evaluated.
         metrics: name -> points (x 100), or None where there is nothing to measure; in the order of `metric_names`.
         classes_per_bin: classes with ground truth in each instance bin.
         protocol, per_class: see there.
     """
 
-    schema_version: int = SCHEMA_VERSION
     evaluate_key: str
     model_key: str
     metrics: dict[str, float | None]
     classes_per_bin: tuple[int, ...]
     protocol: Protocol
     per_class: PerClass | None = None
+    schema_version: int = Field(default_factory=lambda given: _schema(given.get("protocol")))
 
     @field_validator("metrics", mode="before")
     @classmethod

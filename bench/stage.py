@@ -7,8 +7,8 @@ bench/run. What is in the key of a kind is its spec, typed below.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypedDict, TypeVar, cast
 
@@ -70,21 +70,27 @@ KINDS: dict[str, Kind] = {
 # -- what is in the key of each kind, beside its version and the keys of its inputs
 
 
+WHOLE = "whole"  # the input of a data stage that is one side of another's images
+
+
 class _DataMay(TypedDict, total=False):  # not NotRequired: under `from __future__ import annotations` it is not seen
     seed: int  # where it is drawn
     fingerprint: str  # where it is read: annotations, names and byte sizes of the images
+    fraction: float  # of the images of `whole` that are in `tune`
+    division_seed: int
 
 
 class DataSpec(_DataMay):
-    """Inputs: none."""
+    """Inputs: none; of `rest` and `tune`: whole, the training images that they are the two sides of."""
 
     data: Mapping[str, Any]  # of the data section, what this split depends on
-    split: Literal["train", "val"]
-    reader: int  # VERSION of the code that reads or makes it
+    split: Literal["train", "val", "rest", "tune"]
+    reader: int  # VERSION of the code that reads, makes or divides it
 
 
 class _TrainMay(TypedDict, total=False):
     scope: Mapping[str, int]  # see bench.spec.Machine
+    until: int  # of a rung: the length at which it stops, in the unit of its schedule
 
 
 class TrainSpec(_TrainMay):
@@ -161,7 +167,8 @@ class Stage:
         kind: a name of `KINDS`.
         spec: all settings that can change its result, JSON-like (parts, numbers, strings, lists, dicts).
         inputs: name -> the stage whose outputs it reads.
-        not_in_key: what a job needs and the result does not depend on (paths; how often a checkpoint is written).
+        not_in_key: what a job needs and the result does not depend on (paths; how often a checkpoint is written; rungs
+            that it may continue from).
     """
 
     kind: str
@@ -231,3 +238,52 @@ def walk(*roots: Stage) -> Iterator[Stage]:
     for root in roots:
         visit(root)
     yield from found.values()
+
+
+# -- rungs: a training that stops early, and continues exactly in a longer one
+
+
+def length_of(train: Stage) -> int:
+    """How long a train stage trains, in steps, or in epochs where its schedule is in epochs; of a rung: until it stops.
+
+    The rates follow the whole schedule either way.
+    """
+    schedule = train.spec["schedule"]
+    whole = schedule["epochs"] if schedule["steps"] is None else schedule["steps"]
+    return int(train.spec.get("until", whole))
+
+
+def rung(train: Stage, until: int) -> Stage:
+    """The same training, stopped early; a longer one continues from it exactly.
+
+    Args:
+        train: a train stage, or a longer rung of it.
+        until: the length at which it stops, in steps, or in epochs where the schedule is in epochs.
+
+    Raises:
+        ValueError: the training is no longer than that, or it would do nothing.
+    """
+    _check_rung(train, until)
+    shorter = [other for other in train.not_in_key.get("rungs", ()) if other < until]
+    return with_rungs(replace(train, spec={**train.spec, "until": until}), shorter)
+
+
+def with_rungs(train: Stage, untils: Sequence[int]) -> Stage:
+    """The same stage; its job continues from the longest of these rungs that is done.
+
+    The result has the same bits whether it did or began at step 0, so they are not in the key.
+
+    Raises:
+        ValueError: one is no rung of this training.
+    """
+    for until in untils:
+        _check_rung(train, until)
+    kept = {name: value for name, value in train.not_in_key.items() if name != "rungs"}
+    return replace(train, not_in_key=kept | ({"rungs": sorted(set(untils))} if untils else {}))
+
+
+def _check_rung(train: Stage, until: int) -> None:
+    length = length_of(train)
+    if not 0 < until < length:
+        unit = "epochs" if train.spec["schedule"]["steps"] is None else "steps"
+        raise ValueError(f"no rung of a training of {length} {unit} ends after {until}: only after 1 to {length - 1}")

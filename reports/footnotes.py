@@ -15,7 +15,8 @@ DIGEST = 12  # characters of a sha256 that are shown
 SHOWN = 5  # rows named beside a value, or values of a list, before the rest is counted
 # Fields of the protocol that a method sets.
 RECIPE = ("steps", "batch", "lr", "initialisation", "reinitialised", "settings")
-DIGESTS = ("train_digest", "val_digest", "train_images", "val_images")  # follow the seed where the data do
+# These follow the seed where the data do.
+DIGESTS = ("train_digest", "val_digest", "train_images", "val_images", "counted_images")
 IN_FIGURES = (
     "data", "classes", "train_images", "val_images", "engine", "trunk", "initialisation", "evaluator", "max_detections",
     "score_threshold",
@@ -31,7 +32,8 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     if not rows:
         return ()
     common, mixed = _compare(_protocols(rows))
-    notes = ["protocol: " + "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items())]
+    notes = searched(rows)
+    notes += ["protocol: " + "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items())]
     notes += [_epochs(rows), _seeds(rows)]
     # Rows are meant to differ in what they train; that is listed, and is not a mixture.
     notes += [f"by row: {_worded(name)} {where}" for name, where in mixed.items() if name in RECIPE]
@@ -39,16 +41,39 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     notes += [f"by {by[name]}: {_worded(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
     rest = {name: where for name, where in mixed.items() if name not in (*RECIPE, *DIGESTS)}
     notes += [f"not one protocol: {_worded(name)} {where}" for name, where in rest.items()]
-    if any(r.record.protocol.negatives == "none listed" for r in rows):
+    if unknown := {r.record.protocol.split: None for r in rows if r.record.protocol.negatives == "none listed"}:
         notes.append(
-            "negatives none listed: no image of val says which classes are absent from it, so false positives of "
-            "classes that an image does not show are not counted; AP is far too high, and comparable with no other data"
+            f"negatives none listed: no image of {' or '.join(unknown)} says which classes are absent from it, so "
+            "false positives of classes that an image does not show are not counted; AP is far too high, and "
+            "comparable with no other data"
         )
     same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows], most=SHOWN)
     ran = [f"{_worded(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
     notes += ["ran with: " + ", ".join(ran)] if ran else []
     notes += [f"mixes machines or versions: {_worded(name)} {where}" for name, where in differing.items()]
     return tuple(notes)
+
+
+def searched(rows: Sequence[RowResult]) -> list[str]:
+    """One line where rows were measured on a part of the training images: they are a search's and no result."""
+    tuned = [r for r in rows if r.record.protocol.split != "val"]
+    if not tuned:
+        return []
+    found = [r.record.protocol for r in tuned]
+    parts = {
+        f"`{p.split}`, {p.val_images} of the {p.counted_images or '-'} training images, by models trained on "
+        f"{p.train_images} others": None
+        for p in found
+    }
+    texts = list(parts)
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    who = "" if len(tuned) == len(rows) else f"{some_rows(list(dict.fromkeys(r.record.row for r in tuned)))}: "
+    none = max(sum(value is None for value in r.per_class_ap) for r in tuned)
+    empty = f"; up to {none} of {max(p.classes for p in found)} classes have no box in it" if none else ""
+    return [
+        f"{who}measured on {'; '.join(texts[:SHOWN])}{more}{empty}; bins and the counts that methods use are those "
+        "of all training images. These are numbers of a search: a result is measured on val"
+    ]
 
 
 def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) -> tuple[str, ...]:
@@ -67,7 +92,8 @@ def paper_caption(paper: Published, rows: Sequence[RowResult]) -> str:
     """What the published column is, and that and how its protocol is another than ours."""
     theirs = "; ".join(f"{_worded(name)} {text}" for name, text in paper.protocol.items())
     common, _ = _compare(_protocols(rows))
-    ours = "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items() if _comparable(name))
+    shown = {name: value for name, value in common.items() if _comparable(name) or (name, value) == ("split", "tune")}
+    ours = "; ".join(f"{_worded(name)} {_text(value)}" for name, value in shown.items())
     here = f" Here: {ours}." if ours else ""
     return f"paper: {paper.title}. Measured under another protocol, not to be subtracted from ours: {theirs}.{here}"
 
@@ -82,6 +108,7 @@ def figure_caption(rows: Sequence[RowResult], suite: str, shows: str) -> str:
         elif name in mixed and not (name in DIGESTS and _by_seed(rows, name)):
             ran.append(f"{_worded(name)} differ{'' if name.endswith('s') else 's'} between rows")
     ran += [_steps(rows), f"seeds {', '.join(map(str, sorted({r.record.seed for r in rows})))}"]
+    ran += searched(rows)
     same, _ = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
     ran += [f"{_worded(name)} {_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
     return "; ".join(ran) + f". {shows}"
@@ -109,7 +136,12 @@ def _epochs(rows: Sequence[RowResult]) -> str:
     every = (f"{steps} of {batch} images {steps * batch / max(1, images):.1f}" for steps, batch, images in found)
     texts = list(dict.fromkeys(every))  # seeds with other data have nearly as many images
     more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return f"steps in epochs of all training images: {', '.join(texts[:SHOWN])}{more}"
+    of = (
+        "all training images"
+        if all(r.record.protocol.counted_images is None for r in rows)
+        else "the images trained on"
+    )
+    return f"steps in epochs of {of}: {', '.join(texts[:SHOWN])}{more}"
 
 
 def _seeds(rows: Sequence[RowResult]) -> str:

@@ -15,6 +15,7 @@ from bench.cli.status import show
 from bench.plan import forecast, planning
 from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
+from bench.stage import rung
 from bench.store.store import Store
 from bench.suite.suite import Cost
 from tests.conftest import Write
@@ -111,6 +112,29 @@ def test_a_resumed_stage_tells_what_it_did_itself(plan: Plan, full: FakeStore) -
     assert planning.learned(plan, store)(model(plan, "RFS")) == pytest.approx(180.0)
 
 
+def test_a_rung_costs_its_own_steps(plan: Plan, full: FakeStore) -> None:
+    """And tells what a step takes, also where it continued from a shorter one: 50 of its 150 steps in 20 s."""
+    head = model(plan, "BAGS")
+    assert Estimate(COST)(rung(model(plan, "baseline"), 300)) == pytest.approx(300 * 0.2)
+    assert Estimate(COST)(rung(head, 100)) == pytest.approx(100 * 0.05)
+    store, early = without(full, plan, "baseline", "RFS", "x2"), rung(model(plan, "RFS"), 150)
+    store.finish(early, seconds=20.0, shared_seconds=20.0, own_seconds=0.0, part=1 / 3)
+    estimate = planning.learned(plan, store)
+    assert estimate(model(plan, "RFS")) == pytest.approx(900 * 20 / 50)
+    assert estimate(early) == pytest.approx(150 * 20 / 50)
+
+
+def test_a_rung_of_epochs_costs_its_own_epochs(write: Write, tmp_path: Path) -> None:
+    other = plan_of(write(SEVEN.replace("schedule: {steps: 900,", "schedule: {epochs: 12,")))
+    whole, store = model(other, "baseline"), FakeStore(folder=tmp_path)
+    store.finish(whole.inputs["train"])
+    store.finish(whole, seconds=120.0)
+    estimate = planning.learned(other, store)
+    assert estimate(rung(whole, 3)) == pytest.approx(30.0)
+    counted = Estimate(COST, images={whole.inputs["train"].key: 1600})
+    assert counted(rung(whole, 3)) == pytest.approx(3 * 100 * 0.2)
+
+
 def test_a_short_probe_of_another_suite_teaches(plan: Plan, write: Write) -> None:
     """Its stages have other keys; what a step takes does not depend on the length."""
     store = FakeStore()
@@ -190,6 +214,13 @@ def test_sizes_that_nobody_has_measured_are_reckoned(plan: Plan) -> None:
     train = next(s for s in plan.stages.values() if s.kind == "data" and s.spec["split"] == "train")
     assert estimate.megabytes(train) == pytest.approx(1783 * 128 * 128 * 3 / 1e6, rel=0.05)
     assert estimate.megabytes(predict(plan, "BAGS")) == pytest.approx(123 * (300 * 28 + 64 * 24) / 1e6, rel=0.1)
+
+
+def test_a_rung_keeps_its_momentum(plan: Plan, full: FakeStore) -> None:
+    """As large as its weights. What whole trainings take says nothing of it."""
+    whole, estimate = model(plan, "baseline"), Estimate(COST)
+    assert estimate.megabytes(rung(whole, 9)) == pytest.approx(2 * (estimate.megabytes(whole) or 0))
+    assert planning.learned(plan, full).megabytes(rung(whole, 9)) == pytest.approx(2 * 4.2, rel=0.15)
 
 
 # -- a probe

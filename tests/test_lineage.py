@@ -23,7 +23,7 @@ from tests.planned import COST, model, plan_of, predict
 
 # What a head has for itself, written out: all other entries are of the pass. `batch` and the form of the length
 # (steps or epochs) are the pass's, though they stand in the schedule.
-OWN = {"classifier", "keep_classifier", "trainable", "schedule"}
+OWN = {"classifier", "keep_classifier", "trainable", "schedule", "until"}
 OWN_SCHEDULE = {
     "steps", "lr", "momentum", "nesterov", "weight_decay", "warmup", "warmup_from", "decay", "drops", "clip"
 }  # fmt: skip
@@ -46,6 +46,7 @@ class Sampled(Method):
     beta: float | None = None
     below: int | None = None
     measured: bool = False
+    until: int | None = None
 
     def plan(self, b: Builder) -> Stage:
         t = b.fit(part("ncm:ClassMeans"), model=b.train()) if self.measured else self.t
@@ -56,6 +57,7 @@ class Sampled(Method):
             sampler=None if t is None else part("samplers:RepeatFactor", t=t),
             data=None if self.below is None else part("annotations:tail_only", below=self.below),
             trainable=("classifier",),
+            until=self.until,
         )
 '''
 SUITE = """\
@@ -74,11 +76,12 @@ rows:
   rarer:        {method: sampled, t: 0.25}
   tail:         {method: sampled, below: 50}
   measured:     {method: sampled, measured: true, below: 50}
+  rung:         {method: sampled, until: 5}
   tau:          {method: tau_norm}
 """
 # The rows that one pass trains. All other heads are trained alone.
 TOGETHER = {
-    "shuffled": {"shuffled", "two groups", "more groups", "slower"},
+    "shuffled": {"shuffled", "two groups", "more groups", "slower", "rung"},
     "rare": {"rare", "rare, groups"},
 }
 
@@ -156,7 +159,7 @@ def other_trunk(trained: Stage) -> Stage:
 
 def test_these_heads_have_every_entry_that_a_train_stage_may_have(heads: list[Stage]) -> None:
     assert {name for head in heads for name in head.spec} == TrainSpec.__required_keys__ | TrainSpec.__optional_keys__
-    assert all(set(head.spec) > OWN for head in heads)
+    assert all(set(head.spec) > OWN - {"until"} for head in heads)
     assert set(heads[0].spec["schedule"]) == OWN_SCHEDULE | {"batch", "epochs"}
     assert {head.spec["sampler"].ref for head in heads} == {"samplers:Shuffle", "samplers:RepeatFactor"}
     assert {head.spec["annotations"] is None for head in heads} == {True, False}
@@ -180,7 +183,8 @@ def test_an_entry_that_comes_later_is_in_the_group(heads: list[Stage]) -> None:
 
 def test_what_a_head_has_for_itself_is_not(heads: list[Stage]) -> None:
     for head in heads:
-        for name in OWN - {"schedule"}:
+        assert training_group(with_entry(head, "until", 3)) == training_group(head)
+        for name in OWN & head.spec.keys() - {"schedule"}:
             for where, value in variants(head.spec[name], name):
                 assert training_group(with_entry(head, name, value)) == training_group(head), where
         schedule = dict(head.spec["schedule"])

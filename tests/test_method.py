@@ -10,10 +10,10 @@ import pytest
 from bench.cli.open import config_text, open_suite
 from bench.errors import UserError
 from bench.key import Part, part
-from bench.method import Builder, Method
+from bench.method import Builder, Method, planned, stopped
 from bench.plan import planning
 from bench.plan.planning import Plan
-from bench.stage import Stage, walk
+from bench.stage import Stage, length_of, rung, walk
 from bench.suite.catalogue import discover
 from bench.suite.suite import Suite
 from tests.conftest import ROOT, TINY, Write
@@ -109,6 +109,61 @@ def test_seeds_share_nothing_but_what_a_seed_does_not_change(write: Write) -> No
     following = planning.make(open_suite(write(TINY, "b.yaml"), seeds="1,2"))
     one, two = (set(walk(row.evaluate)) for row in following.rows if row.label == "BAGS" and row.evaluate is not None)
     assert not one & two
+
+
+# -- a training that is stopped early
+
+
+def test_a_recipe_may_stop_a_training(suite: Suite) -> None:
+    """TINY trains for 3 steps; one that is no longer than `until` is the whole, and so the same stage."""
+    builder = Builder(suite, seed=0)
+    whole = builder.train()
+    assert builder.train(until=2) == rung(whole, 2)
+    assert builder.train(until=3) == builder.train(until=500) == whole
+    after = builder.train(init=builder.train(until=2), keep_classifier=True, trainable=("classifier",), until=1)
+    assert (after.inputs["init"], length_of(after)) == (rung(whole, 2), 1)
+    with pytest.raises(UserError, match=r"until=: a training cannot stop after 0. Legal: 1 and more"):
+        builder.train(until=0)
+
+
+class Early(Method):
+    """Stops after 5 steps."""
+
+    name = "early"
+
+    def plan(self, b: Builder) -> Stage:
+        return b.patch(b.train(until=5), part("patches:tau_norm"))
+
+
+def test_a_row_s_own_schedule_is_stopped_too(suite: Suite) -> None:
+    """Whether the suite's own 3 steps end before or not."""
+    long = planned(Early(), suite, 0, {"steps": 9}).inputs["model"]
+    assert (long.spec["until"], long.spec["schedule"]["steps"]) == (5, 9)
+    assert "until" not in planned(Early(), suite, 0).inputs["model"].spec
+    assert "until" not in planned(Early(), suite, 0, {"steps": 4}).inputs["model"].spec
+
+
+def test_a_trial_is_stopped_in_its_last_training(table1: Plan) -> None:
+    made = models(table1)
+    head = stopped(made["BAGS"], 300, below=(100, 300, 900))
+    assert head == rung(made["BAGS"], 300)
+    assert head.inputs["init"] == made["baseline"], "the trunk that it starts from is trained to its end"
+    assert head.not_in_key["rungs"] == [100]
+    edited = stopped(made["tau-norm"], 300, below=[100])
+    assert edited.kind == "patch"
+    assert edited.inputs["model"] == rung(made["baseline"], 300)
+    assert edited.inputs["model"].not_in_key["rungs"] == [100]
+
+
+def test_a_trial_that_reaches_its_end_is_the_row(table1: Plan) -> None:
+    made = models(table1)
+    whole = stopped(made["tau-norm"], 900, below=(100, 300, 900))
+    assert whole == made["tau-norm"]
+    assert whole.inputs["model"].not_in_key["rungs"] == [100, 300]
+    assert "rungs" not in made["baseline"].not_in_key
+    for until in (0, 901):
+        with pytest.raises(ValueError, match="training of 900 steps"):
+            stopped(made["tau-norm"], until)
 
 
 # -- what a recipe may not say

@@ -110,6 +110,25 @@ def test_another_schema_is_named(version: object, message: str) -> None:
         loads(Result, json.dumps(content))
 
 
+def test_a_file_without_a_division_is_what_it_was() -> None:
+    """Byte for byte that of schema 2: an evaluation made again has the digest that others were made from."""
+    content = json.loads(dumps(result()))
+    assert content["schema_version"] == 2
+    assert "counted_images" not in content["protocol"]
+    assert content["protocol"]["settings"] is None
+    divided = result(protocol=protocol(split="tune", counted_images=820))
+    content = json.loads(dumps(divided))
+    assert (content["schema_version"], content["protocol"]["counted_images"]) == (3, 820)
+    assert loads(Result, dumps(divided)) == divided
+    assert Record.of(divided, row="a", suite="s", seed=0, method="m", settings={}).result == divided
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_files_of_earlier_schemas_are_read(version: int) -> None:
+    content = json.loads(dumps(result())) | {"schema_version": version}
+    assert loads(Result, json.dumps(content)).protocol == protocol()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"not a record|schema version None"):

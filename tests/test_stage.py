@@ -8,7 +8,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.key import part
-from bench.stage import KINDS, DataSpec, Stage, TrainSpec, spec_of, walk
+from bench.stage import KINDS, DataSpec, Stage, TrainSpec, length_of, rung, spec_of, walk, with_rungs
 
 DATA = Stage("data", {"seed": 0})
 BASE = Stage("train", {"lr": 0.1}, {"train": DATA})
@@ -74,5 +74,42 @@ def test_the_facts_of_kinds_name_what_there_is() -> None:
 def test_optional_entries_of_a_spec_may_be_absent() -> None:
     data = {"data": {"name": "glyphs"}, "split": "val", "reader": 1, "seed": 3}
     assert spec_of(Stage("data", data), DataSpec)["seed"] == 3
-    assert DataSpec.__optional_keys__ == {"seed", "fingerprint"}
-    assert TrainSpec.__optional_keys__ == {"scope"}
+    assert DataSpec.__optional_keys__ == {"seed", "fingerprint", "fraction", "division_seed"}
+    assert TrainSpec.__optional_keys__ == {"scope", "until"}
+
+
+# -- rungs
+
+STEPS = Stage("train", {"schedule": {"steps": 24, "epochs": None}}, {"train": DATA}, {"weights_path": "/w"})
+EPOCHS = Stage("train", {"schedule": {"steps": None, "epochs": 5}}, {"train": DATA})
+
+
+def test_a_rung_is_the_stage_and_where_it_stops() -> None:
+    early = rung(STEPS, 10)
+    assert early.spec == {**STEPS.spec, "until": 10}
+    assert (early.inputs, early.not_in_key) == (STEPS.inputs, STEPS.not_in_key)
+    assert len({STEPS.key, early.key, rung(STEPS, 11).key, rung(EPOCHS, 3).key, EPOCHS.key}) == 5
+    assert rung(early, 4) == rung(STEPS, 4), "of a rung it is the shorter one of the same training"
+    assert [length_of(stage) for stage in (STEPS, early, EPOCHS, rung(EPOCHS, 3))] == [24, 10, 5, 3]
+
+
+def test_rungs_to_continue_from_are_not_in_the_key() -> None:
+    noted = with_rungs(STEPS, [17, 4, 10, 4])
+    assert noted == STEPS
+    assert noted.not_in_key == {"weights_path": "/w", "rungs": [4, 10, 17]}
+    assert rung(noted, 10) == rung(STEPS, 10)
+    assert rung(noted, 10).not_in_key["rungs"] == [4]
+    assert rung(noted, 4).not_in_key == STEPS.not_in_key
+    assert with_rungs(noted, []).not_in_key == STEPS.not_in_key
+
+
+@pytest.mark.parametrize("until", [-1, 0, 24, 25])
+def test_no_rung_is_empty_or_the_whole(until: int) -> None:
+    with pytest.raises(ValueError, match=rf"training of 24 steps ends after {until}: only after 1 to 23"):
+        rung(STEPS, until)
+    with pytest.raises(ValueError, match="24 steps"):
+        with_rungs(STEPS, [10, until])
+    with pytest.raises(ValueError, match="training of 10 steps"):
+        rung(rung(STEPS, 10), 10)
+    with pytest.raises(ValueError, match="training of 5 epochs ends after 6"):
+        rung(EPOCHS, 6)

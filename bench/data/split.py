@@ -114,6 +114,7 @@ class Split:
         rows: row of each image in `source`.
         uncounted: per image bool n, those of `ignore` that the file marks `ignore: 1`: a detection of one is neither
             right nor wrong, as of a crowd, but it is matched as a box. None: there is no such box.
+        counted: counts of all training images, where these are a part of them; None: they are all, or are not trained.
     """
 
     categories: tuple[Category, ...]
@@ -127,6 +128,7 @@ class Split:
     rows: Ints
     info: Mapping[str, Any] = field(default_factory=dict)
     uncounted: Sequence[NDArray[np.bool_]] | None = None
+    counted: ClassStatistics | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -165,6 +167,17 @@ class Split:
         """Counts of this split as it is, boxes to ignore left out."""
         kept = (labels[~ignore] for labels, ignore in zip(self.labels, self.ignore, strict=True))
         return ClassStatistics.from_labels(kept, self.num_classes)
+
+    def training_statistics(self) -> ClassStatistics:
+        """How often classes occur in the training set, by which methods tell rare from frequent: of a part of the
+        training images, the counts of all of them."""
+        stats = self.statistics()
+        if self.counted is None:
+            return stats
+        return replace(
+            stats, instance_counts=self.counted.instance_counts, image_counts=self.counted.image_counts,
+            counted_images=self.counted.num_images,
+        )  # fmt: skip
 
     def subset(self, indices: Sequence[int] | Ints) -> Split:
         """The images at these positions, in this order (repeats allowed)."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.data.formats import reckoned
+from bench.data.formats import Reckoned, reckoned
 from bench.detection.taps import tap_width
 from bench.engines.contract import EngineFacts
 from bench.engines.facts import detector_of, facts
@@ -22,12 +22,13 @@ from bench.errors import UserError
 from bench.key import digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
 from bench.spec import DetectorSection
-from bench.stage import KINDS, Stage
+from bench.stage import KINDS, WHOLE, Stage, length_of
 from bench.store.disk import read_json
 from bench.suite.suite import Cost
 
 MB = 1e6
 FLOAT = 4  # bytes
+DIVIDE_SECONDS = 0.25  # one side of 1,000 images; 0.5 s of 1,783 glyphs, 16 to 24 s of a set of LVIS v1's size
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, image
@@ -137,19 +138,19 @@ class Estimate:
         same, though a sampler that repeats images has more of them."""
         if "schedule" not in stage.spec:
             return [(_shape(stage), 1.0)]
-        schedule = stage.spec["schedule"]
-        if schedule["steps"] is not None:
-            return [(_shape(stage, "step"), float(schedule["steps"]))]
-        found = [(_shape(stage, "epoch"), float(schedule["epochs"]))]
+        if stage.spec["schedule"]["steps"] is not None:
+            return [(_shape(stage, "step"), float(length_of(stage)))]
+        found = [(_shape(stage, "epoch"), float(length_of(stage)))]
         steps = self._steps(stage)
         return found if steps is None else [*found, (_shape(stage, "step"), steps)]
 
     def _steps(self, stage: Stage) -> float | None:
         schedule, images = stage.spec["schedule"], self._images(stage.inputs["train"])
         if schedule["steps"] is not None:
-            return float(schedule["steps"])
-        counted = stage.inputs["train"].key in self.images
-        return schedule["epochs"] * images / schedule["batch"] if counted and images is not None else None
+            return float(length_of(stage))
+        train = stage.inputs["train"]
+        counted = train.key in self.images or _whole(train).key in self.images
+        return length_of(stage) * images / schedule["batch"] if counted and images is not None else None
 
     def _declared(self, stage: Stage) -> float | None:
         """Seconds by what the suite declares; None where it declares nothing for the kind."""
@@ -166,6 +167,9 @@ class Estimate:
 
     def _declared_data(self, data: Stage) -> float | None:
         """Nearly all of both splits are the images to train on."""
+        images = self._images(data.inputs[WHOLE]) if WHOLE in data.inputs else None
+        if images is not None:
+            return DIVIDE_SECONDS * images / 1000.0
         return None if self.cost.data is None else self.cost.data * (0.9 if data.spec["split"] == "train" else 0.1)
 
     def _declared_train(self, train: Stage) -> float | None:
@@ -185,21 +189,26 @@ class Estimate:
         return None if images is None or rate is None else rate * images / batch
 
     def _images(self, data: Stage) -> float | None:
-        """Images of a data stage: counted where it is done, else reckoned from its settings."""
+        """Images of a data stage: counted where it is done, else reckoned from its settings; of a part of another, its
+        share of them."""
         if data.key in self.images:
             return float(self.images[data.key])
-        expected = reckoned(data.spec["data"], data.spec["split"])
+        if WHOLE in data.inputs:
+            images = self._images(data.inputs[WHOLE])
+            return None if images is None else images * _share(data)
+        expected = _reckoned(data)
         return None if expected is None else expected.images
 
     def _classes(self, data: Stage) -> int:
-        expected = reckoned(data.spec["data"], data.spec["split"])
-        return self.classes.get(data.key) or (_NO_CLASSES if expected is None else expected.classes)
+        expected = _reckoned(data)
+        counted = self.classes.get(data.key) or self.classes.get(_whole(data).key)
+        return counted or (_NO_CLASSES if expected is None else expected.classes)
 
     def _bytes(self, stage: Stage) -> float | None:
         """Reckoned from settings; None where they do not tell."""
         by_kind: dict[str, Callable[[Stage], float | None]] = {
             "data": self._bytes_of_images,
-            "train": self._weights,
+            "train": self._bytes_of_training,
             "fit": lambda fit: self._weights(fit.inputs["model"], classifier=True),
             "patch": self._weights,
             "features": self._bytes_of_taps,
@@ -209,7 +218,7 @@ class Estimate:
         return by_kind[stage.kind](stage) if stage.kind in by_kind else None
 
     def _bytes_of_images(self, data: Stage) -> float | None:
-        images, expected = self._images(data), reckoned(data.spec["data"], data.spec["split"])
+        images, expected = self._images(data), _reckoned(data)
         return None if images is None or expected is None else images * expected.image_bytes
 
     def _bytes_of_taps(self, features: Stage) -> float | None:
@@ -227,6 +236,10 @@ class Estimate:
         proposals, _ = engine.proposals(detector, self._classes(predict.inputs["val"]))
         kept = float(predict.spec["test"]["max_detections"])
         return None if images is None else images * (kept * _BOX_BYTES + proposals * (4 * FLOAT + 4 + 4))
+
+    def _bytes_of_training(self, train: Stage) -> float:
+        """Weights; a rung keeps the momentum of each beside it."""
+        return self._weights(train) * (2 if "until" in train.spec else 1)
 
     def _weights(self, stage: Stage, classifier: bool = False) -> float:
         """Of what a stage stores: the classifier, and the trunk where it is trained."""
@@ -257,8 +270,26 @@ def learned(stages: Iterable[Stage], cost: Cost, store: Measured) -> Estimate:
     return estimate
 
 
+def _whole(data: Stage) -> Stage:
+    """The data stage that this one is a part of, or itself."""
+    return data.inputs.get(WHOLE, data)
+
+
+def _reckoned(data: Stage) -> Reckoned | None:
+    """What a data stage's settings tell; of a part of another, what they tell of the whole."""
+    return reckoned(data.spec["data"], _whole(data).spec["split"])
+
+
+def _share(part: Stage) -> float:
+    fraction = float(part.spec["fraction"])
+    return fraction if part.spec["split"] == "tune" else 1.0 - fraction
+
+
 def _count(key: str, estimate: Estimate, store: Measured) -> None:
     counts = read_json(store.output(key) / "counts.json")
+    if not isinstance(counts, dict):
+        return
+    counts = counts.get("own", counts)  # of a part of a data set: counts["instances"] are those of the whole
     if not isinstance(counts, dict):
         return
     images, instances = counts.get("num_images"), counts.get("instances")
@@ -327,7 +358,7 @@ def _content(stage: Stage) -> str:
     by_kind: dict[str, Callable[[Stage], Any]] = {
         "train": lambda train: [
             train.spec["detector"], _without_seed(train.inputs["train"]), trains_classifier_only(train),
-            list(train.spec["trainable"]),
+            list(train.spec["trainable"]), "until" in train.spec,
         ],
         "features": lambda features: features.spec["taps"],
         "fit": lambda fit: fit.spec["fit"],

@@ -88,8 +88,10 @@ def _chains(
                 needs_of[key] = needs | {f"elsewhere/{made_by.get(key, key)}"}
             continue
         name = _job_name(stage, job_of, fuse)
-        # A stage in a chain may wait for its own job; a head that is fused with others may not wait for its own unit.
-        inside = frozenset() if KINDS[stage.kind].rides_with is None else frozenset({name})
+        # A stage in a chain may wait for its own job, and so may a part of a data set; a head that is fused with others
+        # may not wait for its own unit.
+        kind = KINDS[stage.kind]
+        inside = frozenset() if kind.rides_with is None and kind.job_by is None else frozenset({name})
         if name in found and needs - inside != found[name].needs:
             name = f"{name}/{digest(sorted(needs))[:12]}"
         found.setdefault(name, _Chain(needs - {name})).stages.append(stage)
@@ -137,8 +139,9 @@ def _units(stages: Sequence[Stage], fuse: bool) -> list[tuple[str, ...]]:
 
 
 def _order(stage: Stage) -> tuple[int, bool]:
-    """By kind; val before train, so that a stage that waits for train finds both and its predictions fit in its job."""
-    return KINDS[stage.kind].order, stage.spec.get("split") == "train"
+    """By kind; val before train, so that a stage that waits for train finds both and its predictions fit in its job.
+    So tune before rest."""
+    return KINDS[stage.kind].order, stage.spec.get("split") in ("train", "rest")
 
 
 def fused_groups(

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from bench import lineage
 from bench.engines.facts import facts
 from bench.lineage import N_POST_HOC, Finished, features_stage, pass_of, taps_named
-from bench.method import planned
+from bench.method import planned, stopped
 from bench.plan.cost import Estimate
 from bench.plan.cost import learned as learned_from
 from bench.stage import KINDS, Stage, walk
@@ -129,7 +129,10 @@ def make(suite: Suite) -> Plan:
                 reason = f"engine '{suite.sections.detector.engine}' lacks {', '.join(lacking)}"
                 rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, reason))
                 continue
-            evaluate = own.evaluated(planned(row.method, own, seed, row.schedule, schedules=asked), seed)
+            model = planned(row.method, own, seed, row.schedule, schedules=asked)
+            if row.until is not None or row.rungs:
+                model = stopped(model, row.until, row.rungs)
+            evaluate = own.evaluated(model, seed)
             rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate))
             roots.append(evaluate)
             for stage in walk(evaluate):
@@ -139,6 +142,20 @@ def make(suite: Suite) -> Plan:
     stages = {stage.key: stage for stage in walk(*roots)}
     notes = _keep_features(suite, stages, needed)
     return Plan(suite, tuple(rows), stages, {k: tuple(v) for k, v in needed.items()}, unshared, tuple(notes))
+
+
+def joined(first: Plan, *others: Plan) -> Plan:
+    """The stages and rows of several plans, as the plan of the first one's suite."""
+    stages, needed = dict(first.stages), {key: dict.fromkeys(labels) for key, labels in first.needed_by.items()}
+    for plan in others:
+        stages |= plan.stages
+        for key, labels in plan.needed_by.items():
+            needed.setdefault(key, {}).update(dict.fromkeys(labels))
+    every = (first, *others)
+    rows = tuple(row for plan in every for row in plan.rows)
+    notes = dict.fromkeys(note for plan in every for note in plan.notes)
+    unshared = sum(plan.unshared for plan in every)
+    return Plan(first.suite, rows, stages, {k: tuple(v) for k, v in needed.items()}, unshared, tuple(notes))
 
 
 def _check_schedules(suite: Suite, asked: set[str]) -> None:
@@ -163,7 +180,8 @@ def _keep_features(suite: Suite, stages: dict[str, Stage], needed: dict[str, dic
         added = features_stage(group[0], sorted(set().union(*(taps_named(s.inputs["model"]) for s in group))))
         size = estimate.megabytes(added)
         if size is not None and size > limit:
-            notes.append(f"features of val are not kept: about {size:,.0f} MB, machine.features_mb is {limit}")
+            what = f"features of {suite.measured_on} are not kept"
+            notes.append(f"{what}: about {size:,.0f} MB, machine.features_mb is {limit}")
             continue
         stages[added.key] = added
         needed[added.key] = {label: None for stage in group for label in needed[stage.key]}

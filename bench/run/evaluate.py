@@ -98,15 +98,17 @@ def _protocol(work: Work, split: Split) -> Protocol:
     assert train is not None, "the job checked its inputs"
     assert val is not None, "the job checked its inputs"
     infos = [read_json(store.output(stage.key) / TRAIN_INFO) for stage in trained]
+    counts = read_json(work.input("train") / "counts.json")
+    divided = "own" in counts  # the images are a part of those counted
     names = [f"{i}:{'+'.join(spec['trainable']) or 'all'}" for i, spec in enumerate(specs, start=1)]
     return Protocol(
         data=str(data["data"]["name"]),
         train_digest=train.digest,
         val_digest=val.digest,
-        train_images=int(read_json(work.input("train") / "counts.json")["num_images"]),
+        train_images=int((counts["own"] if divided else counts)["num_images"]),
         val_images=len(split.images),
         classes=split.num_classes,
-        split="val",
+        split=data["split"],
         engine=str(first["engine"]["name"]),
         engine_version=str(first["engine"]["version"]),
         trunk=str(first["detector"]["trunk"]),
@@ -126,6 +128,7 @@ def _protocol(work: Work, split: Split) -> Protocol:
         anchors=_anchors(first["detector"]),
         lr={name: float(spec["schedule"]["lr"]) for name, spec in zip(names, specs, strict=True)},
         settings=settings_of(trained[0], test),
+        counted_images=int(counts["num_images"]) if divided else None,
     )
 
 

@@ -297,7 +297,8 @@ def _shares(works: Sequence[Work], seconds: float) -> list[dict[str, float]]:
     """What one pass took, split so that each stage's cost can be estimated (bench.plan.cost.Estimate.learn).
 
     fused: stages of the pass; own_seconds: spent on this stage alone; shared_seconds: spent once, over as many steps as
-    this stage has; part: the share of the stage's steps that this attempt did (the rest was resumed).
+    this stage has; part: the share of the stage's steps that this attempt did (the rest was resumed, or is a
+    rung's).
     """
     shared = max(0.0, seconds - sum(work.own_seconds for work in works))
     longest = max(work.total for work in works) - min(work.begun for work in works)

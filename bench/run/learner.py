@@ -4,8 +4,9 @@ are trained together, and because only the first process of a job writes it.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 
 from bench import spec as specs
 from bench.detection.contract import Classifier
-from bench.errors import StageError
+from bench.errors import StageError, UserError
 from bench.run import checkpoint, distributed
 from bench.run.model import TRAIN_INFO, WEIGHTS
 from bench.run.work import Work
 from bench.run.world import World
+from bench.stage import rung
 from bench.store.disk import write_json
+
+OPTIMISER = "optimiser.safetensors"  # of a rung, beside its weights
+_MODEL, _MOMENTUM = "model/", "momentum/"  # what the names of tensors begin with in a checkpoint
 
 
 @dataclass
@@ -28,7 +33,8 @@ class Learner:
 
     work: Work
     schedule: specs.Schedule
-    total: int  # steps
+    total: int  # steps of the whole schedule, which the rates follow
+    end: int  # steps at which it stops: fewer for a rung
     classifier: Classifier
     saved: dict[str, Tensor]  # state-dict name -> tensor that this stage stores
     parameters: list[nn.Parameter]
@@ -43,20 +49,18 @@ def save(learner: Learner) -> None:
     """A checkpoint: what the stage stores, momentum buffers, the step. The first process writes it."""
     if not learner.work.world.first:
         return
-    tensors = {f"model/{n}": t.detach().cpu() for n, t in learner.saved.items()}
-    names = {id(t): n for n, t in learner.saved.items()}
-    for parameter, state in learner.optimiser.state.items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum/{names[id(parameter)]}"] = state["momentum_buffer"].detach().cpu()
+    tensors = {_MODEL + name: tensor for name, tensor in _weights(learner).items()}
+    tensors |= {_MOMENTUM + name: tensor for name, tensor in _momentum(learner).items()}
     older = learner.work.store.attempts(learner.work.key)
     checkpoint.save(learner.work.attempt.folder, learner.step, tensors, _made_from(learner), older)
 
 
 def begin(learner: Learner, world: World) -> None:
-    """Continue from the first process's checkpoint; all processes begin with its weights, buffers and momentum."""
+    """Continue from the first process's checkpoint or rung; all processes begin with its weights, buffers, momentum."""
     if world.first:
         learner.step = _resume(learner)
     learner.step = world.exchange(learner.step)[0]
+    learner.work.begun, learner.work.total = learner.step, learner.end
     distributed.send_state(learner.saved.values(), world)
     if world.size > 1 and learner.step:
         state = learner.optimiser.state
@@ -69,31 +73,101 @@ def begin(learner: Learner, world: World) -> None:
 
 
 def _resume(learner: Learner) -> int:
-    """Load the newest intact checkpoint of any attempt over the same inputs; returns the step to continue at."""
+    """Load the newest intact checkpoint of any attempt over the same inputs, or a rung that is further; returns the
+    step to continue at."""
     same = _made_from(learner)
     found = checkpoint.newest(
         learner.work.store.attempts(learner.work.key),
-        warn=lambda text: print(text, file=sys.stderr),
+        warn=_warn,
         accept=lambda meta: {name: meta.get(name) for name in same} == same,
     )
-    if found is None:
-        return 0
-    step, tensors, _ = found
+    step, tensors = (0, {}) if found is None else (int(found[0]), found[1])
+    further = _from_rung(learner, step)
+    if further is not None:
+        step, tensors = further
+    if tensors:
+        _load(learner, tensors)
+    return step
+
+
+def _from_rung(learner: Learner, step: int) -> tuple[int, dict[str, Tensor]] | None:
+    """The longest noted rung that is done, was made from the same inputs and is intact: its step, and its tensors as a
+    checkpoint has them. None where there is none beyond `step`.
+
+    A rung is no input: it may be missing or broken, and the stage has the same result without it.
+    """
+    work = learner.work
+    for until in sorted(work.stage.not_in_key.get("rungs", ()), reverse=True):
+        key = rung(work.stage, until).key
+        try:
+            found = _read_rung(learner, key, step)
+        except (UserError, OSError) as error:
+            _warn(f"rung {until} ({key[:12]}) is skipped: {str(error).splitlines()[0]}")
+            continue
+        if found is not None:
+            work.attempt.events.write("continued", rung=key[:12], step=found[0])
+        return found
+    return None
+
+
+def _read_rung(learner: Learner, key: str, step: int) -> tuple[int, dict[str, Tensor]] | None:
+    """Of one rung; None where it ends no later than `step`.
+
+    Raises:
+        UserError: it is not done, was made from other inputs, or has another content than was written.
+        OSError: it cannot be read.
+    """
+    store, same = learner.work.store, dict(learner.work.inputs)
+    folder, done = store.output(key), store.done(key)
+    if done is None or dict(done.inputs) != same:
+        raise UserError("it was made from other inputs")
+    reached = int(json.loads(store.read(key, TRAIN_INFO))["steps"])
+    if reached <= step:
+        return None
+    tensors: dict[str, Tensor] = {}
+    for prefix, name in ((_MODEL, WEIGHTS), (_MOMENTUM, OPTIMISER)):
+        read = checkpoint.read_tensors(folder / name, done.digests.get(name, ""))
+        tensors |= {prefix + n: tensor for n, tensor in read.items()}
+    return reached, tensors
+
+
+def _load(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
+    """Weights, buffers and momentum, by their names in a checkpoint."""
     with torch.no_grad():
         for name, target in learner.saved.items():
-            target.copy_(tensors[f"model/{name}"])
-    for parameter in learner.parameters:
-        name = next(n for n, t in learner.saved.items() if t is parameter)
-        if f"momentum/{name}" in tensors:
+            target.copy_(tensors[_MODEL + name])
+    for name, parameter in _parameters(learner):
+        if _MOMENTUM + name in tensors:
             # In the parameter's own memory format, as the undisturbed run has it.
-            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum/{name}"])
+            buffer = torch.empty_like(parameter).copy_(tensors[_MOMENTUM + name])
             learner.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
-    return int(step)
+
+
+def _weights(learner: Learner) -> dict[str, Tensor]:
+    """What the stage stores, on the CPU."""
+    return {name: tensor.detach().cpu() for name, tensor in learner.saved.items()}
+
+
+def _momentum(learner: Learner) -> dict[str, Tensor]:
+    """Momentum buffers by the names of their parameters, on the CPU."""
+    state = learner.optimiser.state
+    buffers = {name: state[one].get("momentum_buffer") for name, one in _parameters(learner) if one in state}
+    return {name: buffer.detach().cpu() for name, buffer in buffers.items() if buffer is not None}
+
+
+def _parameters(learner: Learner) -> Iterator[tuple[str, nn.Parameter]]:
+    """Those that are trained, by name."""
+    names = {id(tensor): name for name, tensor in learner.saved.items()}
+    return ((names[id(parameter)], parameter) for parameter in learner.parameters)
 
 
 def _made_from(learner: Learner) -> dict[str, Any]:
     """What a checkpoint belongs to: heads must not continue over a trunk that was made anew with other weights."""
     return {"key": learner.work.key, "inputs": dict(learner.work.inputs)}
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
@@ -106,6 +180,8 @@ def write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
         return
     if not learner.work.world.first:
         return
-    checkpoint.write_tensors(learner.work.out / WEIGHTS, {n: t.detach().cpu() for n, t in learner.saved.items()})
-    info = {"steps": learner.total, "reinitialised": sorted(learner.fresh)}
+    checkpoint.write_tensors(learner.work.out / WEIGHTS, _weights(learner))
+    if "until" in learner.work.spec:
+        checkpoint.write_tensors(learner.work.out / OPTIMISER, _momentum(learner))
+    info = {"steps": learner.end, "reinitialised": sorted(learner.fresh)}
     write_json(learner.work.out / TRAIN_INFO, info | ({} if counts is None else {"counts": dict(counts)}))

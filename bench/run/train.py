@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -25,7 +26,7 @@ from bench.engines.facts import facts, only_classifier
 from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
 from bench.run import distributed
-from bench.run.data import image_root_of
+from bench.run.data import counted, image_root_of
 from bench.run.learner import Learner, begin, save, write
 from bench.run.loading import workers_of
 from bench.run.model import (
@@ -62,7 +63,7 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     detector, learners, errors = _prepare(works, loader, counts, device)
     if works[0].observe is not None:
         works[0].observe(detector)
-    _check_same_work(world, {learner.work.key: learner.total for learner in learners})
+    _check_same_work(world, {one.work.key: (one.total, one.end) for one in learners})
     for learner in learners:
         begin(learner, world)
     try:
@@ -97,10 +98,12 @@ def rate(schedule: specs.Schedule, step: int, total: int) -> float:
     return schedule.lr * warm * factor
 
 
-def loader_steps(loader: Loader, schedule: specs.Schedule) -> int:
-    """Steps of a schedule in epochs of the stage's own sampler (an RFS epoch is longer than the list of images)."""
-    assert schedule.epochs is not None
-    return math.ceil(sum(loader.epoch_length(e) for e in range(schedule.epochs)) / schedule.batch)
+def loader_steps(loader: Loader, schedule: specs.Schedule, epochs: int | None = None) -> int:
+    """Steps of the first `epochs` of a schedule (None: of all) in epochs of the stage's own sampler (an RFS epoch is
+    longer than the list of images)."""
+    epochs = schedule.epochs if epochs is None else epochs
+    assert epochs is not None
+    return math.ceil(sum(loader.epoch_length(e) for e in range(epochs)) / schedule.batch)
 
 
 def _loop(
@@ -121,7 +124,7 @@ def _loop(
         _stop_together(lead)
         batch = next(batches).to(device)
         draws = Draws(spec["seed"], spec["phase"], step, loader.share[0])
-        active = [one for one in learners if one.error is None and one.step <= step < one.total]
+        active = [one for one in learners if one.error is None and one.step <= step < one.end]
         if not active:  # one has failed or is done, and another continues from a later checkpoint
             continue
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
@@ -133,7 +136,7 @@ def _loop(
             _each(active, frozen, functools.partial(_check_loss, step=step))
             _each(active, frozen, functools.partial(_update, step=step), keep=world.size == 1)
         for learner in active:
-            due = (step + 1) % learner.schedule.checkpoint_every == 0 and step + 1 < learner.total
+            due = (step + 1) % learner.schedule.checkpoint_every == 0 and step + 1 < learner.end
             if due and learner.error is None:
                 distributed.check_equal(learner.saved, world, f"stage {learner.work.key[:6]}, step {step + 1}")
                 save(learner)
@@ -143,7 +146,7 @@ def _loop(
 
 def _steps(learners: Sequence[Learner]) -> range:
     """From the least step that a learner of a pass was resumed at, to the end of the longest."""
-    return range(min(learner.step for learner in learners), max(learner.total for learner in learners))
+    return range(min(learner.step for learner in learners), max(learner.end for learner in learners))
 
 
 def _each(learners: Sequence[Learner], frozen: bool, work: Callable[[Learner], None], *, keep: bool = True) -> None:
@@ -226,11 +229,11 @@ def _sum_over_processes(learners: Sequence[Learner], world: World, trunk: Sequen
 
 
 def _check_loss(learner: Learner, step: int) -> None:
-    values, total = learner.values, learner.total
+    values = learner.values
     if not math.isfinite(values["loss"]) or values["loss"] > DIVERGED:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         raise StageError(
-            f"the loss diverged at step {step + 1} of {total}: {shown}", where=f"stage {learner.work.key[:6]}",
+            f"the loss diverged at step {step + 1} of {learner.end}: {shown}", where=f"stage {learner.work.key[:6]}",
             hint=f"lower schedule.lr (now {learner.schedule.lr:g}), lengthen schedule.warmup or clip harder "
             "(schedule.clip)",
         )  # fmt: skip
@@ -244,10 +247,10 @@ def _update(learner: Learner, step: int) -> None:
     for group in learner.optimiser.param_groups:
         group["lr"] = rate(schedule, step, total)
     learner.optimiser.step()
-    if (step + 1) % max(1, total // CURVE_POINTS) == 0:
+    if (step + 1) % max(1, learner.end // CURVE_POINTS) == 0:
         learner.work.metrics(step + 1, lr=rate(schedule, step, total), **learner.values)
     learner.step = step + 1
-    learner.work.progress(step + 1, total, loss=learner.values["loss"])
+    learner.work.progress(step + 1, learner.end, loss=learner.values["loss"])
 
 
 def _prepare(
@@ -313,7 +316,16 @@ def _learner(work: Work, detector: Detector, classifier: Classifier, fresh: list
         weight_decay=schedule.weight_decay,
     )
     total = schedule.steps or loader_steps(loader, schedule)
-    return Learner(work, schedule, total, classifier, saved, parameters, sgd, fresh)
+    end = _end(work, schedule, total, loader)
+    return Learner(work, schedule, total, end, classifier, saved, parameters, sgd, fresh)
+
+
+def _end(work: Work, schedule: specs.Schedule, total: int, loader: Loader) -> int:
+    """The step at which a stage stops: a rung does so before the end of its schedule."""
+    until = spec_of(work.stage, TrainSpec).get("until")
+    if until is None:
+        return total
+    return until if schedule.epochs is None else loader_steps(loader, schedule, until)
 
 
 def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
@@ -348,7 +360,8 @@ def _split(work: Work) -> Split:
     Raises:
         UserError: the data part leaves no image.
     """
-    split, data = open_split(work.input("train"), image_root_of(work.stage.inputs["train"])), work.spec["annotations"]
+    folder, data = work.input("train"), work.spec["annotations"]
+    split = replace(open_split(folder, image_root_of(work.stage.inputs["train"])), counted=counted(folder))
     if data is None:
         return split
     change, settings = resolve(data, fitted(work.store, work.stage))
@@ -358,7 +371,7 @@ def _split(work: Work) -> Split:
             "the data part leaves no image to train on", where=str(data["part"]),
             hint="look at its settings beside the counts of `python -m bench data check`",
         )  # fmt: skip
-    return changed
+    return replace(changed, counted=None)
 
 
 def _counts(split: Split) -> dict[str, Any]:
@@ -370,7 +383,7 @@ def _loader(works: Sequence[Work], split: Split, device: str) -> Loader:
     work, workers = works[0], workers_of(works, split, device)
     spec = spec_of(work.stage, TrainSpec)
     kind, settings = resolve(spec["sampler"], fitted(work.store, work.stage))
-    sampler = kind(split.statistics(), **settings)
+    sampler = kind(split.training_statistics(), **settings)
     section = specs.Input.model_validate(spec["input"])
     seed, phase, batch = spec["seed"], spec["phase"], int(spec["schedule"]["batch"])
     share = work.world.share(batch)

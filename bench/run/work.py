@@ -93,7 +93,8 @@ class Work:
         observe: of a training: called with the detector before the first step (for the contract check: not all of it is
             in files).
         workers: threads that made its batches (bench/run/loading.py); None: it makes none.
-        begun: steps that earlier attempts had done, and `total` steps in all; set by `progress`.
+        begun: steps that others had done (earlier attempts, or a rung), and `total` steps in all; set by `progress`
+            where the stage has not.
     """
 
     store: Store

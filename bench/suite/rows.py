@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +40,8 @@ class Row:
         schedule: the row's own schedule, if any.
         data: the row's own data section, if any.
         cluster: changes of its jobs' resources, see bench.suite.clusters; in no key.
+        until: where its last training stops, as a trial does at a rung; None: at its end.
+        rungs: where that may continue from, in the unit of its schedule.
     """
 
     label: str
@@ -48,6 +50,38 @@ class Row:
     schedule: Mapping[str, Any] | None = None
     data: Data | None = None
     cluster: Mapping[str, Any] | None = None
+    until: int | None = None
+    rungs: tuple[int, ...] = ()
+
+
+def with_settings(row: Row, changes: Mapping[str, Any], label: str, base: Schedule, where: str) -> Row:
+    """A row with other values of some settings, named as in a suite: beta, t.images, schedule.lr.
+
+    Args:
+        row: the row. changes: setting -> value. label: of the new row.
+        base: the suite's schedule, on which the row's own must be legal.
+        where: for errors.
+
+    Raises:
+        UserError: a setting that it does not have, or an illegal value.
+    """
+    tree: dict[str, Any] = {**row.method.model_dump(mode="json"), "schedule": dict(row.schedule or {})}
+    for name, value in changes.items():
+        _set(tree, name.split("."), value, where)
+        for other in [LENGTHS[last] for last in name.split(".")[-1:] if last in LENGTHS and "schedule." in name]:
+            tree["schedule"].pop(other, None)
+    schedule = tree.pop("schedule") or None
+    try:
+        method = type(row.method).model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        raise UserError(f"{at}: {message(first)}", where=where, hint=_hint(error, type(row.method))) from None
+    if schedule is not None:
+        merged_schedule(base, schedule, where)
+    settings = {name: value for name, value in row.settings.items() if name not in type(row.method).model_fields}
+    settings = {**method.model_dump(), **settings} | ({"schedule": schedule} if schedule is not None else {})
+    return replace(row, label=label, method=method, settings=settings, schedule=schedule)
 
 
 def check_rows(

@@ -16,6 +16,7 @@ from bench.spec import Schedule
 from bench.suite.catalogue import discover
 from bench.suite.clusters import Cluster, Resources
 from bench.suite.reference import described, sections_in
+from bench.suite.search import Search
 from bench.suite.suite import OF_THE_FILE, Sections
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -36,6 +37,8 @@ def of_suite() -> dict[str, Any]:
         defined[f"method {name}"] = settings
     defined["Row"] = _row(defined, list(methods))
     properties: dict[str, Any] = schema["properties"]
+    space = defined[Search.__name__]["properties"]["space"]  # in full, or as on a command line
+    space["additionalProperties"] = {"anyOf": [{"type": "string"}, {"type": "array"}, space["additionalProperties"]]}
     properties["stages"] = _of_each(properties["stages"], "Schedule")
     properties |= {
         "preset": {"type": "string", "description": "a file of suites/_presets, without .yaml"},

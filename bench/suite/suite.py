@@ -42,7 +42,9 @@ from bench.suite import yamlfile
 from bench.suite.catalogue import discover
 from bench.suite.layers import MOVED, apply_set, merge, preset_named
 from bench.suite.rows import MOST_ROWS, Row, check_rows, merged_schedule
+from bench.suite.search import Search, Space, check_search
 from bench.suite.seeds import seeds_text
+from bench.suite.tuning import Tuning, divided
 from bench.suite.validation import blame
 
 # Changes of the schedule for later stages, by the name that recipes use. Always legal, whatever the rows: second
@@ -104,6 +106,8 @@ class Sections(BaseModel):
     """Of the report; none named: AP by bin, and weight norms."""
     title: Title | None = None
     """For the heading of tables and the captions of figures."""
+    search: Search | None = None
+    """What `bench search` searches over the rows' settings; `bench run` runs the rows as they are."""
 
 
 _TORCHVISIONS = re.compile(r"[a-z0-9_]+-[0-9a-f]{8}\.pth")  # how torchvision names the files of its weights
@@ -132,6 +136,9 @@ class Suite:
     methods_path: tuple[Path, ...] = ()
     set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
     options: tuple[str, ...] = ()  # of the command line, those that change the table
+    space: Space | None = None  # of `search:`
+    division: Tuning | None = None
+    """Of a search: it trains and measures on two parts of the training images, and val is not used."""
 
     @property
     def changed(self) -> bool:
@@ -147,6 +154,11 @@ class Suite:
         """The command line for a command on this table in a store."""
         where = [] if str(store) == "store" else ["--store", str(store)]
         return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *map(masked, (*self.options, *more))])
+
+    @property
+    def verb(self) -> str:
+        """The command that brings a store to it."""
+        return "run" if self.sections.search is None else "search"
 
     def options_without(self, *names: str) -> list[str]:
         """The options of the command line that change the table, those of these names left out."""
@@ -182,8 +194,24 @@ class Suite:
                 where = f"{self.document.where('stages', name)} stages"
                 raise unknown("schedule", name, legal, where=where, hint="a row's method asks for it by name")
 
+    @property
+    def measured_on(self) -> str:
+        """The split that its rows are evaluated on, as it is called where one reads it."""
+        return "val" if self.division is None else "tune"
+
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
-        """The data stage of a split; its key holds only what the split depends on."""
+        """The data stage of a split; its key holds only what the split depends on.
+
+        With a division: what a model is trained on in place of train, and what it is measured on in place of val.
+        """
+        if self.division is None:
+            return self._whole_split(split, seed)
+        side: Literal["rest", "tune"] = "rest" if split == "train" else "tune"
+        if (side, seed) not in self._data_stages:
+            self._data_stages[side, seed] = divided(self._whole_split("train", seed), side, self.division)
+        return self._data_stages[side, seed]
+
+    def _whole_split(self, split: Literal["train", "val"], seed: int) -> Stage:
         if (split, seed) not in self._data_stages:
             self._data_stages[split, seed] = self._data_stage(split, seed)
         return self._data_stages[split, seed]
@@ -228,7 +256,7 @@ class Suite:
         return only_classifier(trainable, self.groups)
 
     def evaluated(self, model: Stage, seed: int) -> Stage:
-        """The evaluate stage of a model: predict on val, then AP and accuracy."""
+        """The evaluate stage of a model: predict on val (of a search: on `tune`), then AP and accuracy."""
         s = self.sections
         val = self.data_stage("val", seed)
         spec = self.test_spec() | {"postprocess": module_version(facts(s.detector.engine).postprocess)}
@@ -360,14 +388,17 @@ def load(
     if len(kept_rows) * len(sections.seeds) > MOST_ROWS:
         what = f"{len(kept_rows):,} rows with {len(sections.seeds):,} seeds each are more than {MOST_ROWS:,}"
         raise UserError(what, where=document.where("seeds"), hint="choose rows or seeds: --only, --seeds")
+    section, bins = sections.search, len(sections.test.bins) + 1
+    space = check_search(section, kept_rows, sections.schedule, bins, document) if section else None
     kept_labels = {row.label for row in kept_rows}
     others = tuple(row for row in checked if row.label not in kept_labels)
     given = [("--preset", preset), ("--data", data), *(("--only", text) for text in only)]
     given += [("--seeds", seeds_text(seeds)), *(("--set", text) for text in sets)]
     options = [word for name, value in given if value for word in (name, value)]
     return Suite(
-        path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, tuple(options)
-    )
+        path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, tuple(options),
+        space,
+    )  # fmt: skip
 
 
 def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:

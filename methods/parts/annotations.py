@@ -18,7 +18,7 @@ NONTAIL = ("drop", "ignore", "keep")
 
 
 def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split:
-    """The images that show a tail class: one with fewer than `below` instances in the argument `split`.
+    """The images that show a tail class: one with fewer than `below` training instances.
 
     Source: BAGS (CVPR 2020), Table 1 row (3): "tail" are the bins of fewer than 100 instances. What becomes of the
     other boxes in such images is not stated there; ACC_bg of 99.85 and the fall of the head classes suggest "drop".
@@ -33,7 +33,7 @@ def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split
     """
     if nontail not in NONTAIL:
         raise unknown("treatment of other boxes", nontail, NONTAIL, where="tail_only")
-    counts_C = split.statistics().instance_counts
+    counts_C = split.training_statistics().instance_counts
     tail_C = tail_classes(counts_C, below)
     shown = [i for i, labels in enumerate(split.labels) if tail_C[labels[~split.ignore[i]]].any()]
     if not shown:

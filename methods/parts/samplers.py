@@ -67,7 +67,7 @@ class RepeatFactor:
             raise unknown("rounding", rounding, ROUNDINGS, where="RepeatFactor")
         if not power >= 0.0:
             raise UserError(f"power is {power}", where="RepeatFactor", allowed="a number >= 0 (LVIS: 0.5)")
-        _, self._r_image = repeat_factors(stats, threshold(t, stats.num_images), power)
+        _, self._r_image = repeat_factors(stats, threshold(t, stats.images_of_counts), power)
         self._rounding = rounding
 
     def epoch(self, e: int, rng: np.random.Generator) -> Ints:

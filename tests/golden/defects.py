@@ -63,11 +63,23 @@ LOSSES = ("tests/golden/test_golden_losses.py",)
 VERSIONS = ("tests/test_versions_in_keys.py",)
 RATES = ("tests/run/test_schedule.py::test_warmup_and_drops_of_the_papers", "tests/run/test_schedule.py::test_cosine")
 
+RUNGS = ("tests/run/test_rungs.py::test_a_chain_of_rungs_repeats_no_step",)
+
 DEFECTS = (
     Defect(
+        "rung-with-rates-of-its-own", "bench/run/train.py",
+        'group["lr"] = rate(schedule, step, total)', 'group["lr"] = rate(schedule, step, learner.end)', RUNGS,
+    ),
+    Defect(
+        "rung-without-momentum", "bench/run/learner.py",
+        "        if _MOMENTUM + name in tensors:\n",
+        '        if _MOMENTUM + name in tensors and "until" not in learner.work.spec:\n',
+        RUNGS,
+    ),
+    Defect(
         "group-without-sampler", "bench/lineage.py",
-        'own = ("classifier", "keep_classifier", "trainable", "schedule")',
-        'own = ("classifier", "keep_classifier", "trainable", "schedule", "sampler")',
+        'own = ("classifier", "keep_classifier", "trainable", "schedule", "until")',
+        'own = ("classifier", "keep_classifier", "trainable", "schedule", "until", "sampler")',
         ("tests/test_lineage.py",),
     ),
     Defect(

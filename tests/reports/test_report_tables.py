@@ -11,6 +11,7 @@ import pytest
 from made_records import made
 
 from bench.errors import UserError
+from reports.footnotes import figure_caption
 from reports.paper import names, published
 from reports.render import format_cell, to_csv, to_latex, to_markdown, to_text
 from reports.stats import Cell
@@ -244,3 +245,38 @@ def test_many_rows_on_a_narrow_terminal_keep_ap_and_whole_labels() -> None:
         assert all(f"{20 + i:.1f} ± 0.0" in text for i in range(24))
         assert len(re.findall("more", " ".join(grid))) == 24
     assert "seeds 0, 1;" in text
+
+
+def test_a_table_of_a_search_says_what_it_was_measured_on() -> None:
+    tuned = {"split": "tune", "train_images": 80, "val_images": 20, "counted_images": 100, "negatives": "none listed"}
+    rows = [made(label, AP=1.0, protocol=tuned) for label in ("baseline", "BAGS")]
+    notes = table(rows, suite="s").footnotes
+    assert notes[0] == (
+        "measured on `tune`, 20 of the 100 training images, by models trained on 80 others; up to 6 of 6 classes have "
+        "no box in it; bins and the counts that methods use are those of all training images. These are numbers of "
+        "a search: a result is measured on val"
+    )
+    assert notes[1].startswith("protocol: ")
+    assert "split tune" in notes[1]
+    assert "counted images 100" in notes[1]
+    assert any(note.startswith("negatives none listed: no image of tune says") for note in notes)
+    assert any(note.startswith("steps in epochs of the images trained on: 900 of 16 images 180.0") for note in notes)
+    for text in (
+        to_text(table(rows, suite="s")),
+        to_markdown(table(rows, suite="s")),
+        to_latex(table(rows, suite="s")),
+    ):
+        assert "measured on" in " ".join(text.split())
+    assert "measured on `tune`" in figure_caption(rows, "s", "AP by bin.")
+
+
+def test_a_table_of_both_says_which_rows_are_a_search() -> None:
+    rows = [made("baseline", AP=1.0), made("BAGS", AP=2.0, protocol={"split": "tune", "counted_images": 2000})]
+    notes = table(rows, suite="s").footnotes
+    assert any(note.startswith("BAGS: measured on `tune`, 115 of the 2000 training images") for note in notes)
+    assert "not one protocol: split val (baseline); tune (BAGS)" in notes
+    several = [made("a", seed, AP=1.0, protocol={"split": "tune", "counted_images": 90 + seed}) for seed in range(2)]
+    (note,) = (note for note in table(several, suite="s").footnotes if "measured on" in note)
+    assert "115 of the 90 training images" in note
+    assert "115 of the 91 training images" in note
+    assert not any("measured on" in note for note in table([made("a", AP=1.0)], suite="s").footnotes)

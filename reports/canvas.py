@@ -27,6 +27,7 @@ DEFAULT_EDGES = (10, 100, 1000)
 LEGEND_POINTS, CAPTION_POINTS = 8.5, 8.0
 CHARACTER = 0.62  # mean width of a character of DejaVu Sans, in its size
 INCH = 72  # points
+LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,14 @@ def tidy(axes: Axes, grid: str = "y") -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def calm(axes: Axes) -> None:
+    """A value axis of LEAST_SPAN at least, without points below 0."""
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        middle = max((low + high) / 2, 0.45 * LEAST_SPAN)
+        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
 
 
 def palette() -> list[Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -25,11 +25,13 @@ class Scale:
         positions: text of the value -> x.
         kind: "linear", "log", "symlog" (a log axis that has 0 too) or "labels" (equally spaced).
         smallest: the smallest positive value, where symlog begins to be linear.
+        ticks: text -> x of what is written on the axis, where that is not the values.
     """
 
     positions: Mapping[str, float]
     kind: str
     smallest: float = 1.0
+    ticks: Mapping[str, float] = field(default_factory=dict)
 
 
 def setting(settings: Mapping[str, Any], dotted: str) -> Any:
@@ -69,6 +71,22 @@ def scale(values: Sequence[Any]) -> Scale:
     if xs[0] >= 0 and len(positive) > 1 and not _crowded([math.log(x) for x in positive]):
         return Scale(positions, "log" if len(positive) == len(xs) else "symlog", min(positive))
     return _equal(list(positions)) if _crowded(xs) else Scale(positions, "linear")
+
+
+def round_numbers(low: float, high: float, *, log: bool) -> dict[str, float]:
+    """Text -> value of about five round numbers between two: 1, 2, 5, 10 on a log axis, 0, 0.2, 0.4 on another."""
+    if log:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            found = [factor * 10.0**e for e in decades for factor in factors]
+            found = [x for x in found if low * (1 - 1e-9) <= x <= high * (1 + 1e-9)]
+            if 2 <= len(found) <= 7 or (factors == (1,) and len(found) > 7):
+                return {f"{x:g}": x for x in found[:: -(-len(found) // 7)]}
+    rough = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return {f"{round(i * step, 12):g}": round(i * step, 12) for i in range(first, last + 1)}
 
 
 def _equal(texts: Sequence[str]) -> Scale:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy
+from reports.canvas import DEFAULT_EDGES, Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
 from reports.lines import Point, lines, points
 from reports.load import RowResult
 from reports.settings import ABSENT, Scale, scale, text
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
 
 PANELS_A_LINE = 3
-LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
 MARGIN = 0.07  # of the x axis on either side: marks that are set aside stay inside
 MARKERS = "os^DvPX"
 ASIDE, WIDEST = 2.5, 8.0  # points between the marks of two lines at one x; between those of the outermost
@@ -31,12 +30,14 @@ ASIDE, WIDEST = 2.5, 8.0  # points between the marks of two lines at one x; betw
 
 @dataclass(frozen=True)
 class Look:
-    """How a line is drawn: its name, the numbers of its colour and of its mark, how far it is set aside (points)."""
+    """How a line is drawn: its name, the numbers of its colour and of its mark, how far it is set aside (points), and
+    matplotlib's style of the line itself ("": by its mark)."""
 
     name: str
     colour: int
     mark: int
     shift: float
+    line: str = ""
 
 
 def sweep(
@@ -49,6 +50,9 @@ def sweep(
     planned: Sequence[RowPlan] = (),
     order: Sequence[str] = (),
     edges: Sequence[int] = DEFAULT_EDGES,
+    where: Scale | None = None,
+    joined: bool = True,
+    split: str = "",
     caption: str = "",
     title: str | None = None,
 ) -> Drawing | None:
@@ -64,6 +68,9 @@ def sweep(
         planned: the suite's rows, so that one without a result keeps its place.
         order: labels in the order of the suite.
         edges: of the instance bins, for the label of AP1.
+        where: of the axis, where the values do not tell it (`reports.settings.scale`).
+        joined: whether a line joins the points: not where they differ in more than the setting.
+        split: what was measured, for the value axes, where that is not val alone.
         caption, title: for below and above.
 
     Returns:
@@ -75,7 +82,7 @@ def sweep(
         return None
     drawn = dict(sorted(lines(swept, x, by).items(), key=lambda line: len(line[1]) == 1))  # single points last
     apart = f" Marks at one {x} are set apart." if len(drawn) > 1 else ""
-    where = scale([point.x for point in swept])
+    where = where or scale([point.x for point in swept])
     columns = min(len(metrics), PANELS_A_LINE)
     deep = -(-len(metrics) // columns)
     panel = (6.6, 3.3) if columns == 1 else (3.7, 2.7)
@@ -83,9 +90,9 @@ def sweep(
     legend: dict[str, Any] = {}
     for metric, axes in zip(metrics, every, strict=False):
         for look, line in zip(_looks(drawn, by), drawn.values(), strict=True):
-            _line(axes, line, metric, where, look)
+            _line(axes, line, metric, where, look if joined else replace(look, line="none"))
         _references(axes, [point for point in chosen if point.x is ABSENT], metric)
-        _dress(axes, metric, edges, panel[0], where)
+        _dress(axes, f"{metric} on {split}" if split else metric, over(metric, edges), panel[0], where)
         axes.set_xlabel(_axis_name(x, by, swept, where), fontsize=9)
         legend |= handles(axes)
     for spare in every[len(metrics) :]:
@@ -120,7 +127,7 @@ def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, look: 
     means = [math.nan if cell.mean is None else cell.mean for _, cell in placed]  # NaN: matplotlib breaks the line
     drawn: list[Any] = axes.plot(
         [x for x, _ in placed], means, marker=MARKERS[look.mark % len(MARKERS)], markersize=5, linewidth=1.4,
-        color=colour, linestyle=("-", "--", "-.")[look.mark % 3], label=look.name,
+        color=colour, linestyle=look.line or ("-", "--", "-.")[look.mark % 3], label=look.name,
     )  # fmt: skip
     spread = [(x, cell.mean, cell.sd) for x, cell in placed if cell.mean is not None and cell.sd]
     if spread:
@@ -155,18 +162,15 @@ def _references(axes: Axes, points: Sequence[Point], metric: str) -> None:
             axes.axhline(mean, color=("0.25", "0.5")[index % 2], linestyle=(0, gaps), linewidth=1.2, label=point.row)
 
 
-def _dress(axes: Axes, metric: str, edges: Sequence[int], width_in: float, where: Scale) -> None:
+def _dress(axes: Axes, metric: str, classes: str, width_in: float, where: Scale) -> None:
     if where.kind == "log":
         axes.set_xscale("log")
     elif where.kind == "symlog":
         axes.set_xscale("symlog", linthresh=where.smallest, linscale=0.5)
     _limits_and_ticks(axes, where, width_in)
-    low, high = axes.get_ylim()
-    if high - low < LEAST_SPAN:
-        middle = max((low + high) / 2, 0.45 * LEAST_SPAN)  # no points below 0
-        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
+    calm(axes)
     axes.set_ylabel(f"{'' if metric.startswith('ACC') else 'box '}{metric} (points)", fontsize=9)
-    axes.set_title(over(metric, edges), fontsize=9)
+    axes.set_title(classes, fontsize=9)
     axes.tick_params(labelsize=8)
     tidy(axes)
 
@@ -175,10 +179,11 @@ def _limits_and_ticks(axes: Axes, where: Scale, width_in: float) -> None:
     """All places of the axis, also of a value without a number; ticks at the values as far as their texts find room."""
     from matplotlib.ticker import NullLocator
 
-    named = sorted((x, name) for name, x in where.positions.items())
+    named = sorted((x, name) for name, x in (where.ticks or where.positions).items())
     on_paper = axes.xaxis.get_transform().transform([x for x, _ in named])
-    span = (on_paper[-1] - on_paper[0]) or 1.0
-    margins = [on_paper[0] - MARGIN * span, on_paper[-1] + MARGIN * span]
+    ends = axes.xaxis.get_transform().transform(sorted([*where.positions.values(), *where.ticks.values()]))
+    span = (ends[-1] - ends[0]) or 1.0
+    margins = [ends[0] - MARGIN * span, ends[-1] + MARGIN * span]
     axes.set_xlim(*axes.xaxis.get_transform().inverted().transform(margins))
     inch = (width_in - 0.9) / ((1 + 2 * MARGIN) * span)
     shown: list[int] = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,16 +79,23 @@ def write(
         "table.csv": to_csv(content),
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
     }
-    try:
+    with writing(out):
         make_folder(out)
         for name, text in texts.items():
             put(out / name, text.encode())
         drawn, lacking = figures.draw(
             rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned
         )  # fmt: skip
+    return Written((*(out / name for name in texts), *drawn), tuple(lacking))
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Errors of the disk below a report's folder, as a UserError that names it."""
+    try:
+        yield
     except UserError as error:
         hint = error.hint or "--out FOLDER"
         raise UserError(f"cannot be written: {error.what}", where=error.where, hint=hint) from error
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", where=str(out), hint="--out FOLDER") from error
-    return Written((*(out / name for name in texts), *drawn), tuple(lacking))

@@ -44,6 +44,7 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
         "bench/data/values.py", "bench/data/areas.py", "bench/data/names.py", "bench/data/quick.py",
         "bench/data/summaries.py", "bench/frequency.py:lvis_frequency",
     ),
+    "division": ("bench/data/division.py", "bench/seeds.py"),
     # How a batch is made of images: exactly the stages that read images have this version in their keys.
     "augment": ("bench/data/augment.py", "bench/data/loader.py", "bench/data/ahead.py", "bench/seeds.py"),
     "postprocess": ("bench/detection/postprocess.py",),

@@ -18,6 +18,7 @@ TABLE1 = ROOT / "suites" / "table1.yaml"
 SMOKE = ROOT / "suites" / "smoke.yaml"
 COMMANDS = (
     "run",
+    "search",
     "plan",
     "status",
     "logs",

@@ -18,7 +18,7 @@ import pytest
 
 from bench.cli import waste
 from bench.cli.open import open_suite
-from bench.cli.report import default_report_folder
+from bench.cli.tables import default_report_folder
 from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.planning import Plan

@@ -52,7 +52,18 @@ def test_every_setting_is_explained() -> None:
 def test_all_sections_of_a_suite_are_found() -> None:
     found = {one.__name__ for one in reference.sections_in(Sections)}
     data, detector = {"GlyphsData", "FolderData"}, {"DetectorSection", "Rpn", "Roi"}
-    assert found == {*data, *detector, "Input", "Inference", "Schedule", "Machine", "Cost", "Figure"}
+    assert found == {
+        *data,
+        *detector,
+        "Input",
+        "Inference",
+        "Schedule",
+        "Machine",
+        "Cost",
+        "Figure",
+        "Search",
+        "Dimension",
+    }
 
 
 def test_the_page_is_what_the_sections_say() -> None:

@@ -34,6 +34,7 @@ ROOMS: tuple[str, ...] = (
     "plan",
     "run",
     "launch",
+    "search",
     "contract_check",
     "reports",
     "cli",

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli.open import open_suite
-from bench.cli.report import note_reported
+from bench.cli.tables import note_reported
 from bench.environment import capture
 from bench.plan import planning
 from bench.record import dumps

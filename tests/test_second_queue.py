@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli.bring import also_queued
 from bench.cli.open import open_suite
-from bench.cli.run import also_queued
 from bench.launch import submitted
 from bench.launchers import LAUNCHERS
 from bench.plan import planning

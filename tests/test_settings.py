@@ -54,6 +54,13 @@ rows:
   "tau {tau}": {method: tau_norm, each: {tau: [0, 0.25, 0.5, 0.75, 1]}}
 """
 
+
+def _with_search(space: str, more: str = "") -> str:
+    """`--set search=...` with a space, and other settings of the search."""
+    found = yaml.safe_load(f"{{rows: [BAGS], trials: 4, {more}}}") | {"space": yaml.safe_load(space)}
+    return f"search={yaml.safe_dump(found, default_flow_style=True, width=1000).strip()}"
+
+
 # Section.field -> the `--set` options that change it, where no other value can be made from its type, or where it is
 # read only beside another setting (which both sides then have: BESIDE).
 OTHER: dict[str, tuple[str, ...]] = {
@@ -93,7 +100,40 @@ OTHER: dict[str, tuple[str, ...]] = {
     "Stages.tune": ("stages.tune.lr=0.003",),
     "Inference.bins": ("test.bins=[5, 50]",),
 }
+# Of a search nothing is in a key of the rows: they are what it is compared with.
+_OF_A_SEARCH = {
+    "rows": "rows: [BAGS, x2]",
+    "objective": "objective: AP1",
+    "sampler": "sampler: random",
+    "pruner": "pruner: wilcoxon, seeds: [0, 1, 2]",
+    "rungs": "pruner: median, rungs: [5]",
+    "reduction": "reduction: 4",
+    "trials": "trials: 5",
+    "hours": "hours: 1",
+    "machine_hours": "machine_hours: 1",
+    "round": "round: 2",
+    "seed": "seed: 1",
+    "seeds": "seeds: [3]",
+    "tune_on": "tune_on: val",
+    "tune": "tune: 0.5",
+    "tune_seed": "tune_seed: 1",
+    "finals": "finals: 2",
+    "storage": "storage: 'sqlite:///s.db'",
+}
+_OF_A_DIMENSION = {
+    "low": "{beta: {low: 2, high: 8}}",
+    "high": "{beta: {low: 1, high: 9}}",
+    "step": "{beta: {low: 1, high: 8, step: 1}}",
+    "log": "{beta: {low: 1, high: 8, log: true}}",
+    "int": "{beta: {low: 1, high: 8, int: true}}",
+    "choices": "{beta: [1, 2]}",
+    "when": "{beta: {low: 1, high: 8, when: {row: BAGS}}}",
+}
+OTHER |= {f"Search.{name}": (_with_search("{beta: {low: 1, high: 8}}", text),) for name, text in _OF_A_SEARCH.items()}
+OTHER |= {f"Dimension.{name}": (_with_search(text),) for name, text in _OF_A_DIMENSION.items()}
 BESIDE: dict[str, tuple[str, ...]] = {
+    **{f"Search.{name}": (_with_search("{beta: {low: 1, high: 8}}"),) for name in _OF_A_SEARCH},
+    **{f"Dimension.{name}": (_with_search("{beta: {low: 1, high: 8}}"),) for name in _OF_A_DIMENSION},
     "Machine.scope": ("machine.tasks=2",),
     "Machine.tasks": ("machine.scope=device",),
 }
@@ -117,6 +157,30 @@ EFFECTS: dict[str, str] = {
     "Machine.threads": "tests/test_settings_effect.py::test_a_training_uses_the_machine_as_it_was_told",
     "Machine.workers": "tests/run/test_workers.py::test_other_threads_decode_and_each_image_once",
     "Schedule.checkpoint_every": "tests/test_settings_effect.py::test_a_training_uses_the_machine_as_it_was_told",
+    **{
+        f"Dimension.{name}": "tests/search/test_sections.py::test_values_of_a_step_are_those_that_one_would_write"
+        for name in ("low", "high", "step", "int")
+    },
+    "Dimension.log": "tests/search/test_study.py::test_qmc_is_the_sobol_sequence_from_its_first_point",
+    "Dimension.choices": "tests/search/test_sections.py::test_points_of_a_conditional_grid",
+    "Dimension.when": "tests/search/test_sections.py::test_points_of_a_conditional_grid",
+    "Search.rows": "tests/search/test_sections.py::test_points_of_a_conditional_grid",
+    "Search.sampler": "tests/search/test_study.py::test_trials_of_a_round_differ",
+    "Search.seed": "tests/search/test_study.py::test_another_seed_has_other_trials",
+    "Search.trials": "tests/search/test_study.py::test_nothing_is_left_running_and_numbers_count_on",
+    "Search.storage": "tests/search/test_study.py::test_any_storage_of_optuna",
+    "Search.finals": "tests/search/test_study.py::test_a_front_is_what_nothing_dominates",
+    "Search.objective": "tests/search/test_loop.py::test_several_objectives_have_their_values_each",
+    "Search.pruner": "tests/search/test_loop.py::test_hyperband_ends_all_but_the_best_of_each_rung",
+    "Search.rungs": "tests/search/test_loop.py::test_hyperband_ends_all_but_the_best_of_each_rung",
+    "Search.reduction": "tests/search/test_loop.py::test_hyperband_ends_all_but_the_best_of_each_rung",
+    "Search.hours": "tests/search/test_loop.py::test_a_budget_of_hours_ends_with_its_round",
+    "Search.machine_hours": "tests/search/test_loop.py::test_a_budget_of_hours_ends_with_its_round",
+    "Search.round": "tests/search/test_loop.py::test_a_round_is_one_plan",
+    "Search.seeds": "tests/search/test_loop.py::test_a_trial_is_the_mean_of_its_seeds",
+    "Search.tune_on": "tests/search/test_loop.py::test_what_trials_are_measured_on",
+    "Search.tune": "tests/search/test_loop.py::test_what_trials_are_measured_on",
+    "Search.tune_seed": "tests/search/test_loop.py::test_what_trials_are_measured_on",
     "Sections.compare_with": "tests/test_settings_effect.py::test_a_report_has_the_title_and_the_published_table",
     "Sections.title": "tests/test_settings_effect.py::test_a_report_has_the_title_and_the_published_table",
 }

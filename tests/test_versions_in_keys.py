@@ -17,8 +17,9 @@ import pytest
 
 from bench import key as identity
 from bench.engines.facts import ENGINES
-from bench.plan.planning import Plan
+from bench.plan.planning import Plan, make
 from bench.stage import KINDS, Stage, walk
+from bench.suite.tuning import Tuning
 from tests.golden.keys import photographs
 from tests.planned import plan_of
 
@@ -46,6 +47,7 @@ MODULES = {
     "bench/evaluation/ap.py": ({"evaluate"}, {"evaluate"}),
 }
 READER_OF_FOLDERS = "bench/data/folder.py"  # of photographs, which no row above is about
+DIVISION = "bench/data/division.py"  # of the training images of a search
 ENGINE = ({"train"}, ALL - {"data"})
 # kind -> the kinds whose keys move with its version in bench/stage.py
 KIND_VERSIONS = {
@@ -150,7 +152,7 @@ def test_every_version_that_there_is_stands_in_a_table() -> None:
     modules = {
         str(file.relative_to(ROOT)) for file in (ROOT / "bench").rglob("*.py") if VERSION.search(file.read_text())
     }
-    assert modules == {*MODULES, READER_OF_FOLDERS}
+    assert modules == {*MODULES, READER_OF_FOLDERS, DIVISION}
     parts = ROOT / "methods" / "parts"
     there = {file.name: len(VERSION.findall(file.read_text())) for file in parts.glob("*.py")}
     assert sum(there.values()) == len(PARTS)
@@ -184,6 +186,18 @@ def test_the_version_of_the_reader_of_folders(name: str, tree: Path, suite: Path
         read = keys_of(plan_of(suite, *sets))
         raise_version(tree / "bench/data/glyphs.py")
         assert keys_of(plan_of(suite, *sets)) == read
+
+
+def test_the_version_of_the_division(tree: Path, suite: Path) -> None:
+    """It moves what is made from a part of the training images, and neither those images nor any other suite."""
+    plain = plan_of(suite)
+    search = replace(plain.suite, division=Tuning())
+    before, divided = keys_of(plain), keys_of(make(search))
+    raise_version(tree / DIVISION)
+    assert keys_of(plan_of(suite)) == before
+    after = keys_of(make(replace(plain.suite, division=Tuning())))
+    kept = [kind for kind, was, now in zip(divided.kinds, divided.whole, after.whole, strict=True) if was == now]
+    assert kept == ["data"], "the whole training set"
 
 
 def test_the_version_of_an_engine(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:

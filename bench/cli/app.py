@@ -17,7 +17,24 @@ import typer
 from typer.core import TyperGroup
 
 import bench
-from bench.cli import data, gc, init, logs, methods, plan, report, run, schema, settings, status, stop, sync, ui, why
+from bench.cli import (
+    data,
+    gc,
+    init,
+    logs,
+    methods,
+    plan,
+    report,
+    run,
+    schema,
+    search,
+    settings,
+    status,
+    stop,
+    sync,
+    ui,
+    why,
+)
 from bench.errors import MOST_WHAT, MOST_WHERE, UserError, printable, show
 
 
@@ -54,7 +71,7 @@ def _printable_messages() -> Iterator[None]:
 
 # As `--help` lists them: what one does first comes first.
 COMMANDS = (
-    "run", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
+    "run", "search", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
     "init", "settings", "schema",
 )  # fmt: skip
 
@@ -95,6 +112,7 @@ stays, what is missing runs, what was killed continues.
     python -m bench plan $S          what would run, what is shared, how long
     python -m bench run $S           run it; ends with the table
     python -m bench run $S --cluster slurm --detach       submit it and leave
+    python -m bench search suites/search_tau.yaml         find the best settings of a row
     python -m bench status $S        what is done, runs, waits, has failed
     python -m bench logs $S BAGS     what the job of a row has printed
     python -m bench stop $S          save and end; `run` continues
@@ -135,6 +153,7 @@ methods_app = typer.Typer(
 app.add_typer(methods_app, name="methods")
 
 app.command("run")(run.command)
+app.command("search")(search.command)
 app.command("plan")(plan.command)
 app.command("status")(status.command)
 app.command("logs")(logs.command)

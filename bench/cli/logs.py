@@ -21,8 +21,8 @@ from bench.cli.progress import name_of
 from bench.cli.readings import clock_time
 from bench.cli.say import say
 from bench.cli.selection import chosen
+from bench.cli.wanted import wanted
 from bench.launch import submitted
-from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.events import read_events
 from bench.store.store import Store
@@ -44,7 +44,7 @@ def command(
     Of a row: the stage that is at work, else the one that failed, else the one that ran last.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    plan, opened = planning.make(loaded), Store(store)
+    plan, opened = wanted(loaded, store), Store(store)
     key = newest(plan, opened, chosen(plan, stage))
     (follow if on else show)(plan, opened, key, Console(), lines)
 
@@ -112,7 +112,7 @@ def show(plan: Plan, store: Store, key: str, console: Console, lines: int = LINE
     found = files(store, key)
     if found is None:
         if not _awaited(store, key):
-            say(console, f"start it: {plan.suite.command('run', store.root)}")
+            say(console, f"start it: {plan.suite.command(plan.suite.verb, store.root)}")
         return
     events = read_events(found.events)[0]
     say(console, f"-- events: {found.events}")

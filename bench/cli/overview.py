@@ -18,6 +18,7 @@ from rich.table import Table
 
 from bench.cli.readings import whole
 from bench.cli.say import cell, estimate_text, listed, say, say_wrapped, size, span
+from bench.cli.wanted import wanted
 from bench.errors import UserError
 from bench.key import digest
 from bench.launch.local import Slots
@@ -158,7 +159,7 @@ class Overview:
         keys = [key for key in self.missing if self.plan.stages[key].kind == "predict"]
         groups = self.fused("predict")
         passes = len(keys) - sum(len(group) - 1 for group in groups)
-        return f"predictions: {len(keys)} in {passes} passes over val" if groups else ""
+        return f"predictions: {len(keys)} in {passes} passes over {self.plan.suite.measured_on}" if groups else ""
 
     def _features(self) -> str:
         """What is kept for later post-hoc rows."""
@@ -168,7 +169,7 @@ class Overview:
         sizes = [self._size(stage) for stage in kept]
         total = "of unknown size" if None in sizes else size(sum(size or 0.0 for size in sizes))
         rows = len({label for stage in kept for label in self.plan.needed_by[stage.key]})
-        return f"features of val kept for {rows} post-hoc rows, and rows to come: {total}"
+        return f"features of {self.plan.suite.measured_on} kept for {rows} post-hoc rows, and rows to come: {total}"
 
     def _size(self, stage: Stage) -> float | None:
         done = self.done.get(stage.key)
@@ -302,14 +303,17 @@ def compare(plan: Plan, store: Store, slots: int | None, *, fuse: bool = True) -
 def overview(
     suite: Suite, store_path: Path, *, jobs: int | None = None, fuse: bool = True, cluster: Cluster | None = None
 ) -> Overview:
-    """What `plan` and `status` show; on a machine without the GPUs that jobs use the slots are not known."""
-    slots = jobs
+    """What `plan` and `status` show."""
+    return compare(wanted(suite, store_path), Store(store_path), slots_of(suite, jobs, cluster), fuse=fuse)
+
+
+def slots_of(suite: Suite, jobs: int | None, cluster: Cluster | None = None) -> int | None:
+    """How many jobs run at a time; None on a machine without the GPUs that jobs use."""
     if cluster is not None and LAUNCHERS[cluster.kind].asks_resources:
-        slots = min(jobs or cluster.array_parallelism, cluster.array_parallelism)
-    else:
-        with contextlib.suppress(UserError):  # a login node; `run` refuses there
-            slots = Slots(suite.sections.machine, jobs).count
-    return compare(planning.make(suite), Store(store_path), slots, fuse=fuse)
+        return min(jobs or cluster.array_parallelism, cluster.array_parallelism)
+    with contextlib.suppress(UserError):  # a login node; `run` refuses there
+        return Slots(suite.sections.machine, jobs).count
+    return jobs
 
 
 def _critical_text(plan: Plan, missing: set[str], estimate: Estimate) -> str:

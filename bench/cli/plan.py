@@ -26,8 +26,10 @@ from bench.cli.options import (
     StoreOption,
     SuitePath,
 )
-from bench.cli.overview import Overview, overview
+from bench.cli.overview import Overview, overview, slots_of
 from bench.cli.say import say
+from bench.cli.search_plan import SearchPlan
+from bench.store.store import Store
 from bench.suite import clusters
 
 
@@ -49,11 +51,19 @@ def command(
         return
     where = clusters.read(cluster) if cluster is not None else None
     check_negatives_early(loaded)
+    words = [word for word in sys.argv[2:] if word != "--json"]
+    if loaded.sections.search is not None:
+        planned = SearchPlan(loaded, Store(store), slots_of(loaded, jobs, where), fuse=fuse)
+        if as_json:
+            typer.echo(json.dumps(planned.to_json(), indent=1))
+        else:
+            planned.print(Console())
+            say(Console(), f"start it: {shlex.join(['python', '-m', 'bench', 'search', *words])}")
+        return
     view = overview(loaded, store, jobs=jobs, fuse=fuse, cluster=where)
     if as_json:
         typer.echo(json.dumps(to_json(view, cluster), indent=1))
     else:
-        words = [word for word in sys.argv[2:] if word != "--json"]
         show(view, Console(), cluster, shlex.join(["python", "-m", "bench", "run", *words]))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -86,8 +86,10 @@ def _at(event: Mapping[str, Any]) -> _At | None:
 class Display:
     """Shows a run: a live block in a terminal, plain lines elsewhere. A context manager."""
 
-    def __init__(self, plan: Plan, store: Store, console: Console) -> None:
-        self._plan, self._store, self._console = plan, store, console
+    def __init__(
+        self, plan: Plan, store: Store, console: Console, above: Callable[[], RenderableType | None] | None = None
+    ) -> None:
+        self._plan, self._store, self._console, self._above = plan, store, console, above
         self._ticks = Ticks(store)
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._shown: dict[str, float] = {}
@@ -117,7 +119,9 @@ class Display:
         claimed = progress.elsewhere.union(*(running.job.keys for running in progress.running))
         active = self._passes([k for k in self._plan.stages if k in claimed and self._active(k, progress)], progress)
         if self._live:
-            lines = [self._line(group, progress) for group in active]
+            head = self._above() if self._above else None
+            lines: list[RenderableType] = [] if head is None else [head]
+            lines += [self._line(group, progress) for group in active]
             self._live.update(Group(*lines, self._footer(progress)), refresh=True)
         else:
             self._plain(active, progress)

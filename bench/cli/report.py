@@ -1,34 +1,23 @@
-"""`report`: the table and the figures of what is done. Separate from reports/, which makes them of results: here stands
-which rows have none and why, where a report goes, and whether it is up to date.
-"""
+"""`report`: the table and the figures of what is done, and of a search what it found."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from bench.cli import trials
 from bench.cli.open import existing, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
-from bench.cli.say import say
-from bench.errors import MOST_WHAT, UserError, printable
-from bench.key import digest
-from bench.launch.loop import Ended
+from bench.cli.tables import absent, write_report
+from bench.cli.wanted import reported, seen
 from bench.plan import planning
-from bench.plan.planning import Plan
-from bench.stage import walk
-from bench.store.disk import write_atomic
 from bench.store.store import Store
 from bench.suite.suite import Suite
-from reports.load import RowResult, load
-
-MOST_PRINTED = 200  # rows of a table on the terminal; the files have all
-REPORTED = ".told"  # in a report's folder: the results that report and MLflow show, see `is_reported`
+from reports.load import load
 
 
 def command(
@@ -41,6 +30,11 @@ def command(
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     opened = existing(store)
+    if loaded.sections.search is not None:
+        if not (official or as_json):
+            trials.write(loaded, opened, Console(), out)
+            return
+        loaded = reported(loaded, seen(loaded, opened)).suite
     if official:
         from bench.cli import official as crosscheck
 
@@ -58,61 +52,6 @@ def report(suite: Suite, store_path: Path, console: Console, out: Path | None) -
     write_report(plan, store, load(store, plan), console, out)
 
 
-def label(plan: Plan) -> str:
-    """The name of what is asked for: the suite's, and six digits where options make it another table."""
-    if not plan.suite.changed:
-        return plan.suite.name
-    return f"{plan.suite.name}-{digest([row.evaluate.key if row.evaluate else row.skipped for row in plan.rows])[:6]}"
-
-
-def default_report_folder(store: Store, plan: Plan) -> Path:
-    """Where a report goes unless another folder is given."""
-    return store.root / "reports" / label(plan)
-
-
-def write_report(
-    plan: Plan,
-    store: Store,
-    results: Sequence[RowResult],
-    console: Console,
-    out: Path | None,
-    *,
-    failed: Ended | None = None,
-) -> tuple[Path, ...]:
-    """Write the report of what is done, and print the table; the files."""
-    from reports.write import write
-
-    suite, folder = plan.suite, out or default_report_folder(store, plan)
-    written = write(
-        results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
-        skipped=_absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
-        planned=plan.rows,
-    )  # fmt: skip
-    print_table(plan, store, results, console, failed=failed)
-    for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
-        say(console, line)
-    return written.files
-
-
-def print_table(
-    plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, failed: Ended | None = None
-) -> None:
-    """The table on the terminal; without a result of any row, one line that says so."""
-    from reports.render import WIDTH, to_text
-    from reports.tables import table
-
-    if not results and not (failed and failed.failed):
-        status = plan.suite.command("status", store.root)
-        say(console, f"{plan.suite.heading}: no row has a result yet; where each stands: {status}")
-        return
-    content = table(
-        results, suite=plan.suite.heading, compare_with=plan.suite.sections.compare_with,
-        order=[row.label for row in plan.suite.rows], skipped=_absent(plan, store, failed),
-    )  # fmt: skip
-    width = console.width if console.is_terminal else WIDTH
-    say(console, to_text(content, width, MOST_PRINTED))
-
-
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
     """What `report --json` prints."""
     from reports.tables import to_json
@@ -120,41 +59,5 @@ def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
     plan, store = planning.make(suite), Store(store_path)
     return to_json(
         load(store, plan), compare_with=suite.sections.compare_with, order=[row.label for row in suite.rows],
-        skipped=_absent(plan, store, None),
+        skipped=absent(plan, store, None),
     )  # fmt: skip
-
-
-def is_reported(plan: Plan, store: Store, out: Path | None) -> bool:
-    """Whether report and MLflow show what is done now. They do not after a driver was killed while its jobs went on,
-    nor where the disk was full or the tracker away when they were to be brought up to date."""
-    folder = out or default_report_folder(store, plan)
-    with contextlib.suppress(OSError):
-        return (folder / "table.txt").exists() and (folder / REPORTED).read_text() == _outcome(plan, store)
-    return False
-
-
-def note_reported(plan: Plan, store: Store, out: Path | None) -> None:
-    with contextlib.suppress(UserError):  # the next run writes the report once more
-        folder = out or default_report_folder(store, plan)
-        write_atomic(folder / REPORTED, _outcome(plan, store).encode())
-
-
-def _outcome(plan: Plan, store: Store) -> str:
-    """A digest of what every stage holds, and by which attempt."""
-    found = ((key, store.done(key)) for key in plan.stages)
-    return digest([[key, done.attempt, done.digest] if done else [key] for key, done in found])
-
-
-def _absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:
-    """Why a row has no number: skipped, failed (with the error), or not run."""
-    reasons: dict[str, str] = {}
-    for row in plan.rows:
-        if row.skipped:
-            reasons[row.label] = row.skipped
-        elif row.evaluate is not None and not planning.fresh(row.evaluate, store):
-            keys = [stage.key for stage in walk(row.evaluate)]
-            errors = [failed.failed[k].message for k in keys if failed and k in failed.failed]
-            notes = [note.error for k in keys if (note := store.failure(k)) is not None]
-            first = (errors or notes or ["not run"])[0].splitlines()[0]
-            reasons[row.label] = first if first == "not run" else f"failed: {printable(first, MOST_WHAT)}"
-    return reasons

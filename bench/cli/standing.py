@@ -174,7 +174,7 @@ class StatusTable:
         plan, root = self.view.plan, self._store.root
         failed = planning.labels(plan, [key for key, state in self.states.items() if state == "failed"])
         notes = sorted(self._note.values(), key=lambda note: note.time)
-        run = plan.suite.command("run", root, *cluster_option(notes))
+        run = plan.suite.command(plan.suite.verb, root, *cluster_option(notes))
         if failed:
             more = f" (and {len(failed) - 1} rows more)" if len(failed) > 1 else ""
             return [f"{failed[0]} failed{more}: {plan.suite.command('logs', root, failed[0])}", f"try again: {run}"]

@@ -17,6 +17,7 @@ from bench.cli.options import DEFAULT_STORE, DataPath, MaybeStage, Only, Preset,
 from bench.cli.progress import Ticks, name_of
 from bench.cli.say import say
 from bench.cli.selection import chosen, needed_alone
+from bench.cli.wanted import wanted
 from bench.launch import requests as orders
 from bench.launch import submitted
 from bench.launch.launcher import NoAnswer
@@ -44,7 +45,7 @@ def stop_command(
     With a row: what it alone needs. Stages that other rows wait for are stopped by their key.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    plan = planning.make(loaded)
+    plan = wanted(loaded, store)
     show_stop(plan, Store(store), needed_alone(plan, stage), Console())
 
 
@@ -57,7 +58,7 @@ def retry_command(
     Without a run at work it is not needed: the next `run` tries again whatever has failed.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    plan = planning.make(loaded)
+    plan = wanted(loaded, store)
     show_retry(plan, Store(store), chosen(plan, stage), Console())
 
 
@@ -149,7 +150,7 @@ def show_stop(plan: Plan, store: Store, keys: Collection[str], console: Console)
         say(console, f"still saving: {name_of(plan, key)}; see: {plan.suite.command('status', store.root)}")
     if report == StopReport():
         say(console, "none of its stages runs on this machine; a run of it elsewhere was asked to start no more")
-    say(console, f"continue: {plan.suite.command('run', store.root, *cluster_option(report.cancelled))}")
+    say(console, f"continue: {plan.suite.command(plan.suite.verb, store.root, *cluster_option(report.cancelled))}")
 
 
 def _reached(plan: Plan, store: Store, keys: set[str], report: StopReport) -> list[str]:
@@ -212,7 +213,7 @@ def show_retry(plan: Plan, store: Store, keys: Collection[str], console: Console
         say(console, f"cleared: ... and {len(found) - LINES} more")
     if not found:
         say(console, "no failure is noted; what was killed or lost continues by itself with the next run")
-    again = plan.suite.command("run", store.root, *cluster_option(submitted.of(store.root, keys, ended=True)))
+    again = plan.suite.command(plan.suite.verb, store.root, *cluster_option(submitted.of(store.root, keys, ended=True)))
     if found:
         count = "1 stage" if len(found) == 1 else f"{len(found)} stages"
         say(console, f"{count} of {planning.describe(plan, list(found))}: a run at work tries again at once; else")

@@ -10,8 +10,9 @@ from rich.progress import Progress
 
 from bench.cli.open import existing, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
-from bench.cli.report import REPORTED, default_report_folder
 from bench.cli.say import count, say
+from bench.cli.tables import REPORTED, default_report_folder
+from bench.cli.wanted import wanted
 from bench.environment import masked
 from bench.errors import UserError
 from bench.plan import planning
@@ -44,7 +45,7 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
     Raises:
         UserError: the tracker fails.
     """
-    plan, store = planning.make(suite), Store(store_path)
+    plan, store = wanted(suite, store_path), Store(store_path)
     new = mirror(plan, store, load(store, plan), tracking_uri, console)
     if new.notice:
         hint = f"then: {suite.command('sync', store.root)}"

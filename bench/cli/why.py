@@ -14,6 +14,7 @@ from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, RowOrStage,
 from bench.cli.readings import whole
 from bench.cli.say import clock, listed, say, size
 from bench.cli.selection import find
+from bench.cli.wanted import wanted
 from bench.environment import job_of
 from bench.errors import UserError
 from bench.key import Part, canonical
@@ -33,7 +34,7 @@ def command(
 ) -> None:  # fmt: skip
     """Explain a stage: its spec, its inputs, who needs it, and what differs from the nearest stage that is done."""
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    plan = planning.make(loaded)
+    plan = wanted(loaded, store)
     explain(plan, Store(store), find(plan, stage), Console())
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bench.cli.app import app
 from bench.cli.open import open_suite
-from bench.cli.report import default_report_folder
+from bench.cli.tables import default_report_folder
 from bench.plan import planning
 from bench.store.store import Store
 from tests.chaos.checks import runs

@@ -34,6 +34,7 @@ def made(
     environment: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     counts: Sequence[int] = COUNTS,
+    key: str = "e" * 64,
     **metrics: float | None,
 ) -> RowResult:
     """One row and seed with these metrics; `norms` has one value a class of `counts` and the background last."""
@@ -46,7 +47,7 @@ def made(
         ap50=(None,) * len(counts),
     )
     record = Record(
-        evaluate_key="e" * 64,
+        evaluate_key=key,
         model_key="m" * 64,
         metrics=metrics,
         classes_per_bin=(1,) * (len(chosen.bins) + 1),

@@ -1,0 +1,1 @@
+"""Searches over settings with Optuna, which is imported in this room alone."""

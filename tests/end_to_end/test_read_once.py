@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.cli import report, run, sync
+from bench.cli import bring, report, run, sync
 from bench.plan import planning
 from bench.store.store import Store
 from reports import load as loading
@@ -31,8 +31,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return call
 
     monkeypatch.setattr(planning, "make", counted("plan", planning.make))
-    for command in (run, report, sync):
+    for command in (bring, report, sync):
         monkeypatch.setattr(command, "load", counted("results", loading.load))
+    for command in (run, report, sync):
         monkeypatch.setattr(command, "Store", counted("store", Store))
     monkeypatch.setattr(loading, "load", counted("results", loading.load))
     monkeypatch.setattr(loading, "loads", counted("read", loading.loads))

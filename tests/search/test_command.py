@@ -17,6 +17,7 @@ from bench.cli.open import open_suite
 from bench.search import plans
 from bench.search.pruning import predicted_steps
 from bench.store.store import Store
+from benchmarks import search_cost
 from tests.conftest import ROOT, Bench
 from tests.search import tiny
 
@@ -178,6 +179,19 @@ def test_in_mlflow_a_search_is_a_run_and_its_trials_are_below_it(whole: tuple[Pa
         assert tags[run]["optuna.state"] == "COMPLETE"
         assert metrics[run] == expected["trials"][number]["values"][0]
     assert tags[top]["mlflow.note.content"].startswith("best: trial ")
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_each_second_of_a_pass_once(whole: tuple[Path, Path, dict[str, Any]]) -> None:
+    """What it adds up is what the jobs took, data and trunk apart from the trials."""
+    suite, store, _ = whole
+    found = search_cost.of_search(suite, store)
+    assert found["trials"] == 6
+    assert min(found["data_and_trunk"], found["train"], found["predict_and_evaluate"]) > 0
+    opened = Store(store)
+    keys = plans.all_keys(open_suite(suite), shown.seen(open_suite(suite), opened))
+    whole_passes = sum(done.seconds for key in keys if (done := opened.done(key)) is not None)
+    assert sum(found[name] for name in ("data_and_trunk", "train", "predict_and_evaluate")) <= whole_passes
 
 
 @pytest.mark.slow

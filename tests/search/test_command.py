@@ -74,15 +74,15 @@ def test_status_of_a_search_that_was_not_begun(call: Bench, tmp_path: Path) -> N
 def test_the_plan_says_rounds_cost_and_final_rows(call: Bench) -> None:
     ran = call("plan", ROOT / "suites" / "search_bags_beta.yaml", "--jobs", "2")
     assert ran.code == 0
-    assert "search_bags_beta: tpe over beta; 16 trials, 8 a round" in ran.out
+    assert "search_bags_beta: qmc over beta; 16 trials, 16 a round" in ran.out
     assert "80 % of the training images and measured on the other 20 % (tune, seed 0); val chooses nothing" in ran.out
-    assert "trials: 2 rounds, about" in ran.out
-    assert "trainings: 2 in" in ran.out  # the trunk, and one pass for eight heads
-    assert "(rows run singly: 16 in" in ran.out
+    assert "trials: 1 round, about" in ran.out
+    assert "trainings: 2 in" in ran.out  # the trunk, and one pass for sixteen heads
+    assert "(rows run singly: 32 in" in ran.out
     assert "final rows, on all training images and val:" in ran.out
     assert "search_bags_beta: 4 rows x 1 seed" in ran.out
     found = json.loads(call("plan", ROOT / "suites" / "search_bags_beta.yaml", "--json").out)
-    assert (found["trials_left"], found["rounds_left"]) == (16, 2)
+    assert (found["trials_left"], found["rounds_left"]) == (16, 1)
     assert found["finals"]["stages"]
 
 

@@ -30,7 +30,12 @@ from bench.stage import Stage
 from bench.store.store import Store
 from benchmarks.measured import write
 
-ONE = ("search.trials=1", "search.round=1", "search.sampler=random", "search.seed=1000")  # a trial of its own, by itself
+ONE = (
+    "search.trials=1",
+    "search.round=1",
+    "search.sampler=random",
+    "search.seed=1000",
+)  # a trial of its own, by itself
 
 
 def main() -> int:

@@ -60,6 +60,7 @@ class Rounds:
             UserError: no trial can be planned, or none has the objective.
         """
         while trials := self._study.round():
+            self._show(self._study.view())
             ended = self._round(trials)
             if ended is not None:
                 return ended

@@ -265,10 +265,10 @@ def test_a_budget_of_hours_ends_with_its_round(tmp_path: Path) -> None:
     for name in ("hours", "machine_hours"):
         driven = Driven(tmp_path / name, BETA + f"  {name}: 1\n  round: 3\n")
         study = driven.study()
-        rounds = Rounds(driven.suite, study, driven.store, driven.bring, lambda view, s=study: s.spend(0.8, 0.8))
+        rounds = Rounds(driven.suite, study, driven.store, driven.bring, lambda view, s=study: s.spend(0.4, 0.4))
         rounds.run()
         view = study.view()
-        assert len(view.trials) == 6, "0.8 of an hour leaves some, 1.6 leave none"
+        assert len(view.trials) == 6, "shown twice a round: 0.8 of an hour leaves some, 1.6 leave none"
         assert all(trial.state == "complete" for trial in view.trials)
 
 

@@ -60,6 +60,8 @@ class Study:
         self._study = study
         points = space.points() if search.sampler == "grid" else None
         self._points = [] if points is None else list(points)
+        own = [] if points is not None else [space.untouched(label) for label in space.rows]
+        self._untouched = [chosen for chosen in own if chosen is not None]
 
     # -- what there is
 
@@ -146,10 +148,13 @@ class Study:
         return [int(number) for number in found]
 
     def _ask(self, number: int) -> None:
-        """Choose the trial with this number; one that a killed driver had begun to choose is chosen anew."""
+        """Choose the trial with this number: the rows as they are first, then what the sampler says. One that a killed
+        driver had begun to choose is chosen anew."""
         self._sample(number, 0)
         with _quiet():
             there = self._frozen()
+            if len(there) == number < len(self._untouched):
+                self._study.enqueue_trial(self._untouched[number])
             if number < len(there) and there[number].state == TrialState.RUNNING:
                 trial = optuna.trial.Trial(self._study, there[number]._trial_id)
             else:

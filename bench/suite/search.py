@@ -24,6 +24,7 @@ from bench.suite.rows import Row, with_settings
 from bench.suite.yamlfile import Document
 
 ROW = "row"  # the dimension that chooses among the suite's rows
+_ABSENT = object()
 MOST_POINTS = 10_000  # of a grid; trials of a search
 Scalar = bool | int | float | str | None
 Bound = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -113,6 +114,17 @@ class Dimension(Section):
             return None
         found = [self.low + i * step for i in range(number)]
         return tuple(int(v) if self.int else round(v, 12) for v in found)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of it."""
+        if self.choices:
+            return any(choice == value and type(choice) is type(value) for choice in self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        step = self.step or (1.0 if self.int else None)
+        return step is None or abs((value - self.low) / step - round((value - self.low) / step)) < 1e-9
 
     def examples(self) -> tuple[Scalar, ...]:
         """Its ends and a value between, or its choices: what is tried on each row before anything starts."""
@@ -232,6 +244,23 @@ class Space:
         base = self.rows[str(chosen[ROW])] if ROW in chosen else next(iter(self.rows.values()))
         settings = {name: value for name, value in chosen.items() if name != ROW}
         return with_settings(base, settings, label, self.schedule, "search.space")
+
+    def untouched(self, label: str) -> dict[str, Scalar] | None:
+        """A row's own settings as a point; None where the space does not hold them, or the suite and not the row says
+        them (the rest of a schedule)."""
+        tree = {**self.rows[label].method.model_dump(mode="json"), "schedule": dict(self.rows[label].schedule or {})}
+        chosen: dict[str, Scalar] = {}
+        for name, dimension in self.dimensions.items():
+            if name == ROW:
+                chosen[ROW] = label
+            elif self.is_used(name, {**chosen, ROW: label} if ROW in self.dimensions else chosen):
+                value: Any = tree
+                for word in name.split("."):
+                    value = value.get(word, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+                if not dimension.holds(value):
+                    return None
+                chosen[name] = value
+        return chosen
 
     def points(self) -> Iterator[dict[str, Scalar]] | None:
         """Every different point, in order; None: there are infinitely many."""

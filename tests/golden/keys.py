@@ -20,6 +20,7 @@ from bench.cli.open import open_suite
 from bench.key import digest
 from bench.plan import planning
 from bench.plan.planning import Plan
+from bench.search import plans
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")
@@ -47,6 +48,10 @@ def current() -> Keys:
     found: Keys = {path.name: of(planning.make(open_suite(path))) for path in SUITES}
     table = ROOT / "suites" / "table1.yaml"
     found["table1.yaml, other settings"] = of(planning.make(open_suite(table, sets=CHANGED)))
+    beta = open_suite(ROOT / "suites" / "search_bags_beta.yaml")
+    for level in (plans.Level(0, None, None, (0,)), plans.Level(0, 100, 100, (0,))):  # whole, and stopped at a rung
+        name = "search_bags_beta.yaml, trials" + (" at step 100" if level.until else "")
+        found[name] = of(plans.plan_of(beta, {f"beta {beta:g}": {"beta": beta} for beta in (2.0, 8.0)}, level))
     with photographs() as sets:
         for name in ("lvis", "coco"):
             more = [*sets, f"data.name={name}"]

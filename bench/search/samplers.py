@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import optuna
+from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -41,6 +42,31 @@ class InOrder(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._points[trial.number][param_name]
+
+
+class CmaEs(optuna.samplers.CmaEsSampler):
+    """Optuna's CMA-ES, its state made again from the trials of each generation.
+
+    Optuna keeps the state pickled in the storage and loads it from there: whoever may write to the store would decide
+    what code runs as whoever searches. Nothing is kept, and nothing of that kind is read.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        complete = self._get_trials(study)
+        if not search_space or len(complete) < self._n_startup_trials:
+            return {}
+        space = _SearchSpaceTransform(search_space, transform_0_1=True)
+        optimizer = self._init_optimizer(space, study.direction)
+        while len(told := self._get_solution_trials(complete, optimizer.generation)) >= optimizer.population_size:
+            best = told[: optimizer.population_size]  # the study maximises, cmaes minimises
+            optimizer.tell([(space.transform(one.params), -one.values[0]) for one in best])
+        optimizer._rng.seed(self._cma_rng.rng.randint(1, 2**16) + trial.number)
+        values = space.untransform(optimizer.ask())
+        attributes = study._storage
+        attributes.set_trial_system_attr(trial._trial_id, self._attr_key_generation, optimizer.generation)
+        return values
 
 
 class Sobol(optuna.samplers.QMCSampler):
@@ -106,7 +132,7 @@ def sampler_of(
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
             case "cmaes":
-                return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+                return CmaEs(seed=seed, warn_independent_sampling=False)
             case "grid":
                 return InOrder(points)
             case "qmc":

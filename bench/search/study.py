@@ -11,25 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.environment import masked
-from bench.errors import UserError
+from bench.errors import UserError, parsed
 from bench.search import samplers
 from bench.search.view import State, Trial, View
 from bench.store import below
-from bench.store.disk import disk_errors, make_folder
+from bench.store.disk import disk_errors, make_folder, put
 from bench.suite.search import Dimension, Scalar, Search, Space
 
 FOLDER = "searches"  # of a store
@@ -219,6 +220,42 @@ class Study:
         self._study._storage.set_trial_user_attr(self._frozen()[number]._trial_id, name, value)
 
 
+class Journal(JournalFileBackend):
+    """Optuna's journal file, opened as all files of a store are: a link is never followed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file_path, self._lock = str(path), JournalFileSymlinkLock(str(path))
+        self._log_number_offset = {0: 0}  # number of a line -> where it begins
+        os.close(below.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The lines from a number on. The last one may be half written by somebody: it is read once it is whole."""
+        number = log_number_from if log_number_from in self._log_number_offset else 0
+        with os.fdopen(below.opened(self._path, os.O_RDONLY), "rb") as file:
+            file.seek(self._log_number_offset[number])
+            at = file.tell()
+            for line in file.read().splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    return
+                at, number = at + len(line), number + 1
+                self._log_number_offset[number] = at
+                if number > log_number_from:
+                    yield parsed(line)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines, under Optuna's lock."""
+        text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
+        self._lock.acquire()
+        try:
+            with os.fdopen(below.opened(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            self._lock.release()
+
+
 def folder_of(store: Path, name: str) -> Path:
     """The folder of a search in a store."""
     return store / FOLDER / name
@@ -238,6 +275,7 @@ def opened(store: Path, name: str, search: Search, space: Space, facts: Mapping[
         UserError: the storage cannot be opened.
         FileNotFoundError: it was not begun yet, and `write` is False.
     """
+    below.guard(store)
     directions = [StudyDirection.MAXIMIZE] * len(search.objective)
     try:
         storage = _journal(folder_of(store, name), write=write) if search.storage is None else _storage(search.storage)
@@ -268,17 +306,14 @@ def _journal(folder: Path, *, write: bool) -> JournalStorage:
     path = folder / JOURNAL
     if write:
         make_folder(folder)
-    if path.is_symlink() or folder.is_symlink() or folder.parent.is_symlink():
-        raise below.refused(path)
-    if not write and not path.exists():
-        raise FileNotFoundError(str(path))
-    with disk_errors(path):
-        if write:
+        with disk_errors(path):
             repair(path)
-        backend = JournalFileBackend(str(path))
+    elif not os.path.lexists(path):
+        raise FileNotFoundError(str(path))
     try:
-        return JournalStorage(backend)
-    except (ValueError, KeyError) as error:  # a line inside of it is damaged
+        with disk_errors(path):
+            return JournalStorage(Journal(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a line inside of it is damaged
         hint = "move the folder away and search again: results that are in the store cost nothing"
         raise UserError(f"the journal of the search is damaged: {error}", where=str(path), hint=hint) from None
 
@@ -290,18 +325,17 @@ def repair(path: Path) -> int:
     if lock.is_symlink():  # of a driver that was killed while it wrote; Optuna would wait 30 s for it
         os.unlink(lock)
     try:
-        content = path.read_bytes()
+        descriptor = below.opened(path, os.O_RDWR)
     except FileNotFoundError:
         return 0
-    whole = content.rfind(b"\n") + 1
-    lost = len(content) - whole
-    if lost:
-        with open(path.with_name(path.name + ".torn"), "ab") as torn:
-            torn.write(content[whole:] + b"\n")
-        with open(path, "r+b") as file:
+    with os.fdopen(descriptor, "r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            put(path.with_name(path.name + ".torn"), content[whole:] + b"\n")
             file.truncate(whole)
             os.fsync(file.fileno())
-    return lost
+    return len(content) - whole
 
 
 def _loss(trial: FrozenTrial) -> float:

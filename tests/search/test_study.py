@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.errors import UserError
 from bench.search import pruning
 from bench.search.study import JOURNAL, Study, folder_of, opened, repair
 from bench.search.view import Trial, View, dominates
+from bench.store import below
 from bench.suite.search import Search, Space
 
 ROWS = """preset: cpu
@@ -179,8 +181,10 @@ def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (tmp_path / "mine").write_text("precious\n")
     (folder / JOURNAL).symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match="link"):
-        study_in(tmp_path / "a", search, space)
+    for write in (True, False):
+        with pytest.raises(UserError) as caught:
+            opened(tmp_path / "a", "s", search, space, {}, write=write)
+        assert caught.value.what == below.refused(folder / JOURNAL).what
     assert (tmp_path / "mine").read_text() == "precious\n"
 
 
@@ -208,6 +212,34 @@ def test_a_storage_that_cannot_be_opened_is_one_message_without_its_password(tmp
         study_in(tmp_path / "a", search, space)
     assert "Optuna cannot open" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+class Touch:
+    """Unpickled, it makes a file: what Optuna's own CMA-ES sampler would run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_journal_is_code(tmp_path: Path) -> None:
+    """Whoever may write to a group's store writes a pickle where Optuna looks for the state of CMA-ES."""
+    search, space = section(tmp_path, "cmaes", "trials: 12, round: 4")
+    expected = finish(study_in(tmp_path / "a", search, space))
+    assert b"cma:optimizer" not in lines_of(tmp_path / "a")
+    study = study_in(tmp_path / "b", search, space)
+    for trial in study.round():
+        study.complete(trial.number, [value_of(trial)])
+    planted = pickle.dumps(Touch(tmp_path / "owned")).hex()
+    path = folder_of(tmp_path / "b", "s") / JOURNAL
+    line = {"op_code": 9, "worker_id": "x", "trial_id": 3, "system_attr": {"cma:optimizer:0": planted}}
+    lines = path.read_bytes().splitlines(keepends=True)
+    told = next(i for i, text in enumerate(lines) if b'"op_code":6' in text and b'"trial_id":3' in text)
+    path.write_bytes(b"".join([*lines[:told], json.dumps(line).encode() + b"\n", *lines[told:]]))
+    assert finish(study_in(tmp_path / "b", search, space)) == expected
+    assert not (tmp_path / "owned").exists()
 
 
 # -- pruning

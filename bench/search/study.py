@@ -221,13 +221,14 @@ class Study:
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file, opened as all files of a store are: a link is never followed."""
+    """Optuna's journal file, opened as all files of a store are: a link is never followed. `make`: make it where it is
+    not there; else it is only read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool) -> None:
         self._path = path
         self._file_path, self._lock = str(path), JournalFileSymlinkLock(str(path))
         self._log_number_offset = {0: 0}  # number of a line -> where it begins
-        os.close(below.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+        os.close(below.opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT if make else os.O_RDONLY))
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """The lines from a number on. The last one may be half written by somebody: it is read once it is whole."""
@@ -312,7 +313,7 @@ def _journal(folder: Path, *, write: bool) -> JournalStorage:
         raise FileNotFoundError(str(path))
     try:
         with disk_errors(path):
-            return JournalStorage(Journal(path))
+            return JournalStorage(Journal(path, make=write))
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a line inside of it is damaged
         hint = "move the folder away and search again: results that are in the store cost nothing"
         raise UserError(f"the journal of the search is damaged: {error}", where=str(path), hint=hint) from None

@@ -188,6 +188,18 @@ def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "precious\n"
 
 
+def test_looking_writes_nothing(tmp_path: Path) -> None:
+    """As another user does, who may read the store alone."""
+    search, space = section(tmp_path, "random")
+    whole = finish(study_in(tmp_path / "a", search, space))
+    path = folder_of(tmp_path / "a", "s") / JOURNAL
+    before, names = path.read_bytes(), sorted(path.parent.iterdir())
+    path.chmod(0o444)
+    seen = opened(tmp_path / "a", "s", search, space, {}, write=False).view()
+    assert [trial.number for trial in seen.trials] == [number for number, *_ in whole]
+    assert (path.read_bytes(), sorted(path.parent.iterdir())) == (before, names)
+
+
 def test_a_damaged_journal_is_one_message(tmp_path: Path) -> None:
     search, space = section(tmp_path, "random")
     study_in(tmp_path / "a", search, space).round()

@@ -24,7 +24,8 @@ from typing import Any
 from bench.cli.open import open_suite
 from bench.cli.wanted import seen
 from bench.lineage import trunk_of
-from bench.plan.planning import Plan, joined
+from bench.plan.cost import share_of_pass
+from bench.plan.planning import joined
 from bench.search import plans
 from bench.stage import Stage
 from bench.store.store import Store
@@ -78,23 +79,15 @@ def of_search(path: Path, root: Path, *sets: str) -> dict[str, Any]:
     plan = joined(*plans.trial_plans(suite, view))
     found = {"trials": len(view.trials), "data_and_trunk": 0.0, "train": 0.0, "predict_and_evaluate": 0.0}
     for key, stage in plan.stages.items():
-        found[_part(stage, plan)] += _seconds(store, key)
+        if (done := store.done(key)) is not None:
+            found[_part(stage)] += share_of_pass(done)
     return {name: round(value, 1) for name, value in found.items()}
 
 
-def _part(stage: Stage, plan: Plan) -> str:
+def _part(stage: Stage) -> str:
     if stage.kind == "data" or (stage.kind == "train" and trunk_of(stage) == stage):
         return "data_and_trunk"
     return "train" if stage.kind == "train" else "predict_and_evaluate"
-
-
-def _seconds(store: Store, key: str) -> float:
-    """Of a stage; of a pass that made several, its share of the pass."""
-    done = store.done(key)
-    if done is None:
-        return 0.0
-    shared = float(done.extra.get("shared_seconds", done.seconds)) / max(1.0, float(done.extra.get("fused", 1)))
-    return shared + float(done.extra.get("own_seconds", 0.0))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from bench.plan import planning
 from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.run.job import Job, Outcome
-from bench.run.work import signals_restored
+from bench.run.work import StopFlag, signals_restored
 from bench.store.store import Store
 from bench.suite.suite import Suite
 
@@ -58,6 +58,24 @@ class Undisturbed:
 
     def digests(self) -> dict[str, str | None]:
         return digests(self.plan, self.root)
+
+
+class StopAt(StopFlag):
+    """A stop flag that is raised when it is looked at for the n-th time (once a step)."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.reached()
+        super().check()
+
+    def reached(self) -> None:
+        """Raise it, as a request does."""
+        self.receive([])
 
 
 @functools.cache

@@ -55,7 +55,7 @@ SetSpace = Annotated[
     list[str] | None,
     typer.Option(
         "--set-space", help="A setting and its values: beta=0.5:32:log, tau=0:1:0.025, schedule.steps=100:900:int, "
-        "trainable=classifier,all. Several add up.",
+        "trainable=classifier,all. Several add up, and replace the space of the file.",
     ),
 ]  # fmt: skip
 

@@ -24,7 +24,7 @@ from bench.launch.loop import Ended
 from bench.plan.planning import Plan
 from bench.record import format_metric
 from bench.search import plans
-from bench.search.view import MARK, Trial, View
+from bench.search.view import Trial, View
 from bench.store.store import Store
 from bench.suite.search import ROW
 from bench.suite.suite import Suite
@@ -89,7 +89,7 @@ class Table:
         view = self._view
         labels = [row.label for row in plan.suite.rows][len(self._suite.rows) :]
         seeds = count(len(plan.suite.sections.seeds), "seed")
-        say(self._console, f"best on {where(view)}: {sentence(view, view.finals()[0])}")
+        say(self._console, f"best on {view.measured_on}: {sentence(view, view.finals()[0])}")
         say(self._console, f"now on all training images and val, {seeds}: untouched rows, {', '.join(labels)}")
 
     def _left(self) -> float | None:
@@ -114,16 +114,11 @@ def opening(view: View, suite: Suite) -> list[str]:
     pruner = "" if search.pruner == "none" else f", pruner {search.pruner}"
     head = f"{suite.name}: {search.sampler}{pruner} over {over}; {' or '.join(budget)}, {search.round} a round"
     lines = [f"{head}; {done} done" if done else head]
-    if search.tune_on == "val":
-        return [*lines, f"  WARNING: {MARK}"]
+    if view.mark:
+        return [*lines, f"  WARNING: {view.mark}"]
     tuned = f"trials are trained on {100 - 100 * search.tune:g} % of the training images and measured on the other"
     lines.append(f"  {tuned} {100 * search.tune:g} % (tune, seed {search.tune_seed}); val chooses nothing")
     return [*lines, *([f"  tune: {view.divided}"] if view.divided else [])]
-
-
-def where(view: View) -> str:
-    """The split that trials are measured on."""
-    return view.measured_on
 
 
 def settings_text(trial: Trial) -> str:
@@ -156,7 +151,7 @@ def grid(view: View, most: int, left: float | None = None) -> Grid:
     best = {trial.number for trial in view.finals()}
     table = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     several = ROW in view.space.dimensions
-    for name in ("trial", *(("row",) if several else ()), "settings", "state", f"on {where(view)}"):
+    for name in ("trial", *(("row",) if several else ()), "settings", "state", f"on {view.measured_on}"):
         table.add_column(name, header_style="dim")
     shown = [t for t in view.trials if t.number in best or t.number >= len(view.trials) - most]
     for trial in shown:
@@ -184,7 +179,7 @@ def show(suite: Suite, store: Store, console: Console, *, best: bool, as_json: b
             typer.echo(json.dumps(found, indent=1))
             return
         for entry in found:
-            say(console, f"{entry['values']} on {where(view)}, trial {entry['trial']}; as a row of a suite:")
+            say(console, f"{entry['values']} on {view.measured_on}, trial {entry['trial']}; as a row of a suite:")
             line = yaml.safe_dump(
                 {entry["row"]: entry["settings"]}, default_flow_style=None, sort_keys=False, width=200
             )
@@ -218,7 +213,7 @@ def as_row(view: View, trial: Trial) -> dict[str, Any]:
 def to_json(view: View) -> dict[str, Any]:
     """What `--status --json` prints."""
     return {
-        "study": view.name, "objective": list(view.search.objective), "measured_on": where(view),
+        "study": view.name, "objective": list(view.search.objective), "measured_on": view.measured_on,
         "hours": view.hours, "machine_hours": view.machine_hours, "best": [t.number for t in view.finals()],
         "trials": [
             {
@@ -234,7 +229,7 @@ def to_json(view: View) -> dict[str, Any]:
 def mirror(suite: Suite, store: Store, view: View, how: How) -> None:
     """Bring the trials into MLflow."""
     search = view.search
-    split = where(view)
+    split = view.measured_on
     found = [
         TrackedTrial(
             t.number, t.state, {**({ROW: view.row_of(t)} if ROW in t.chosen else {}), **t.settings()},
@@ -249,11 +244,11 @@ def mirror(suite: Suite, store: Store, view: View, how: How) -> None:
     }  # fmt: skip
     best = view.finals()
     note = f"best: {sentence(view, best[0])}" if best else ""
-    if search.tune_on == "val":
-        note = f"{MARK}. {note}"
+    if view.mark:
+        note = f"{view.mark}. {note}"
     tags = {"bench.searched_on": split}
     ended = not any(trial.state == "running" for trial in view.trials)
-    tracked = TrackedSearch(view.name, params, found, ended, note, tags)
+    tracked = TrackedSearch(view.name, search.objective[0], params, found, ended, note, tags)
     sync.print_notice(sync_search(store.root, how.tracking_uri, suite.name, tracked), how.console)
 
 

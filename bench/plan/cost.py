@@ -45,6 +45,12 @@ class Measured(Protocol):
     def output(self, key: str) -> Path: ...
 
 
+def share_of_pass(done: Finished) -> float:
+    """Seconds of a stage; of a pass that made several, its share of what was done once, and what was its own."""
+    shared = float(done.extra.get("shared_seconds", done.seconds)) / max(1.0, float(done.extra.get("fused", 1)))
+    return shared + float(done.extra.get("own_seconds", 0.0))
+
+
 @dataclass
 class Sum:
     """Measurements of one shape, added up, so that long runs weigh more than a probe."""

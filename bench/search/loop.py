@@ -14,10 +14,11 @@ from bench.data.split import open_split
 from bench.errors import UserError
 from bench.launch.loop import Ended
 from bench.plan import planning
+from bench.plan.cost import share_of_pass
 from bench.plan.planning import Plan
 from bench.record import Result, loads
 from bench.search import pruning
-from bench.search.plans import Level, check_objective, classes_counted, data_plan, label_of, levels, plan_of
+from bench.search.plans import Level, check_objective, classes_counted, data_plan, label_of, levels, possible
 from bench.search.study import Study
 from bench.search.view import Trial, View
 from bench.stage import Stage, walk
@@ -137,24 +138,19 @@ class Rounds:
         self, trials: Mapping[int, Trial], level: Level
     ) -> tuple[dict[int, tuple[float, ...]], dict[int, str], Ended | None]:
         """Values and failures of trials on a level; how it ended, where that was before all are known."""
-        plans, failed = {}, {}
-        for number, trial in trials.items():
-            try:
-                plans[number] = plan_of(self._suite, {label_of(number): trial.chosen}, level)
-            except UserError as error:
-                failed[number] = error.what
-        labels = {label_of(number): trials[number].chosen for number in plans}
-        if not labels:
+        chosen = {label_of(number): trial.chosen for number, trial in trials.items()}
+        plan, refused = possible(self._suite, chosen, level)
+        failed = {number: refused[label_of(number)] for number in trials if label_of(number) in refused}
+        if plan is None:
             hint = "settings exclude each other: narrow the space, or make one depend on another with `when`"
             raise _hopeless(failed, self._suite, hint)
-        plan = plan_of(self._suite, labels, level)
         missing = {key for key in plan.stages if not planning.fresh(plan.stages[key], self._store)}
         begun = time.monotonic()
         ended = self._bring(plan)
         self._study.spend((time.monotonic() - begun) / SECONDS, self._machine_seconds(missing) / SECONDS)
         values: dict[int, tuple[float, ...]] = {}
         rows = _evaluated(plan)
-        for number in plans:
+        for number in sorted(trials.keys() - failed.keys()):
             stages = rows[label_of(number)]
             if all(planning.fresh(stage, self._store) for stage in stages):
                 found, why = self._values(stages)
@@ -207,15 +203,11 @@ class Rounds:
         yield from [number for number in sorted(values) if self._study.should_prune(number, step)]
 
     def _machine_seconds(self, keys: set[str]) -> float:
-        """Seconds of the processes that made these stages; of a pass that made several, each has its share."""
-        total = 0.0
-        for key in keys:
-            if (done := self._store.done(key)) is not None:
-                extra, processes = done.extra, done.environment.get("processes", 1)
-                shared = float(extra.get("shared_seconds", done.seconds)) / max(1.0, float(extra.get("fused", 1)))
-                own = float(extra.get("own_seconds", 0.0))
-                total += (shared + own) * (processes if isinstance(processes, int) else 1)
-        return total
+        """Seconds of the processes that made these stages."""
+        found = [done for key in keys if (done := self._store.done(key)) is not None]
+        counts = [done.environment.get("processes") for done in found]
+        processes = [number if isinstance(number, int) else 1 for number in counts]
+        return sum(share_of_pass(done) * number for done, number in zip(found, processes, strict=True))
 
 
 def _hopeless(failed: Mapping[int, str], suite: Suite, hint: str) -> UserError:

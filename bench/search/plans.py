@@ -165,22 +165,29 @@ def _divided(counts: Mapping[str, Any]) -> str:
     return f"{text}; {len(alone)} of {len(counts['instances'])} classes could not be split and are not there: {named}"
 
 
+def possible(
+    suite: Suite, trials: Mapping[str, Mapping[str, Scalar]], level: Level
+) -> tuple[Plan | None, dict[str, str]]:
+    """The plan of those trials that can be planned (None: of none), and by label why others cannot: their settings are
+    legal one by one, but not together."""
+    try:
+        return plan_of(suite, trials, level), {}
+    except UserError:
+        refused = {}
+        for label, chosen in trials.items():
+            try:
+                plan_of(suite, {label: chosen}, level)
+            except UserError as error:
+                refused[label] = error.what
+        legal = {label: chosen for label, chosen in trials.items() if label not in refused}
+        return (plan_of(suite, legal, level) if legal else None), refused
+
+
 def trial_plans(suite: Suite, view: View) -> list[Plan]:
     """A plan for each level that trials were, or may have been, measured on."""
     chosen = {label_of(trial.number): trial.chosen for trial in view.trials}
-    found = []
-    for level in levels(suite) if chosen else ():
-        try:
-            found.append(plan_of(suite, chosen, level))
-        except UserError:  # settings of a trial exclude each other
-            found += [plan for label, one in chosen.items() if (plan := _possible(suite, label, one, level))]
-    return found
-
-
-def _possible(suite: Suite, label: str, chosen: Mapping[str, Scalar], level: Level) -> Plan | None:
-    with contextlib.suppress(UserError):
-        return plan_of(suite, {label: chosen}, level)
-    return None
+    found = [possible(suite, chosen, level)[0] for level in (levels(suite) if chosen else ())]
+    return [plan for plan in found if plan is not None]
 
 
 def all_keys(suite: Suite, view: View) -> set[str]:
@@ -209,12 +216,12 @@ def final_plan(suite: Suite, view: View) -> Plan:
 
 
 def drawn(space: Space, number: int, seed: int) -> list[dict[str, Scalar]]:
-    """So many points at random, for an estimate of what trials will cost; of a finite space, its first points."""
+    """So many points at random, for an estimate of what trials will cost; of a finite space its points in order, again
+    from the first where there are no more: a trial that repeats one costs nothing."""
     points = space.points()
     if points is not None:
         found = [point for _, point in zip(range(number), points, strict=False)]
-        if len(found) == number:
-            return found
+        return [found[i % len(found)] for i in range(number)]
     rng = generator(seed, "search/plan")
     return [_point(space, rng) for _ in range(number)]
 

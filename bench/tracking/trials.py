@@ -46,6 +46,7 @@ class TrackedSearch:
 
     Attributes:
         name: of the study.
+        objective: the first, which rungs are measured by.
         params: what is searched, and how.
         trials: all of them.
         ended: whether its budget is spent.
@@ -54,6 +55,7 @@ class TrackedSearch:
     """
 
     name: str
+    objective: str
     params: Mapping[str, Any]
     trials: Sequence[TrackedTrial]
     ended: bool
@@ -98,8 +100,7 @@ def _write_trial(mirror: Mirror, search: TrackedSearch, trial: TrackedTrial, par
     if run is None:
         tags = {"bench.what": "trial", PARENT: parent, "optuna.number": str(trial.number), **search.tags}
         run = mirror.create(key, f"trial {trial.number}", now, tags)
-    first = next(iter(search.params.get("objective", "").split(", ")), "objective")
-    curve = [(f"rung {first}", value, now, step) for step, value in sorted(trial.rungs.items())]
+    curve = [(f"rung {search.objective}", value, now, step) for step, value in sorted(trial.rungs.items())]
     tags = {"optuna.state": STATES[trial.state]} | ({"bench.error": trial.why[:5000]} if trial.why else {})
     values = [(name, value, now, 0) for name, value in trial.values.items()]
     mirror.write(run, params=trial.params, values=[*curve, *values], tags=tags)

@@ -12,6 +12,7 @@ from tiny_suite import (
     HEAD_STEPS,
     HEADS,
     STEPS,
+    StopAt,
     Undisturbed,
     bring,
     copied,
@@ -25,24 +26,16 @@ from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run import job
 from bench.run.job import Outcome
-from bench.run.work import StopFlag
 from bench.store.events import read_events
 from bench.store.store import Store
 from bench.suite.suite import Suite
 
 
-class SignalAt(StopFlag):
+class SignalAt(StopAt):
     """A stop flag that lets the process get a real SIGTERM when it is looked at for the n-th time (once a step)."""
 
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        super().check()
+    def reached(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def stopped_at(step: int, root: Path, suite: Suite, unit: tuple[str, ...]) -> dict[str, Outcome]:

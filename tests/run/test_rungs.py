@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from processes import Processes
-from tiny_suite import HEAD_STEPS, HEADS, STEPS, Undisturbed, copied, flip_bit, key_of, tiny
+from tiny_suite import HEAD_STEPS, HEADS, STEPS, StopAt, Undisturbed, copied, flip_bit, key_of, tiny
 
 from bench.cli.progress import Ticks
 from bench.data.loader import Loader
@@ -29,7 +29,7 @@ from bench.run.evaluate import RESULT
 from bench.run.job import Job, Outcome
 from bench.run.learner import OPTIMISER
 from bench.run.model import TRAIN_INFO, WEIGHTS
-from bench.run.work import StopFlag, signals_restored
+from bench.run.work import signals_restored
 from bench.spec import Input
 from bench.stage import Stage, rung, walk, with_rungs
 from bench.store.done import format_done
@@ -37,20 +37,6 @@ from bench.store.events import read_events
 from bench.store.store import Store
 from bench.suite.suite import Suite
 from methods.parts.samplers import RepeatFactor
-
-
-class StopAt(StopFlag):
-    """A stop flag that is raised when it is looked at for the n-th time (once a step)."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.receive([])
-        super().check()
 
 
 def begun(smoke: Undisturbed, root: Path, *stages: Stage) -> Store:

@@ -431,3 +431,28 @@ def test_the_first_trials_are_the_rows_as_they_are(tmp_path: Path) -> None:
     rate = Driven(tmp_path / "rate", "  space: {schedule.lr: 0.01:0.1}\n  rows: [BAGS]\n  trials: 2\n")
     first, second = rate.run()[1].trials
     assert first.chosen != second.chosen, "the rate is the suite's: no trial is the row as it is"
+
+
+def test_settings_that_exclude_each_other_fail_their_trial_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Legal one by one: what a method says of its settings together is known when the trial is planned."""
+    driven = Driven(tmp_path, BETA + "  trials: 5\n  round: 6\n")
+    real = plans.plan_of
+
+    def refusing(suite: Suite, trials: Mapping[str, Any], level: plans.Level) -> Plan:
+        if "trial 2" in trials:
+            raise UserError("these exclude each other")
+        return real(suite, trials, level)
+
+    monkeypatch.setattr(plans, "plan_of", refusing)
+    ended, view = driven.run()
+    assert ended == Ended({}, False)
+    assert [trial.state for trial in view.trials] == ["complete", "complete", "failed", *["complete"] * 3]
+    assert view.trials[2].why == "these exclude each other"
+
+
+def test_an_estimate_of_a_finite_space_plans_its_points(tmp_path: Path) -> None:
+    grid = Driven(tmp_path, "  space: {tau: 0:1:0.25}\n  rows: [tau-norm]\n  sampler: grid\n")
+    drawn = plans.drawn(grid.space, 7, 0)
+    assert [point["tau"] for point in drawn] == [0.0, 0.25, 0.5, 0.75, 1.0, 0.0, 0.25]

@@ -1,13 +1,15 @@
 """What a search costs beside the training that it searches over.
 
-    python -m benchmarks.search_cost suites/search_bags_beta.yaml --out benchmarks/results/search_bags_beta.json
+    python -m benchmarks.search_cost suites/search_bags_beta.yaml --alone rows.BAGS.beta=9.4 \\
+        --out benchmarks/results/search_bags_beta.json
     python -m benchmarks.search_cost suites/search_tau.yaml --reference suites/search_bags_beta.yaml \\
-        --out benchmarks/results/search_tau.json
+        --alone rows.BAGS.beta=9.4 --out benchmarks/results/search_tau.json
 
 One job at a time on one machine: the whole search in a store of its own, then one trial of the reference by itself over
-the same trunk. A search may cost at most twice one training of the reference's classifier plus one
-prediction and evaluation per trial; data and trunk (the baseline), which all trials share, are left out of both.
-The seconds are those that the jobs recorded: of a pass that makes several stages, the pass once.
+the same trunk: of a row that `--alone` changes to what the search has not trained (else its result would be there).
+A search may cost at most twice one training of the reference's classifier plus one prediction and evaluation per trial;
+data and trunk (the baseline), which all trials share, are left out of both. The seconds are those that the jobs
+recorded: of a pass that makes several stages, the pass once.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", type=Path)
     parser.add_argument("--reference", type=Path, help="suite whose trial is the measure (default: the same)")
+    parser.add_argument("--alone", required=True, help="the reference's trial: rows.LABEL.SETTING=VALUE")
     parser.add_argument("--store", type=Path, help="keep the store of the search here")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -52,8 +55,9 @@ def main() -> int:
         wall = run(asked.suite, store)
         found = of_search(asked.suite, store) | {"wall_seconds": round(wall, 1)}
         reference = asked.reference or asked.suite
-        run(reference, store, *(word for text in ONE for word in ("--set", text)))
-        one = of_search(reference, store, *ONE)
+        alone = (*ONE, asked.alone)
+        run(reference, store, *(word for text in alone for word in ("--set", text)))
+        one = of_search(reference, store, *alone)
     may = 2 * one["train"] + found["trials"] * one["predict_and_evaluate"]
     beyond = found["train"] + found["predict_and_evaluate"]
     found |= {"reference": one, "beyond_the_baseline": round(beyond, 1), "may_cost": round(may, 1)}

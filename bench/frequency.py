@@ -6,15 +6,21 @@ class weights). Shape legend: C classes, I images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.errors import UserError, unknown
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
+RARE_IMAGES = 10  # LVIS: a class with at most so many training images is rare (Gupta et al., CVPR 2019, section 3)
+COMMON_IMAGES = 100  # and one with at most so many is common
 TAIL_INSTANCES = 100  # BAGS (Li et al., CVPR 2020) and the fine-tune-tail row: a tail class has N_j < 100
 
 
@@ -72,9 +78,9 @@ def lvis_frequency(image_count: int) -> str:
 
     Gupta et al., LVIS, CVPR 2019, section 3.
     """
-    if image_count <= 10:
+    if image_count <= RARE_IMAGES:
         return "r"
-    return "c" if image_count <= 100 else "f"
+    return "c" if image_count <= COMMON_IMAGES else "f"
 
 
 def instance_bin(counts: ArrayLike, edges: Sequence[int]) -> Ints:
@@ -85,11 +91,50 @@ def instance_bin(counts: ArrayLike, edges: Sequence[int]) -> Ints:
     return np.searchsorted(np.asarray(edges), np.asarray(counts), side="right").astype(np.int64)
 
 
-def repeat_factors(stats: ClassStatistics, t: float, power: float = 0.5) -> tuple[Floats, Floats]:
+def share_of_images(value: float | Mapping[str, float], num_images: int, what: str, where: str) -> float:
+    """A share of the images, from a share or from {"images": n}, which means the same on a set of any size.
+
+    Raises:
+        UserError: another form, or not positive.
+    """
+    if isinstance(value, Mapping):
+        if set(value) != {"images"}:
+            raise unknown(f"form of {what}", ", ".join(value), ["images"], where=where)
+        value = value["images"] / num_images
+    if not value > 0.0:
+        raise UserError(f"{what} is {value}", where=where, allowed="a share of the images > 0, or {images: n}")
+    return value
+
+
+def levels_of(
+    image_counts: ArrayLike, edges: Sequence[float | Mapping[str, float]], num_images: int, inclusive: bool = True
+) -> Ints:
+    """Level of each class by its training images: 0 for the classes above the first edge, and so on; int64 length C.
+
+    Source: Dong et al. (ICCV 2023): head and tail are divided at 30 images.
+
+    Args:
+        image_counts: training images of each class.
+        edges: falling; each a share of the images, or {"images": n}.
+        num_images: all training images.
+        inclusive: whether a class at an edge is above it.
+
+    Raises:
+        UserError: edges that do not fall, or one that is not positive.
+    """
+    at = [share_of_images(edge, num_images, "an edge", "edges") for edge in edges]
+    if not at or any(a <= b for a, b in pairwise(at)):
+        raise UserError(f"edges are {list(edges)}", where="edges", allowed="one or more, falling, e.g. [{images: 30}]")
+    shares = np.asarray(image_counts) / num_images
+    below_EC = np.stack([shares < edge if inclusive else shares <= edge for edge in at])
+    return np.asarray(below_EC.sum(axis=0), dtype=np.int64)
+
+
+def repeat_factors(stats: ClassStatistics, t: float, power: float | Floats = 0.5) -> tuple[Floats, Floats]:
     """Repeat factors of classes and images: r_c = max(1, (t / f_c)^power), r_I = max of r_c over the image's classes.
 
     f_c is the share of ALL images of the list that show c. An image without boxes has 1; so has a class without images.
-    LVIS (CVPR 2019), appendix B.2 with power 0.5; step-wise learning (ICCV 2023) uses power 1.
+    LVIS (CVPR 2019), appendix B.2 with power 0.5; step-wise learning (ICCV 2023) uses others, one for each class.
 
     Returns:
         (r_class float64 length C, r_image float64 length I).

@@ -186,7 +186,8 @@ def pass_of(stage: Stage) -> str:
         return stage.key
     if "model" in stage.inputs:
         return prediction_group(stage)
-    return training_group(stage) if trains_classifier_only(stage) else stage.key
+    alone = "losses" in stage.spec or not trains_classifier_only(stage)
+    return stage.key if alone else training_group(stage)
 
 
 def job_root(stage: Stage) -> Stage:
@@ -208,7 +209,7 @@ def training_group(stage: Stage) -> str:
     schedule = stage.spec["schedule"]
     spec["schedule"] = [schedule["batch"], "epochs" if schedule["steps"] is None else "steps"]
     parts = {name: value for name, value in spec.items() if not isinstance(value, Fixed)}  # a detector names no inputs
-    named = {name: stage.inputs[name].key for name in sorted({"train", *_inputs_named(canonical(parts))})}
+    named = {name: stage.inputs[name].key for name in sorted({"train", *inputs_named(canonical(parts))})}
     init = stage.inputs.get("init")
     return digest({"spec": spec, "inputs": named, "trunk": None if init is None else trunk_of(init).key})
 
@@ -253,10 +254,10 @@ def _texts(value: Any) -> Iterator[str]:
         yield from _texts(inner)
 
 
-def _inputs_named(value: Any) -> Iterator[str]:
+def inputs_named(value: Any) -> Iterator[str]:
     """Names of the inputs that stand for settings of the parts inside (bench.key.StageRef)."""
     if isinstance(value, Mapping) and value == StageRef(str(value.get("input"))).to_json():
         yield value["input"]
         return
     for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        yield from _inputs_named(inner)
+        yield from inputs_named(inner)

@@ -10,7 +10,7 @@ import functools
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -21,7 +21,7 @@ from bench.key import Fixed, Part, StageRef, methods_of, part
 from bench.spec import Schedule
 from bench.stage import Stage, length_of, rung, with_rungs
 
-__all__ = ["Builder", "Method", "Plannable", "part", "planned", "stopped"]
+__all__ = ["Builder", "Method", "Part", "Plannable", "Usual", "part", "planned", "stopped"]
 
 SOFTMAX = "softmax:Softmax"
 SHUFFLE = "samplers:Shuffle"
@@ -34,6 +34,8 @@ class Method(BaseModel):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"classifier"})  # what the engine must provide
+    on_few_images: ClassVar[Mapping[str, Any]] = {}
+    """Settings for `bench methods check`, where the defaults need more than its 8 classes of 1 to 30 instances."""
 
     @abstractmethod
     def plan(self, b: Builder) -> Stage:
@@ -61,10 +63,31 @@ class Method(BaseModel):
         return found
 
 
+@dataclass(frozen=True)
+class Usual:
+    """A later stage's schedule as its paper has it beside the base, for a suite whose `stages:` says nothing of it.
+
+    Attributes:
+        rate: times the base's learning rate.
+        epochs: length in epochs of the stage's own sampler; None: the base's length.
+        drops: shares of the length after which the rate falls to a tenth; none: it stays.
+    """
+
+    rate: float = 1.0
+    epochs: int | None = None
+    drops: tuple[float, ...] = ()
+
+    def of(self, base: Schedule) -> Schedule:
+        """The schedule for a base. There is no warm-up: the weights are trained already."""
+        length = {} if self.epochs is None else {"steps": None, "epochs": self.epochs}
+        own = {"lr": base.lr * self.rate, "decay": "steps" if self.drops else "none", "drops": self.drops, "warmup": 0}
+        return base.model_copy(update={**length, **own})
+
+
 class Plannable(Protocol):
     """What a Builder needs of a suite; bench.suite.suite.Suite is one."""
 
-    def schedule_named(self, name: str) -> Schedule: ...
+    def schedule_named(self, name: str, usual: Usual | None = None) -> Schedule: ...
 
     def schedule_changed(self, schedule: Schedule, own: Mapping[str, Any]) -> Schedule: ...
 
@@ -76,6 +99,9 @@ class Plannable(Protocol):
 
     @property
     def groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def projector(self) -> tuple[str, ...]: ...
 
     def only_classifier(self, trainable: Sequence[str]) -> bool: ...
 
@@ -104,8 +130,11 @@ class Builder:
         classifier: Part | None = None,
         sampler: Part | None = None,
         data: Part | None = None,
+        losses: Sequence[Part] = (),
+        detection: bool = True,
         trainable: Sequence[str] = (),
         schedule: str = "auto",
+        usual: Usual | None = None,
         until: int | None = None,
     ) -> Stage:
         """Train a detector.
@@ -116,10 +145,14 @@ class Builder:
             classifier: the classifier part; default softmax, or that of `init` where it is kept.
             sampler: the sampler part; default every image once per epoch.
             data: a part that maps the training split's annotations to others: fewer images or boxes, boxes to ignore.
+            losses: parts beside the losses of trunk and classifier (bench.detection.losses.ExtraLoss). A setting that
+                is a train or patch stage arrives as that model, frozen: a teacher.
+            detection: False leaves the losses of trunk and classifier out: pre-training by `losses` alone.
             trainable: parameter groups that are trained; () is all that the detector's settings do not freeze.
             schedule: a name. "base" is `schedule:` of the suite; of any other, `stages: {NAME: ...}` holds the
                 changes of that; a recipe may use its own name. "auto" is base without init, classifier_only where
                 nothing below the classifier is trained, else second.
+            usual: how this schedule differs from the base where the suite's `stages:` does not say.
             until: stop after so many steps (epochs, where the schedule is in epochs), at the rates of the whole
                 schedule; a schedule that is no longer is done whole. None: do it whole.
 
@@ -127,8 +160,10 @@ class Builder:
 
         Raises:
             UserError: `init` without `keep_classifier`, or the other way round; a group that neither the engine nor
-                the classifier has; `until` below 1.
+                the classifier has; `until` below 1; no loss at all.
         """
+        if not detection and not losses:
+            raise UserError("detection=False leaves no loss", hint="name what it is trained by: losses=(part(...),)")
         if (init is None) != (keep_classifier is None):
             raise UserError(
                 "init= and keep_classifier= go together", hint="say whether the classifier is kept or made anew"
@@ -151,11 +186,15 @@ class Builder:
             "seed": self._seed,
             "phase": 0 if init is None else 1 + int(init.spec.get("phase", 0)),
         }
+        if losses:
+            spec["losses"] = [_bound(loss, inputs) for loss in losses]
+        if not detection:
+            spec["detection"] = False
         if init is not None:
             spec["weights"] = None  # the weights file made the init stage, not this one
 
         self.schedules.add(schedule)
-        train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule), until)
+        train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule, usual), until)
         if until is not None:
             self.untils[train.key] = until
         return train
@@ -186,6 +225,11 @@ class Builder:
     def _patched(self, model: Stage, inputs: dict[str, Stage], edit: Part | None, classifier: Part) -> Stage:
         spec = {"patch": edit, "classifier": classifier, "phase": model.spec.get("phase", 0)}
         return Stage("patch", spec, inputs)
+
+    @property
+    def projector(self) -> tuple[str, ...]:
+        """The parameter groups that bring the backbone's features to the heads: the FPN."""
+        return self._suite.projector
 
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""

@@ -21,6 +21,7 @@ from bench.key import same_in_key
 LARGE = 1_000_000_000
 Positive = Annotated[int, Field(ge=1, le=LARGE)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1e30)]  # float32 ends at 3e38
 Amount = Annotated[float, Field(ge=0.0, le=1e30)]
 Size = Annotated[int, Field(ge=1, le=100_000)]  # pixels; channels; what a head draws per image
@@ -28,6 +29,7 @@ Processes = Annotated[int, Field(ge=1, le=4096)]
 AnySeed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 MOST_SEEDS = 1000  # of a suite
+LOSSES = "losses"  # the parameter group of what losses beside the classifier's learn
 Colour = Annotated[float, Field(ge=-1e6, le=1e6)]
 Text = Annotated[str, Field(max_length=4096)]  # a path is no longer
 Item = TypeVar("Item")
@@ -294,9 +296,20 @@ class Inference(Section):
     """Edges, in training instances, between the bins of AP1, AP2, ..."""
 
 
-class Schedule(Section):
-    """One optimiser schedule (SGD)."""
+class Rates(Section):
+    """What differs for a parameter group, {backbone: {lr: 0.1}}: one of the engine's (the classifier is one), or
+    `losses`, what losses beside the classifier's learn."""
 
+    lr: Amount = 1.0
+    """Factor on the schedule's rate (Deformable DETR: backbone 0.1)."""
+    weight_decay: Amount | None = None
+    """In place of the schedule's; null: the schedule's."""
+
+
+class Schedule(Section):
+    """One optimiser schedule."""
+
+    LATER = frozenset({"optimiser", "betas", "groups"})
     NOT_IN_KEY = frozenset({"checkpoint_every"})  # where a checkpoint is written changes no result
 
     steps: Positive | None = 900
@@ -307,12 +320,18 @@ class Schedule(Section):
     """Images of a step, over all processes together."""
     lr: Rate = 0.02
     """Learning rate."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW, whose weight decay is apart from its rate of change."""
     momentum: Fraction = 0.9
-    """Of SGD."""
+    """Of sgd."""
     nesterov: bool = False
-    """Whether the momentum is Nesterov's."""
+    """Of sgd: whether the momentum is Nesterov's."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Of adamw: how slowly the means of the gradient and of its square change."""
     weight_decay: Amount = 1e-4
-    """Of SGD, on all parameters that are trained."""
+    """On all parameters that are trained."""
+    groups: Annotated[dict[Text, Rates], Field(max_length=64)] = {}
+    """What differs for a parameter group."""
     warmup: Annotated[int, Field(ge=0, le=LARGE)] = 500
     """Steps over which the rate rises linearly at the beginning."""
     warmup_from: Fraction = 1 / 3
@@ -325,6 +344,10 @@ class Schedule(Section):
     """The gradient's norm over all parameters is cut to this; null: not at all."""
     checkpoint_every: Positive = 100
     """Steps between checkpoints. Changes no result."""
+
+    def __hash__(self) -> int:
+        """Of the fields that can be hashed; a mapping cannot."""
+        return hash((self.steps, self.epochs, self.batch, self.lr, self.warmup, self.decay, self.optimiser))
 
     @model_validator(mode="before")
     @classmethod

@@ -91,10 +91,13 @@ class DataSpec(_DataMay):
 class _TrainMay(TypedDict, total=False):
     scope: Mapping[str, int]  # see bench.spec.Machine
     until: int  # of a rung: the length at which it stops, in the unit of its schedule
+    losses: list[Part | Mapping[str, Any]]  # beside those of trunk and classifier
+    detection: bool  # False: without those of trunk and classifier
 
 
 class TrainSpec(_TrainMay):
-    """Inputs: train; init, where it starts from another model; and those that settings of its parts name."""
+    """Inputs: train; init, where it starts from another model; and those that settings of its parts name: of losses,
+    these may be models."""
 
     engine: Mapping[str, Any]  # name, version
     detector: Mapping[str, Any]  # the section without `engine` and `weights`

@@ -60,7 +60,8 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     "kind data": ("bench/run/data.py", "bench/data/split.py", "bench/data/pixels.py",
                   "bench/frequency.py:ClassStatistics"),
     "kind train": (
-        "bench/run/train.py", "bench/run/learner.py", "bench/run/distributed.py", "bench/run/model.py",
+        "bench/run/train.py", "bench/run/loop.py", "bench/run/step.py", "bench/run/optimiser.py",
+        "bench/run/learner.py", "bench/run/distributed.py", "bench/run/model.py", "bench/detection/losses.py",
         "bench/run/checkpoint.py", "bench/engines/facts.py:only_classifier", "bench/lineage.py:rest_of training_of",
         "bench/seeds.py",
     ),

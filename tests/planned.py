@@ -12,7 +12,7 @@ from bench.plan import planning
 from bench.plan.jobs import JobPlan
 from bench.plan.planning import Plan
 from bench.stage import Stage
-from bench.suite.suite import Cost
+from bench.suite.sections import Cost
 
 COST = Cost(train_step=0.2, classifier_step=0.05, data=20.0, predict=15.0, evaluate=5.0, start=6.0)
 FUSED = ("cls-retrain", "re-weight-cls", "BAGS")

@@ -124,7 +124,7 @@ def changed(tree: Path, file: str, old: str, new: str) -> dict[str, str]:
     ("file", "old", "new", "versions"),
     [
         ("bench/run/fit.py", "MATCH_IOU = 0.5", "MATCH_IOU = 0.6", {"kind fit"}),
-        ("bench/run/train.py", "(step + 1) / schedule.warmup", "step / schedule.warmup", {"kind train"}),
+        ("bench/run/loop.py", "(step + 1) / schedule.warmup", "step / schedule.warmup", {"kind train"}),
         ("bench/run/model.py", '"classifier_init"', '"init"', MODEL),
         ("bench/run/evaluate.py", "split.boxes[i][~split.ignore[i]]", "split.boxes[i]", {"kind evaluate"}),
         ("bench/detection/sampling.py", "IGNORE_IOU = 0.5", "IGNORE_IOU = 0.4", {"engine torchvision"}),
@@ -167,7 +167,7 @@ def test_changed_repeat_factors_are_noticed(tree: Path) -> None:
     [
         ("methods/parts/samplers.py", '"""Images per epoch."""', '"""Length."""  # a comment'),
         ("methods/parts/samplers.py", 'f"power is {power}"', 'f"power: {power}"'),
-        ("bench/run/train.py", 'f"the loss diverged at step', 'f"the loss exploded at step'),
+        ("bench/run/loop.py", 'f"the loss diverged at step', 'f"the loss exploded at step'),
         (
             "bench/run/learner.py",
             'f"weights are not finite',

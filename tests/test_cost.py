@@ -17,7 +17,7 @@ from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
 from bench.stage import rung
 from bench.store.store import Store
-from bench.suite.suite import Cost
+from bench.suite.sections import Cost
 from tests.conftest import Write
 from tests.planned import COST, FUSED, SEVEN, FakeStore, model, plan_of, predict
 

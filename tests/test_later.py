@@ -27,7 +27,9 @@ from bench.suite import suite
 from tests.conftest import ROOT, TINY, Bench, Write
 
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.
-DEFAULTS: dict[str, Any] = {"FolderData.exif": "ignore"}
+DEFAULTS: dict[str, Any] = {
+    "FolderData.exif": "ignore", "Schedule.optimiser": "sgd", "Schedule.betas": (0.9, 0.999), "Schedule.groups": {},
+}  # fmt: skip
 SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "DetectorSection", "Inference", "Schedule", "Machine")
 PARTS = {  # file -> how its class begins, and what its first `__init__` has where a setting is added
     "softmax.py": ("class Softmax(Classifier):\n", "head: HeadSpec", "head: HeadSpec, *, added: float = 0.5"),

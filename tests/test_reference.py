@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from bench.spec import FolderData, GlyphsData, Schedule, Section
 from bench.suite import reference, schema
 from bench.suite.clusters import Cluster
-from bench.suite.suite import Sections
+from bench.suite.sections import Sections
 from tests.conftest import ROOT, Bench
 
 
@@ -58,6 +58,7 @@ def test_all_sections_of_a_suite_are_found() -> None:
         "Input",
         "Inference",
         "Schedule",
+        "Rates",
         "Machine",
         "Cost",
         "Figure",

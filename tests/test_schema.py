@@ -13,7 +13,7 @@ import pytest
 from bench.cli.schema import Kind, text
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover
-from bench.suite.suite import OF_THE_FILE, Sections
+from bench.suite.sections import OF_THE_FILE, Sections
 from tests.conftest import ROOT, Bench
 
 SUITES = ROOT / "suites"

@@ -28,7 +28,7 @@ from bench.spec import FolderData
 from bench.stage import KINDS
 from bench.suite.clusters import Cluster, Resources
 from bench.suite.rows import ROW_SECTIONS
-from bench.suite.suite import SCHEDULES, Cost, Sections
+from bench.suite.sections import SCHEDULES, Cost, Sections
 from tests.conftest import ROOT, Write
 from tests.golden.keys import photographs
 
@@ -90,6 +90,9 @@ OTHER: dict[str, tuple[str, ...]] = {
     "Rpn.anchor_ratios": ("detector.rpn.anchor_ratios=[0.5, 2]",),
     "Rpn.anchor_sizes": ("detector.rpn.anchor_sizes=[[8, 16, 24]]",),
     "Rpn.levels": ('detector.rpn.levels=["0"]',),
+    "Rates.lr": ("schedule.groups={fpn: {lr: 0.5}}",),
+    "Rates.weight_decay": ("schedule.groups={fpn: {weight_decay: 0}}",),
+    "Schedule.betas": ("schedule.betas=[0.8, 0.99]",),
     "Schedule.drops": ("schedule.drops=[0.5]",),
     "Schedule.epochs": ("schedule.epochs=3",),
     "Sections.compare_with": ("compare_with=bags_table1",),

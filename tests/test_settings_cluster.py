@@ -21,7 +21,7 @@ from bench.plan.planning import Plan
 from bench.store.store import Store
 from bench.suite import clusters
 from bench.suite.clusters import Cluster, Resources
-from bench.suite.suite import Cost
+from bench.suite.sections import Cost
 from tests.conftest import TINY, Write
 from tests.test_settings import is_there, only_value, others, plan_of
 

@@ -15,7 +15,7 @@ from bench.cli.open import open_suite
 from bench.cli.overview import compare
 from bench.launch.local import Slots
 from bench.plan import planning
-from bench.run import train
+from bench.run import loop as loops
 from bench.run.learner import Learner
 from bench.run.work import device_of
 from bench.spec import Figure, Machine
@@ -33,22 +33,22 @@ def trained(path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *sets: str)
     """Of the baseline's training: checkpoints written, whether its convolutions are channels-last, its threads."""
     seen: list[tuple[bool, int]] = []
     saved: list[int] = []
-    loop, save = train._loop, train.save
+    train, save = loops.train, loops.save
 
-    def looked_at(*given: Any) -> None:
+    def looked_at(*given: Any, **more: Any) -> None:
         detector = next(one for one in given if isinstance(one, nn.Module))
         kernels = [p for p in detector.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
         assert kernels
         seen.append((all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels), torch.get_num_threads()))
-        loop(*given)
+        train(*given, **more)
 
     def noted(learner: Learner) -> None:
         saved.append(learner.step)
         save(learner)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_loop", looked_at)
-        patch.setattr(train, "save", noted)
+        patch.setattr(loops, "train", looked_at)
+        patch.setattr(loops, "save", noted)
         suite = open_suite(path, sets=sets, only="baseline")
         plan = planning.make(suite)
         key = key_of(plan, "baseline")

@@ -20,6 +20,7 @@ CHECKS = (
     Check("runs", "every stage ends, every loss is finite", training.runs),
     Check("moves", "training moves the groups it names and nothing else", training.moves_what_it_names),
     Check("resume", "stopped and resumed equals undisturbed, bit for bit", training.resumes_exactly),
+    Check("teachers", "a teacher gets no gradient and keeps its bits", training.leaves_teachers_as_they_are),
     Check("reload", "the model in the store scores as the one that was trained", training.reloads_as_it_was),
     Check("fused", "trained in one pass with plain classifiers equals alone", training.fused_equals_alone),
     Check("scores", "detections and scores are well-formed", outcome.predicts_well_formed),

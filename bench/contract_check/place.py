@@ -64,12 +64,14 @@ class Rehearsal:
         initial: what the stage stores, before its first step.
         final: the same after its last.
         live: the detector in memory at the end, which no file holds whole.
+        teachers: the models that its losses got, at the end, by input name.
         digests: of the outputs, as the store keeps them.
     """
 
     initial: Mapping[str, Tensor]
     final: Mapping[str, Tensor]
     live: Detector
+    teachers: Mapping[str, Detector]
     digests: Mapping[str, str]
 
 
@@ -116,10 +118,10 @@ class Sandbox:
         store: Store,
         *unit: Stage,
         stop: StopFlag | None = None,
-        observe: Callable[[Detector], None] | None = None,
+        observe: Callable[[Detector, Mapping[str, Detector]], None] | None = None,
         backwards: bool = False,
     ) -> None:
-        """One unit in one pass; `observe` gets the detector that is trained, `backwards`: see Job.unit.
+        """One unit in one pass; `observe`: see Work, `backwards`: see Job.unit.
 
         Raises:
             RunFailed: it failed, or ended otherwise than it should (stopped where there is a `stop`, else done).
@@ -157,10 +159,10 @@ class Sandbox:
             names = ((name.partition("model/")[2], tensor) for name, tensor in found[1].items())
             initial = {name: tensor for name, tensor in names if name}
             self.work(store, stage, stop=StopAfter(STOP_AT))
-            shown: list[Detector] = []
-            self.work(store, stage, observe=shown.append)
+            shown: list[tuple[Detector, Mapping[str, Detector]]] = []
+            self.work(store, stage, observe=lambda *both: shown.append(both))
             final = checkpoint.read_tensors(next(store.output(stage.key).glob("model.safetensors")))
-            self._rehearsed[stage.key] = Rehearsal(initial, final, shown[-1], self.digests(store, stage))
+            self._rehearsed[stage.key] = Rehearsal(initial, final, *shown[-1], self.digests(store, stage))
             shutil.rmtree(store.root)
         return self._rehearsed[stage.key]
 

@@ -79,7 +79,7 @@ class Subject:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What differs from the defaults; a setting that has none gets a legal value."""
-        return values.required(self.kind) | dict(self.changed)
+        return values.required(self.kind) | dict(self.kind.on_few_images) | dict(self.changed)
 
     @cached_property
     def method(self) -> Method:

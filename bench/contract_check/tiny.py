@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.facts import check, facts
-from bench.method import Method
+from bench.method import Method, planned
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.suite import suite as suites
 from bench.suite.rows import Row
+from bench.suite.sections import SCHEDULES
 from bench.suite.suite import Suite
 
 SMOKE = Path(__file__).resolve().parents[2] / "suites" / "smoke.yaml"
@@ -41,7 +42,7 @@ def suite(engine: str) -> Suite:
     Raises:
         UserError: no such engine, or one that cannot build the tiny detector.
     """
-    steps = [f"schedule.steps={STEPS}", *(f"stages.{name}.steps={STEPS}" for name in suites.SCHEDULES)]
+    steps = [f"schedule.steps={STEPS}", *(f"stages.{name}.steps={STEPS}" for name in SCHEDULES)]
     source = suites.Source(lambda data, split: "", lambda name: facts(name).version)
     sets = [*SETS, *steps, f"detector.engine={engine}"]
     loaded = suites.load(SMOKE, source=source, sets=sets, only=["baseline"])
@@ -50,9 +51,13 @@ def suite(engine: str) -> Suite:
 
 
 def with_rows(tiny: Suite, rows: Mapping[str, Method]) -> Plan:
-    """The plan of the tiny suite with these rows."""
+    """The plan of the tiny suite with these rows; schedules that a recipe names are as short as the others."""
     made = tuple(Row(label, method, method.model_dump()) for label, method in rows.items())
-    return planning.make(replace(tiny, rows=made))
+    asked: set[str] = set()
+    for method in rows.values():
+        planned(method, tiny, tiny.sections.seeds[0], schedules=asked)
+    stages = {name: {"steps": STEPS} for name in sorted(asked - {"base"})} | tiny.sections.stages
+    return planning.make(replace(tiny, rows=made, sections=tiny.sections.model_copy(update={"stages": stages})))
 
 
 def result_of(tiny: Suite, method: Method) -> Stage:

@@ -89,6 +89,31 @@ def resumes_exactly(subject: Subject) -> str | None:
     return None
 
 
+def leaves_teachers_as_they_are(subject: Subject) -> str | None:
+    """A model that a loss looks at gets no gradient and keeps every bit."""
+    found = False
+    for variant, stage in subject.trainings():
+        for name, teacher in subject.place.rehearse(stage).teachers.items():
+            found = True
+            given = [n for n, parameter in teacher.named_parameters() if parameter.grad is not None]
+            if given:
+                raise Broken(
+                    f"{variant}a gradient reaches {given[0]} of '{name}'",
+                    "compute what a teacher says in torch.no_grad(), or ask the step for it",
+                )
+            before = state_of(subject.place.store, stage.inputs[name])
+            moved = [n for n, t in _state(teacher).items() if not torch.equal(t, before[n])]
+            if moved:
+                raise Broken(
+                    f"{variant}training changes {moved[0]} of '{name}'",
+                    "a resumed training would start from the stored one: keep what goes on in parameters and buffers "
+                    "of the loss",
+                )
+    if not found:
+        raise DoesNotApply("none of its losses looks at another model")
+    return None
+
+
 def reloads_as_it_was(subject: Subject) -> str | None:
     """The model that the store holds is the one that was trained: every tensor, and its scores."""
     for variant, stage in subject.trainings():

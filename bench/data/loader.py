@@ -92,13 +92,14 @@ class Loader:
         self._epochs: list[NDArray[np.int64]] = []
         self._ends: list[int] = []  # positions in the concatenated epochs at which each epoch ends
 
-    def batch(self, t: int) -> Batch:
+    def batch(self, t: int, view: int = 0) -> Batch:
         """Our share of batch t, a function of (split, settings, sampler, batch size, seed, phase, t) and nothing else.
+        Another `view` shows the same images, augmented by draws of its own.
 
         Raises:
             UserError: an image that cannot be decoded, or a sampler without images.
         """
-        return self._make(t, self.indices(t), Halt())
+        return self._make(t, self.indices(t), Halt(), view)
 
     def batches(self, steps: Iterable[int]) -> AbstractContextManager[Iterator[Batch]]:
         """`batch` of each of these steps, made ahead. The sampler runs in the caller's thread."""
@@ -133,10 +134,10 @@ class Loader:
         self._epochs.append(order)
         self._ends.append(order.size + (self._ends[-1] if self._ends else 0))
 
-    def _make(self, t: int, indices: list[int], halt: Halt) -> Batch:
+    def _make(self, t: int, indices: list[int], halt: Halt, view: int = 0) -> Batch:
+        role = f"augment/{view}" if view else "augment"
         draws = [
-            augment.draw(self.settings, generator(self.seed, "augment", self.phase, t, p))
-            for p in range(self.batch_size)
+            augment.draw(self.settings, generator(self.seed, role, self.phase, t, p)) for p in range(self.batch_size)
         ]
         first, last = self.share
         if last - first == self.batch_size:

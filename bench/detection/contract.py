@@ -32,6 +32,7 @@ __all__ = [
     "FitPart",
     "HeadSpec",
     "LabelledRois",
+    "Maps",
     "PredictOutput",
     "Taps",
     "Targets",
@@ -132,6 +133,12 @@ class Classifier(nn.Module):
     @abstractmethod
     def scores(self, z_NK: Tensor) -> tuple[Tensor, Tensor | None]:
         """(p_NC in [0, 1], p_bg_N or None); with None the proposal accuracy of the row is "-"."""
+
+    def class_logits(self, z_NK: Tensor) -> Tensor:
+        """z_NC: the softmax of them over any of the foreground classes says how these compare. log p_NC, unless the raw
+        outputs hold one logit per class."""
+        p_NC = self.scores(z_NK)[0]
+        return p_NC.clamp(min=torch.finfo(p_NC.dtype).tiny).log()
 
     def class_weights(self) -> Tensor | None:
         """W_(C+1)D, background last, or None where there is no such thing (weight norms, tau-norm)."""
@@ -265,17 +272,19 @@ class Batch:
 @dataclass(frozen=True)
 class Draws:
     """Where the draws of one step come from: `generator(role, index)` for image `index` of a batch whose first
-    image is number `first` of the global batch."""
+    image is number `first` of the global batch. `view`: of another view of the same images."""
 
     seed: int
     phase: int
     step: int
     first: int = 0
+    view: int = 0
 
     def generator(self, role: str, index: int = 0) -> torch.Generator:
         """A CPU generator for this address (bench.seeds.address)."""
         from bench.seeds import address
 
+        role = f"{role}/{self.view}" if self.view else role
         return torch.Generator().manual_seed(address(self.seed, role, self.phase, self.step, self.first + index))
 
 
@@ -285,12 +294,14 @@ class TrainOutput:
 
     `counts`: for each loss the number (of anchors, of RoIs) that it was divided by, 0 where there was nothing. Where
     several processes share a batch, the losses are rescaled by it to the number of all.
+    `boxes`: the RoIs themselves, per image n x 4, pixels of the resized image: in the order of taps and targets.
     """
 
     losses: dict[str, Tensor]
     taps: Taps
     targets: Targets
     counts: dict[str, int] = field(default_factory=dict)
+    boxes: Sequence[Tensor] = ()
 
 
 @dataclass
@@ -332,6 +343,9 @@ class Detections:
     labels: Tensor
 
 
+Maps = Mapping[str, Tensor]  # feature maps of the pyramid by level: B x channels x H x W
+
+
 class Detector(Protocol):
     """An engine's model behind the seam: an nn.Module with these. Parameter names start with their group.
 
@@ -341,19 +355,28 @@ class Detector(Protocol):
     classifier: Classifier
     fresh: list[str]  # names that a weights file left as initialised
 
-    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
+    def maps(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The feature maps of the pyramid by level, finest first, of B x 3 x H x W images."""
+        ...
+
+    def train_forward(
+        self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = (), maps: Maps | None = None
+    ) -> TrainOutput:
         """Trunk forward with sampled RoIs; RPN and box losses only if `trunk_losses`. Classifier not called.
 
-        `taps`: names wanted beside those of `classifier.inputs`.
+        `taps`: names wanted beside those of `classifier.inputs`. `maps`: those of the batch's images, where they are
+        known already; so below.
         """
         ...
 
-    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
-        """All test proposals with their taps and refined boxes. Classifier not called."""
+    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:
+        """All test proposals with their taps and refined boxes, without gradient. Classifier not called."""
         ...
 
-    def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
-        """Taps at given boxes (per image n x 4, pixels of the resized image), in their order. No gradient."""
+    def box_taps(
+        self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = (), maps: Maps | None = None
+    ) -> Taps:
+        """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
         ...
 
     def group_of(self, name: str) -> str:

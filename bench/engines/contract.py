@@ -34,6 +34,8 @@ class EngineFacts:
         provides: capability words a method may need.
         trunks: name of each trunk -> the feature maps it yields, finest first.
         groups: parameter groups that a stage may train, in the order of the model; CLASSIFIER among them.
+        projector: those of them between the backbone and the rest, which bring its features to the widths of the heads
+            (an FPN, the input projections of a DETR).
         check: refuses, as a UserError, a section that cannot be built; engine and trunk are known already.
         head_widths: features D of a RoI, and (channels, height, width) of its map.
         parameters: parameters below the classifier, for so many classes.
@@ -51,6 +53,7 @@ class EngineFacts:
     provides: frozenset[str]
     trunks: Mapping[str, tuple[str, ...]]
     groups: tuple[str, ...]
+    projector: tuple[str, ...]
     check: Callable[[spec.DetectorSection], None]
     head_widths: Callable[[spec.DetectorSection], tuple[int, tuple[int, int, int]]]
     parameters: Callable[[spec.DetectorSection, int], int]

@@ -24,7 +24,7 @@ from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
 from bench.spec import DetectorSection
 from bench.stage import KINDS, WHOLE, Stage, length_of
 from bench.store.disk import read_json
-from bench.suite.suite import Cost
+from bench.suite.sections import Cost
 
 MB = 1e6
 FLOAT = 4  # bytes

@@ -19,7 +19,8 @@ from bench.method import planned, stopped
 from bench.plan.cost import Estimate
 from bench.plan.cost import learned as learned_from
 from bench.stage import KINDS, Stage, walk
-from bench.suite.suite import SCHEDULES, Suite
+from bench.suite.sections import SCHEDULES
+from bench.suite.suite import Suite
 
 State = Literal["done", "running", "failed", "partial", "missing"]
 

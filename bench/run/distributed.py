@@ -10,6 +10,7 @@ Shape legend: N RoIs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,25 +90,44 @@ def whole_step(out: TrainOutput, first: int, world: World, scope: str) -> TrainO
     return replace(out, losses=losses, taps=taps, targets=Targets(labels_N, image_N, present, negative, taps))
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter], own: Sequence[nn.Parameter], have: Sequence[int]) -> None:
+def sum_gradients(parameters: Sequence[nn.Parameter], have: Sequence[int]) -> None:
     """Make the gradients of all processes their sum.
 
     Args:
-        parameters: of the trunk and of the classifier; the same on all.
-        own: those of them of which every process has the whole gradient already (the classifier's, whose loss is that
-            of the whole step): the first process's counts, so that all stay equal to the bit.
+        parameters: of trunk, classifier and losses; the same on all.
         have: by process, the parameters that got a gradient, as bits; one without on all processes stays without.
     """
-    whole = {id(parameter) for parameter in own} if dist.get_rank() else set()
     used = [p for i, p in enumerate(parameters) if any(bits >> i & 1 for bits in have)]
     for bucket in _buckets(used):
-        parts = [p.grad if p.grad is not None and id(p) not in whole else torch.zeros_like(p) for p in bucket]
+        parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
         flat = torch.cat([part.flatten() for part in parts])
         dist.all_reduce(flat)
         for parameter, summed in zip(bucket, torch.split(flat, [p.numel() for p in bucket]), strict=True):
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
             parameter.grad.copy_(summed.view(parameter.shape))
+
+
+@contextlib.contextmanager
+def counted_once(classifier: nn.Module, world: World, scope: str) -> Iterator[None]:
+    """Around a classifier's loss of the whole step, which every process computes: its gradient reaches the classifier's
+    parameters in the first process alone, and the RoIs in each, so that the sum over processes has each once."""
+    learning = [p for p in classifier.parameters() if p.requires_grad] if world.rank and scope == "global" else []
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def whole_values(values: Mapping[str, Tensor], counts: Mapping[str, int], world: World) -> dict[str, Tensor]:
+    """Losses of this process's images, divided by the counts of all processes. All must call it."""
+    if world.size == 1:
+        return dict(values)
+    shares: list[Mapping[str, int]] = world.exchange(dict(counts))
+    return {name: value * (counts[name] / max(sum(one[name] for one in shares), 1)) for name, value in values.items()}
 
 
 def gradient_bits(parameters: Sequence[nn.Parameter]) -> int:

@@ -152,7 +152,7 @@ class Job:
         stop: StopFlag,
         sound: set[tuple[str, str]] | None = None,
         world: World = SINGLE,
-        observe: Callable[[Detector], None] | None = None,
+        observe: Callable[[Detector, Mapping[str, Detector]], None] | None = None,
         backwards: bool = False,
     ) -> dict[str, Outcome]:
         """One unit.

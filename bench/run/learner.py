@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,22 +14,36 @@ import torch
 from torch import Tensor, nn
 
 from bench import spec as specs
-from bench.detection.contract import Classifier
+from bench.detection.contract import Classifier, Detector
+from bench.detection.losses import ExtraLoss
 from bench.errors import StageError, UserError
 from bench.run import checkpoint, distributed
 from bench.run.model import TRAIN_INFO, WEIGHTS
+from bench.run.optimiser import Optimiser
 from bench.run.work import Work
 from bench.run.world import World
 from bench.stage import rung
 from bench.store.disk import write_json
 
-OPTIMISER = "optimiser.safetensors"  # of a rung, beside its weights
-_MODEL, _MOMENTUM = "model/", "momentum/"  # what the names of tensors begin with in a checkpoint
+STATE = "state.safetensors"  # of a rung, beside its weights: what else a checkpoint holds, by the same names
+_MODEL = "model/"  # what the names of weights begin with in a checkpoint
+
+
+@dataclass
+class Parts:
+    """The losses of one step, before they are added up: of the trunk, of the classifier, and of the losses beside it
+    with the counts that these were divided by."""
+
+    trunk: dict[str, Tensor]
+    own: dict[str, Tensor]
+    extra: dict[str, Tensor]
+    counts: dict[str, int]
 
 
 @dataclass
 class Learner:
-    """What one stage trains: its classifier, its parameters, its own optimiser, clipping, rate and length."""
+    """What one stage trains: its classifier, its parameters, its own optimiser, clipping, rate and length; and the
+    losses beside the classifier's, whose own parameters and buffers are in checkpoints and not in the model."""
 
     work: Work
     schedule: specs.Schedule
@@ -38,38 +52,37 @@ class Learner:
     classifier: Classifier
     saved: dict[str, Tensor]  # state-dict name -> tensor that this stage stores
     parameters: list[nn.Parameter]
-    optimiser: torch.optim.SGD
+    optimiser: Optimiser
     fresh: list[str] = field(default_factory=list)  # names that are not in init's weights
+    losses: tuple[ExtraLoss, ...] = ()
+    teachers: Mapping[str, Detector] = field(default_factory=dict)  # the models that these got, by input name
+    carried: dict[str, Tensor] = field(default_factory=dict)  # of the losses: "loss/NUMBER.NAME" -> tensor
+    parts: Parts | None = None  # of the step, until its gradients are computed
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)  # losses of the step by name, and their sum as `loss`
     error: Exception | None = None
 
 
 def save(learner: Learner) -> None:
-    """A checkpoint: what the stage stores, momentum buffers, the step. The first process writes it."""
+    """A checkpoint: what the stage stores, the optimiser's tensors, those of the losses, the step. The first process
+    writes it."""
     if not learner.work.world.first:
         return
-    tensors = {_MODEL + name: tensor for name, tensor in _weights(learner).items()}
-    tensors |= {_MOMENTUM + name: tensor for name, tensor in _momentum(learner).items()}
+    tensors = {_MODEL + name: tensor for name, tensor in _weights(learner).items()} | _state(learner)
     older = learner.work.store.attempts(learner.work.key)
     checkpoint.save(learner.work.attempt.folder, learner.step, tensors, _made_from(learner), older)
 
 
 def begin(learner: Learner, world: World) -> None:
-    """Continue from the first process's checkpoint or rung; all processes begin with its weights, buffers, momentum."""
+    """Continue from the first process's checkpoint or rung; all processes begin with its weights, buffers and state."""
     if world.first:
         learner.step = _resume(learner)
     learner.step = world.exchange(learner.step)[0]
     learner.work.begun, learner.work.total = learner.step, learner.end
-    distributed.send_state(learner.saved.values(), world)
+    distributed.send_state([*learner.saved.values(), *learner.carried.values()], world)
     if world.size > 1 and learner.step:
-        state = learner.optimiser.state
-        moving = world.exchange([state[p].get("momentum_buffer") is not None for p in learner.parameters])[0]
-        buffers = []
-        for parameter, moves in zip(learner.parameters, moving, strict=True):
-            if moves:
-                buffers.append(state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter)))
-        distributed.send_state(buffers, world)
+        learner.optimiser.make_state(world.exchange(list(learner.optimiser.state()))[0])
+        distributed.send_state(learner.optimiser.state().values(), world)
 
 
 def _resume(learner: Learner) -> int:
@@ -125,22 +138,20 @@ def _read_rung(learner: Learner, key: str, step: int) -> tuple[int, dict[str, Te
     if reached <= step:
         return None
     tensors: dict[str, Tensor] = {}
-    for prefix, name in ((_MODEL, WEIGHTS), (_MOMENTUM, OPTIMISER)):
+    for prefix, name in ((_MODEL, WEIGHTS), ("", STATE)):
         read = checkpoint.read_tensors(folder / name, done.digests.get(name, ""))
         tensors |= {prefix + n: tensor for n, tensor in read.items()}
     return reached, tensors
 
 
 def _load(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
-    """Weights, buffers and momentum, by their names in a checkpoint."""
+    """Weights, buffers, and the state of optimiser and losses, by their names in a checkpoint."""
     with torch.no_grad():
         for name, target in learner.saved.items():
             target.copy_(tensors[_MODEL + name])
-    for name, parameter in _parameters(learner):
-        if _MOMENTUM + name in tensors:
-            # In the parameter's own memory format, as the undisturbed run has it.
-            buffer = torch.empty_like(parameter).copy_(tensors[_MOMENTUM + name])
-            learner.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
+        for name, target in learner.carried.items():
+            target.copy_(tensors[name])
+    learner.optimiser.load(tensors)
 
 
 def _weights(learner: Learner) -> dict[str, Tensor]:
@@ -148,17 +159,9 @@ def _weights(learner: Learner) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in learner.saved.items()}
 
 
-def _momentum(learner: Learner) -> dict[str, Tensor]:
-    """Momentum buffers by the names of their parameters, on the CPU."""
-    state = learner.optimiser.state
-    buffers = {name: state[one].get("momentum_buffer") for name, one in _parameters(learner) if one in state}
-    return {name: buffer.detach().cpu() for name, buffer in buffers.items() if buffer is not None}
-
-
-def _parameters(learner: Learner) -> Iterator[tuple[str, nn.Parameter]]:
-    """Those that are trained, by name."""
-    names = {id(tensor): name for name, tensor in learner.saved.items()}
-    return ((names[id(parameter)], parameter) for parameter in learner.parameters)
+def _state(learner: Learner) -> dict[str, Tensor]:
+    """What goes on through training beside the weights, on the CPU."""
+    return {name: tensor.detach().cpu() for name, tensor in (learner.optimiser.state() | learner.carried).items()}
 
 
 def _made_from(learner: Learner) -> dict[str, Any]:
@@ -182,6 +185,6 @@ def write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
         return
     checkpoint.write_tensors(learner.work.out / WEIGHTS, _weights(learner))
     if "until" in learner.work.spec:
-        checkpoint.write_tensors(learner.work.out / OPTIMISER, _momentum(learner))
+        checkpoint.write_tensors(learner.work.out / STATE, _state(learner))
     info = {"steps": learner.end, "reinitialised": sorted(learner.fresh)}
     write_json(learner.work.out / TRAIN_INFO, info | ({} if counts is None else {"counts": dict(counts)}))

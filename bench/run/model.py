@@ -17,7 +17,8 @@ from torch import Tensor
 
 from bench.detection.contract import Classifier, Detector, HeadSpec, build_classifier
 from bench.engines.facts import detector_of, facts
-from bench.lineage import rest_of, training_of
+from bench.key import Part, canonical
+from bench.lineage import inputs_named, rest_of, training_of
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
 from bench.stage import KINDS, Stage, TrainSpec, spec_of
@@ -25,6 +26,7 @@ from bench.store.store import Store
 
 WEIGHTS = "model.safetensors"
 TRAIN_INFO = "train.json"
+MODELS = ("train", "patch")  # kinds of stages whose result is a detector
 
 
 def state_of(store: Store, model: Stage) -> dict[str, Tensor]:
@@ -73,6 +75,15 @@ def fitted(store: Store, stage: Stage) -> dict[str, dict[str, Tensor]]:
         for name, file in files.items()
         if file is not None
     }
+
+
+def models_named(
+    store: Store, stage: Stage, part: Part | Mapping[str, Any], known: Mapping[str, Detector]
+) -> dict[str, Detector]:
+    """The finished models among a stage's inputs that a part's settings name, by input name; `known`: those that are
+    loaded already."""
+    named = [name for name in sorted(set(inputs_named(canonical(part)))) if stage.inputs[name].kind in MODELS]
+    return {name: known.get(name) or load_model(store, stage.inputs[name]) for name in named}
 
 
 def new_detector(stage: Stage, head: HeadSpec, classifier: Classifier, *, weights: str | None = None) -> Detector:

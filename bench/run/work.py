@@ -90,8 +90,8 @@ class Work:
         world: the processes of this job, of which only the first writes.
         processes: how many processes the stage may use for itself (to make data).
         own_seconds: of a pass that makes several stages: time spent on this one alone.
-        observe: of a training: called with the detector before the first step (for the contract check: not all of it is
-            in files).
+        observe: of a training: called before the first step with the detector, and with the teachers by the names of
+            inputs (for the contract check: not all of them is in files).
         workers: threads that made its batches (bench/run/loading.py); None: it makes none.
         begun: steps that others had done (earlier attempts, or a rung), and `total` steps in all; set by `progress`
             where the stage has not.
@@ -107,7 +107,7 @@ class Work:
     world: World = SINGLE
     processes: int = 1
     own_seconds: float = 0.0
-    observe: Callable[[Detector], None] | None = None
+    observe: Callable[[Detector, Mapping[str, Detector]], None] | None = None
     workers: int | None = None
     begun: int = 0
     total: int = 0

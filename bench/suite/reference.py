@@ -20,7 +20,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from bench.suite.clusters import Cluster
-from bench.suite.suite import Sections
+from bench.suite.sections import Sections
 
 FAR = 1e9  # a bound as far away only keeps mistyped numbers out
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

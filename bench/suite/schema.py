@@ -17,7 +17,7 @@ from bench.suite.catalogue import discover
 from bench.suite.clusters import Cluster, Resources
 from bench.suite.reference import described, sections_in
 from bench.suite.search import Search
-from bench.suite.suite import OF_THE_FILE, Sections
+from bench.suite.sections import OF_THE_FILE, Sections
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -13,105 +13,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from bench.data.formats import DEFAULT, FORMATS, Data, SplitName
+from bench.data.formats import FORMATS, SplitName
 from bench.engines.facts import facts, only_classifier
 from bench.environment import masked
 from bench.errors import UserError, unknown
 from bench.key import Fixed, module_version
+from bench.method import Usual
 from bench.spec import (
-    MOST_SEEDS,
-    Amount,
-    DetectorSection,
-    Figure,
     FolderData,
     GeneratedData,
-    Inference,
-    Input,
-    Machine,
     Schedule,
-    Section,
-    Seed,
-    Title,
 )
 from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover
 from bench.suite.layers import MOVED, apply_set, merge, preset_named
 from bench.suite.rows import MOST_ROWS, Row, check_rows, merged_schedule
-from bench.suite.search import Search, Space, check_search
+from bench.suite.search import Space, check_search
+from bench.suite.sections import SCHEDULES, Sections, check_rate_groups, check_sections
 from bench.suite.seeds import seeds_text
 from bench.suite.tuning import Tuning, divided
-from bench.suite.validation import blame
-
-# Changes of the schedule for later stages, by the name that recipes use. Always legal, whatever the rows: second
-# (everything is trained again, from a trained model), classifier_only (over a frozen trunk), tune (at a low rate: BAGS'
-# lr 1e-4 for 10 epochs, x 0.1 after 7). Other names are those that the suite's recipes use.
-SCHEDULES = ("second", "classifier_only", "tune")
-
-
-class Cost(Section):
-    """Seconds measured once, by which `plan` estimates before the store has measurements. Never in a key."""
-
-    train_step: Amount | None = None
-    """Of one optimiser step of the whole detector."""
-    classifier_step: Amount | None = None
-    """Of one step over a frozen trunk."""
-    data: Amount | None = None
-    """Of making both splits."""
-    predict: Amount | None = None
-    """Of one prediction of val."""
-    evaluate: Amount | None = None
-    """Of one evaluation."""
-    val_images: Amount | None = None
-    """That `predict` and `evaluate` were measured on; null: they are for any number."""
-    start: Amount = 6.0
-    """Of a job's imports."""
-    measured_on: Title = "-"
-    """The machine; shown with an estimate from these numbers."""
-
-
-def _with_the_usual(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {**{name: {} for name in SCHEDULES}, **stages}
-
-
-Stages = Annotated[
-    dict[str, dict[str, Any]], Field(max_length=100), AfterValidator(_with_the_usual)
-]  # name -> changes of `schedule`
-
-
-class Sections(BaseModel):
-    """The typed top level of a suite without its rows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    data: Data = DEFAULT
-    detector: DetectorSection = DetectorSection()
-    input: Input = Input()
-    test: Inference = Inference()
-    schedule: Schedule = Schedule()
-    stages: Stages = Field(default={}, validate_default=True)
-    """Changes of `schedule` for later stages, by name: second (everything is trained again, from a trained model),
-    classifier_only (over a frozen trunk), tune (at a low rate), and names that the suite's recipes use."""
-    machine: Machine = Machine()
-    cost: Cost = Cost()
-    seeds: Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS)] = (0,)
-    """Each row is trained once for each; the table then has mean and standard deviation."""
-    compare_with: str | None = None
-    """A file of reports/published, without .csv, whose figures stand beside the table."""
-    figures: Annotated[tuple[Figure, ...], Field(max_length=50)] = ()
-    """Of the report; none named: AP by bin, and weight norms."""
-    title: Title | None = None
-    """For the heading of tables and the captions of figures."""
-    search: Search | None = None
-    """What `bench search` searches over the rows' settings; `bench run` runs the rows as they are."""
-
 
 _TORCHVISIONS = re.compile(r"[a-z0-9_]+-[0-9a-f]{8}\.pth")  # how torchvision names the files of its weights
-OF_THE_FILE = ("preset", "rows", "methods_path")  # legal at the top of a suite, beside the sections
 
 
 @dataclass(frozen=True)
@@ -171,16 +96,20 @@ class Suite:
             return self
         return replace(self, sections=self.sections.model_copy(update={"data": row.data}))
 
-    def schedule_named(self, name: str) -> Schedule:
-        """The base schedule with the changes that `stages:` has under a name, if any."""
+    def schedule_named(self, name: str, usual: Usual | None = None) -> Schedule:
+        """The base schedule, as `usual` changes it, with the changes that `stages:` has under a name, if any."""
+        base = self.sections.schedule
         changes = {} if name == "base" else self.sections.stages.get(name, {})
         if name == "tune" and not changes:
-            changes = _tuned(self.sections.schedule)
-        return merged_schedule(self.sections.schedule, changes, f"{self.document.where('stages', name)} stages.{name}")
+            changes = _tuned(base)
+        where = f"{self.document.where('stages', name)} stages.{name}"
+        return merged_schedule(base if usual is None else usual.of(base), changes, where)
 
     def schedule_changed(self, schedule: Schedule, own: Mapping[str, Any]) -> Schedule:
         """A schedule with the changes of a row."""
-        return merged_schedule(schedule, own, f"{self.path} rows")
+        changed = merged_schedule(schedule, own, f"{self.path} rows")
+        check_rate_groups(changed, self.sections.detector.engine, f"{self.path} rows")
+        return changed
 
     def check_schedules(self, asked: Collection[str]) -> None:
         """Refuse a name below `stages:` that no recipe of the suite uses.
@@ -250,6 +179,11 @@ class Suite:
     def groups(self) -> tuple[str, ...]:
         """Parameter groups of the engine that a stage may train."""
         return facts(self.sections.detector.engine).groups
+
+    @property
+    def projector(self) -> tuple[str, ...]:
+        """Those of them between the backbone and all that is not of one class."""
+        return facts(self.sections.detector.engine).projector
 
     def only_classifier(self, trainable: Sequence[str]) -> bool:
         """Whether a stage that trains these groups leaves everything below the classifier unchanged."""
@@ -399,21 +333,6 @@ def load(
         path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, tuple(options),
         space,
     )  # fmt: skip
-
-
-def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:
-    """The typed sections, or a UserError that names the line and the legal values."""
-    try:
-        sections = Sections.model_validate(replace(document, value=tree).renamed(MOVED).value)
-    except ValidationError as error:
-        raise blame(error, document, (), Sections, beside=OF_THE_FILE) from None
-    for name, changes in sections.stages.items():
-        merged_schedule(sections.schedule, changes, f"{document.where('stages', name)} stages.{name}")
-    if len(set(sections.seeds)) != len(sections.seeds) or not sections.seeds:
-        raise UserError(
-            "seeds must be different integers, at least one", where=document.where("seeds"), allowed="e.g. [1, 2, 3]"
-        )
-    return sections
 
 
 def _tuned(base: Schedule) -> dict[str, Any]:

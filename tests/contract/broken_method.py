@@ -31,13 +31,17 @@ class Own(Method):
 
     def plan(self, b: Builder) -> Stage:
         {first}
-        return b.train(init=b.train(), keep_classifier=True, classifier={part}, trainable=("classifier",))
+        base = b.train()
+        return b.train(
+            init=base, keep_classifier=True, classifier={part}, trainable=("classifier",), losses=[{losses}]
+        )
 '''
 PARTS = '''
 """Its part."""
 import torch
 from torch import Tensor, nn
 
+from bench.detection.losses import ExtraLoss, Losses
 from methods.parts.softmax import Softmax, wide
 
 
@@ -53,6 +57,20 @@ class Own(Softmax):
         return {{"classification": loss}}
 
     {more}
+
+
+class Taught(ExtraLoss):
+    def __init__(self, head, *, teacher) -> None:
+        super().__init__(head)
+        self.teacher = teacher
+
+    def loss(self, step):
+        own, theirs = (step.rois(model).taps for model in (None, self.teacher))
+        z, t = step.student.classifier(own), self.teacher.classifier(theirs)
+        n = min(len(z), len(t))
+        return Losses({{"taught": (z[:n] - t[:n]).square().mean()}}, {{"taught": n}})
+
+    {more_of_loss}
 '''
 
 
@@ -66,11 +84,13 @@ def write(
     init: str = "",
     loss: str = "",
     more: str = "",
+    losses: str = "",
+    more_of_loss: str = "",
 ) -> Path:
     """The recipe and its part; each argument is code put in one place. Without any, nothing is wrong."""
-    recipe = RECIPE.format(top=top, fields=fields, first=first or '"""Plan."""', part=part)
+    recipe = RECIPE.format(top=top, fields=fields, first=first or '"""Plan."""', part=part, losses=losses)
     (folder / "own.py").write_text(recipe)
-    (folder / "own_parts.py").write_text(PARTS.format(init=init, loss=loss, more=more))
+    (folder / "own_parts.py").write_text(PARTS.format(init=init, loss=loss, more=more, more_of_loss=more_of_loss))
     return folder / "own.py"
 
 

@@ -28,6 +28,11 @@ ROWS = """def forward(self, taps):
         return super().forward(taps) / taps.box_features.max()"""
 BATCH_NORM = """torch.nn.modules.module.register_module_forward_pre_hook(
             lambda module, inputs: module.train() and None if isinstance(module, nn.BatchNorm2d) else None)"""
+TAUGHT = {"losses": 'part(f"{LOSS}:Taught", teacher=base)'}
+LEARNS = """def updated(self, student, context):
+        self.teacher.classifier.requires_grad_(True)"""
+MOVES = """def updated(self, student, context):
+        self.teacher.classifier.fc.bias.add_(0.01)"""
 TWO = "gain: Annotated[float, Field(gt=0)] = 1.0\n    "
 # name: (check, code that is wrong, words of the message that tells the author)
 WRONG: dict[str, tuple[str, dict[str, str], str]] = {
@@ -98,6 +103,12 @@ WRONG: dict[str, tuple[str, dict[str, str], str]] = {
         {"loss": "loss = loss / self.gain"},
         "'gain' is in the key but changes neither",
     ),
+    "a teacher that learns": (
+        "teachers",
+        {**TAUGHT, "more_of_loss": LEARNS},
+        "a gradient reaches classifier.fc.weight",
+    ),
+    "a teacher that moves": ("teachers", {**TAUGHT, "more_of_loss": MOVES}, "training changes classifier.fc.bias"),
     "a legal value that ends with an error": ("effect", {"init": "assert gain == 1.0, gain"}, "'gain': 2.0"),
 }
 
@@ -115,8 +126,12 @@ def found(check: str, subject: Subject) -> Verdict:
 
 def test_with_nothing_wrong_every_check_passes(tmp_path: Path, place: Sandbox) -> None:
     """What differs from this in the tests below is one line."""
+    (tmp_path / "taught").mkdir()
     findings = list(examine(Subject(own(write(tmp_path)), place), CHECKS))
-    assert {f.check: f.message for f in findings if f.state != "pass"} == {}
+    idle = {"teachers": "none of its losses looks at another model"}
+    assert {f.check: f.message for f in findings if f.state != "pass"} == idle
+    taught = found("teachers", Subject(own(write(tmp_path / "taught", **TAUGHT)), place))
+    assert (taught.state, taught.message) == ("pass", "")
 
 
 @pytest.mark.parametrize(("check", "code", "words"), WRONG.values(), ids=WRONG)

@@ -22,6 +22,7 @@ from bench.detection.contract import (
     Detections,
     Draws,
     HeadSpec,
+    Maps,
     PredictOutput,
     Taps,
     Targets,
@@ -53,6 +54,7 @@ GRID = EngineFacts(
     provides=frozenset({"classifier", "box_features", "class_weights", "box_taps"}),
     trunks={"cells": ("cells",)},
     groups=("encoder", "decoder", "classifier"),
+    projector=(),
     check=check,
     head_widths=lambda detector: (detector.roi.width, (WIDTH, 1, 1)),
     parameters=parameters,
@@ -81,7 +83,12 @@ class GridDetector(nn.Module):
         self.classifier, self.num_classes = classifier, head.num_classes
         self.fresh = list(self.state_dict())
 
-    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
+    def maps(self, images: Tensor) -> Maps:
+        return {"cells": self.encoder(images)}
+
+    def train_forward(
+        self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = (), maps: Maps | None = None
+    ) -> TrainOutput:
         boxes, labels, targets, image = _queries(batch), [], [], []
         for i, (query_Q4, truth, label) in enumerate(zip(boxes, batch.boxes, batch.labels, strict=True)):
             found = match(query_Q4, truth[~batch.ignore[i]], truth[batch.ignore[i]], high=0.2, low=0.2, rescue=True)
@@ -92,7 +99,7 @@ class GridDetector(nn.Module):
             targets.append(truth[~batch.ignore[i]][found.index_N[hit]])
             image.append(torch.full_like(label_Q, i))
         labels_N, image_N = torch.cat(labels), torch.cat(image)
-        read = self.box_features(batch, boxes)
+        read = self.box_features(batch, boxes, maps)
         losses = {}
         if trunk_losses:
             hit_N = labels_N < self.num_classes
@@ -100,22 +107,23 @@ class GridDetector(nn.Module):
             losses = {"loss_boxes": F.smooth_l1_loss(off / BOX, off * 0, reduction="sum") / max(int(hit_N.sum()), 1)}
         present = [torch.unique(values) for values in batch.labels]
         counts = dict.fromkeys(losses, int((labels_N < self.num_classes).sum()))
-        return TrainOutput(losses, read, Targets(labels_N, image_N, present, batch.negative, read), counts)
+        return TrainOutput(losses, read, Targets(labels_N, image_N, present, batch.negative, read), counts, boxes)
 
     @torch.no_grad()
-    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
+    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:
         boxes = _queries(batch)
-        read, image_N = self.box_features(batch, boxes), torch.arange(len(boxes)).repeat_interleave(SIDE**2)
+        read, image_N = self.box_features(batch, boxes, maps), torch.arange(len(boxes)).repeat_interleave(SIDE**2)
         refined = clip(self._refined(read, torch.cat(boxes)), torch.tensor(batch.sizes)[image_N])
         return PredictOutput(read, torch.cat(boxes), refined, image_N)
 
-    @torch.no_grad()
-    def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
-        return self.box_features(batch, boxes)
+    def box_taps(
+        self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = (), maps: Maps | None = None
+    ) -> Taps:
+        return self.box_features(batch, boxes, maps)
 
-    def box_features(self, batch: Batch, boxes: Sequence[Tensor]) -> Taps:
+    def box_features(self, batch: Batch, boxes: Sequence[Tensor], maps: Maps | None) -> Taps:
         """Of the cell in which a box has its centre."""
-        cells_BWHW = self.encoder(batch.images)
+        cells_BWHW = (self.maps(batch.images) if maps is None else maps)["cells"]
         rows = []
         for cells_WHW, box_Q4 in zip(cells_BWHW, boxes, strict=True):
             x, y = ((box_Q4[:, k] + box_Q4[:, k + 2]).div(2 * STRIDE).long() for k in (0, 1))

@@ -25,7 +25,7 @@ from bench.plan.planning import Plan
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
 from bench.store.store import Store
-from bench.suite.suite import Cost
+from bench.suite.sections import Cost
 from tests.engines import grid_engine
 from tests.engines.grid_engine import GRID, SIDE
 from tests.tiny_suite import bring, key_of, work

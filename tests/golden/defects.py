@@ -67,13 +67,13 @@ RUNGS = ("tests/run/test_rungs.py::test_a_chain_of_rungs_repeats_no_step",)
 
 DEFECTS = (
     Defect(
-        "rung-with-rates-of-its-own", "bench/run/train.py",
-        'group["lr"] = rate(schedule, step, total)', 'group["lr"] = rate(schedule, step, learner.end)', RUNGS,
+        "rung-with-rates-of-its-own", "bench/run/loop.py",
+        "set_rate(rate(schedule, step, total))", "set_rate(rate(schedule, step, learner.end))", RUNGS,
     ),
     Defect(
         "rung-without-momentum", "bench/run/learner.py",
-        "        if _MOMENTUM + name in tensors:\n",
-        '        if _MOMENTUM + name in tensors and "until" not in learner.work.spec:\n',
+        "    learner.optimiser.load(tensors)\n",
+        '    if "until" not in learner.work.spec:\n        learner.optimiser.load(tensors)\n',
         RUNGS,
     ),
     Defect(
@@ -120,34 +120,34 @@ DEFECTS = (
         ("tests/evaluation/test_accuracy.py",),
     ),
     Defect(
-        "clip-ignored", "bench/run/train.py",
+        "clip-ignored", "bench/run/loop.py",
         "    if schedule.clip is not None:\n", "    if False:\n",
         LOSSES,
     ),
     Defect(
-        "weight-decay-ignored", "bench/run/train.py",
-        "weight_decay=schedule.weight_decay", "weight_decay=0.0",
+        "weight-decay-ignored", "bench/run/optimiser.py",
+        "schedule.weight_decay if own", "0.0 if own",
         LOSSES,
     ),
-    Defect("nesterov-ignored", "bench/run/train.py", "nesterov=schedule.nesterov", "nesterov=False", LOSSES),
+    Defect("nesterov-ignored", "bench/run/optimiser.py", "nesterov=schedule.nesterov", "nesterov=False", LOSSES),
     Defect(
-        "momentum-ignored", "bench/run/train.py",
+        "momentum-ignored", "bench/run/optimiser.py",
         # Nesterov needs a momentum: one that does next to nothing.
         "momentum=schedule.momentum", "momentum=1e-9 * schedule.momentum",
         LOSSES,
     ),
     Defect(
-        "warmup-a-step-late", "bench/run/train.py",
+        "warmup-a-step-late", "bench/run/loop.py",
         "* (step + 1) / schedule.warmup)", "* step / schedule.warmup)",
         RATES,
     ),
     Defect(
-        "steps-decay-ignored", "bench/run/train.py",
+        "steps-decay-ignored", "bench/run/loop.py",
         "factor = 0.1 ** sum(step >= round(drop * total) for drop in schedule.drops)", "factor = 1.0",
         RATES,
     ),
     Defect(
-        "cosine-decay-ignored", "bench/run/train.py",
+        "cosine-decay-ignored", "bench/run/loop.py",
         "factor = 0.5 * (1 + math.cos(math.pi * step / total))", "factor = 1.0",
         RATES,
     ),
@@ -163,7 +163,7 @@ DEFECTS = (
     ),
     Defect(
         "augmentation-without-phase", "bench/data/loader.py",
-        'generator(self.seed, "augment", self.phase, t, p)', 'generator(self.seed, "augment", 0, t, p)',
+        'generator(self.seed, role, self.phase, t, p)', 'generator(self.seed, role, 0, t, p)',
         ("tests/data/test_loader.py::test_seed_and_phase_change_order_and_augmentation",),
     ),
 )  # fmt: skip

@@ -27,7 +27,7 @@ from bench.record import Result, loads
 from bench.run import job
 from bench.run.evaluate import RESULT
 from bench.run.job import Job, Outcome
-from bench.run.learner import OPTIMISER
+from bench.run.learner import STATE
 from bench.run.model import TRAIN_INFO, WEIGHTS
 from bench.run.work import signals_restored
 from bench.spec import Input
@@ -139,7 +139,7 @@ def test_a_rung_that_was_continued_is_one_that_was_not(
     check_same(store, ladder, rung(base, 10))
     done = store.done(rung(base, 10).key)
     assert done is not None
-    assert set(done.digests) == {WEIGHTS, TRAIN_INFO, OPTIMISER}
+    assert set(done.digests) == {WEIGHTS, TRAIN_INFO, STATE}
     assert json.loads(store.read(rung(base, 10).key, TRAIN_INFO))["steps"] == 10
     whole = Store(smoke.root).done(base.key)
     assert whole is not None
@@ -175,7 +175,7 @@ def test_heads_over_one_trunk_with_rungs_of_their_own(smoke: Undisturbed, tmp_pa
 # -- which rung is taken
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, OPTIMISER])
+@pytest.mark.parametrize("file", [WEIGHTS, STATE])
 def test_a_damaged_rung_is_passed_over(
     smoke: Undisturbed, base: Stage, ladder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], file: str
 ) -> None:

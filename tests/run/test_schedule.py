@@ -11,7 +11,8 @@ from tiny_suite import Undisturbed, key_of
 
 from bench.data.loader import Loader
 from bench.data.split import Split, open_split
-from bench.run.train import loader_steps, rate
+from bench.run.loop import rate
+from bench.run.train import loader_steps
 from bench.spec import Input, Schedule
 from bench.store.store import Store
 from methods.parts.samplers import RepeatFactor, Shuffle

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from bench import spec
 from bench.detection.boxes import clip, decode, encode
-from bench.detection.contract import Batch, Classifier, Draws, PredictOutput, Taps, Targets, TrainOutput
+from bench.detection.contract import Batch, Classifier, Draws, Maps, PredictOutput, Taps, Targets, TrainOutput
 from bench.detection.sampling import draw, match
 from bench.engines.torchvision import heads, trunks, weights
 from bench.engines.torchvision.facts import GROUPS
@@ -49,7 +49,13 @@ class TwoStageDetector(nn.Module):
         self.fresh = list(self.state_dict())
         self.set_mode(())
 
-    def train_forward(self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = ()) -> TrainOutput:
+    def maps(self, images: Tensor) -> Maps:
+        """The feature maps by level, finest first (B x channels x H x W), of B x 3 x H x W images."""
+        return trunks.pyramid_maps(self.backbone, self.fpn, images)
+
+    def train_forward(
+        self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = (), maps: Maps | None = None
+    ) -> TrainOutput:
         """Sampled RoIs with taps and targets, and the trunk's losses if `trunk_losses`.
 
         Args:
@@ -57,11 +63,13 @@ class TwoStageDetector(nn.Module):
             draws: addressed as ("rpn_sample" | "roi_sample", image in the batch).
             trunk_losses: compute loss_objectness, loss_rpn_box_reg and loss_box_reg.
             taps: tap names wanted beside those of `classifier.inputs`.
+            maps: `maps(batch.images)`, where the caller has them.
         """
         truth = [boxes[~ignore] for boxes, ignore in zip(batch.boxes, batch.ignore, strict=True)]
         labels = [values[~ignore] for values, ignore in zip(batch.labels, batch.ignore, strict=True)]
         ignored = [boxes[ignore] for boxes, ignore in zip(batch.boxes, batch.ignore, strict=True)]
-        maps, found, proposals = self._propose(batch, training=True)
+        maps = self.maps(batch.images) if maps is None else maps
+        found, proposals = self._propose(batch, maps, training=True)
         sampled, labels_N, target_N4 = self._sample(proposals, truth, labels, ignored, draws)
         image_N = _image_of(sampled)
         tap_values = self._taps(maps, sampled, image_N, taps)
@@ -72,12 +80,14 @@ class TwoStageDetector(nn.Module):
             counts = dict.fromkeys(losses, anchors) | {"loss_box_reg": len(labels_N)}
             losses["loss_box_reg"] = self._box_loss(tap_values.box_features, torch.cat(sampled), labels_N, target_N4)
         present = [torch.unique(values) for values in labels]
-        return TrainOutput(losses, tap_values, Targets(labels_N, image_N, present, batch.negative, tap_values), counts)
+        targets = Targets(labels_N, image_N, present, batch.negative, tap_values)
+        return TrainOutput(losses, tap_values, targets, counts, sampled)
 
     @torch.no_grad()
-    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = ()) -> PredictOutput:
+    def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:
         """All test proposals with taps and refined boxes, clipped to the image. Ground truth is not read."""
-        maps, _, proposals = self._propose(batch, training=False)
+        maps = self.maps(batch.images) if maps is None else maps
+        _, proposals = self._propose(batch, maps, training=False)
         image_N, proposals_N4 = _image_of(proposals), torch.cat(proposals)
         tap_values = self._taps(maps, proposals, image_N, taps)
         deltas = self.box_regressor(tap_values.box_features).float()
@@ -90,10 +100,11 @@ class TwoStageDetector(nn.Module):
             boxes = clip(decode(deltas_NC4, proposals_N4[:, None], roi.box_weights), sizes_N2)
         return PredictOutput(tap_values, proposals_N4, boxes, image_N)
 
-    @torch.no_grad()
-    def box_taps(self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = ()) -> Taps:
+    def box_taps(
+        self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = (), maps: Maps | None = None
+    ) -> Taps:
         """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
-        maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
+        maps = self.maps(batch.images) if maps is None else maps
         return self._taps(maps, boxes, _image_of(boxes), taps)
 
     def group_of(self, name: str) -> str:
@@ -142,12 +153,11 @@ class TwoStageDetector(nn.Module):
         """Load a torchvision state dict; the names left as initialised (see weights.load_foreign)."""
         return weights.load_foreign(self, state)
 
-    def _propose(self, batch: Batch, *, training: bool) -> tuple[dict[str, Tensor], RpnOutput, list[Tensor]]:
-        maps = trunks.pyramid_maps(self.backbone, self.fpn, batch.images)
+    def _propose(self, batch: Batch, maps: Maps, *, training: bool) -> tuple[RpnOutput, list[Tensor]]:
         rpn = self.spec.rpn
         found = run_rpn(self.rpn, self._anchors, batch.images, [maps[level] for level in rpn.levels])
         pre, post = (rpn.pre_nms_train, rpn.post_nms_train) if training else (rpn.pre_nms_test, rpn.post_nms_test)
-        return maps, found, propose(found, _sizes(batch), rpn, pre_nms=pre, post_nms=post)
+        return found, propose(found, _sizes(batch), rpn, pre_nms=pre, post_nms=post)
 
     @torch.no_grad()
     def _sample(

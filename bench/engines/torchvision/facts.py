@@ -85,7 +85,7 @@ TORCHVISION = EngineFacts(
     version=1,
     module="bench.engines.torchvision.build",
     provides=frozenset(
-        {*TAPS, "classifier", "proposals", "rpn", "fpn", "ignore", "box_regressor", "class_weights", "box_taps"}
+        {*TAPS, "classifier", "maps", "proposals", "rpn", "fpn", "ignore", "box_regressor", "class_weights", "box_taps"}
     ),
     trunks={
         "small": ("0", "1"),
@@ -94,6 +94,7 @@ TORCHVISION = EngineFacts(
         "mobilenet_v2_fpn": _PYRAMID,
     },
     groups=GROUPS,
+    projector=("fpn",),
     check=check,
     head_widths=head_widths,
     parameters=parameters,

@@ -1,0 +1,120 @@
+"""One training step as the losses see it: bench.detection.losses.Step over a batch. Separate from loop.py because it
+says what is computed, once, whoever asks; the loop says in which order a step goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bench.detection.contract import Batch, Context, Detector, Draws, Maps, PredictOutput, Taps, TrainOutput
+from bench.seeds import address
+
+T = TypeVar("T")
+
+
+class TrainStep:
+    """See bench.detection.losses.Step.
+
+    Args:
+        student: the detector that is trained.
+        batch: what it is trained on, on the device.
+        draws: of the step.
+        context: for the losses.
+        other_view: makes another view of the same images, on the device.
+        frozen: nothing below the classifier is trained: the student's features have no gradient.
+        taps: names that the student's classifier, or those trained with it, read.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        batch: Batch,
+        draws: Draws,
+        context: Context,
+        *,
+        other_view: Callable[[int], Batch],
+        frozen: bool,
+        taps: Sequence[str],
+    ) -> None:
+        self.student, self.context = student, context
+        self._draws, self._other_view, self._frozen, self._taps = draws, other_view, frozen, tuple(taps)
+        self._batches = {0: batch}
+        self._known: dict[tuple[str, int, int], object] = {}
+
+    def batch(self, view: int = 0) -> Batch:
+        if view not in self._batches:
+            self._batches[view] = self._other_view(view)
+        return self._batches[view]
+
+    def maps(self, model: Detector | None = None, view: int = 0) -> Maps:
+        return self._once("maps", model, view, lambda shown: shown.maps(self.batch(view).images))
+
+    def rois(self, model: Detector | None = None, view: int = 0) -> TrainOutput:
+        maps, draws = self.maps(model, view), replace(self._draws, view=view)
+        own = model is None or model is self.student
+
+        def sampled(shown: Detector) -> TrainOutput:
+            return shown.train_forward(
+                self.batch(view),
+                draws,
+                trunk_losses=own and not self._frozen,
+                taps=self._taps if own else (),
+                maps=maps,
+            )
+
+        return self._once("rois", model, view, sampled)
+
+    def proposals(self, model: Detector | None = None, view: int = 0) -> PredictOutput:
+        maps = self.maps(model, view)
+        return self._once("proposals", model, view, lambda shown: shown.predict_forward(self.batch(view), maps=maps))
+
+    def taps(
+        self, boxes: Sequence[Tensor], model: Detector | None = None, view: int = 0, names: Sequence[str] = ()
+    ) -> Taps:
+        maps, shown = self.maps(model, view), model or self.student
+        with self._around(shown):
+            return shown.box_taps(self.batch(view), boxes, taps=names, maps=maps)
+
+    def _once(self, what: str, model: Detector | None, view: int, compute: Callable[[Detector], T]) -> T:
+        shown = model or self.student
+        at = (what, id(shown), view)
+        if at not in self._known:
+            with self._around(shown):
+                self._known[at] = compute(shown)
+        return cast(T, self._known[at])
+
+    @contextlib.contextmanager
+    def _around(self, shown: Detector) -> Iterator[None]:
+        """Gradients for the student's alone; of a teacher in train mode, what it draws has an address."""
+        learns = shown is self.student and not self._frozen
+        draws = shown is not self.student and cast(nn.Module, shown).training
+        with torch.set_grad_enabled(learns), _drawn(self._draws) if draws else contextlib.nullcontext():
+            yield
+
+
+@contextlib.contextmanager
+def _drawn(draws: Draws) -> Iterator[None]:
+    """torch's own generators, seeded by the step and left as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(address(draws.seed, "teacher", draws.phase, draws.step, draws.first))
+        yield
+
+
+def frozen(model: Detector, device: str, *, train_mode: bool = False) -> Detector:
+    """A finished model as a loss gets it: without gradients, on the device, in eval mode; or in train mode, its running
+    statistics held (see bench.detection.losses.ExtraLoss)."""
+    module = cast(nn.Module, model)
+    module.requires_grad_(False).to(device).eval()
+    if train_mode:
+        module.train()
+        for one in module.modules():
+            if isinstance(one, _BatchNorm):
+                one.momentum, one.num_batches_tracked = 0.0, None  # the new running statistics are the old ones
+    return model

@@ -6,11 +6,12 @@ RPN and RoI sampling then draw nothing near them and no statistics count them. N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.data.split import Split
 from bench.errors import UserError, unknown
-from bench.frequency import tail_classes
+from bench.frequency import Bools, tail_classes
 
 VERSION = 1
 
@@ -48,9 +49,14 @@ def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split
     tail = [tail_C[labels] for labels in rest.labels]
     if nontail == "ignore":
         return replace(rest, ignore=[old | ~t for old, t in zip(rest.ignore, tail, strict=True)])
-    # A class whose boxes go is still in the image: it must not become one that is known to be absent.
+    return without(rest, tail)
+
+
+def without(split: Split, keep: Sequence[Bools]) -> Split:
+    """The split without the boxes whose entry in `keep` (per image bool n) is false. A class whose boxes go is still in
+    the image: it does not become one that is known to be absent."""
     images = tuple(
-        image if t.all() else replace(image, negatives=tuple(rest.negative(i).tolist()))
-        for i, (image, t) in enumerate(zip(rest.images, tail, strict=True))
+        image if k.all() else replace(image, negatives=tuple(split.negative(i).tolist()))
+        for i, (image, k) in enumerate(zip(split.images, keep, strict=True))
     )
-    return replace(rest, images=images).keep_boxes(tail)
+    return replace(split, images=images).keep_boxes(keep)

@@ -7,12 +7,13 @@ it is the same on all ranks and in a resumed run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from bench.errors import UserError, unknown
-from bench.frequency import ClassStatistics, Ints, repeat_factors
+from bench.frequency import COMMON_IMAGES, ClassStatistics, Ints, levels_of, repeat_factors, share_of_images
 
 ROUNDINGS = ("stochastic", "ceil", "bags")
 
@@ -67,7 +68,7 @@ class RepeatFactor:
             raise unknown("rounding", rounding, ROUNDINGS, where="RepeatFactor")
         if not power >= 0.0:
             raise UserError(f"power is {power}", where="RepeatFactor", allowed="a number >= 0 (LVIS: 0.5)")
-        _, self._r_image = repeat_factors(stats, threshold(t, stats.images_of_counts), power)
+        _, self._r_image = repeat_factors(stats, share_of_images(t, stats.images_of_counts, "t", "RepeatFactor"), power)
         self._rounding = rounding
 
     def epoch(self, e: int, rng: np.random.Generator) -> Ints:
@@ -89,16 +90,50 @@ class RepeatFactor:
         return (np.ceil(self._r_image) + extra).astype(np.int64)
 
 
-def threshold(t: float | Mapping[str, float], num_images: int) -> float:
-    """t as a share of the images, from a share or from {"images": n}.
+class RepeatByLevel:
+    """Repeat factor sampling with a power for each level of classes; a frequent class is not repeated.
+
+    An image is shown ceil(max over its classes of max(1, (t / f_c)^power_c)) times per epoch, f_c in the images used.
+
+    Source: Dong et al. (ICCV 2023), step-wise sampling as released (methods.md 18.4): its first step has t 0.003 and
+    power 0.3 above the edge, 0.5 below; its second t 0.0015 and power 1 below.
+
+    Args:
+        stats: of the images actually used.
+        scores: the result of `exemplars.Scores`, for the images of each class in the whole training set.
+        t: threshold on f_c, or {"images": n}.
+        powers: one for each level, the frequent classes first.
+        edges, inclusive: levels, see `exemplars.replay`.
 
     Raises:
-        UserError: another form, or not positive.
+        UserError: a setting out of range.
     """
-    if isinstance(t, Mapping):
-        if set(t) != {"images"}:
-            raise unknown("form of t", ", ".join(t), ["images"], where="RepeatFactor")
-        t = t["images"] / num_images
-    if not t > 0.0:
-        raise UserError(f"t is {t}", where="RepeatFactor", allowed="a share of the images > 0, or {images: n}")
-    return t
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        stats: ClassStatistics,
+        *,
+        scores: Mapping[str, Any],
+        t: float | Mapping[str, float] = 0.003,
+        powers: Sequence[float] = (0.3, 0.5),
+        edges: Sequence[float | Mapping[str, float]] = ({"images": 30},),
+        inclusive: bool = True,
+    ) -> None:
+        where = "RepeatByLevel"
+        counts_C, num_images = np.asarray(scores["image_counts_C"]), int(scores["num_images"])
+        level_C = levels_of(counts_C, edges, num_images, inclusive)
+        if len(powers) != len(edges) + 1 or not min(powers) >= 0.0:
+            raise UserError(f"powers are {list(powers)}", where=where, allowed="numbers >= 0, one more than edges")
+        power_C = np.where(counts_C > COMMON_IMAGES, 0.0, np.asarray(powers, np.float64)[level_C])
+        _, r_image = repeat_factors(stats, share_of_images(t, stats.images_of_counts, "t", where), power_C)
+        self._copies = np.ceil(r_image).astype(np.int64)
+
+    def epoch(self, e: int, rng: np.random.Generator) -> Ints:
+        """Indices of epoch `e`, int64, shuffled; an image may occur several times."""
+        return rng.permutation(np.repeat(np.arange(len(self._copies)), self._copies))
+
+    def expected_length(self) -> float:
+        """Images per epoch, the same in each."""
+        return float(self._copies.sum())

@@ -44,6 +44,9 @@ class Softmax(Classifier):
         p_NK = wide(z_NK).softmax(dim=1)
         return p_NK[:, :-1], p_NK[:, -1]
 
+    def class_logits(self, z_NK: Tensor) -> Tensor:
+        return wide(z_NK[:, :-1])
+
     def class_weights(self) -> Tensor | None:
         return self.fc.weight
 

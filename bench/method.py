@@ -210,7 +210,8 @@ class Builder:
         return Stage("fit", {"fit": _bound(what, inputs), **spec}, inputs)
 
     def patch(self, model: Stage, edit: Part) -> Stage:
-        """Edit the classifier of a trained model without training (tau-norm)."""
+        """Edit the classifier of a trained model without training (tau-norm). A setting of the edit that is a train or
+        patch stage arrives as that model."""
         inputs = {"model": model, "train": self.data("train")}
         bound = _bound(edit, inputs)
         return self._patched(model, inputs, bound, _bound(model.spec["classifier"], inputs, model))

@@ -377,10 +377,11 @@ class Figure(Section):
     """A figure that a report draws beside the table.
 
     bins: AP by instance bin; norms: ||W_j|| over classes sorted by instances; bars: one group per metric, one bar per
-    row; sweep: metrics over a setting of the rows.
+    row; sweep: metrics over a setting of the rows; counts: instances of each class in what each training of a row
+    learns from; losses: the losses of a method beside the detector's, over steps.
     """
 
-    kind: Literal["bins", "norms", "bars", "sweep"]
+    kind: Literal["bins", "norms", "bars", "sweep", "counts", "losses"]
     """What is drawn."""
     x: Text | None = None
     """Of a sweep: the setting on the axis, e.g. beta or schedule.lr."""

@@ -127,7 +127,7 @@ class FitSpec(TypedDict):
 
 
 class PatchSpec(TypedDict):
-    """Inputs: model, train, and those that settings of its parts name."""
+    """Inputs: model, train, and those that settings of its parts name: of `patch`, these may be models."""
 
     patch: Part | Mapping[str, Any] | None  # None: the classifier is put around that of `model`
     classifier: Part | Mapping[str, Any]

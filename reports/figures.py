@@ -18,12 +18,14 @@ from reports.load import RowResult
 from reports.norms import weight_norms
 from reports.settings import ABSENT
 from reports.sweep import sweep
+from reports.training_figures import class_counts, loss_shares
 
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
 
 DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
-NAMES = {"bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars"}
+NAMES = {"bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses"}
+OF_TRAININGS = {"counts": class_counts, "losses": loss_shares}
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
 
@@ -107,6 +109,12 @@ def _drawing(
         shown = [result for result in rows if result.record.seed == first]
         caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
         return weight_norms(shown, labels=figure.rows, edges=edges, caption=caption, title=figure.title)
+    if figure.kind in OF_TRAININGS:
+        first = min(result.record.seed for result in rows)
+        chains = {result.record.row: result.trainings for result in rows if result.record.seed == first}
+        shown = [result for result in rows if result.record.seed == first]
+        caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
+        return OF_TRAININGS[figure.kind](chains, caption=caption, title=figure.title)
     assert figure.x is not None
     return sweep(
         rows, figure.x, figure.metrics, by=figure.by, labels=figure.rows, planned=planned, order=order, edges=edges,
@@ -115,6 +123,10 @@ def _drawing(
 
 
 def _why(figure: Figure, some: bool) -> str:
+    if some and figure.kind == "counts":
+        return "none of its rows was trained on chosen annotations"
+    if some and figure.kind == "losses":
+        return "none of its rows has a loss beside the detector's"
     if some:
         return "no row has weights of one row per class"
     return f"no row with a result has the setting {figure.x}" if figure.x else "none of its rows has a result"

@@ -4,7 +4,7 @@ tracker take these values and do not read the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bench.plan.planning import Plan, fresh
 from bench.record import Record, Result, loads
 from bench.stage import KINDS, Stage, walk
 from bench.store.store import Store
+from reports.trainings import Training, trainings
 
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
 RESULT = "result.json"
@@ -31,20 +32,22 @@ class RowResult:
             no weight row per class.
         instance_counts: training instances of the C classes, in the same order.
         per_class_ap: AP points of the C classes; None where val has no instance of a class.
+        trainings: those that made its model, where a figure of the suite needs them.
     """
 
     record: Record
     weight_norms: list[float] | None
     instance_counts: list[int]
     per_class_ap: list[float | None]
+    trainings: Sequence[Training] = ()
 
     @classmethod
-    def of(cls, record: Record, weight_norms: list[float] | None) -> RowResult:
+    def of(cls, record: Record, weight_norms: list[float] | None, trainings: Sequence[Training] = ()) -> RowResult:
         """Counts and AP of the classes are in the record; a record without them has no norms either."""
         classes = record.per_class
         if classes is None:
-            return cls(record, None, [], [])
-        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap))
+            return cls(record, None, [], [], trainings)
+        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap), trainings)
 
 
 def load(store: Store, plan: Plan) -> list[RowResult]:
@@ -54,6 +57,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
         UserError: a result.json that cannot be read, or was changed after it was written.
     """
     found = []
+    curves = any(figure.kind in ("counts", "losses") for figure in plan.suite.sections.figures)
     for row in plan.rows:
         if row.evaluate is None or not fresh(row.evaluate, store):
             continue
@@ -67,7 +71,9 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
             settings=canonical(row.settings),
             environment=_environment(store, row.evaluate),
         )
-        found.append(RowResult.of(record, _norms(store, row.evaluate.inputs["predict"])))
+        predict = row.evaluate.inputs["predict"]
+        chain = trainings(store, predict.inputs["model"]) if curves else []
+        found.append(RowResult.of(record, _norms(store, predict), chain))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.key import resolve
 from bench.lineage import training_of
 from bench.run import checkpoint
-from bench.run.model import WEIGHTS, fitted, load_classifier, make_classifier
+from bench.run.model import WEIGHTS, fitted, load_classifier, make_classifier, models_named
 from bench.run.work import Work
 from bench.stage import PatchSpec, TrainSpec, spec_of
 
@@ -15,7 +15,8 @@ def run(work: Work) -> None:
     model, patch = work.stage.inputs["model"], spec_of(work.stage, PatchSpec)["patch"]
     old = load_classifier(work.store, model)
     if patch is not None:
-        edit, settings = resolve(patch, fitted(work.store, work.stage))
+        models = models_named(work.store, work.stage, patch, {})
+        edit, settings = resolve(patch, fitted(work.store, work.stage) | models)
         classifier = edit(old, **settings)
     else:
         seed = spec_of(training_of(model), TrainSpec)["seed"]

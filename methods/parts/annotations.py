@@ -6,12 +6,14 @@ RPN and RoI sampling then draw nothing near them and no statistics count them. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from bench.data.split import Split
 from bench.errors import UserError, unknown
-from bench.frequency import Bools, tail_classes
+from bench.frequency import Bools, levels_of, tail_classes
 
 VERSION = 1
 
@@ -50,6 +52,46 @@ def tail_only(split: Split, *, below: int = 100, nontail: str = "drop") -> Split
     if nontail == "ignore":
         return replace(rest, ignore=[old | ~t for old, t in zip(rest.ignore, tail, strict=True)])
     return without(rest, tail)
+
+
+def of_levels(
+    split: Split,
+    *,
+    keep: Sequence[int],
+    edges: Sequence[float | Mapping[str, float]] = ({"images": 30},),
+    inclusive: bool = True,
+    others: str = "ignore",
+) -> Split:
+    """The images that show a class of some levels.
+
+    Source: SimLTD (arXiv 2412.20047) trains on head classes, then on tail classes.
+    DEVIATION: boxes of other classes are ignored by default; whether they are background there was not read.
+
+    Args:
+        split: annotations; boxes already marked `ignore` are not counted.
+        keep: levels, 0 the most frequent classes.
+        edges, inclusive: levels of classes by training images, see `exemplars.replay`.
+        others: what becomes of the other boxes there: "ignore" (nothing near them is sampled), "drop" (background),
+            "keep".
+
+    Raises:
+        UserError: a setting out of range, or no image is left.
+    """
+    if others not in NONTAIL:
+        raise unknown("treatment of other boxes", others, NONTAIL, where="of_levels")
+    stats = split.training_statistics()
+    level_C = levels_of(stats.image_counts, edges, stats.images_of_counts, inclusive)
+    kept_C = np.isin(level_C, list(keep))
+    shown = [i for i, labels in enumerate(split.labels) if kept_C[labels[~split.ignore[i]]].any()]
+    if not shown:
+        raise UserError(f"no image shows a class of the levels {list(keep)}", where="of_levels", hint="move its edges")
+    rest = split.subset(shown)
+    of_kept = [kept_C[labels] for labels in rest.labels]
+    if others == "drop":
+        return without(rest, of_kept)
+    if others == "keep":
+        return rest
+    return replace(rest, ignore=[old | ~k for old, k in zip(rest.ignore, of_kept, strict=True)])
 
 
 def without(split: Split, keep: Sequence[Bools]) -> Split:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from bench.detection.contract import Classifier
+from bench.detection.contract import Classifier, Detector
 from bench.errors import UserError, unknown
+from bench.frequency import levels_of
 from methods.parts.softmax import Softmax
 
 VERSION = 1
@@ -46,4 +48,42 @@ def tau_norm(classifier: Classifier, *, tau: float = 1.0, background: str = "sca
         if background == "kept":
             scale_K1[-1] = 1.0
         classifier.set_class_weights((exact_KD * scale_K1).to(W_KD.dtype))
+    return classifier
+
+
+def joined(
+    classifier: Classifier,
+    *,
+    other: Detector,
+    edges: Sequence[float | Mapping[str, float]] = ({"images": 30},),
+    levels: int = 1,
+    inclusive: bool = True,
+) -> Classifier:
+    """The rows of the classes of the first `levels` levels from another model, the other classes' from this one; the
+    background's is the mean of both. Edits the classifier in place.
+
+    Source: a house choice for SimLTD (arXiv 2412.20047), whose third stage starts from two heads.
+
+    Args:
+        classifier: a copy that the caller owns, of the softmax family.
+        other: the model that knows the frequent classes, with a classifier of the softmax family.
+        edges, inclusive: levels of classes by training images, see `exemplars.replay`.
+        levels: how many levels are the other's.
+
+    Raises:
+        UserError: a classifier of another family, or edges out of range.
+    """
+    known = other.classifier
+    if not isinstance(classifier, Softmax) or not isinstance(known, Softmax):
+        wrong = classifier if not isinstance(classifier, Softmax) else known
+        raise UserError(
+            f"{type(wrong).__name__} has no row of its own for each class", where="joined",
+            allowed="classifiers of the softmax family",
+        )  # fmt: skip
+    head = classifier.head
+    theirs = torch.from_numpy(levels_of(head.image_counts, edges, head.num_images, inclusive) < levels)
+    with torch.no_grad():
+        for mine, their in zip(classifier.fc.parameters(), known.fc.parameters(), strict=True):
+            mine[:-1][theirs] = their[:-1][theirs]
+            mine[-1] = (mine[-1] + their[-1]) / 2
     return classifier

@@ -14,7 +14,7 @@ from rois import LVIS
 from bench.data.split import ArrayPixels, Category, Image, Split
 from bench.errors import UserError
 from bench.key import part, resolve
-from methods.parts.annotations import tail_only
+from methods.parts.annotations import of_levels, tail_only
 
 IMAGES = [[0, 0, 1], [0, 2], [0, 0], [], [1, 0, 2]]  # classes 0, 1, 2 have 6, 2, 2 instances
 
@@ -136,3 +136,36 @@ def test_the_part_is_found_by_name() -> None:
     function, options = resolve(part("annotations:tail_only", nontail="keep"))
     assert options == {"below": 100, "nontail": "keep"}
     assert len(function(made(IMAGES), **options)) == 4
+
+
+def test_images_of_a_level_and_what_becomes_of_the_others() -> None:
+    """Of five images, classes 0, 1 and 2 are in 4, 2 and 2."""
+    edges = [{"images": 3}]
+    head = of_levels(made(IMAGES), keep=(0,), edges=edges)
+    assert [image.id for image in head.images] == [0, 1, 2, 4]
+    assert [mark.tolist() for mark in head.ignore] == [
+        [False, False, True],
+        [False, True],
+        [False, False],
+        [True, False, True],
+    ]
+    assert head.statistics().instance_counts.tolist() == [6, 0, 0]
+    tail = of_levels(made(IMAGES), keep=(1,), edges=edges, others="drop")
+    assert labels_of(tail) == [[1], [2], [1, 2]]
+    assert 0 not in tail.negative(0)  # its boxes are gone, and it is there all the same
+    kept = of_levels(made(IMAGES), keep=(1,), edges=[0.8], others="keep", inclusive=False)  # class 0 is in 0.8 of them
+    assert labels_of(kept) == [*labels_of(made(IMAGES))[:3], [1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"others": "hide"}, "'hide'"),
+        ({"keep": (7,)}, "no image shows a class of the levels [7]"),
+        ({"edges": []}, "falling"),
+    ],
+)
+def test_levels_out_of_range_are_refused(given_: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        of_levels(made(IMAGES), **{"keep": (0,), "edges": [{"images": 3}]} | given_)
+    assert message in str(error.value)

@@ -1,0 +1,119 @@
+"""What a teacher adds to a training step of step-wise learning.
+
+    python -m benchmarks.teacher --out benchmarks/results/teacher-cpu.json
+    python -m benchmarks.teacher --device cuda --out FILE
+
+The CPU preset's detector, its FPN and classifier trained as in the unified stage. Steps take turns in one process:
+without a teacher, with each of its two losses, with both; the CPU is timed in process seconds. Images are noise with
+the embedded data's number and sizes of boxes. `whole`: a step that trains all of the detector, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.detection.contract import Batch, Context, Draws, HeadSpec
+from bench.detection.losses import ExtraLoss
+from bench.engines.torchvision.build import build
+from bench.engines.torchvision.detector import TwoStageDetector
+from bench.engines.torchvision.facts import head_widths
+from bench.run.step import TrainStep, frozen
+from benchmarks.measured import write
+from benchmarks.step import C, batch_of, cpu_preset
+from methods.parts.distill import Features, Scores
+from methods.parts.softmax import Softmax
+
+LIMIT = 1.6  # most that a step with a teacher may cost of one without (issue 12)
+UNIFIED = ("fpn", "classifier")
+
+
+def main() -> int:
+    """Measure and write; 1 where a teacher costs more than it may."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measured(asked.device, asked.steps)
+    for name, one in found["seconds"].items():
+        print(f"{name:10} best {one['best']:.4f} s, median {one['median']:.4f} s, {one['ratio']:.2f} of one without")
+    if asked.out is not None:
+        write(asked.out, "teacher", sys.argv[1:], found)
+    return 0 if found["seconds"]["both"]["ratio"] <= LIMIT else 1
+
+
+def measured(device: str, steps: int) -> dict[str, Any]:
+    """Seconds of a step of each kind, in turns; `ratio`: of medians, to the step without a teacher."""
+    batch = batch_of(16, 128, 13, 34.0).to(device)
+    kinds: dict[str, tuple[Sequence[str], Sequence[type[ExtraLoss]]]] = {
+        "without": (UNIFIED, ()), "features": (UNIFIED, (Features,)), "scores": (UNIFIED, (Scores,)),
+        "both": (UNIFIED, (Features, Scores)), "whole": ((), ()),
+    }  # fmt: skip
+    made = {name: trained(trainable, losses, device) for name, (trainable, losses) in kinds.items()}
+    taken: dict[str, list[float]] = {name: [] for name in made}
+    for number in range(steps + 2):
+        for name, (model, losses, optimiser) in made.items():
+            begun = now(device)
+            one_step(model, losses, optimiser, batch, number, kinds[name][0])
+            taken[name].append(now(device) - begun)
+    median = {name: statistics.median(values[2:]) for name, values in taken.items()}
+    return {
+        "device": device, "steps": steps,
+        "seconds": {
+            name: {
+                "best": round(min(values[2:]), 5), "median": round(median[name], 5),
+                "ratio": round(median[name] / median["without"], 3),
+            }
+            for name, values in taken.items()
+        },
+    }  # fmt: skip
+
+
+def trained(
+    trainable: Sequence[str], kinds: Sequence[type[ExtraLoss]], device: str
+) -> tuple[TwoStageDetector, list[ExtraLoss], torch.optim.Optimizer]:
+    """A student, its losses over one teacher, and its optimiser."""
+    counts = (100,) * C
+    head = HeadSpec(C, *head_widths(cpu_preset()), counts, counts, 1000, counts, counts)
+    student, teacher = (build(cpu_preset(), head, Softmax(head), seed=seed).to(device) for seed in (0, 1))
+    student.set_mode(trainable)
+    frozen(teacher, device)
+    losses = [kind(head, teacher=teacher).to(device) for kind in kinds]  # type: ignore[call-arg]
+    learning = [p for p in student.parameters() if p.requires_grad]
+    return student, losses, torch.optim.SGD(learning, 1e-4, momentum=0.9)
+
+
+def one_step(
+    model: TwoStageDetector, losses: Sequence[ExtraLoss], optimiser: torch.optim.Optimizer, batch: Batch, number: int,
+    trainable: Sequence[str],
+) -> None:  # fmt: skip
+    """As bench/run/loop.py does one."""
+    context = Context(number, 0.0, torch.Generator())
+    step = TrainStep(model, batch, Draws(0, 0, number), context, other_view=lambda view: batch, frozen=False, taps=())
+    out = step.rois()
+    values = [*out.losses.values(), *model.classifier.loss(model.classifier(out.taps), out.targets, context).values()]
+    values += [value for loss in losses for value in loss.loss(step).values.values()]
+    optimiser.zero_grad()
+    torch.autograd.backward(torch.stack(values).sum())
+    optimiser.step()
+
+
+def now(device: str) -> float:
+    """Seconds: of this process on a CPU, else of the clock once the device has done all that was asked."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

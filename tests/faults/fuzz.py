@@ -1,6 +1,6 @@
 """Many odd suites, command lines and cluster files, with a seed:
 
-    python -m tests.faults.fuzz --seeds 3 --suites 300 --words 200 --clusters 60
+    python -m tests.faults.fuzz --seeds 3 --suites 300 --searches 150 --words 200 --clusters 60
 
 Every case that is not answered well is printed with what was wrong, and kept in a folder of its own. What the tests run
 is one seed of it (test_fuzz.py).
@@ -20,10 +20,11 @@ from tests.faults.fuzz_case import Answer, Case, answer
 
 KINDS: dict[str, Callable[[int, int], Iterator[Case]]] = {
     "suites": fuzz_suites.cases,
+    "searches": fuzz_suites.searches,
     "words": fuzz_words.cases,
     "clusters": fuzz_clusters.cases,
 }
-NUMBERS = {"suites": 300, "words": 200, "clusters": 60}
+NUMBERS = {"suites": 300, "searches": 150, "words": 200, "clusters": 60}
 
 
 def run(kind: str, seed: int, n: int, folder: Path) -> Iterator[tuple[Case, Answer]]:

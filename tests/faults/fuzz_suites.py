@@ -36,6 +36,19 @@ SUITE: dict[str, Any] = {
         "tau": {"method": "tau_norm", "tau": 0.5, "background": "scaled"},
         "NCM": {"method": "ncm", "feature": "fc", "data": {"classes": 5}},
         "weighted": {"method": "reweight", "trainable": "classifier", "clip": [0.01, 5]},
+        "steps": {"method": "stepwise", "M": [{"images": 9}, {"images": 3}], "few": "all", "t_expert": 0.01},
+    },
+}  # fmt: skip
+SEARCH: dict[str, Any] = {
+    **SUITE,
+    "schedule": {**SUITE["schedule"], "optimiser": "adamw", "betas": [0.9, 0.99], "groups": {"fpn": {"lr": 0.1}}},
+    "search": {
+        "space": {
+            "beta": "0.5:32:log", "others": [True, False], "schedule.lr": {"low": 0.001, "high": 0.1, "log": True},
+            "schedule.steps": "1:5:int", "tau": {"low": 0, "high": 1, "step": 0.25, "when": {"row": "tau"}},
+        },
+        "rows": ["BAGS 1", "tau"], "objective": ["AP", "AP1"], "sampler": "nsgaii", "trials": 6, "round": 3,
+        "hours": 1, "seeds": [0], "tune": 0.3, "tune_seed": 1, "finals": 2,
     },
 }  # fmt: skip
 ROWS = "rows: {baseline: {method: baseline}}\n"
@@ -59,6 +72,10 @@ ATTACKS = {
 COMMANDS = (
     ("plan",), ("plan",), ("plan", "--show-config"), ("status",), ("report", "--json", "--store", "."), ("why", "RFS"),
 )  # fmt: skip
+SEARCH_COMMANDS = (
+    ("plan",), ("plan", "--json"), ("status",), ("search", "--status"), ("search", "--best", "--json"),
+    ("why", "trial 0"), ("report", "--store", "."),
+)  # fmt: skip
 
 
 def cases(seed: int, n: int) -> Iterator[Case]:
@@ -70,13 +87,28 @@ def cases(seed: int, n: int) -> Iterator[Case]:
             name, text = attacks[number]
             yield Case(name, ("plan", "s.yaml"), {"s.yaml": text.encode()})
             continue
-        name, content = _suite(rng)
+        name, content = _suite(rng, SUITE)
         words = rng.choice(COMMANDS)
         yield Case(f"{number}: {name}", (words[0], "s.yaml", *words[1:]), {"s.yaml": content})
 
 
-def _suite(rng: random.Random) -> tuple[str, bytes]:
-    tree = copy.deepcopy(SUITE)
+def searches(seed: int, n: int) -> Iterator[Case]:
+    """`n` suites with a search, of which nothing is started either: most have something wrong in that section."""
+    rng = random.Random(f"searches {seed}")
+    for number in range(n):
+        whole = rng.random() < 0.2
+        if whole:
+            name, content = _suite(rng, SEARCH)
+        else:
+            section = {"search": copy.deepcopy(SEARCH["search"])}
+            name = "; ".join(mutated(section, rng) for _ in range(rng.choice((1, 1, 2))))
+            content = document({**SEARCH, **section}).encode("utf-8", "surrogatepass")
+        words = rng.choice(SEARCH_COMMANDS)
+        yield Case(f"{number}: {name}", (words[0], "s.yaml", *words[1:]), {"s.yaml": content})
+
+
+def _suite(rng: random.Random, base: dict[str, Any]) -> tuple[str, bytes]:
+    tree = copy.deepcopy(base)
     if rng.random() < 0.2:
         kind, content = scarred(document(tree), rng)
         return kind, content

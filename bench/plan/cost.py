@@ -19,7 +19,7 @@ from bench.detection.taps import tap_width
 from bench.engines.contract import EngineFacts
 from bench.engines.facts import detector_of, facts
 from bench.errors import UserError
-from bench.key import digest
+from bench.key import canonical, digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
 from bench.spec import DetectorSection
 from bench.stage import KINDS, WHOLE, Stage, length_of
@@ -345,7 +345,9 @@ def _shape(stage: Stage, unit: str = "", kind: str | None = None) -> str:
 def _training_shape(train: Stage, unit: str) -> Any:
     spec = train.spec
     trainable = ["classifier"] if trains_classifier_only(train) else spec["trainable"]
-    return [spec["detector"], spec["input"], spec["schedule"]["batch"], trainable, spec["engine"], unit]
+    shape = [spec["detector"], spec["input"], spec["schedule"]["batch"], trainable, spec["engine"], unit]
+    beside = [canonical(loss)["part"] for loss in spec.get("losses", ())]  # a teacher looks at every batch too
+    return [*shape, beside] if beside else shape
 
 
 def _without_seed(data: Stage) -> Any:

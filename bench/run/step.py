@@ -64,7 +64,7 @@ class TrainStep:
             return shown.train_forward(
                 self.batch(view),
                 draws,
-                trunk_losses=own and not self._frozen,
+                trunk_losses=own and view == 0 and not self._frozen,
                 taps=self._taps if own else (),
                 maps=maps,
             )

@@ -1,6 +1,7 @@
 """Many seeded runs with real faults, and what came of them:
 
     python -m tests.chaos --runs 50 --seed 7 --jobs 3 --out reports/measured/chaos/chaos.md
+    python -m tests.chaos --suite stepwise --runs 20 --seed 7 --jobs 2 --out reports/measured/chaos/stepwise.md
 
 A line is printed for every run, and kept in WORK/runs.jsonl: the same command goes on where it was ended. A run is had
 again by `--only NUMBER`. Separate from the episodes, which know nothing of one another.
@@ -20,7 +21,7 @@ from pathlib import Path
 from tests.chaos import results
 from tests.chaos.episode import ENDING, Report, episode
 from tests.chaos.kinds import Drawn, draw
-from tests.chaos.scene import may_mount, undisturbed, wanted
+from tests.chaos.scene import CHOICE, PLAYED, may_mount, undisturbed, wanted
 from tests.cluster.slurm_up import Unavailable, install
 from tests.tiny_suite import digests
 
@@ -28,10 +29,11 @@ from tests.tiny_suite import digests
 def main() -> int:
     """0: every run ended as it should."""
     asked = _parsed()
-    work: Path = asked.work or Path(tempfile.gettempdir()) / f"bench-chaos-{asked.seed}"
+    work: Path = asked.work or Path(tempfile.gettempdir()) / f"bench-chaos-{asked.suite}-{asked.seed}"
     work.mkdir(parents=True, exist_ok=True)
     work.chmod(0o755)  # munged wants a folder that all may enter
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ[CHOICE] = asked.suite
     numbers = [asked.only] if asked.only is not None else list(range(asked.runs))
     known = {} if asked.only is not None else results.read(work / "runs.jsonl")
     todo = [draw(asked.seed, number) for number in numbers if number not in known]
@@ -88,6 +90,7 @@ def _skip(drawn: Drawn, skipped: dict[str, str]) -> bool:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--suite", choices=sorted(PLAYED), default="smoke")
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--jobs", type=int, default=3, help="runs at a time")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.kinds import KINDS
-from tests.chaos.scene import ROWS, SETS
+from tests.chaos.scene import played
 
 PACKAGES = ("torch", "torchvision", "submitit", "mlflow")
 Runs = Sequence[Mapping[str, Any]]
@@ -52,7 +52,7 @@ def summary(runs: Runs, seed: int, words: Sequence[str], skipped: Mapping[str, s
             **{name: version(name) for name in PACKAGES},
             "slurm": _said("slurmctld", "-V"),
         },
-        "suite": f"suites/smoke.yaml, rows {ROWS}, {', '.join(SETS)} and the sizes of tests/tiny_suite.py",
+        "suite": f"{played().path.name}, rows {played().rows}, {', '.join(played().sets)}, with tests/tiny_suite.py",
         "seed": seed,
         "runs": len(runs),
         "runs here": sum(run["place"] == "local" for run in runs),

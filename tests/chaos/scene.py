@@ -29,26 +29,54 @@ from bench.store.lease import LeaseInfo, process_start
 from bench.store.store import Store
 from tests.chaos.kinds import Drawn
 from tests.cluster.slurm_up import Slurm, start, stop
-from tests.tiny_suite import ROOT, arguments, drive, environment, tiny
+from tests.tiny_suite import ROOT, SMOKE, arguments, drive, environment, tiny
 
-ROWS = "baseline,cls-retrain,re-weight-cls,tau-norm"
+
+@dataclass(frozen=True)
+class Played:
+    """What every run is to fulfil: the rows of a suite, with the sizes of tests/tiny_suite.py and these."""
+
+    path: Path
+    rows: str
+    sets: tuple[str, ...]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("--only", self.rows, *(word for text in self.sets for word in ("--set", text)))
+
+
 # About 8 s of one core for the baseline and 1 s for the two classifiers that are trained together (0.065 s and 5 ms a
 # step, EPYC Zen 5); a checkpoint about twice a second.
-SETS = ("schedule.steps=120", "stages.classifier_only.steps=200", "schedule.checkpoint_every=8")
-OPTIONS = ("--only", ROWS, *(word for text in SETS for word in ("--set", text)))
+PLAYED = {
+    "smoke": Played(
+        SMOKE, "baseline,cls-retrain,re-weight-cls,tau-norm",
+        ("schedule.steps=120", "stages.classifier_only.steps=200", "schedule.checkpoint_every=8"),
+    ),
+    # Three trainings one after another, each from the one before; the last looks at a teacher.
+    "stepwise": Played(
+        Path(__file__).with_name("stepwise.yaml"), "baseline,step-wise",
+        ("schedule.steps=60", "schedule.checkpoint_every=8"),
+    ),
+}  # fmt: skip
+CHOICE = "BENCH_CHAOS_SUITE"  # name of one of them
 CLUSTER = {"kind": "slurm", "time_min": 30, "signal_delay_s": 30, "pause_s": 1, "mem_gb": 1.0}
+
+
+def played() -> Played:
+    """The chosen one."""
+    return PLAYED[os.environ.get(CHOICE, "smoke")]
 
 
 @cache
 def wanted() -> Plan:
     """The plan that every run is to fulfil."""
-    return planning.make(tiny(*SETS, only=ROWS))
+    return planning.make(tiny(*played().sets, only=played().rows, path=played().path))
 
 
 def undisturbed(folder: Path) -> Path:
     """The store of the run that nobody disturbs; made once."""
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    ended = drive(folder / "undisturbed", *OPTIONS)
+    ended = drive(folder / "undisturbed", *played().options, path=played().path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder / "undisturbed"
 
@@ -96,8 +124,8 @@ class Scene:
         more = ("--cluster", str(self.folder / "cluster.yaml")) if self.slurm else ()
         with (self.folder / f"driver-{len(self.drivers)}.log").open("wb") as log:
             driver = subprocess.Popen(
-                arguments(self.root, *OPTIONS, *more), cwd=ROOT, env=self.surroundings, stdout=log,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                arguments(self.root, *played().options, *more, path=played().path), cwd=ROOT, env=self.surroundings,
+                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self.drivers.append(driver)
         return driver
@@ -107,7 +135,7 @@ class Scene:
 
     def bench(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another command over this store: `status`, ..."""
-        run = arguments(self.root, *OPTIONS)
+        run = arguments(self.root, *played().options, path=played().path)
         command = [*run[:3], words[0], *run[4:], *words[1:]]
         return subprocess.run(
             command, cwd=ROOT, env=self.surroundings, capture_output=True, text=True, timeout=600, check=False

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from bench.errors import UserError, unknown
 from bench.key import Fixed, Part, StageRef, methods_of, part
 from bench.spec import Schedule
-from bench.stage import Stage, length_of, rung, with_rungs
+from bench.stage import KINDS, MODELS, Stage, length_of, rung, with_rungs
 
 __all__ = ["Builder", "Method", "Part", "Plannable", "Usual", "part", "planned", "stopped"]
 
@@ -187,7 +187,7 @@ class Builder:
             "phase": 0 if init is None else 1 + int(init.spec.get("phase", 0)),
         }
         if losses:
-            spec["losses"] = [_bound(loss, inputs) for loss in losses]
+            spec["losses"] = [_bound(loss, inputs, models=True) for loss in losses]
         if not detection:
             spec["detection"] = False
         if init is not None:
@@ -213,7 +213,7 @@ class Builder:
         """Edit the classifier of a trained model without training (tau-norm). A setting of the edit that is a train or
         patch stage arrives as that model."""
         inputs = {"model": model, "train": self.data("train")}
-        bound = _bound(edit, inputs)
+        bound = _bound(edit, inputs, models=True)
         return self._patched(model, inputs, bound, _bound(model.spec["classifier"], inputs, model))
 
     def wrap(self, model: Stage, classifier: Part) -> Stage:
@@ -263,13 +263,20 @@ def _check_groups(trainable: Sequence[str], groups: Sequence[str], classifier: P
         )  # fmt: skip
 
 
-def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None) -> Part:
+def _bound(what: Part, inputs: dict[str, Stage], before: Stage | None = None, *, models: bool = False) -> Part:
     """The part with every setting that is a stage replaced by the name of an input, which is added to `inputs`.
 
-    `before`: the stage whose classifier this may be, and whose inputs an `StageRef` in its settings names.
+    `before`: the stage whose classifier this may be, and whose inputs an `StageRef` in its settings names. `models`:
+    whether a setting may be a model's stage, beside one whose tensors are handed over.
+
+    Raises:
+        UserError: a setting is a stage that cannot be handed over.
     """
 
     def place(stage: Stage, name: str) -> StageRef:
+        if KINDS[stage.kind].hands is None and not (models and stage.kind in MODELS):
+            takes = "fit stages, and of losses and patches train and patch stages"
+            raise UserError(f"its setting '{name}' is a {stage.kind} stage", where=what.ref, allowed=takes)
         free = (f"{name}{i or ''}" for i in range(len(inputs) + 1))
         chosen = next(n for n in free if n not in inputs or inputs[n] == stage)
         inputs[chosen] = stage

@@ -66,6 +66,8 @@ KINDS: dict[str, Kind] = {
     )
 }
 
+MODELS = ("train", "patch")  # kinds whose result is a detector
+
 
 # -- what is in the key of each kind, beside its version and the keys of its inputs
 

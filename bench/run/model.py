@@ -21,12 +21,11 @@ from bench.key import Part, canonical
 from bench.lineage import inputs_named, rest_of, training_of
 from bench.run.checkpoint import read_tensors
 from bench.seeds import address
-from bench.stage import KINDS, Stage, TrainSpec, spec_of
+from bench.stage import KINDS, MODELS, Stage, TrainSpec, spec_of
 from bench.store.store import Store
 
 WEIGHTS = "model.safetensors"
 TRAIN_INFO = "train.json"
-MODELS = ("train", "patch")  # kinds of stages whose result is a detector
 
 
 def state_of(store: Store, model: Stage) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def measured(device: str, steps: int) -> dict[str, Any]:
     for number in range(steps + 2):
         for name, (model, losses, optimiser) in made.items():
             begun = now(device)
-            one_step(model, losses, optimiser, batch, number, kinds[name][0])
+            one_step(model, losses, optimiser, batch, number)
             taken[name].append(now(device) - begun)
     median = {name: statistics.median(values[2:]) for name, values in taken.items()}
     return {
@@ -93,9 +93,8 @@ def trained(
 
 
 def one_step(
-    model: TwoStageDetector, losses: Sequence[ExtraLoss], optimiser: torch.optim.Optimizer, batch: Batch, number: int,
-    trainable: Sequence[str],
-) -> None:  # fmt: skip
+    model: TwoStageDetector, losses: Sequence[ExtraLoss], optimiser: torch.optim.Optimizer, batch: Batch, number: int
+) -> None:
     """As bench/run/loop.py does one."""
     context = Context(number, 0.0, torch.Generator())
     step = TrainStep(model, batch, Draws(0, 0, number), context, other_view=lambda view: batch, frozen=False, taps=())

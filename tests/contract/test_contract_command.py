@@ -19,7 +19,7 @@ def test_a_method_that_keeps_its_promises(bench: Bench, tmp_path: Path) -> None:
     ran = bench("methods", "check", write(tmp_path))
     assert ran.code == 0, ran.out + ran.err
     assert "own on torchvision" in ran.out
-    assert "11 passed, 0 failed, 0 skipped" in ran.out
+    assert "11 passed, 0 failed, 1 skipped" in ran.out
     assert ran.err == ""
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["own.py", "own_parts.py"]  # no store
 

@@ -155,6 +155,7 @@ def _losses(work: Work, student: Detector, head: HeadSpec, device: str) -> _Besi
     parts = spec.get("losses", [])
     made: list[ExtraLoss] = []
     teachers: dict[str, Detector] = {}
+    loud: set[str] = set()  # teachers that a loss wants in train mode
     not_theirs = {id(tensor) for tensor in _tensors(student).values()}
     for i, part in enumerate(parts):
         models = models_named(work.store, work.stage, part, teachers)
@@ -165,10 +166,11 @@ def _losses(work: Work, student: Detector, head: HeadSpec, device: str) -> _Besi
             loss: ExtraLoss = kind(head, **settings)
             loss.begin(student)
         loss.to(device).train()
-        for model in models.values():  # a loss that keeps one as a module has changed its mode
-            frozen_model(model, device, train_mode=loss.teacher_train_mode)
-            not_theirs |= {id(tensor) for tensor in _tensors(model).values()}
+        loud |= set(models) if loss.teacher_train_mode else set()
         made.append(loss)
+    for name, model in teachers.items():  # a loss that keeps one as a module has changed its mode
+        frozen_model(model, device, train_mode=name in loud)
+        not_theirs |= {id(tensor) for tensor in _tensors(model).values()}
     named = {f"loss/{i}.{name}": t for i, one in enumerate(made) for name, t in one.state_dict(keep_vars=True).items()}
     return _Beside(tuple(made), teachers, {name: t for name, t in named.items() if id(t) not in not_theirs})
 

@@ -63,10 +63,10 @@ class StepWise(Method):
     few: Quota = 50
     # DEVIATION: boxes that are not chosen are ignored. The released code drops them, so that they are background.
     unselected: Literal["ignore", "drop", "keep"] = "ignore"
-    sampling: bool = True
-    """Repeat images of rarer classes in each stage (the paper's step-wise RFS)."""
-    t_expert: Annotated[Threshold, Field(examples=[{"images": 4}])] = 0.003
-    t_unified: Annotated[Threshold, Field(examples=[{"images": 8}])] = 0.0015
+    t_expert: Threshold | None = 0.003
+    """Of repeat factors in the expert's stage (step-wise RFS), a share of its images or {images: n}; null: none."""
+    t_unified: Threshold | None = 0.0015
+    """The same of the unified stage."""
     imitate: Weight = 0.1
     transfer: Weight = 1.0
     # DEVIATION: loss weights are the paper's; the released code has them the other way round (1 and 0.1).
@@ -86,8 +86,6 @@ class StepWise(Method):
                 raise ValueError(f"stages: expert has no unified model, which {given[0]} is of; leave it out")
             if isinstance(self.M, tuple) and len(self.M) > 1:
                 raise ValueError("stages: expert has no use for more than one edge in M")
-        if not self.sampling and (self._set("t_expert") or self._set("t_unified")):
-            raise ValueError("sampling: false repeats no image; leave t_expert and t_unified out")
         if self.M == ():
             raise ValueError("M: one edge or more, e.g. {images: 30}")
         return self
@@ -135,7 +133,7 @@ class StepWise(Method):
         )  # fmt: skip
 
     def _repeat(self, scores: Stage, t: Any, powers: tuple[float, float]) -> Part | None:
-        if not self.sampling:
+        if t is None:
             return None
         below = (powers[1],) * len(self._edges())
         return part(

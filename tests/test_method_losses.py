@@ -85,7 +85,7 @@ def test_parts_of_the_chain_alone(suite: Suite) -> None:
     *_, neither = trainings(suite, StepWise(imitate=0, transfer=0))
     assert "losses" not in neither.spec
     assert len(trainings(suite, StepWise(transfer=0))[-1].spec["losses"]) == 1
-    plain = trainings(suite, StepWise(sampling=False))[-1]
+    plain = trainings(suite, StepWise(t_expert=None, t_unified=None))[-1]
     assert plain.spec["sampler"].ref == "samplers:Shuffle"
 
 
@@ -111,7 +111,7 @@ def test_it_stands_on_another_base(suite: Suite) -> None:
     [
         {"stages": "expert", "few": 3},
         {"stages": "expert", "M": [{"images": 9}, {"images": 3}]},
-        {"sampling": False, "t_expert": 0.1},
+        {"t_expert": 0},
         {"M": []},
         {"transfer": -1},
         {"head": -1},

@@ -1,8 +1,8 @@
 """How a training goes on: step by step, with checkpoints, over one process or several. Separate from train.py, which
 says what is trained.
 
-A step makes the losses of every stage that shares the pass, then their gradients, then the sums over processes, then
-the updates. With one process no sum changes.
+A step makes the losses and gradients of one stage of the pass after another, then the sums over processes, then the
+updates. With one process no sum changes.
 """
 
 from __future__ import annotations
@@ -88,8 +88,7 @@ def train(
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
             out = step.rois() if spec.get("detection", True) else None
             whole = None if out is None else distributed.whole_step(out, loader.share[0], world, scope)
-            _each(active, frozen, functools.partial(_losses, step=step, number=number, out=whole, scope=scope))
-            _each(active, frozen, _gradients)
+            _each(active, frozen, functools.partial(_backward, step=step, number=number, out=whole, scope=scope))
             _sum_over_processes(active, world, scope)
             _each(active, frozen, functools.partial(_check_loss, step=number))
             _each(active, frozen, functools.partial(_update, step=number), keep=world.size == 1)
@@ -150,7 +149,13 @@ def _context_of_losses(learner: Learner, number: int) -> Context:
     return Context(number, number / learner.total, generator, distributed.reduction(world, "device"))
 
 
-def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> None:
+def _backward(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> None:
+    """One head's losses and gradients before the next head's: of many heads one graph at a time is in memory."""
+    learner.parts = _losses(learner, step, number, out, scope)
+    _gradients(learner, learner.parts)
+
+
+def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> Parts:
     """Those of trunk and classifier (none where a training is of other losses alone), and those beside them."""
     spec, world, classifier = spec_of(learner.work.stage, TrainSpec), learner.work.world, learner.classifier
     own: dict[str, torch.Tensor] = {}
@@ -176,13 +181,11 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
         _refuse_same_names(trunk | own | extra, found.values, "another loss", name)
         extra |= found.values
         counts |= found.counts
-    learner.parts = Parts(trunk, own, distributed.whole_values(extra, counts, world), counts)
+    return Parts(trunk, own, distributed.whole_values(extra, counts, world), counts)
 
 
-def _gradients(learner: Learner) -> None:
+def _gradients(learner: Learner, parts: Parts) -> None:
     """This process's gradients of the sum of all losses, and the values of each."""
-    parts = learner.parts
-    assert parts is not None
     losses = parts.trunk | parts.own | parts.extra
     loss = torch.stack([value.float() for value in losses.values()]).sum()
     learner.values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}

@@ -21,7 +21,7 @@ REASONS = {
     "effect": "it has no settings",
     "moves": "it trains nothing beyond the baseline",
     "resume": "it trains nothing beyond the baseline",
-    "teachers": "none of its losses looks at another model",
+    "teachers": ("none of its losses looks at another model", "it trains nothing beyond the baseline"),
     "reload": "it trains nothing beyond the baseline",
     "fused": "it trains n",
 }

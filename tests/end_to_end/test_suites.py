@@ -34,7 +34,17 @@ ENDS = {
     "head_schedule": (46, ["sweep_schedule_lr"]),
     "choices": (25, ["bars"]),
     "second_stage": (7, ["sweep_schedule_steps"]),
+    "stepwise": (8, ["ap_by_bin", "class_counts", "losses"]),
+    "stepwise_components": (5, ["ap_by_bin", "weight_norms"]),
+    "stepwise_transfer": (7, ["ap_by_bin", "weight_norms"]),
+    "stepwise_exemplars": (10, ["ap_by_bin", "weight_norms"]),
+    "stepwise_division": (7, ["ap_by_bin", "weight_norms"]),
+    "stepwise_memory": (5, ["ap_by_bin", "weight_norms"]),
+    "stepwise_rfs": (5, ["ap_by_bin", "weight_norms"]),
+    "simltd": (6, ["ap_by_bin", "weight_norms"]),
 }
+CHAINS = ("expert", "unified", "tail", "few")  # names of schedules that step-wise learning and SimLTD use
+COMMON = ("data.max_instances=400", "data.objects=3")  # classes in more than 100 images, where a chain divides them
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +66,8 @@ def test_a_suite_runs_to_its_table_and_figures(
     text = (ROOT / "suites" / f"{name}.yaml").read_text()
     (tmp_path / f"{name}.yaml").write_text(re.sub(r"schedule\.steps: \[[^]]*\]", "schedule.steps: [2, 4]", text))
     sets = [one for one in SETS if one.split(".")[0] != "stages" or "stages:" in text]
+    if any(f"  {chain}: " in text for chain in CHAINS):
+        sets += [*COMMON, *(f"stages.{chain}.steps=3" for chain in CHAINS if f"\n  {chain}: " in text)]
     suite = open_suite(tmp_path / f"{name}.yaml", sets=sets)
     outcomes = bring(suite, root)
     assert {outcome.state for outcome in outcomes.values()} <= {"done"}, outcomes

@@ -36,7 +36,7 @@ SUITE: dict[str, Any] = {
         "tau": {"method": "tau_norm", "tau": 0.5, "background": "scaled"},
         "NCM": {"method": "ncm", "feature": "fc", "data": {"classes": 5}},
         "weighted": {"method": "reweight", "trainable": "classifier", "clip": [0.01, 5]},
-        "steps": {"method": "stepwise", "M": [{"images": 9}, {"images": 3}], "few": "all", "t_expert": 0.01},
+        "steps": {"method": "stepwise", "M": [{"images": 9}, {"images": 3}], "few": "all", "t_expert": None},
     },
 }  # fmt: skip
 SEARCH: dict[str, Any] = {

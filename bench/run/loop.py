@@ -181,7 +181,9 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
         _refuse_same_names(trunk | own | extra, found.values, "another loss", name)
         extra |= found.values
         counts |= found.counts
-    return Parts(trunk, own, distributed.whole_values(extra, counts, world), counts)
+    if learner.losses:  # else nothing is exchanged here: a head that fails alone would be one exchange behind
+        extra = distributed.whole_values(extra, counts, world)
+    return Parts(trunk, own, extra, counts)
 
 
 def _gradients(learner: Learner, parts: Parts) -> None:

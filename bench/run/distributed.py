@@ -76,10 +76,7 @@ def whole_step(out: TrainOutput, first: int, world: World, scope: str) -> TrainO
     shares: list[_ShareSizes] = world.exchange(
         _ShareSizes(out.counts, len(ours.labels_N), [len(c) for c in ours.present], [len(c) for c in ours.negative])
     )
-    losses = {}
-    for name, loss in out.losses.items():
-        total = sum(one.counts[name] for one in shares)
-        losses[name] = loss * (out.counts[name] / max(total, 1))
+    losses = _of_whole(out.losses, out.counts, [one.counts for one in shares])
     if scope == "device":
         return replace(out, losses=losses)
     rows = [one.rows for one in shares]
@@ -126,8 +123,14 @@ def whole_values(values: Mapping[str, Tensor], counts: Mapping[str, int], world:
     """Losses of this process's images, divided by the counts of all processes. All must call it."""
     if world.size == 1:
         return dict(values)
-    shares: list[Mapping[str, int]] = world.exchange(dict(counts))
-    return {name: value * (counts[name] / max(sum(one[name] for one in shares), 1)) for name, value in values.items()}
+    return _of_whole(values, counts, world.exchange(dict(counts)))
+
+
+def _of_whole(
+    values: Mapping[str, Tensor], own: Mapping[str, int], shares: Sequence[Mapping[str, int]]
+) -> dict[str, Tensor]:
+    """Losses divided by the counts of all shares in place of our own."""
+    return {name: value * (own[name] / max(sum(one[name] for one in shares), 1)) for name, value in values.items()}
 
 
 def gradient_bits(parameters: Sequence[nn.Parameter]) -> int:

@@ -30,17 +30,6 @@ _MODEL = "model/"  # what the names of weights begin with in a checkpoint
 
 
 @dataclass
-class Parts:
-    """The losses of one step, before they are added up: of the trunk, of the classifier, and of the losses beside it
-    with the counts that these were divided by."""
-
-    trunk: dict[str, Tensor]
-    own: dict[str, Tensor]
-    extra: dict[str, Tensor]
-    counts: dict[str, int]
-
-
-@dataclass
 class Learner:
     """What one stage trains: its classifier, its parameters, its own optimiser, clipping, rate and length; and the
     losses beside the classifier's, whose own parameters and buffers are in checkpoints and not in the model."""
@@ -57,7 +46,7 @@ class Learner:
     losses: tuple[ExtraLoss, ...] = ()
     teachers: Mapping[str, Detector] = field(default_factory=dict)  # the models that these got, by input name
     carried: dict[str, Tensor] = field(default_factory=dict)  # of the losses: "loss/NUMBER.NAME" -> tensor
-    parts: Parts | None = None  # of the step, until its gradients are computed
+    shares: tuple[str, ...] = ()  # names of the step's losses of which each process has a share, which add up
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)  # losses of the step by name, and their sum as `loss`
     error: Exception | None = None

@@ -20,7 +20,7 @@ from bench.data.loader import Loader
 from bench.detection.contract import Batch, Context, Detector, Draws, TrainOutput
 from bench.errors import StageError
 from bench.run import distributed
-from bench.run.learner import Learner, Parts, save
+from bench.run.learner import Learner, save
 from bench.run.step import TrainStep
 from bench.run.work import Stopped, Work
 from bench.run.world import World, portable
@@ -28,6 +28,8 @@ from bench.stage import TrainSpec, spec_of
 
 DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this it has diverged
 CURVE_POINTS = 90  # points of a training curve
+
+_Losses = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 def rate(schedule: specs.Schedule, step: int, total: int) -> float:
@@ -151,12 +153,13 @@ def _context_of_losses(learner: Learner, number: int) -> Context:
 
 def _backward(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> None:
     """One head's losses and gradients before the next head's: of many heads one graph at a time is in memory."""
-    learner.parts = _losses(learner, step, number, out, scope)
-    _gradients(learner, learner.parts)
+    trunk, own, extra = _losses(learner, step, number, out, scope)
+    learner.shares = (*trunk, *extra)
+    _gradients(learner, trunk | own | extra)
 
 
-def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> Parts:
-    """Those of trunk and classifier (none where a training is of other losses alone), and those beside them."""
+def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> _Losses:
+    """Those of the trunk, of the classifier (neither where a training is of other losses alone), and beside them."""
     spec, world, classifier = spec_of(learner.work.stage, TrainSpec), learner.work.world, learner.classifier
     own: dict[str, torch.Tensor] = {}
     if out is not None:
@@ -183,12 +186,11 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
         counts |= found.counts
     if learner.losses:  # else nothing is exchanged here: a head that fails alone would be one exchange behind
         extra = distributed.whole_values(extra, counts, world)
-    return Parts(trunk, own, extra, counts)
+    return trunk, own, extra
 
 
-def _gradients(learner: Learner, parts: Parts) -> None:
+def _gradients(learner: Learner, losses: Mapping[str, torch.Tensor]) -> None:
     """This process's gradients of the sum of all losses, and the values of each."""
-    losses = parts.trunk | parts.own | parts.extra
     loss = torch.stack([value.float() for value in losses.values()]).sum()
     learner.values = {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(loss.detach())}
     learner.optimiser.zero_grad()
@@ -217,10 +219,8 @@ def _sum_over_processes(learners: Sequence[Learner], world: World, scope: str) -
         errors, values, bits = zip(*(one[i] for one in answers), strict=True)
         learner.error = learner.error or next((error for error in errors if error is not None), None)
         if learner.error is None:
-            parts = learner.parts
-            assert parts is not None
             distributed.sum_gradients(learner.parameters, bits)
-            learner.values = distributed.total_values(values, [*parts.trunk, *parts.extra], scope)
+            learner.values = distributed.total_values(values, learner.shares, scope)
 
 
 def _check_loss(learner: Learner, step: int) -> None:
@@ -241,7 +241,6 @@ def _update(learner: Learner, step: int) -> None:
         nn.utils.clip_grad_norm_(learner.parameters, schedule.clip)
     learner.optimiser.set_rate(rate(schedule, step, total))
     learner.optimiser.step()
-    learner.parts = None
     if (step + 1) % max(1, learner.end // CURVE_POINTS) == 0:
         learner.work.metrics(step + 1, lr=rate(schedule, step, total), **learner.values)
     learner.step = step + 1

@@ -148,7 +148,8 @@ def select(scores: Sequence[float], images: Sequence[int], quota: int | None) ->
 def _chosen(split: Split, scores: Mapping[str, Tensor], quota_C: Sequence[int | None]) -> list[Bools]:
     """Per image bool n: whether a box is an exemplar."""
     image_A, box_A = scores["image_A"].numpy(), scores["box_A"].numpy()
-    if len(image_A) and (image_A.max() >= len(split) or any(len(b) <= r for b, r in _last(split, image_A, box_A))):
+    boxes_I = np.array([len(labels) for labels in split.labels], np.int64)
+    if (image_A >= len(split)).any() or (box_A >= boxes_I[image_A]).any():
         raise UserError("the scores are of other annotations", where="replay", hint="fit them on the training split")
     score_A = scores["score_A"].numpy()
     label_A = np.array([split.labels[i][b] for i, b in zip(image_A, box_A, strict=True)], np.int64)
@@ -158,7 +159,3 @@ def _chosen(split: Split, scores: Mapping[str, Tensor], quota_C: Sequence[int | 
         for at in select(score_A[own].tolist(), image_A[own].tolist(), quota):
             chosen[image_A[own[at]]][box_A[own[at]]] = True
     return [k & ~ignore for k, ignore in zip(chosen, split.ignore, strict=True)]
-
-
-def _last(split: Split, image_A: Ints, box_A: Ints) -> list[tuple[Ints, int]]:
-    return [(split.labels[i], int(b)) for i, b in zip(image_A, box_A, strict=True)]

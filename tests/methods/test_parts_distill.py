@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -101,3 +104,76 @@ def test_whose_classes_the_teacher_knows() -> None:
     assert known(inclusive=False).tolist() == [True, False, False, False]
     assert known(edges=[0.3]).tolist() == [True, True, False, False]
     assert known(edges=[{"images": 30}, {"images": 10}], levels=2).tolist() == [True, True, True, False]
+
+
+@dataclass
+class Shown:
+    """A step whose answers are set by the test."""
+
+    student: Any
+    given_maps: dict[int, dict[str, Tensor]]
+    given_rois: dict[int, Any]
+    given_batch: Any = None
+
+    def batch(self) -> Any:
+        return self.given_batch
+
+    def maps(self, model: Any = None) -> dict[str, Tensor]:
+        return self.given_maps[id(model or self.student)]
+
+    def rois(self, model: Any = None) -> Any:
+        return self.given_rois[id(model or self.student)]
+
+
+def stub(logits: Tensor | None = None) -> Any:
+    """A model whose classifier gives the taps as logits; with `logits`, these whatever the taps."""
+    return SimpleNamespace(classifier=Given(logits))
+
+
+class Given:
+    def __init__(self, logits: Tensor | None) -> None:
+        self.logits = logits
+
+    def __call__(self, taps: Tensor) -> Tensor:
+        return taps if self.logits is None else self.logits
+
+    def class_logits(self, z: Tensor) -> Tensor:
+        return z
+
+
+HEAD = HeadSpec(4, 4, (1, 1, 1), (9,) * 4, (60, 40, 30, 2), 100, (9,) * 4, (9,) * 4)
+
+
+def test_the_imitation_of_a_step_is_the_weighted_mean_over_levels() -> None:
+    """The checked value on one level, nothing to learn on another, a pooled level left out: 0.1 x 2.1625 / 2. A box of
+    a tail class and one to ignore count for nothing."""
+    s = torch.arange(50.0).reshape(1, 2, 5, 5) / 10
+    student, teacher = stub(), stub()
+    whole = [0.0, 0.0, 40.0, 40.0]
+    batch = SimpleNamespace(
+        images=torch.zeros(1, 3, 40, 40), boxes=[torch.tensor([[10.0, 10.0, 30.0, 30.0], whole, whole])],
+        labels=[torch.tensor([0, 3, 1])], ignore=[torch.tensor([False, False, True])],
+    )  # fmt: skip
+    maps = {
+        id(student): {"0": s, "1": s, "pool": s}, id(teacher): {"0": s / 2, "1": s, "pool": 9 * s},
+    }  # fmt: skip
+    found = Features(HEAD, teacher=teacher, weight=0.1).loss(Shown(student, maps, {}, batch))
+    assert found.values["imitation"].item() == pytest.approx(0.1 * 2.1625 / 2, abs=1e-6)
+    assert found.counts == {"imitation": 1}
+
+
+def test_the_transfer_of_a_step_judges_the_teacher_s_rois() -> None:
+    """The checked value, times the weight; unshared, the student judges its own RoIs, of which the pairs count."""
+    toy = TOY["stepwise_kl"]
+    s, t = (torch.tensor(toy[f"{who}_logits"]) for who in ("student", "teacher"))
+    teacher, student = stub(t), stub(s)
+    boxes = [torch.zeros(2, 4)]
+    rois = {id(teacher): SimpleNamespace(taps=t, boxes=boxes), id(student): None}
+    found = Scores(HEAD, teacher=teacher, weight=0.5).loss(Shown(student, {}, rois))
+    assert found.values["transfer"].item() == pytest.approx(0.5 * toy["loss"], abs=1e-6)
+    assert found.counts == {"transfer": 2}
+    own = stub()  # its logits are its taps: four RoIs, of which two have a partner
+    rois = {id(teacher): rois[id(teacher)], id(own): SimpleNamespace(taps=torch.cat((s, s)), boxes=[torch.zeros(4, 4)])}
+    apart = Scores(HEAD, teacher=teacher, weight=1.0, shared=False).loss(Shown(own, {}, rois))
+    assert apart.values["transfer"].item() == pytest.approx(toy["loss"], abs=1e-6)
+    assert apart.counts == {"transfer": 2}

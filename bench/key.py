@@ -232,7 +232,7 @@ def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     if name not in nodes:
         raise unknown("part", name, [n for n in nodes if not n.startswith("_")], where=str(path))
     node = nodes[name]
-    names, defaults = _settings(node)
+    names, defaults = _settings(node, path)
     inside = path.is_relative_to(TREE)
     version = (_version(node) or _version(tree)) if inside else _digest_of_file(text)
     if version is None:
@@ -244,9 +244,13 @@ def _read(path: Path, _mtime: int, name: str, ref: str) -> Signature:
     return Signature(version, names, defaults, summary, tuple(n for n in names if n in later))
 
 
-def _settings(node: ast.ClassDef | ast.FunctionDef) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _settings(node: ast.ClassDef | ast.FunctionDef, path: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Names and defaults of a part's settings: the keyword-only parameters; arguments that a stage passes at run time
-    are positional."""
+    are positional.
+
+    Raises:
+        UserError: a default that is to be computed: the file is not run.
+    """
     function: ast.AST = node
     if isinstance(node, ast.ClassDef):
         methods = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
@@ -254,7 +258,15 @@ def _settings(node: ast.ClassDef | ast.FunctionDef) -> tuple[tuple[str, ...], di
     if not isinstance(function, ast.FunctionDef):
         return (), {}
     pairs = list(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
-    defaults = {argument.arg: ast.literal_eval(default) for argument, default in pairs if default is not None}
+    defaults: dict[str, Any] = {}
+    for argument, default in pairs:
+        try:
+            defaults |= {} if default is None else {argument.arg: ast.literal_eval(default)}
+        except ValueError:
+            raise UserError(
+                f"the default of '{argument.arg}' is not written out", where=f"{path}:{argument.lineno} {node.name}",
+                allowed="numbers, texts, None, tuples, lists and dicts of them: planning reads a part, it runs none",
+            ) from None  # fmt: skip
     return tuple(argument.arg for argument, _ in pairs), defaults
 
 
@@ -269,7 +281,7 @@ def _later(tree: ast.Module, node: ast.ClassDef | ast.FunctionDef, path: Path) -
     if value is None:
         return frozenset()
     nodes = [node] if own is not None else [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-    legal = {name for one in nodes for name in _settings(one)[1]}
+    legal = {name for one in nodes for name in _settings(one, path)[1]}
     where, allowed = f"{path}:{value.lineno} LATER of {holder}", ", ".join(sorted(legal)) or "nothing"
     try:
         names = ast.literal_eval(value)

@@ -156,7 +156,7 @@ def rest_of(model: Stage) -> Stage | None:
     everything."""
     if model.kind == "patch":
         return model.inputs["model"]
-    return model.inputs["init"] if model.spec["trainable"] else None
+    return model.inputs.get("init") if model.spec["trainable"] and "take" not in model.spec else None
 
 
 def trunk_of(model: Stage) -> Stage:
@@ -164,7 +164,7 @@ def trunk_of(model: Stage) -> Stage:
     while True:
         if model.kind == "patch":
             model = model.inputs["model"]
-        elif trains_classifier_only(model) and "init" in model.inputs:
+        elif trains_classifier_only(model) and rest_of(model) is not None:
             model = model.inputs["init"]
         else:
             return model

@@ -71,17 +71,19 @@ class Usual:
         rate: times the base's learning rate.
         epochs: length in epochs of the stage's own sampler; None: the base's length.
         drops: shares of the length after which the rate falls to a tenth; none: it stays.
+        warmup: with the base's warm-up; else without: the weights are trained already.
     """
 
     rate: float = 1.0
     epochs: int | None = None
     drops: tuple[float, ...] = ()
+    warmup: bool = False
 
     def of(self, base: Schedule) -> Schedule:
-        """The schedule for a base. There is no warm-up: the weights are trained already."""
+        """The schedule for a base."""
         length = {} if self.epochs is None else {"steps": None, "epochs": self.epochs}
-        own = {"lr": base.lr * self.rate, "decay": "steps" if self.drops else "none", "drops": self.drops, "warmup": 0}
-        return base.model_copy(update={**length, **own})
+        own = {"lr": base.lr * self.rate, "decay": "steps" if self.drops else "none", "drops": self.drops}
+        return base.model_copy(update={**length, **own, **({} if self.warmup else {"warmup": 0})})
 
 
 class Plannable(Protocol):
@@ -99,6 +101,9 @@ class Plannable(Protocol):
 
     @property
     def groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def below(self) -> tuple[str, ...]: ...
 
     @property
     def projector(self) -> tuple[str, ...]: ...
@@ -131,7 +136,9 @@ class Builder:
         sampler: Part | None = None,
         data: Part | None = None,
         losses: Sequence[Part] = (),
-        detection: bool = True,
+        detection: bool | Literal["trunk"] = True,
+        views: Sequence[Part] = (),
+        take: Sequence[str] | None = None,
         trainable: Sequence[str] = (),
         schedule: str = "auto",
         usual: Usual | None = None,
@@ -147,7 +154,12 @@ class Builder:
             data: a part that maps the training split's annotations to others: fewer images or boxes, boxes to ignore.
             losses: parts beside the losses of trunk and classifier (bench.detection.losses.ExtraLoss). A setting that
                 is a train or patch stage arrives as that model, frozen: a teacher.
-            detection: False leaves the losses of trunk and classifier out: pre-training by `losses` alone.
+            detection: False leaves the losses of trunk and classifier out: pre-training by `losses` alone; "trunk"
+                those of the classifier.
+            views: parts that make views 1, 2, ... of each image for `losses` (bench.data.views.View). View 0 is
+                augmented as the suite says.
+            take: the parameter groups below the classifier that come from `init`; the others begin as without `init`.
+                None: all come from it.
             trainable: parameter groups that are trained; () is all that the detector's settings do not freeze.
             schedule: a name. "base" is `schedule:` of the suite; of any other, `stages: {NAME: ...}` holds the
                 changes of that; a recipe may use its own name. "auto" is base without init, classifier_only where
@@ -160,10 +172,11 @@ class Builder:
 
         Raises:
             UserError: `init` without `keep_classifier`, or the other way round; a group that neither the engine nor
-                the classifier has; `until` below 1; no loss at all.
+                the classifier has; `until` below 1; no loss at all; views that no loss sees.
         """
-        if not detection and not losses:
-            raise UserError("detection=False leaves no loss", hint="name what it is trained by: losses=(part(...),)")
+        if not losses and (not detection or views):
+            what = "views= are seen by no loss" if views else "detection=False leaves no loss"
+            raise UserError(what, hint="name what it is trained by: losses=(part(...),)")
         if (init is None) != (keep_classifier is None):
             raise UserError(
                 "init= and keep_classifier= go together", hint="say whether the classifier is kept or made anew"
@@ -188,16 +201,28 @@ class Builder:
         }
         if losses:
             spec["losses"] = [_bound(loss, inputs, models=True) for loss in losses]
-        if not detection:
-            spec["detection"] = False
-        if init is not None:
-            spec["weights"] = None  # the weights file made the init stage, not this one
-
+        if detection is not True:
+            spec["detection"] = detection
+        if views:
+            spec["views"] = [_bound(view, inputs) for view in views]
+        spec |= self._taken(take, init)
         self.schedules.add(schedule)
         train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule, usual), until)
         if until is not None:
             self.untils[train.key] = until
         return train
+
+    def _taken(self, take: Sequence[str] | None, init: Stage | None) -> dict[str, Any]:
+        """What a spec says of where the trunk begins."""
+        if take is None:
+            return {} if init is None else {"weights": None}  # the weights file made the init stage, not this one
+        if init is None:
+            raise UserError("take= says what comes from init=", hint="name the stage that it is taken from: init=...")
+        for name in take:
+            if name not in self.below:
+                hint = "whether the classifier is taken says keep_classifier="
+                raise unknown("parameter group", name, self.below, where="take=", hint=hint)
+        return {"take": list(take)}
 
     def fit(self, what: Part, *, model: Stage, split: Literal["train", "val"] = "train") -> Stage:
         """Stream a trained model over a split, without augmentation, and keep the part's result.
@@ -226,6 +251,11 @@ class Builder:
     def _patched(self, model: Stage, inputs: dict[str, Stage], edit: Part | None, classifier: Part) -> Stage:
         spec = {"patch": edit, "classifier": classifier, "phase": model.spec.get("phase", 0)}
         return Stage("patch", spec, inputs)
+
+    @property
+    def below(self) -> tuple[str, ...]:
+        """The engine's parameter groups but for the classifier, in the order of the model."""
+        return self._suite.below
 
     @property
     def projector(self) -> tuple[str, ...]:

@@ -94,7 +94,9 @@ class _TrainMay(TypedDict, total=False):
     scope: Mapping[str, int]  # see bench.spec.Machine
     until: int  # of a rung: the length at which it stops, in the unit of its schedule
     losses: list[Part | Mapping[str, Any]]  # beside those of trunk and classifier
-    detection: bool  # False: without those of trunk and classifier
+    detection: bool | str  # False: without those of trunk and classifier; "trunk": without the classifier's
+    views: list[Part | Mapping[str, Any]]  # how views 1, 2, ... are made for `losses`
+    take: list[str]  # groups below the classifier that are from init; absent: all
 
 
 class TrainSpec(_TrainMay):

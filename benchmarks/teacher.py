@@ -11,23 +11,22 @@ the embedded data's number and sizes of boxes. `whole`: a step that trains all o
 from __future__ import annotations
 
 import argparse
-import statistics
+import functools
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.detection.contract import Batch, Context, Draws, HeadSpec
+from bench.detection.contract import Batch, HeadSpec
 from bench.detection.losses import ExtraLoss
 from bench.engines.torchvision.build import build
-from bench.engines.torchvision.detector import TwoStageDetector
 from bench.engines.torchvision.facts import head_widths
-from bench.run.step import TrainStep, frozen
+from bench.run.step import frozen
 from benchmarks.measured import write
 from benchmarks.step import C, batch_of, cpu_preset
+from benchmarks.turns import in_turns, one_step
 from methods.parts.distill import Features, Scores
 from methods.parts.softmax import Softmax
 
@@ -58,30 +57,14 @@ def measured(device: str, steps: int) -> dict[str, Any]:
         "without": (UNIFIED, ()), "features": (UNIFIED, (Features,)), "scores": (UNIFIED, (Scores,)),
         "both": (UNIFIED, (Features, Scores)), "whole": ((), ()),
     }  # fmt: skip
-    made = {name: trained(trainable, losses, device) for name, (trainable, losses) in kinds.items()}
-    taken: dict[str, list[float]] = {name: [] for name in made}
-    for number in range(steps + 2):
-        for name, (model, losses, optimiser) in made.items():
-            begun = now(device)
-            one_step(model, losses, optimiser, batch, number)
-            taken[name].append(now(device) - begun)
-    median = {name: statistics.median(values[2:]) for name, values in taken.items()}
-    return {
-        "device": device, "steps": steps,
-        "seconds": {
-            name: {
-                "best": round(min(values[2:]), 5), "median": round(median[name], 5),
-                "ratio": round(median[name] / median["without"], 3),
-            }
-            for name, values in taken.items()
-        },
-    }  # fmt: skip
+    made = {name: trained(trainable, losses, device, batch) for name, (trainable, losses) in kinds.items()}
+    return {"device": device, "steps": steps, "seconds": in_turns(made, steps, device, "without")}
 
 
 def trained(
-    trainable: Sequence[str], kinds: Sequence[type[ExtraLoss]], device: str
-) -> tuple[TwoStageDetector, list[ExtraLoss], torch.optim.Optimizer]:
-    """A student, its losses over one teacher, and its optimiser."""
+    trainable: Sequence[str], kinds: Sequence[type[ExtraLoss]], device: str, batch: Batch
+) -> Callable[[int], None]:
+    """A step of a student, its losses over one teacher, and its optimiser."""
     counts = (100,) * C
     head = HeadSpec(C, *head_widths(cpu_preset()), counts, counts, 1000, counts, counts)
     student, teacher = (build(cpu_preset(), head, Softmax(head), seed=seed).to(device) for seed in (0, 1))
@@ -89,29 +72,7 @@ def trained(
     frozen(teacher, device)
     losses = [kind(head, teacher=teacher).to(device) for kind in kinds]  # type: ignore[call-arg]
     learning = [p for p in student.parameters() if p.requires_grad]
-    return student, losses, torch.optim.SGD(learning, 1e-4, momentum=0.9)
-
-
-def one_step(
-    model: TwoStageDetector, losses: Sequence[ExtraLoss], optimiser: torch.optim.Optimizer, batch: Batch, number: int
-) -> None:
-    """As bench/run/loop.py does one."""
-    context = Context(number, 0.0, torch.Generator())
-    step = TrainStep(model, batch, Draws(0, 0, number), context, other_view=lambda view: batch, frozen=False, taps=())
-    out = step.rois()
-    values = [*out.losses.values(), *model.classifier.loss(model.classifier(out.taps), out.targets, context).values()]
-    values += [value for loss in losses for value in loss.loss(step).values.values()]
-    optimiser.zero_grad()
-    torch.autograd.backward(torch.stack(values).sum())
-    optimiser.step()
-
-
-def now(device: str) -> float:
-    """Seconds: of this process on a CPU, else of the clock once the device has done all that was asked."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
+    return functools.partial(one_step, student, losses, torch.optim.SGD(learning, 1e-4, momentum=0.9), [batch])
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ class Bags(Method):
         return self
 
     def plan(self, b: Builder) -> Stage:
+        return self.over(b, b.train())
+
+    def over(self, b: Builder, base: Stage) -> Stage:
+        """The same from another model than the baseline."""
         classifier = part(
             "group_softmax:GroupSoftmax",
             # "n" and "all" draw nothing; without others there is nothing to draw. One key for what computes the same.
@@ -64,7 +68,7 @@ class Bags(Method):
         )
         # One schedule whatever is trained, so that the rows of Table 5 differ in what is trained alone.
         model = b.train(
-            init=b.train(),
+            init=base,
             keep_classifier=False,
             classifier=classifier,
             trainable=TRAINABLE[self.trainable],

@@ -53,12 +53,16 @@ class Reweight(Method):
         return self
 
     def plan(self, b: Builder) -> Stage:
+        return self.over(b, b.train())
+
+    def over(self, b: Builder, base: Stage) -> Stage:
+        """The same from another model than the baseline."""
         background = self.background.model_dump() if isinstance(self.background, CountFactor) else self.background
         weights = {"beta": self.beta, "clip": self.clip, "background": background}
         focal = {name: value for name in ("gamma", "alpha") if (value := getattr(self, name)) is not None}
         loss = "focal:ReweightedFocal" if self.loss == "focal" else "losses:ReweightedSoftmax"
         return b.train(
-            init=b.train(),
+            init=base,
             keep_classifier=self.keep_classifier,
             classifier=part(loss, **weights, **focal),
             trainable=("classifier",) if self.trainable == "classifier" else (),

@@ -101,6 +101,13 @@ def test_version_settings_and_summary_come_from_the_syntax_tree(tmp_path: Path) 
     assert signature.summary
 
 
+def test_a_default_that_would_have_to_be_computed_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("class Mine:\n    def __init__(self, *, ratio: float = 4 / 3) -> None: ...\n")
+    with pytest.raises(UserError, match=r"own.py:2 Mine: the default of 'ratio' is not written out\..*numbers, texts"):
+        part(f"{file}:Mine")
+
+
 def test_naming_parts_imports_none_of_them() -> None:
     script = (
         "import sys\n"

@@ -47,6 +47,7 @@ class Sampled(Method):
     below: int | None = None
     measured: bool = False
     until: int | None = None
+    taken: bool = False
 
     def plan(self, b: Builder) -> Stage:
         t = b.fit(part("ncm:ClassMeans"), model=b.train()) if self.measured else self.t
@@ -58,6 +59,7 @@ class Sampled(Method):
             data=None if self.below is None else part("annotations:tail_only", below=self.below),
             trainable=("classifier",),
             until=self.until,
+            take=("backbone",) if self.taken else None,
         )
 '''
 SUITE = """\
@@ -77,6 +79,7 @@ rows:
   tail:         {method: sampled, below: 50}
   measured:     {method: sampled, measured: true, below: 50}
   rung:         {method: sampled, until: 5}
+  taken:        {method: sampled, taken: true}
   tau:          {method: tau_norm}
 """
 # The rows that one pass trains. All other heads are trained alone.
@@ -159,7 +162,8 @@ def other_trunk(trained: Stage) -> Stage:
 
 def test_these_heads_have_every_entry_that_a_train_stage_may_have(heads: list[Stage]) -> None:
     every = TrainSpec.__required_keys__ | TrainSpec.__optional_keys__
-    assert {name for head in heads for name in head.spec} == every - {"losses", "detection"}  # these share no pass
+    alone = {"losses", "detection", "views"}  # these share no pass
+    assert {name for head in heads for name in head.spec} == every - alone
     assert all(set(head.spec) > OWN - {"until"} for head in heads)
     assert set(heads[0].spec["schedule"]) == OWN_SCHEDULE | {"batch", "epochs"}
     assert {head.spec["sampler"].ref for head in heads} == {"samplers:Shuffle", "samplers:RepeatFactor"}
@@ -215,8 +219,9 @@ def test_a_head_s_inputs(plan: Plan, heads: list[Stage]) -> None:
         assert training_group(with_input(head, "init", other_trunk(head.inputs["init"]))) != group
         alone = {name: source for name, source in head.inputs.items() if name != "init"}
         assert training_group(replace(head, inputs=alone)) != group
-        # What lies between the trunk and the head is the head's own: its classifier starts from there.
-        assert training_group(with_input(head, "init", head)) == group
+        # What lies between the trunk and the head is the head's own: its classifier starts from there. One that takes
+        # only groups of the trunk over has a trunk of its own.
+        assert (training_group(with_input(head, "init", head)) == group) is ("take" not in head.spec)
     shuffled, patched = model(plan, "shuffled"), model(plan, "tau")
     assert patched.kind == "patch"
     assert training_group(with_input(shuffled, "init", patched)) == training_group(shuffled)
@@ -252,7 +257,9 @@ def test_what_predictions_of_one_trunk_have_in_common(plan: Plan) -> None:
 
 def test_whose_head_it_is_does_not_matter_to_a_prediction(plan: Plan) -> None:
     group = prediction_group(predict(plan, "shuffled"))
-    assert {prediction_group(predict(plan, row.label)) for row in plan.rows} == {group}
+    others = {row.label: prediction_group(predict(plan, row.label)) for row in plan.rows}
+    assert others.pop("taken") != group  # a trunk of its own
+    assert set(others.values()) == {group}
     assert len({predict(plan, row.label).key for row in plan.rows}) == len(plan.rows)
 
 

@@ -60,10 +60,18 @@ KIND_VERSIONS = {
     "evaluate": {"evaluate"},
 }
 # Part -> the rows whose keys move, of table 1 and two more; "all but" where the shared baseline uses it.
-ALSO = ("rows.CB-focal={method: reweight, loss: focal}", "rows.step-wise={method: stepwise}")
+ALSO = (
+    "rows.CB-focal={method: reweight, loss: focal}", "rows.step-wise={method: stepwise}", "rows.DRCL={method: drcl}",
+    "rows.AlignDet={method: aligndet}",
+)  # fmt: skip
 PARTS = {
     "softmax.py Softmax": {"all but"},
     "samplers.py Shuffle": {"all but", "RFS"},
+    "drcl.py Contrast": {"DRCL"},
+    "drcl.py Appearance": {"DRCL"},
+    "drcl.py Rebalanced": {"DRCL"},
+    "views.py View": {"DRCL", "AlignDet"},
+    "aligndet.py BoxContrast": {"AlignDet"},
     "samplers.py RepeatFactor": {"RFS", "RFS-finetune"},
     "annotations.py": {"finetune-tail"},
     "losses.py ReweightedSoftmax": {"re-weight", "re-weight-cls"},

@@ -21,16 +21,22 @@ from bench.data import augment
 from bench.data.ahead import Halt, made_ahead
 from bench.data.augment import Draw
 from bench.data.split import Split
+from bench.data.views import View, Window, place, placed
 from bench.detection.contract import Batch
 from bench.errors import UserError
 from bench.seeds import generator
 from bench.spec import Input
 
 A = TypeVar("A")
+_Shown = tuple[View, np.random.Generator]
 
 
 class Sampler(Protocol):
-    """Which images an epoch shows, in which order."""
+    """Which images an epoch shows, in which order.
+
+    One that changes in the course of the training has `lasts(epochs)` too, which says once how long that is: in epochs
+    of the schedule, or, where it is in steps, in passes over the list of images.
+    """
 
     def epoch(self, e: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Positions in the split, of any length and with any repeats."""
@@ -57,6 +63,7 @@ class _Ready:
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
     how: Draw
+    window: Window | None = None  # of another view
 
 
 class Loader:
@@ -72,6 +79,7 @@ class Loader:
         share: positions of each batch (from, up to) that are made; None: all. Where several processes train, each makes
             its own, padded and augmented as in the whole batch.
         workers: threads that make what `batches` yields; the batches do not depend on them.
+        views: how views 1, 2, ... are made; those beyond, and view 0, are augmented as `settings` say.
     """
 
     def __init__(
@@ -85,8 +93,9 @@ class Loader:
         phase: int,
         share: tuple[int, int] | None = None,
         workers: Workers = Workers(),
+        views: Sequence[View] = (),
     ) -> None:
-        self.split, self.settings, self.sampler = split, settings, sampler
+        self.split, self.settings, self.sampler, self.views = split, settings, sampler, tuple(views)
         self.batch_size, self.seed, self.phase = batch, seed, phase
         self.share, self.workers = share or (0, batch), workers
         self._epochs: list[NDArray[np.int64]] = []
@@ -101,10 +110,10 @@ class Loader:
         """
         return self._make(t, self.indices(t), Halt(), view)
 
-    def batches(self, steps: Iterable[int]) -> AbstractContextManager[Iterator[Batch]]:
+    def batches(self, steps: Iterable[int], view: int = 0) -> AbstractContextManager[Iterator[Batch]]:
         """`batch` of each of these steps, made ahead. The sampler runs in the caller's thread."""
         addresses = ((t, self.indices(t)) for t in steps)
-        return _ahead(lambda address, halt: self._make(*address, halt), addresses, self.workers)
+        return _ahead(lambda address, halt: self._make(*address, halt, view), addresses, self.workers)
 
     def indices(self, t: int) -> list[int]:
         """Positions in the split of the images of batch t."""
@@ -140,12 +149,16 @@ class Loader:
             augment.draw(self.settings, generator(self.seed, role, self.phase, t, p)) for p in range(self.batch_size)
         ]
         first, last = self.share
-        if last - first == self.batch_size:
-            return _assemble(self.split, self.settings, indices, draws, halt)
+        part = slice(first, last)
+        shown: list[_Shown] | None = None
+        if 0 < view <= len(self.views):
+            rngs = [generator(self.seed, f"view/{view}", self.phase, t, p) for p in range(first, last)]
+            shown = [(self.views[view - 1], rng) for rng in rngs]
         # The padding is that of the whole batch: anchors lie on its grid, and are drawn by their number.
         sizes = [_resized(self.split, self.settings, pair) for pair in zip(indices, draws, strict=True)]
-        part = slice(first, last)
-        return _assemble(self.split, self.settings, indices[part], draws[part], halt, frame=_largest(sizes))
+        return _assemble(
+            self.split, self.settings, indices[part], draws[part], halt, frame=_largest(sizes), shown=shown
+        )  # fmt: skip
 
 
 def eval_batches(split: Split, settings: Input, batch: int) -> list[list[int]]:
@@ -197,29 +210,40 @@ def _assemble(
     halt: Halt,
     *,
     frame: tuple[int, int] | None = None,
+    shown: Sequence[_Shown] | None = None,
 ) -> Batch:
-    """These images, padded to hold `frame` (height, width); None: the largest of them."""
+    """These images, padded to hold `frame` (height, width); None: the largest of them. `shown`: each as a view."""
 
-    def prepare(pair: tuple[int, Draw]) -> _Ready:
+    def prepare(index: int, how: Draw, view: _Shown | None) -> _Ready:
         halt.check()
-        size = _resized(split, settings, pair)
-        return _Ready(augment.resize(split.pixels(pair[0]), size), size, pair[1])
+        size = _resized(split, settings, (index, how))
+        if view is None:
+            return _Ready(augment.resize(split.pixels(index), size), size, how)
+        pixels, window = view[0](split.pixels(index), size, view[1])
+        return _Ready(pixels, size, how, window)
 
-    pairs = list(zip(indices, draws, strict=True))
-    ready = [prepare(pair) for pair in pairs]
+    views: Sequence[_Shown | None] = [None] * len(indices) if shown is None else shown
+    ready = [prepare(*one) for one in zip(indices, draws, views, strict=True)]
     height, width = augment.padded_size(*(frame or _largest([r.size for r in ready])), settings)
     images = _images(ready, settings, height, width)
     batch = Batch(images, [r.size for r in ready], [], [], [], [], list(indices), [], [])
-    for i, r in zip(indices, ready, strict=True):
+    for k, (i, r) in enumerate(zip(indices, ready, strict=True)):
         original = (split.images[i].height, split.images[i].width)
         scale = (r.size[0] / original[0], r.size[1] / original[1])
-        boxes = augment.transform_boxes(split.boxes[i], scale, r.size[1], r.how.flip)
-        solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box without area is no target
+        where = placed(r.window or (0.0, 0.0, original[1], original[0]), r.size, r.how.flip)
+        if shown is None:
+            boxes = augment.transform_boxes(split.boxes[i], scale, r.size[1], r.how.flip)
+            solid = np.ones(len(boxes), np.bool_)
+        else:
+            boxes, left = place(split.boxes[i], where, r.size)
+            solid = left >= shown[k][0].visible
+        solid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box without area is no target
         batch.boxes.append(torch.from_numpy(boxes[solid]))
         batch.labels.append(torch.from_numpy(split.labels[i][solid]))
         batch.ignore.append(torch.from_numpy(split.ignore[i][solid]))
         batch.negative.append(torch.from_numpy(split.negative(i)))
         batch.scale.append(scale)
+        batch.placed.append(where)
         batch.original_sizes.append(original)
     return batch
 

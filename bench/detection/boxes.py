@@ -70,6 +70,27 @@ def clip(boxes_BK4: Tensor, sizes_B2: Tensor) -> Tensor:
     return torch.minimum(boxes_BK4.clamp(min=0), limit)
 
 
+def carry(
+    boxes_N4: Tensor, seen: Sequence[float], shown: Sequence[float], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Boxes of one view of an image in another one, cut to it, and the share N of each one's area that is in it.
+
+    Args:
+        boxes_N4: pixels of the first view.
+        seen: of the first view: (ax, bx, ay, by), see bench.detection.contract.Batch.placed.
+        shown: the same of the other.
+        size: (height, width) of the other.
+    """
+    ax, ay = shown[0] / seen[0], shown[2] / seen[2]
+    factor = boxes_N4.new_tensor((ax, ay, ax, ay))
+    shift = boxes_N4.new_tensor((shown[1] - ax * seen[1], shown[3] - ay * seen[3])).repeat(2)
+    corners = boxes_N4 * factor + shift
+    low, high = torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])
+    limit = boxes_N4.new_tensor((size[1], size[0]))
+    cut = torch.cat((low.clamp(min=0).minimum(limit), high.clamp(min=0).minimum(limit)), dim=1)
+    return cut, area(cut) / (high - low).prod(dim=1).clamp(min=torch.finfo(cut.dtype).tiny)
+
+
 def large_enough(boxes_N4: Tensor, min_size: float) -> Tensor:
     """bool N: both sides are at least `min_size` pixels."""
     return ((boxes_N4[..., 2:] - boxes_N4[..., :2]) >= min_size).all(-1)

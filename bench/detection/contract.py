@@ -239,6 +239,7 @@ class Batch:
         image_index: position of each image in its split.
         scale: per image (sy, sx): resized / original.
         original_sizes: per image (height, width) of the file.
+        placed: per image (ax, bx, ay, by): x here = ax * x in the file + bx, and y likewise.
     """
 
     images: Tensor
@@ -250,6 +251,7 @@ class Batch:
     image_index: list[int]
     scale: list[tuple[float, float]]
     original_sizes: list[tuple[int, int]]
+    placed: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> Batch:
         """On a device; from page-locked memory without waiting for the copy."""
@@ -265,7 +267,7 @@ class Batch:
 
         return Batch(
             change(self.images), self.sizes, all_of(self.boxes), all_of(self.labels), all_of(self.ignore),
-            all_of(self.negative), self.image_index, self.scale, self.original_sizes,
+            all_of(self.negative), self.image_index, self.scale, self.original_sizes, self.placed,
         )  # fmt: skip
 
 
@@ -355,8 +357,20 @@ class Detector(Protocol):
     classifier: Classifier
     fresh: list[str]  # names that a weights file left as initialised
 
-    def maps(self, images: Tensor) -> Mapping[str, Tensor]:
-        """The feature maps of the pyramid by level, finest first, of B x 3 x H x W images."""
+    def body(self, images: Tensor) -> Mapping[str, Tensor]:
+        """The backbone's own maps by name, finest first, of B x 3 x H x W images."""
+        ...
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """(channels, pixels per cell) of the last of them."""
+        ...
+
+    def maps(self, images: Tensor, body: Maps | None = None) -> Mapping[str, Tensor]:
+        """The feature maps of the pyramid by level, finest first, of B x 3 x H x W images.
+
+        `body`: those of the images, where they are known already.
+        """
         ...
 
     def train_forward(

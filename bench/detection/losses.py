@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from bench.detection.contract import Batch, Context, Detector, HeadSpec, PredictOutput, Taps, TrainOutput
 
@@ -26,11 +26,15 @@ class Losses:
     Attributes:
         values: scalars by name. No name may be one of the trunk's, of the classifier's or of another loss.
         counts: for each name the number (of images, of RoIs) that it was divided by; 0 where there was nothing. Several
-            processes share a batch, and each value is rescaled by it to the number of all.
+            processes share a batch, and each value is rescaled by it to the number of all. None: the value is that of
+            the whole batch already, made from what `Step.whole` returned, the same in all processes.
+        shown: what is no loss and yet is to be seen over the steps (a distance, a spread): curves by name; of several
+            processes the first one's. Their names, too, are no other's.
     """
 
     values: dict[str, Tensor]
-    counts: dict[str, int]
+    counts: Mapping[str, int | None]
+    shown: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Step(Protocol):
@@ -41,15 +45,33 @@ class Step(Protocol):
 
     Attributes:
         student: the detector that is trained.
-        context: step, progress, draws, and the sum over processes.
+        context: step, progress, draws of this process, and the sum over processes.
+        first: number of this process's first image in the batch of all.
     """
 
     student: Detector
     context: Context
 
+    @property
+    def first(self) -> int: ...
+
+    def generator(self, role: str, image: int) -> Generator:
+        """A CPU generator for what is drawn for one image (its position in this process's batch): the same however many
+        processes there are, and for each time that it is asked for."""
+        ...
+
     def batch(self, view: int = 0) -> Batch:
-        """The images and true boxes. View 0 is what the detector is trained on; view k shows the same images,
-        augmented by draws of their own."""
+        """The images and true boxes. View 0 is what the detector is trained on; view k shows the same images, as the
+        training's `views` say, or augmented by draws of their own."""
+        ...
+
+    def carried(self, boxes: Sequence[Tensor], view: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes of view 0 (per image n x 4, pixels) in another view, cut to it, and the share n of each one's area that
+        is in it."""
+        ...
+
+    def last(self, model: Detector | None = None, view: int = 0) -> Tensor:
+        """The last map of the backbone (C5 of a ResNet), below the pyramid: B x channels x H x W."""
         ...
 
     def maps(self, model: Detector | None = None, view: int = 0) -> Mapping[str, Tensor]:
@@ -71,6 +93,11 @@ class Step(Protocol):
         """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
         ...
 
+    def whole(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in the order of the batch; gradients flow to this one's. Every process computes
+        the same from them. All must call it."""
+        ...
+
 
 class ExtraLoss(nn.Module):
     """A loss beside those of trunk and classifier. Subclasses live in methods/parts/; made as `kind(head, **settings)`.
@@ -80,8 +107,12 @@ class ExtraLoss(nn.Module):
     checkpoints, and never in the finished model. A setting `teacher_train_mode` that is true puts the models that it
     got into train mode, as released code does that never calls eval(): dropout draws, and a batch norm that is not
     frozen uses the batch's statistics; its own stay as they are.
+
+    Attributes:
+        views: how many views it looks at beside view 0: these are made ahead, as view 0 is.
     """
 
+    views: int = 0
     teacher_train_mode: bool = False
 
     def __init__(self, head: HeadSpec) -> None:

@@ -119,11 +119,19 @@ def counted_once(classifier: nn.Module, world: World, scope: str) -> Iterator[No
             parameter.requires_grad_(True)
 
 
-def whole_values(values: Mapping[str, Tensor], counts: Mapping[str, int], world: World) -> dict[str, Tensor]:
-    """Losses of this process's images, divided by the counts of all processes. All must call it."""
+def whole_values(values: Mapping[str, Tensor], counts: Mapping[str, int | None], world: World) -> dict[str, Tensor]:
+    """Losses of this process's images, divided by the counts of all processes; one without a count is of the whole
+    batch. All must call it."""
     if world.size == 1:
         return dict(values)
-    return _of_whole(values, counts, world.exchange(dict(counts)))
+    own = {name: count for name, count in counts.items() if count is not None}
+    shared = _of_whole({name: values[name] for name in own}, own, world.exchange(own))
+    return {name: shared.get(name, value) for name, value in values.items()}
+
+
+def whole_rows(rows: Tensor, world: World) -> Tensor:
+    """The rows of all processes, in order of rank; a gradient flows to this process's own. All must call it."""
+    return rows if world.size == 1 else _gathered(rows, world.exchange(len(rows)), world)
 
 
 def _of_whole(

@@ -47,6 +47,7 @@ class Learner:
     teachers: Mapping[str, Detector] = field(default_factory=dict)  # the models that these got, by input name
     carried: dict[str, Tensor] = field(default_factory=dict)  # of the losses: "loss/NUMBER.NAME" -> tensor
     shares: tuple[str, ...] = ()  # names of the step's losses of which each process has a share, which add up
+    shown: dict[str, float] = field(default_factory=dict)  # of the step: what its losses show beside their values
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)  # losses of the step by name, and their sum as `loss`
     error: Exception | None = None

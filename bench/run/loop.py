@@ -52,7 +52,7 @@ def train(
     detector: Detector,
     learners: list[Learner],
     loader: Loader,
-    batches: Iterator[Batch],
+    batches: Iterator[Sequence[Batch]],
     device: str,
     *,
     frozen: bool,
@@ -65,7 +65,7 @@ def train(
         detector: with the trunk of all.
         learners: one, or several classifiers over a frozen trunk.
         loader: of the batches, for other views of them.
-        batches: from the first step of `steps`.
+        batches: from the first step of `steps`, each with the views that are made ahead.
         device: of the detector.
         frozen: nothing below the classifiers is trained.
         scope: what a classifier's loss sees (bench.spec.Machine.scope).
@@ -78,14 +78,15 @@ def train(
     taps = sorted({tap for learner in learners for tap in learner.classifier.inputs})
     for number in steps(learners):
         _stop_together(lead)
-        batch = next(batches).to(device)
+        shown = [batch.to(device) for batch in next(batches)]
         active = [one for one in learners if one.error is None and one.step <= number < one.end]
         if not active:  # one has failed or is done, and another continues from a later checkpoint
             continue
         step = TrainStep(
-            detector, batch, Draws(spec["seed"], spec["phase"], number, loader.share[0]),
+            detector, shown, Draws(spec["seed"], spec["phase"], number, loader.share[0]),
             _context_of_losses(active[0], number),
             other_view=functools.partial(_other_view, loader, number, device), frozen=frozen, taps=taps,
+            whole=functools.partial(distributed.whole_rows, world=world),
         )  # fmt: skip
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
             out = step.rois() if spec.get("detection", True) else None
@@ -154,7 +155,6 @@ def _context_of_losses(learner: Learner, number: int) -> Context:
 def _backward(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> None:
     """One head's losses and gradients before the next head's: of many heads one graph at a time is in memory."""
     trunk, own, extra = _losses(learner, step, number, out, scope)
-    learner.shares = (*trunk, *extra)
     _gradients(learner, trunk | own | extra)
 
 
@@ -162,7 +162,7 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
     """Those of the trunk, of the classifier (neither where a training is of other losses alone), and beside them."""
     spec, world, classifier = spec_of(learner.work.stage, TrainSpec), learner.work.world, learner.classifier
     own: dict[str, torch.Tensor] = {}
-    if out is not None:
+    if out is not None and spec.get("detection", True) is True:
         alone = scope == "device" and world.size > 1
         generator = Draws(spec["seed"], spec["phase"], number).generator("classifier", world.rank if alone else 0)
         context = Context(number, number / learner.total, generator, distributed.reduction(world, scope))
@@ -173,7 +173,8 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
         _refuse_same_names(out.losses, own, "the trunk", f"{type(classifier).__name__}.loss")
     trunk = {} if out is None else dict(out.losses)
     extra: dict[str, torch.Tensor] = {}
-    counts: dict[str, int] = {}
+    counts: dict[str, int | None] = {}
+    learner.shown = {}
     for one in learner.losses:
         found, name = one.loss(step), f"{type(one).__name__}.loss"
         if found.values.keys() != found.counts.keys():
@@ -181,11 +182,15 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
                 f"values of {', '.join(sorted(found.values)) or 'nothing'}, counts of "
                 f"{', '.join(sorted(found.counts)) or 'nothing'}", where=name, allowed="a count for each value",
             )  # fmt: skip
-        _refuse_same_names(trunk | own | extra, found.values, "another loss", name)
+        _refuse_same_names(
+            {**trunk, **own, **extra, **learner.shown}, {**found.values, **found.shown}, "another loss", name
+        )  # fmt: skip
         extra |= found.values
         counts |= found.counts
+        learner.shown |= {what: float(value.detach()) for what, value in found.shown.items()}
     if learner.losses:  # else nothing is exchanged here: a head that fails alone would be one exchange behind
         extra = distributed.whole_values(extra, counts, world)
+    learner.shares = (*trunk, *(what for what in extra if counts[what] is not None))
     return trunk, own, extra
 
 
@@ -242,7 +247,7 @@ def _update(learner: Learner, step: int) -> None:
     learner.optimiser.set_rate(rate(schedule, step, total))
     learner.optimiser.step()
     if (step + 1) % max(1, learner.end // CURVE_POINTS) == 0:
-        learner.work.metrics(step + 1, lr=rate(schedule, step, total), **learner.values)
+        learner.work.metrics(step + 1, lr=rate(schedule, step, total), **learner.values, **learner.shown)
     learner.step = step + 1
     learner.work.progress(step + 1, learner.end, loss=learner.values["loss"])
 

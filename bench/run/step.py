@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench.detection.boxes import carry
 from bench.detection.contract import Batch, Context, Detector, Draws, Maps, PredictOutput, Taps, TrainOutput
 from bench.seeds import address
 
@@ -24,10 +25,11 @@ class TrainStep:
 
     Args:
         student: the detector that is trained.
-        batch: what it is trained on, on the device.
+        batches: what it is trained on, and the views that were made ahead, on the device.
         draws: of the step.
         context: for the losses.
         other_view: makes another view of the same images, on the device.
+        whole: gathers rows over the processes.
         frozen: nothing below the classifier is trained: the student's features have no gradient.
         taps: names that the student's classifier, or those trained with it, read.
     """
@@ -35,17 +37,19 @@ class TrainStep:
     def __init__(
         self,
         student: Detector,
-        batch: Batch,
+        batches: Sequence[Batch],
         draws: Draws,
         context: Context,
         *,
         other_view: Callable[[int], Batch],
+        whole: Callable[[Tensor], Tensor],
         frozen: bool,
         taps: Sequence[str],
     ) -> None:
         self.student, self.context = student, context
         self._draws, self._other_view, self._frozen, self._taps = draws, other_view, frozen, tuple(taps)
-        self._batches = {0: batch}
+        self._batches = dict(enumerate(batches))
+        self.whole = whole
         self._known: dict[tuple[str, int, int], object] = {}
 
     def batch(self, view: int = 0) -> Batch:
@@ -53,8 +57,27 @@ class TrainStep:
             self._batches[view] = self._other_view(view)
         return self._batches[view]
 
+    @property
+    def first(self) -> int:
+        return self._draws.first
+
+    def generator(self, role: str, image: int) -> torch.Generator:
+        return self._draws.generator(f"losses/{role}", image)
+
+    def carried(self, boxes: Sequence[Tensor], view: int) -> tuple[list[Tensor], list[Tensor]]:
+        seen, other = self.batch(), self.batch(view)
+        found = [carry(boxes_N4, seen.placed[i], other.placed[i], other.sizes[i]) for i, boxes_N4 in enumerate(boxes)]
+        return [cut for cut, _ in found], [share for _, share in found]
+
+    def last(self, model: Detector | None = None, view: int = 0) -> Tensor:
+        return list(self._body(model, view).values())[-1]
+
     def maps(self, model: Detector | None = None, view: int = 0) -> Maps:
-        return self._once("maps", model, view, lambda shown: shown.maps(self.batch(view).images))
+        body = self._body(model, view)
+        return self._once("maps", model, view, lambda shown: shown.maps(self.batch(view).images, body))
+
+    def _body(self, model: Detector | None, view: int) -> Maps:
+        return self._once("body", model, view, lambda shown: shown.body(self.batch(view).images))
 
     def rois(self, model: Detector | None = None, view: int = 0) -> TrainOutput:
         maps, draws = self.maps(model, view), replace(self._draws, view=view)

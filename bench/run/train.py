@@ -8,6 +8,7 @@ processes may share each batch (distributed.py).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from bench.engines.contract import CLASSIFIER
 from bench.engines.facts import facts, only_classifier
 from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
+from bench.lineage import rest_of
 from bench.run import distributed, loop
 from bench.run.data import counted, image_root_of
 from bench.run.learner import Learner, begin, save, write
@@ -69,9 +71,12 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
         begin(learner, world)
     try:
         frozen = only_classifier(spec_of(works[0].stage, TrainSpec)["trainable"], _groups(works[0]))
-        with loader.batches(loop.steps(learners)) as batches:
+        with contextlib.ExitStack() as open_:
+            views = max((loss.views for one in learners for loss in one.losses), default=0)
+            made = [open_.enter_context(loader.batches(loop.steps(learners), view)) for view in range(1 + views)]
             loop.train(
-                works[0], detector, learners, loader, batches, device, frozen=frozen, scope=_scope(works[0])
+                works[0], detector, learners, loader, zip(*made, strict=True), device, frozen=frozen,
+                scope=_scope(works[0]),
             )  # fmt: skip
     except Stopped:
         for learner in learners:
@@ -194,12 +199,7 @@ def _learner(
     for name, parameter in classifier.named_parameters():
         wanted = not trainable or "classifier" in trainable or own.get(name) in trainable
         parameter.requires_grad_(wanted and parameter.requires_grad)
-    # A stage that trains any of its classifier stores all of it: one group's weights alone are no whole classifier.
-    saved = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
-    if not only_classifier(trainable, _groups(work)):  # in the model's order, in which the gradient's norm is summed
-        state = _tensors(detector)
-        saved = {n: t for n, t in state.items() if not trainable or n in saved or detector.group_of(n) in trainable}
-        saved = {n: t for n, t in saved.items() if learns or not n.startswith("classifier.")}
+    saved = _saved(work, detector, classifier, learns)
     learning = {
         n: t for n, t in (saved | dict(beside.carried)).items() if isinstance(t, nn.Parameter) and t.requires_grad
     }
@@ -216,6 +216,20 @@ def _learner(
         work, schedule, total, _end(work, schedule, total, loader), classifier, saved, list(learning.values()),
         Optimiser(learning, schedule, group_of), fresh, beside.losses, beside.teachers, dict(beside.carried),
     )  # fmt: skip
+
+
+def _saved(work: Work, detector: Detector, classifier: Classifier, learns: bool) -> dict[str, torch.Tensor]:
+    """What the stage stores, in the model's order, in which the gradient's norm is summed: what it trains, and all that
+    no stage before it holds."""
+    trainable = tuple(spec_of(work.stage, TrainSpec)["trainable"])
+    # A stage that trains any of its classifier stores all of it: one group's weights alone are no whole classifier.
+    own = {f"classifier.{n}": t for n, t in classifier.state_dict(keep_vars=True).items()}
+    alone = rest_of(work.stage) is None
+    if only_classifier(trainable, _groups(work)):
+        return {n: t for n, t in _tensors(detector).items() if alone and n.partition(".")[0] != CLASSIFIER} | own
+    state = _tensors(detector)
+    kept = {n: t for n, t in state.items() if alone or n in own or detector.group_of(n) in trainable}
+    return {n: t for n, t in kept.items() if alone or learns or not n.startswith("classifier.")}
 
 
 def _end(work: Work, schedule: specs.Schedule, total: int, loader: Loader) -> int:
@@ -241,15 +255,15 @@ def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
 
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
     """Everything below the classifier from init; returns the names of those that a weights file does not hold."""
-    init = work.stage.inputs.get("init")
-    if init is not None:
-        state = state_of(work.store, init)
-        own = detector.state_dict()
-        below = {n: t for n, t in state.items() if not n.startswith("classifier.")}
-        kept = {n: t for n, t in own.items() if n.startswith("classifier.")}
-        detector.load_state_dict(below | kept)
-        return []
-    return list(detector.fresh) if spec_of(work.stage, TrainSpec)["weights"] is not None else []
+    init, spec = work.stage.inputs.get("init"), spec_of(work.stage, TrainSpec)
+    if init is None:
+        return list(detector.fresh) if spec["weights"] is not None else []
+    own, take = detector.state_dict(), spec.get("take")
+    below = [name for name in own if not name.startswith("classifier.")]
+    taken = [name for name in below if take is None or detector.group_of(name) in take]
+    state = state_of(work.store, init)
+    detector.load_state_dict(own | {name: state[name] for name in taken})
+    return [name for name in below if name not in taken and name in detector.fresh]
 
 
 def _split(work: Work) -> Split:
@@ -284,9 +298,13 @@ def _loader(works: Sequence[Work], split: Split, device: str) -> Loader:
     sampler = kind(split.training_statistics(), **settings)
     section = specs.Input.model_validate(spec["input"])
     seed, phase, batch = spec["seed"], spec["phase"], int(spec["schedule"]["batch"])
+    lasts = getattr(sampler, "lasts", None)
+    if lasts is not None:
+        lasts(spec["schedule"]["epochs"] or spec["schedule"]["steps"] * batch / len(split))
+    views = [view(**own) for view, own in (resolve(part, {}) for part in spec.get("views", []))]
     share = work.world.share(batch)
     return Loader(
-        split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share, workers=workers
+        split, section, sampler=sampler, batch=batch, seed=seed, phase=phase, share=share, workers=workers, views=views
     )  # fmt: skip
 
 

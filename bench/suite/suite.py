@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data.formats import FORMATS, SplitName
+from bench.engines.contract import CLASSIFIER
 from bench.engines.facts import facts, only_classifier
 from bench.environment import masked
 from bench.errors import UserError, unknown
@@ -181,8 +182,13 @@ class Suite:
         return facts(self.sections.detector.engine).groups
 
     @property
+    def below(self) -> tuple[str, ...]:
+        """Those of them that are not of the classifier."""
+        return tuple(group for group in self.groups if group != CLASSIFIER)
+
+    @property
     def projector(self) -> tuple[str, ...]:
-        """Those of them between the backbone and all that is not of one class."""
+        """Those between the backbone and all that is not of one class."""
         return facts(self.sections.detector.engine).projector
 
     def only_classifier(self, trainable: Sequence[str]) -> bool:

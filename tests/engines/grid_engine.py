@@ -83,8 +83,13 @@ class GridDetector(nn.Module):
         self.classifier, self.num_classes = classifier, head.num_classes
         self.fresh = list(self.state_dict())
 
-    def maps(self, images: Tensor) -> Maps:
+    last = (WIDTH, STRIDE)
+
+    def body(self, images: Tensor) -> Maps:
         return {"cells": self.encoder(images)}
+
+    def maps(self, images: Tensor, body: Maps | None = None) -> Maps:
+        return self.body(images) if body is None else body
 
     def train_forward(
         self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = (), maps: Maps | None = None

@@ -38,6 +38,7 @@ class TwoStageDetector(nn.Module):
         self.box_head = heads.box_head(detector)
         self.box_regressor = heads.box_regressor(detector, num_classes)
         self.classifier = classifier
+        self.last = trunk.last
         self.body_prefix = trunk.classifier_prefix
         self._frozen: list[nn.Module] = [m for stage in trunk.stages[: detector.frozen_stages] for m in stage]
         still = {id(p) for m in self._frozen for p in m.parameters()}
@@ -49,9 +50,14 @@ class TwoStageDetector(nn.Module):
         self.fresh = list(self.state_dict())
         self.set_mode(())
 
-    def maps(self, images: Tensor) -> Maps:
+    def body(self, images: Tensor) -> Maps:
+        """The backbone's maps, finest first (B x channels x H x W), of B x 3 x H x W images."""
+        found: Maps = self.backbone(images)
+        return found
+
+    def maps(self, images: Tensor, body: Maps | None = None) -> Maps:
         """The feature maps by level, finest first (B x channels x H x W), of B x 3 x H x W images."""
-        return trunks.pyramid_maps(self.backbone, self.fpn, images)
+        return trunks.pyramid_maps(self.fpn, self.body(images) if body is None else body)
 
     def train_forward(
         self, batch: Batch, draws: Draws, *, trunk_losses: bool, taps: Sequence[str] = (), maps: Maps | None = None

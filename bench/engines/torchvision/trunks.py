@@ -41,6 +41,7 @@ class Trunk:
         fpn: maps by name -> maps by name, all `fpn_channels` wide.
         strides: pixels per cell of each map the pyramid yields, finest first.
         stages: modules that each step of `frozen_stages` adds, stem first.
+        last: channels and pixels per cell of the body's last map.
         classifier_prefix: what ImageNet weight files put before the names of the body.
     """
 
@@ -48,6 +49,7 @@ class Trunk:
     fpn: nn.Module
     strides: Mapping[str, int]
     stages: Sequence[Sequence[nn.Module]]
+    last: tuple[int, int]
     classifier_prefix: str = ""
 
 
@@ -106,7 +108,7 @@ def _small(detector: spec.DetectorSection, norm: Norm) -> Trunk:
     body = SmallBody(detector.widths, norm)
     fpn = SmallPyramid(detector.widths[1:], detector.fpn_channels)
     stages = ((body.stem,), (body.layer1,), (body.layer2,), (body.layer3,))
-    return Trunk(body, fpn, {"0": 4, "1": 8}, stages)
+    return Trunk(body, fpn, {"0": 4, "1": 8}, stages, (detector.widths[-1], 16))
 
 
 def _basic_block(inputs: int, outputs: int, norm: Norm) -> resnet.BasicBlock:
@@ -122,14 +124,16 @@ def _resnet(name: str, detector: spec.DetectorSection, norm: Norm) -> Trunk:
         (body["conv1"], body["bn1"]),
         *((body[f"layer{k}"],) for k in range(1, 5)),
     )
-    return Trunk(body, _pyramid([width * 2**k for k in range(4)], detector), _strides(), stages)
+    return Trunk(body, _pyramid([width * 2**k for k in range(4)], detector), _strides(), stages, (width * 8, 32))
 
 
 def _mobilenet(detector: spec.DetectorSection, norm: Norm) -> Trunk:
     network = mobilenet_v2(weights=None, norm_layer=norm)
     body = IntermediateLayerGetter(network.features, dict(_MOBILENET_BLOCKS))
     stages = tuple(tuple(body[str(k)] for k in range(first, last)) for first, last in _MOBILENET_STAGES)
-    return Trunk(body, _pyramid(_MOBILENET_WIDTHS, detector), _strides(), stages, classifier_prefix="features.")
+    return Trunk(
+        body, _pyramid(_MOBILENET_WIDTHS, detector), _strides(), stages, (_MOBILENET_WIDTHS[-1], 32), "features."
+    )
 
 
 def _pyramid(widths: Sequence[int], detector: spec.DetectorSection) -> FeaturePyramidNetwork:
@@ -140,7 +144,7 @@ def _strides() -> dict[str, int]:
     return {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
 
 
-def pyramid_maps(body: nn.Module, fpn: nn.Module, images_B3HW: Tensor) -> dict[str, Tensor]:
-    """Pyramid maps of a batch by name."""
-    maps: dict[str, Tensor] = fpn(OrderedDict(body(images_B3HW)))
-    return maps
+def pyramid_maps(fpn: nn.Module, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pyramid maps of a batch by name, from the body's."""
+    found: dict[str, Tensor] = fpn(OrderedDict(maps))
+    return found

@@ -174,9 +174,6 @@ class Builder:
             UserError: `init` without `keep_classifier`, or the other way round; a group that neither the engine nor
                 the classifier has; `until` below 1; no loss at all; views that no loss sees.
         """
-        if not losses and (not detection or views):
-            what = "views= are seen by no loss" if views else "detection=False leaves no loss"
-            raise UserError(what, hint="name what it is trained by: losses=(part(...),)")
         if (init is None) != (keep_classifier is None):
             raise UserError(
                 "init= and keep_classifier= go together", hint="say whether the classifier is kept or made anew"
@@ -199,13 +196,7 @@ class Builder:
             "seed": self._seed,
             "phase": 0 if init is None else 1 + int(init.spec.get("phase", 0)),
         }
-        if losses:
-            spec["losses"] = [_bound(loss, inputs, models=True) for loss in losses]
-        if detection is not True:
-            spec["detection"] = detection
-        if views:
-            spec["views"] = [_bound(view, inputs) for view in views]
-        spec |= self._taken(take, init)
+        spec |= _beside(losses, detection, views, inputs) | self._taken(take, init)
         self.schedules.add(schedule)
         train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule, usual), until)
         if until is not None:
@@ -265,6 +256,23 @@ class Builder:
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""
         return self._suite.data_stage(split, self._seed)
+
+
+def _beside(
+    losses: Sequence[Part], detection: bool | str, views: Sequence[Part], inputs: dict[str, Stage]
+) -> dict[str, Any]:
+    """What a spec says of losses beside the detector's own; nothing of what is as ever."""
+    if not losses and (not detection or views):
+        what = "views= are seen by no loss" if views else "detection=False leaves no loss"
+        raise UserError(what, hint="name what it is trained by: losses=(part(...),)")
+    spec: dict[str, Any] = {}
+    if losses:
+        spec["losses"] = [_bound(loss, inputs, models=True) for loss in losses]
+    if detection is not True:
+        spec["detection"] = detection
+    if views:
+        spec["views"] = [_bound(view, inputs) for view in views]
+    return spec
 
 
 def _with_schedule(train: Stage, schedule: Schedule, until: int | None) -> Stage:

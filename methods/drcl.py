@@ -37,7 +37,7 @@ class Drcl(Pretrained):
     rebalance: Literal["dynamic", "image", "instance"] | None = "dynamic"
     """null: every image once, all boxes alike."""
     t: Annotated[float, Field(gt=0, le=1)] | ImageThreshold = 0.001
-    """Of the repeat factors, a share of the images or {images: n}."""
+    """Of the repeat factors, a share of the images or {images: n}; without rebalancing it is not looked at."""
     contrast: Literal["byol", "infonce"] = "byol"
     """Of the whole image: the slow copy's embedding alone, or beside a queue of others."""
     tau: Annotated[float, Field(gt=0)] | None = None
@@ -64,6 +64,7 @@ class Drcl(Pretrained):
 
     def pretraining(self, b: Builder) -> Stage:
         t = self.t.model_dump() if isinstance(self.t, ImageThreshold) else self.t
+        rebalanced = {} if self.rebalance is None else {"rebalance": self.rebalance, "t": t}
         of_infonce = {name: value for name in ("tau", "queue") if (value := getattr(self, name)) is not None}
         losses = []
         if self.holistic or self.local or self.semantic:
@@ -71,7 +72,7 @@ class Drcl(Pretrained):
                 part(
                     "drcl:Contrast", holistic=self.holistic, local=self.local, semantic=self.semantic,
                     kind=self.contrast, **of_infonce, boxes=self.boxes,
-                    source=b.train() if self.proposals == "rpn" else self.proposals, rebalance=self.rebalance, t=t,
+                    source=b.train() if self.proposals == "rpn" else self.proposals, **rebalanced,
                     momentum=self.momentum, norm=self.norm,
                 )
             )  # fmt: skip

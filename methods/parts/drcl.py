@@ -322,7 +322,7 @@ class Appearance(ExtraLoss):
     Args:
         head: see ExtraLoss.
         weight: factor on the loss.
-        width: channels of the first doubling; each next one has half of them, 16 at least.
+        width: channels of the first doubling; each next one has half of them, 8 at least.
         norm: "batch"; "group" where several processes train.
     """
 
@@ -339,8 +339,8 @@ class Appearance(ExtraLoss):
         channels, stride = student.last
         layers: list[nn.Module] = []
         for k in range(round(math.log2(stride)) - 1):
-            width = max(16, self.width // 2**k)
-            normed = nn.BatchNorm2d(width) if self.norm == "batch" else nn.GroupNorm(math.gcd(16, width), width)
+            width = max(8, self.width // 2**k)
+            normed = nn.BatchNorm2d(width) if self.norm == "batch" else nn.GroupNorm(math.gcd(8, width), width)
             doubled = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
             layers += [doubled, nn.Conv2d(channels, width, 3, padding=1, bias=False), normed, nn.ReLU(inplace=True)]
             channels = width

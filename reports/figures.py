@@ -18,14 +18,17 @@ from reports.load import RowResult
 from reports.norms import weight_norms
 from reports.settings import ABSENT
 from reports.sweep import sweep
-from reports.training_figures import class_counts, loss_shares
+from reports.training_figures import class_counts, embeddings, loss_shares
 
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
 
 DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
-NAMES = {"bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses"}
-OF_TRAININGS = {"counts": class_counts, "losses": loss_shares}
+NAMES = {
+    "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
+    "embeddings": "embeddings",
+}  # fmt: skip
+OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
 
@@ -127,6 +130,8 @@ def _why(figure: Figure, some: bool) -> str:
         return "none of its rows was trained on chosen annotations"
     if some and figure.kind == "losses":
         return "none of its rows has a loss beside the detector's"
+    if some and figure.kind == "embeddings":
+        return "none of its rows has a pre-training that compares embeddings"
     if some:
         return "no row has weights of one row per class"
     return f"no row with a result has the setting {figure.x}" if figure.x else "none of its rows has a result"

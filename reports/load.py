@@ -57,7 +57,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
         UserError: a result.json that cannot be read, or was changed after it was written.
     """
     found = []
-    curves = any(figure.kind in ("counts", "losses") for figure in plan.suite.sections.figures)
+    curves = any(figure.kind in ("counts", "losses", "embeddings") for figure in plan.suite.sections.figures)
     for row in plan.rows:
         if row.evaluate is None or not fresh(row.evaluate, store):
             continue

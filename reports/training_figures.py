@@ -1,5 +1,6 @@
-"""Figures of the trainings below a row: how many instances of each class each of them learns from, and the losses of a
-method beside those of the detector (Dong et al. 2023: smooth-tail data, and the part that a teacher has).
+"""Figures of the trainings below a row: how many instances of each class each of them learns from, the losses of a
+method beside those of the detector (Dong et al. 2023: smooth-tail data, and the part that a teacher has), and what the
+embeddings of a pre-training look like.
 
 Separate from the figures of results, which know no steps.
 """
@@ -13,6 +14,8 @@ from reports.norms import by_count
 from reports.trainings import Training
 
 COUNTED = ("row", "training", "rank", "class", "instances")
+EMBEDDED = ("row", "training", "embedding", "step", "value")
+SHOWN = "shown/"  # named by bench/run/loop.py, which imports torch
 SHARES = ("row", "training", "loss", "step", "share")
 
 
@@ -51,17 +54,22 @@ def class_counts(
 def loss_shares(
     rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: str | None = None
 ) -> Drawing | None:
-    """Each loss beside the detector's, as a share of the detector's sum, over the steps of the training that has it.
+    """Each loss beside the detector's, as a share of the detector's sum, over the steps of the training that has it; of
+    a pre-training without the detector's losses, as a share of all.
 
     Returns:
         None where no row has such a loss.
     """
     drawn: list[tuple[str, Training, str, list[tuple[int, float]]]] = []
+    alone = False
     for label, chain in rows.items():
         usual = {name for one in chain if not one.beside for values in one.curve.values() for name in values}
         for one in chain:
-            names = dict.fromkeys(name for values in one.curve.values() for name in values if name not in usual)
+            names = dict.fromkeys(n for values in one.curve.values() for n in values if n not in usual and is_loss(n))
             for name in names if one.beside and usual else ():
+                alone |= not any(
+                    other in usual and other != "loss" for values in one.curve.values() for other in values
+                )
                 drawn.append((label, one, name, share(one.curve, name, usual)))
     if not drawn:
         return None
@@ -73,17 +81,62 @@ def loss_shares(
         axes.plot(*zip(*points, strict=True), style, color=palette()[index % 10], linewidth=1.4, label=named)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel("loss / sum of the detector's losses")
+    axes.set_ylabel("loss / sum of the detector's losses" + ("\n(pre-training: of all)" if alone else ""))
     tidy(axes)
     lines = [(label, one.name, name, step, value) for label, one, name, found in drawn for step, value in found]
     return Drawing(finish(figure, handles(axes), caption, title), SHARES, tuple(lines))
 
 
+def embeddings(
+    rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: str | None = None
+) -> Drawing | None:
+    """Alignment and uniformity (Wang and Isola 2020) over the steps of each pre-training, a panel for each: both fall
+    as an embedding gets better; a uniformity of 0 is a collapse.
+
+    Returns:
+        None where no row has a training that shows them.
+    """
+    panels = ("alignment", "uniformity")
+    drawn: list[tuple[str, Training, str, list[tuple[int, float]]]] = []
+    for label, chain in rows.items():
+        for one in chain:
+            names = dict.fromkeys(n for values in one.curve.values() for n in values if n.endswith(panels))
+            for name in names:
+                found = [(step, values[name]) for step, values in one.curve.items() if name in values]
+                drawn.append((label, one, name.removeprefix(SHOWN), found))
+    if not drawn:
+        return None
+    figure, axes = blank(8.0, 5.0, rows=2)
+    series = list(dict.fromkeys((label, one.number, what.rpartition("_")[0]) for label, one, what, _ in drawn))
+    for label, one, what, found in drawn:
+        of, _, panel = what.rpartition("_")
+        index = series.index((label, one.number, of))
+        style = ("-", "--", "-.", ":")[index // 10 % 4]
+        axes[panels.index(panel)].plot(
+            *zip(*found, strict=True), style, color=palette()[index % 10], linewidth=1.4, label=f"{label}: {of}"
+        )
+    for one_axes, said in zip(axes, ("alignment\n(0: pairs are equal)", "uniformity\n(0: all are equal)"), strict=True):
+        one_axes.set_ylabel(said)
+        tidy(one_axes)
+    axes[1].set_xlabel("optimiser step")
+    lines = [(label, one.name, what, step, value) for label, one, what, found in drawn for step, value in found]
+    legend = {k: v for shown in reversed(axes) for k, v in handles(shown).items()}
+    return Drawing(finish(figure, legend, caption, title), EMBEDDED, tuple(lines))
+
+
+def is_loss(name: str) -> bool:
+    """Whether a name of a curve is one of a loss, not of something shown beside."""
+    return not name.startswith(SHOWN)
+
+
 def share(curve: Mapping[int, Mapping[str, float]], name: str, usual: set[str]) -> list[tuple[int, float]]:
-    """(step, the loss / the sum of the detector's) of each step that has both; `usual`: names of the detector's."""
+    """(step, the loss / the sum of the detector's) of each step that has both; of a training without the detector's,
+    the loss / the sum of all. `usual`: names of the detector's."""
     found = []
+    parts = {name for values in curve.values() for name in values if name != "loss" and is_loss(name)}
+    divisor = parts & usual or parts
     for step, values in curve.items():
-        whole = sum(value for other, value in values.items() if other in usual and other != "loss")
+        whole = sum(value for other, value in values.items() if other in divisor)
         if name in values and whole > 0:
             found.append((step, values[name] / whole))
     return found

@@ -28,8 +28,8 @@ class Losses:
         counts: for each name the number (of images, of RoIs) that it was divided by; 0 where there was nothing. Several
             processes share a batch, and each value is rescaled by it to the number of all. None: the value is that of
             the whole batch already, made from what `Step.whole` returned, the same in all processes.
-        shown: what is no loss and yet is to be seen over the steps (a distance, a spread): curves by name; of several
-            processes the first one's. Their names, too, are no other's.
+        shown: what is no loss and yet is to be seen over the steps (a distance, a spread): curves "shown/NAME";
+            of several processes the first one's.
     """
 
     values: dict[str, Tensor]

@@ -28,6 +28,7 @@ from bench.stage import TrainSpec, spec_of
 
 DIVERGED = 1e4  # a detector's losses start near ln(C) and sum below 20 on every preset; beyond this it has diverged
 CURVE_POINTS = 90  # points of a training curve
+SHOWN = "shown/"  # what the names of a curve begin with that is no loss (bench.detection.losses.Losses.shown)
 
 _Losses = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
@@ -182,12 +183,10 @@ def _losses(learner: Learner, step: TrainStep, number: int, out: TrainOutput | N
                 f"values of {', '.join(sorted(found.values)) or 'nothing'}, counts of "
                 f"{', '.join(sorted(found.counts)) or 'nothing'}", where=name, allowed="a count for each value",
             )  # fmt: skip
-        _refuse_same_names(
-            {**trunk, **own, **extra, **learner.shown}, {**found.values, **found.shown}, "another loss", name
-        )  # fmt: skip
+        _refuse_same_names(trunk | own | extra, found.values, "another loss", name)
         extra |= found.values
         counts |= found.counts
-        learner.shown |= {what: float(value.detach()) for what, value in found.shown.items()}
+        learner.shown |= {SHOWN + what: float(value.detach()) for what, value in found.shown.items()}
     if learner.losses:  # else nothing is exchanged here: a head that fails alone would be one exchange behind
         extra = distributed.whole_values(extra, counts, world)
     learner.shares = (*trunk, *(what for what in extra if counts[what] is not None))

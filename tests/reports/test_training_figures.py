@@ -11,7 +11,7 @@ from bench.spec import Figure
 from bench.store.store import Store
 from reports.figures import draw
 from reports.load import load
-from reports.training_figures import class_counts, loss_shares, share
+from reports.training_figures import class_counts, embeddings, loss_shares, share
 from reports.trainings import Training, trainings
 from tests.tiny_suite import STEPS, Undisturbed, key_of
 
@@ -53,6 +53,41 @@ def test_the_share_of_a_loss_is_of_the_detector_s_sum() -> None:
         ("step-wise", "training 3", "transfer", 5, 0.5), ("step-wise", "training 3", "transfer", 10, 0.0),
     )  # fmt: skip
     assert loss_shares({"base": (BASE,), "expert": (BASE, EXPERT)}) is None
+
+
+PRETRAINING = Training(
+    1,
+    (4, 100, 20),
+    {
+        4: {"holistic": 3.0, "local": 1.0, "loss": 4.0, "shown/local_alignment": 0.5, "shown/local_uniformity": -1.0,
+            "shown/momentum": 0.99},
+        8: {"holistic": 1.0, "local": 1.0, "loss": 2.0, "shown/local_alignment": 0.25, "shown/local_uniformity": -2.0,
+            "shown/momentum": 1.0},
+    },
+    True,
+)  # fmt: skip
+DETECTOR = Training(2, (4, 100, 20), BASE.curve, False)
+
+
+def test_a_pre_training_has_shares_of_all_its_losses_and_none_of_what_is_shown() -> None:
+    drawing = loss_shares({"2DRCL": (PRETRAINING, DETECTOR), "step-wise": CHAIN})
+    assert drawing is not None
+    of = {line[2:4]: line[-1] for line in drawing.lines if line[0] == "2DRCL"}
+    assert of == {("holistic", 4): 0.75, ("holistic", 8): 0.5, ("local", 4): 0.25, ("local", 8): 0.5}
+    (axes,) = drawing.figure.axes
+    assert axes.get_ylabel().endswith("(pre-training: of all)")
+
+
+def test_the_embeddings_of_a_pre_training() -> None:
+    drawing = embeddings({"2DRCL": (PRETRAINING, DETECTOR), "step-wise": CHAIN})
+    assert drawing is not None
+    assert drawing.lines == (
+        ("2DRCL", "training 1", "local_alignment", 4, 0.5), ("2DRCL", "training 1", "local_alignment", 8, 0.25),
+        ("2DRCL", "training 1", "local_uniformity", 4, -1.0), ("2DRCL", "training 1", "local_uniformity", 8, -2.0),
+    )  # fmt: skip
+    assert [len(axes.lines) for axes in drawing.figure.axes] == [1, 1]
+    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["2DRCL: local"]
+    assert embeddings({"step-wise": CHAIN}) is None
 
 
 def test_trainings_of_a_store(smoke: Undisturbed) -> None:

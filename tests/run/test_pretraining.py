@@ -91,13 +91,14 @@ def test_only_these_losses_are_trained_and_what_they_show_is_in_the_curves(row: 
         assert sum(values[name] for name in LOSSES[row]) == pytest.approx(values["loss"], rel=1e-5)
         shown = values.keys() - LOSSES[row] - {"loss", "lr"}
         looked = {"local"} & LOSSES[row] | {"holistic"} & LOSSES[row]
-        assert shown == (
+        assert {name.removeprefix("shown/") for name in shown} == (
             {"box_uniformity"} if row == "aligned"
             else {"momentum"} | {f"{what}_{of}" for what in looked for of in ("alignment", "uniformity")}
         )  # fmt: skip
+        assert all(name.startswith("shown/") for name in shown)
     if row != "aligned":
-        assert curve(store, stage)[0]["momentum"] == pytest.approx(0.99, abs=1e-3)
-        assert curve(store, stage)[-1]["momentum"] > 0.999
+        assert curve(store, stage)[0]["shown/momentum"] == pytest.approx(0.99, abs=1e-3)
+        assert curve(store, stage)[-1]["shown/momentum"] > 0.999
 
 
 def test_what_is_not_trained_stays_as_the_seed_made_it(store: Store, plan: Plan) -> None:
@@ -183,7 +184,7 @@ def test_two_processes_train_as_one(row: str, smoke: Undisturbed, tmp_path: Path
         assert {state for state, _, _ in outcomes.values()} == {"done"}, outcomes
     curves = [curve(Store(root), stage) for root in roots]
     for one, two in zip(*curves, strict=True):
-        for name in set(one) - {name for name in one if "alignment" in name or "uniformity" in name}:
+        for name in set(one) - {name for name in one if name.startswith("shown/")}:
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-4), name
     first, second = (read_tensors(Store(root).output(stage.key) / WEIGHTS) for root in roots)
     for name, tensor in first.items():

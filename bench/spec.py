@@ -379,10 +379,11 @@ class Figure(Section):
     bins: AP by instance bin; norms: ||W_j|| over classes sorted by instances; bars: one group per metric, one bar per
     row; sweep: metrics over a setting of the rows; counts: instances of each class in what each training of a row
     learns from; losses: the losses of a method beside the detector's, over steps; embeddings: alignment and uniformity
-    of what a pre-training compares, over steps.
+    of what a pre-training compares, over steps; linear_probe: by instance bin, how many true boxes of val a linear
+    probe of the features tells right after each training of a row (stages of its own, which `plan` shows).
     """
 
-    kind: Literal["bins", "norms", "bars", "sweep", "counts", "losses", "embeddings"]
+    kind: Literal["bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe"]
     """What is drawn."""
     x: Text | None = None
     """Of a sweep: the setting on the axis, e.g. beta or schedule.lr."""

@@ -63,10 +63,23 @@ def bars(
     cells = {label: metrics_of(group) for label, group in groups.items()}
     if len(groups) < len(every):
         caption += f" {len(groups)} of {len(every)} rows, the first of the suite; all are in the table's files."
+    return of_cells(cells, metrics, baseline=baseline_of(groups), edges=edges, caption=caption, title=title)
+
+
+def of_cells(
+    cells: Cells,
+    metrics: Sequence[str],
+    *,
+    baseline: str | None = None,
+    edges: Sequence[int] = DEFAULT_EDGES,
+    caption: str = "",
+    title: str | None = None,
+) -> Drawing:
+    """Bars of what was summarised already; `baseline`: the row whose value is dashed in panels."""
     if len(cells) > MOST_GROUPED:
-        figure = _panels(cells, metrics, edges, baseline_of(groups))
+        figure = _panels(cells, metrics, edges, baseline)
         legend: dict[str, Any] = {}
-        caption += f" Dashed: {start}." if (start := baseline_of(groups)) else ""
+        caption += f" Dashed: {baseline}." if baseline else ""
     else:
         figure = _grouped(cells, metrics, edges)
         legend = handles(figure.axes[0])

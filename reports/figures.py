@@ -16,6 +16,7 @@ from reports.footnotes import figure_caption, some_rows
 from reports.lines import points
 from reports.load import RowResult
 from reports.norms import weight_norms
+from reports.probe_figure import probe_bars
 from reports.settings import ABSENT
 from reports.sweep import sweep
 from reports.training_figures import class_counts, embeddings, loss_shares
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
 NAMES = {
     "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
-    "embeddings": "embeddings",
+    "embeddings": "embeddings", "linear_probe": "linear_probe",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
@@ -105,6 +106,8 @@ def _drawing(
         caption += f" Without a result: {some_rows(absent)}."
     if figure.kind == "bins":
         return ap_by_bin(rows, order=order, edges=edges, caption=caption, title=figure.title)
+    if figure.kind == "linear_probe":
+        return probe_bars(rows, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "bars":
         return bars(rows, figure.metrics, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "norms":
@@ -130,6 +133,8 @@ def _why(figure: Figure, some: bool) -> str:
         return "none of its rows was trained on chosen annotations"
     if some and figure.kind == "losses":
         return "none of its rows has a loss beside the detector's"
+    if some and figure.kind == "linear_probe":
+        return "none of its rows has a probe that is done"
     if some and figure.kind == "embeddings":
         return "none of its rows has a pre-training that compares embeddings"
     if some:

@@ -15,6 +15,7 @@ from bench.plan.planning import Plan, fresh
 from bench.record import Record, Result, loads
 from bench.stage import KINDS, Stage, walk
 from bench.store.store import Store
+from reports.probes import Probe, probes
 from reports.trainings import Training, trainings
 
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
@@ -33,6 +34,7 @@ class RowResult:
         instance_counts: training instances of the C classes, in the same order.
         per_class_ap: AP points of the C classes; None where val has no instance of a class.
         trainings: those that made its model, where a figure of the suite needs them.
+        probes: linear probes of the features after them, where a figure needs these.
     """
 
     record: Record
@@ -40,14 +42,21 @@ class RowResult:
     instance_counts: list[int]
     per_class_ap: list[float | None]
     trainings: Sequence[Training] = ()
+    probes: Sequence[Probe] = ()
 
     @classmethod
-    def of(cls, record: Record, weight_norms: list[float] | None, trainings: Sequence[Training] = ()) -> RowResult:
+    def of(
+        cls,
+        record: Record,
+        weight_norms: list[float] | None,
+        trainings: Sequence[Training] = (),
+        probes: Sequence[Probe] = (),
+    ) -> RowResult:
         """Counts and AP of the classes are in the record; a record without them has no norms either."""
         classes = record.per_class
         if classes is None:
             return cls(record, None, [], [], trainings)
-        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap), trainings)
+        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap), trainings, probes)
 
 
 def load(store: Store, plan: Plan) -> list[RowResult]:
@@ -73,7 +82,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
         )
         predict = row.evaluate.inputs["predict"]
         chain = trainings(store, predict.inputs["model"]) if curves else []
-        found.append(RowResult.of(record, _norms(store, predict), chain))
+        found.append(RowResult.of(record, _norms(store, predict), chain, probes(store, row.looks)))
     return found
 
 

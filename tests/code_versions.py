@@ -46,7 +46,9 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     ),
     "division": ("bench/data/division.py", "bench/seeds.py"),
     # How a batch is made of images: exactly the stages that read images have this version in their keys.
-    "augment": ("bench/data/augment.py", "bench/data/loader.py", "bench/data/ahead.py", "bench/seeds.py"),
+    "augment": (
+        "bench/data/augment.py", "bench/data/loader.py", "bench/data/views.py", "bench/data/ahead.py", "bench/seeds.py",
+    ),
     "postprocess": ("bench/detection/postprocess.py",),
     "evaluator": ("bench/evaluation/ap.py", "bench/evaluation/accuracy.py", "bench/frequency.py:instance_bin"),
     "engine torchvision": (

@@ -62,7 +62,7 @@ KIND_VERSIONS = {
 # Part -> the rows whose keys move, of table 1 and two more; "all but" where the shared baseline uses it.
 ALSO = (
     "rows.CB-focal={method: reweight, loss: focal}", "rows.step-wise={method: stepwise}", "rows.DRCL={method: drcl}",
-    "rows.AlignDet={method: aligndet}",
+    "rows.AlignDet={method: aligndet}", "figures=[{kind: linear_probe, rows: [DRCL]}]",
 )  # fmt: skip
 PARTS = {
     "softmax.py Softmax": {"all but"},
@@ -71,6 +71,7 @@ PARTS = {
     "drcl.py Appearance": {"DRCL"},
     "drcl.py Rebalanced": {"DRCL"},
     "views.py View": {"DRCL", "AlignDet"},
+    "probe.py": {"DRCL"},  # a figure of that row asks for it
     "aligndet.py BoxContrast": {"AlignDet"},
     "samplers.py RepeatFactor": {"RFS", "RFS-finetune"},
     "annotations.py": {"finetune-tail"},
@@ -97,12 +98,12 @@ class Keys:
     kinds: tuple[str, ...]
     whole: tuple[str, ...]
     own: tuple[str, ...]
-    rows: dict[str, tuple[str, ...]]  # of the stages below each row's evaluation
+    rows: dict[str, tuple[str, ...]]  # of the stages below what each row is evaluated and looked at by
 
 
 def keys_of(plan: Plan) -> Keys:
     stages = plan.stages.values()
-    rows = {row.label: tuple(s.key for s in walk(row.evaluate)) for row in plan.rows if row.evaluate is not None}
+    rows = {row.label: tuple(s.key for s in walk(*row.roots)) for row in plan.rows if row.evaluate is not None}
     own = tuple(Stage(stage.kind, stage.spec).key for stage in stages)
     return Keys(tuple(stage.kind for stage in stages), tuple(plan.stages), own, rows)
 

@@ -43,7 +43,7 @@ def chosen(plan: Plan, word: str | None) -> list[str]:
     """
     if word is None:
         return list(plan.stages)
-    roots = [row.evaluate for row in plan.rows if row.label == word and row.evaluate is not None]
+    roots = [root for row in plan.rows if row.label == word for root in row.roots]
     return [stage.key for stage in walk(*roots)] if roots else [find(plan, word).key]
 
 

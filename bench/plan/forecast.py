@@ -104,7 +104,7 @@ def passes(
     """Of the whole plan, including what is done already. `found`: its jobs, where computed already."""
     units = [unit for job in found or make_jobs(plan, plan.stages, estimate, fuse=fuse) for unit in job.units]
     together = [[plan.stages[key] for key in unit] for unit in units if plan.stages[unit[0]].kind == kind]
-    alone = [stage for row in plan.rows if row.evaluate for stage in walk(row.evaluate) if stage.kind == kind]
+    alone = [stage for row in plan.rows for stage in walk(*row.roots) if stage.kind == kind]
     return Passes(
         len(together), _sum(estimate.unit(unit) for unit in together),
         len(alone), _sum(estimate(stage) for stage in alone),

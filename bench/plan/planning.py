@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ from bench.lineage import N_POST_HOC, Finished, features_stage, pass_of, taps_na
 from bench.method import planned, stopped
 from bench.plan.cost import Estimate
 from bench.plan.cost import learned as learned_from
+from bench.plan.looks import wanted
 from bench.stage import KINDS, Stage, walk
 from bench.suite.sections import SCHEDULES
 from bench.suite.suite import Suite
@@ -55,7 +56,7 @@ class CachedStore:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """One row and one seed: the stage that gives its numbers, or why there is none."""
+    """One row and one seed: the stage that gives its numbers, or why there is none; and what figures need beside it."""
 
     label: str
     seed: int
@@ -63,6 +64,12 @@ class RowPlan:
     settings: Mapping[str, Any]
     evaluate: Stage | None
     skipped: str | None = None
+    looks: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def roots(self) -> tuple[Stage, ...]:
+        """All that is to be made for it, but for what lies below."""
+        return () if self.evaluate is None else (self.evaluate, *self.looks.values())
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Plan:
         """The least seed whose rows need a stage, by key."""
         found: dict[str, int] = {}
         for row in self.rows:
-            for stage in walk(row.evaluate) if row.evaluate is not None else ():
+            for stage in walk(*row.roots):
                 found[stage.key] = min(row.seed, found.get(stage.key, row.seed))
         return found
 
@@ -134,9 +141,10 @@ def make(suite: Suite) -> Plan:
             if row.until is not None or row.rungs:
                 model = stopped(model, row.until, row.rungs)
             evaluate = own.evaluated(model, seed)
-            rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate))
-            roots.append(evaluate)
-            for stage in walk(evaluate):
+            looks = wanted(own, row.label, model, seed)
+            rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate, looks=looks))
+            roots += rows[-1].roots
+            for stage in walk(*rows[-1].roots):
                 unshared += 1
                 needed[stage.key][row.label] = None
     _check_schedules(suite, asked)

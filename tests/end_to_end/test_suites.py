@@ -42,7 +42,7 @@ ENDS = {
     "stepwise_memory": (5, ["ap_by_bin", "weight_norms"]),
     "stepwise_rfs": (5, ["ap_by_bin", "weight_norms"]),
     "simltd": (6, ["ap_by_bin", "weight_norms"]),
-    "drcl": (8, ["ap_by_bin", "embeddings", "losses"]),
+    "drcl": (8, ["ap_by_bin", "embeddings", "linear_probe", "losses"]),
     "drcl_ablation": (11, ["ap_by_bin", "weight_norms"]),
     "drcl_rebalancing": (7, ["ap_by_bin", "weight_norms"]),
 }

@@ -1,0 +1,50 @@
+"""The figure of linear probes. Separate from probes.py, which reads what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.frequency import instance_bin
+from reports.bars import of_cells
+from reports.canvas import DEFAULT_EDGES, Drawing
+from reports.load import RowResult
+from reports.probes import Probe
+from reports.stats import Cell, summarise
+
+
+def probe_bars(
+    rows: Sequence[RowResult],
+    *,
+    order: Sequence[str] = (),
+    edges: Sequence[int] = DEFAULT_EDGES,
+    caption: str = "",
+    title: str | None = None,
+) -> Drawing | None:
+    """The mean over the classes of each bin of what a probe tells right, in points: a bar for each row and training.
+
+    Returns:
+        None where no row has a probe.
+    """
+    labels = list(dict.fromkeys([*order, *(result.record.row for result in rows)]))
+    cells: dict[str, dict[str, Cell]] = {}
+    for label in labels:
+        of_row = sorted((r for r in rows if r.record.row == label), key=lambda r: r.record.seed)
+        for number in sorted({probe.number for result in of_row for probe in result.probes}):
+            pairs = [(r, probe) for r in of_row for probe in r.probes if probe.number == number]
+            name = label if all(probe.last for _, probe in pairs) else f"{label}, after training {number}"
+            of_seeds = [by_bin(probe, result.instance_counts, edges) for result, probe in pairs]
+            cells[name] = {metric: summarise(one[metric] for one in of_seeds) for metric in of_seeds[0]}
+    if not cells:
+        return None
+    metrics = [*(f"ACC{i + 1}" for i in range(len(edges) + 1)), "ACC"]
+    return of_cells(cells, metrics, edges=edges, caption=caption, title=title)
+
+
+def by_bin(probe: Probe, counts: Sequence[int], edges: Sequence[int]) -> dict[str, float | None]:
+    """ACC1, ACC2, ... and ACC: the mean over the classes of each bin, and over all, in points."""
+    bins = instance_bin(counts, edges).tolist()
+    found: dict[str, float | None] = {}
+    for name, chosen in [*((f"ACC{i + 1}", {i}) for i in range(len(edges) + 1)), ("ACC", set(bins))]:
+        values = [right for right, i in zip(probe.right, bins, strict=True) if right is not None and i in chosen]
+        found[name] = 100 * sum(values) / len(values) if values else None
+    return found

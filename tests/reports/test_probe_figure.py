@@ -1,0 +1,44 @@
+"""Linear probes: which stages a suite gets for the figure, and what is drawn of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.cli.open import open_suite
+from bench.plan import planning
+from reports.probe_figure import by_bin
+from reports.probes import Probe
+from tests.conftest import Write
+
+FIGURE = "figures=[{kind: linear_probe, rows: [x2]}]"
+
+
+def test_the_figure_brings_its_stages_along(write: Write) -> None:
+    plain = planning.make(open_suite(write(), sets=["rows={baseline: {method: baseline}, x2: {method: x2}}"]))
+    suite = open_suite(write(), sets=["rows={baseline: {method: baseline}, x2: {method: x2}}", FIGURE])
+    plan = planning.make(suite)
+    added = [stage for key, stage in plan.stages.items() if key not in plain.stages]
+    assert [stage.kind for stage in added] == ["fit"] * 4  # a line and its hits, after each of two trainings
+    looks = {row.label: row.looks for row in plan.rows}
+    assert looks["baseline"] == {}
+    assert list(looks["x2"]) == ["linear_probe/1", "linear_probe/2"]
+    one, two = looks["x2"].values()
+    assert one.inputs["model"] == two.inputs["model"].inputs["init"]
+    assert one.inputs["data"].spec["split"] == "val"
+    assert one.inputs["probe"].inputs["data"].spec["split"] == "train"
+    assert plan.needed_by[one.key] == ("x2",)
+    rows = [(row.label, row.evaluate.key if row.evaluate else None) for row in plan.rows]
+    assert rows == [(row.label, row.evaluate.key if row.evaluate else None) for row in plain.rows]
+
+
+def test_a_classifier_over_a_frozen_trunk_has_no_probe_of_its_own(write: Write) -> None:
+    sets = ["rows={BAGS: {method: bags}, tau: {method: tau_norm}}", "figures=[{kind: linear_probe}]"]
+    plan = planning.make(open_suite(write(), sets=sets))
+    assert [list(row.looks) for row in plan.rows] == [["linear_probe/1"]] * 2
+    assert len({row.looks["linear_probe/1"].key for row in plan.rows}) == 1
+
+
+def test_the_mean_is_over_the_classes_of_a_bin() -> None:
+    probe = Probe(1, True, (1.0, 0.5, None, 0.0))
+    found = by_bin(probe, [3, 7, 5, 40], (10, 100, 1000))
+    assert found == pytest.approx({"ACC1": 75.0, "ACC2": 0.0, "ACC3": None, "ACC4": None, "ACC": 50.0})

@@ -10,12 +10,10 @@ data's number and sizes of boxes; the views are other noise with the same boxes,
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,9 +22,8 @@ from bench.detection.contract import Batch, HeadSpec
 from bench.detection.losses import ExtraLoss
 from bench.engines.torchvision.build import build
 from bench.engines.torchvision.facts import head_widths
-from benchmarks.measured import write
 from benchmarks.step import C, batch_of, cpu_preset
-from benchmarks.turns import in_turns, one_step
+from benchmarks.turns import command, in_turns, one_step
 from methods.parts.aligndet import BoxContrast
 from methods.parts.drcl import Appearance, Contrast
 from methods.parts.softmax import Softmax
@@ -48,18 +45,8 @@ KINDS: Mapping[str, tuple[Sequence[str], bool, Sequence[tuple[type[ExtraLoss], M
 
 def main() -> int:
     """Measure and write; 1 where a step of pre-training costs more than it may."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    found = measured(asked.device, asked.steps)
-    for name, one in found["seconds"].items():
-        print(f"{name:10} best {one['best']:.4f} s, median {one['median']:.4f} s, {one['ratio']:.2f} of the detector's")
-    if asked.out is not None:
-        write(asked.out, "pretraining", sys.argv[1:], found)
-    return 0 if max(one["ratio"] for one in found["seconds"].values()) <= LIMIT else 1
+    ratios = command("pretraining", __doc__, measured, "the detector's")
+    return 0 if max(ratios.values()) <= LIMIT else 1
 
 
 def measured(device: str, steps: int) -> dict[str, Any]:

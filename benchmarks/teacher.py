@@ -10,11 +10,9 @@ the embedded data's number and sizes of boxes. `whole`: a step that trains all o
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,9 +22,8 @@ from bench.detection.losses import ExtraLoss
 from bench.engines.torchvision.build import build
 from bench.engines.torchvision.facts import head_widths
 from bench.run.step import frozen
-from benchmarks.measured import write
 from benchmarks.step import C, batch_of, cpu_preset
-from benchmarks.turns import in_turns, one_step
+from benchmarks.turns import command, in_turns, one_step
 from methods.parts.distill import Features, Scores
 from methods.parts.softmax import Softmax
 
@@ -36,18 +33,8 @@ UNIFIED = ("fpn", "classifier")
 
 def main() -> int:
     """Measure and write; 1 where a teacher costs more than it may."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    found = measured(asked.device, asked.steps)
-    for name, one in found["seconds"].items():
-        print(f"{name:10} best {one['best']:.4f} s, median {one['median']:.4f} s, {one['ratio']:.2f} of one without")
-    if asked.out is not None:
-        write(asked.out, "teacher", sys.argv[1:], found)
-    return 0 if found["seconds"]["both"]["ratio"] <= LIMIT else 1
+    ratios = command("teacher", __doc__, measured, "one without")
+    return 0 if ratios["both"] <= LIMIT else 1
 
 
 def measured(device: str, steps: int) -> dict[str, Any]:

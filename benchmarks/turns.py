@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +16,27 @@ from bench.detection.contract import Batch, Context, Draws
 from bench.detection.losses import ExtraLoss
 from bench.engines.torchvision.detector import TwoStageDetector
 from bench.run.step import TrainStep
+from benchmarks.measured import write
 
 WARM = 2  # first steps, which are not counted
+
+
+def command(
+    name: str, doc: str | None, measured: Callable[[str, int], dict[str, Any]], beside: str
+) -> dict[str, float]:
+    """The command line of a benchmark: measure, print, write; the ratios by kind of step."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measured(asked.device, asked.steps)
+    for kind, one in found["seconds"].items():
+        print(f"{kind:10} best {one['best']:.4f} s, median {one['median']:.4f} s, {one['ratio']:.2f} of {beside}")
+    if asked.out is not None:
+        write(asked.out, name, sys.argv[1:], found)
+    return {kind: float(one["ratio"]) for kind, one in found["seconds"].items()}
 
 
 def in_turns(kinds: Mapping[str, Callable[[int], None]], steps: int, device: str, beside: str) -> dict[str, Any]:

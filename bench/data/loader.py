@@ -21,7 +21,8 @@ from bench.data import augment
 from bench.data.ahead import Halt, made_ahead
 from bench.data.augment import Draw
 from bench.data.split import Split
-from bench.data.views import View, Window, place, placed
+from bench.data.views import AS_THE_FILE, View, Window, placed
+from bench.detection.boxes import carry
 from bench.detection.contract import Batch
 from bench.errors import UserError
 from bench.seeds import generator
@@ -235,8 +236,8 @@ def _assemble(
             boxes = augment.transform_boxes(split.boxes[i], scale, r.size[1], r.how.flip)
             solid = np.ones(len(boxes), np.bool_)
         else:
-            boxes, left = place(split.boxes[i], where, r.size)
-            solid = left >= shown[k][0].visible
+            cut, left = carry(torch.from_numpy(split.boxes[i]).double(), AS_THE_FILE, where, r.size)
+            boxes, solid = cut.float().numpy(), (left >= shown[k][0].visible).numpy()
         solid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box without area is no target
         batch.boxes.append(torch.from_numpy(boxes[solid]))
         batch.labels.append(torch.from_numpy(split.labels[i][solid]))

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Boxes = NDArray[np.float32]
 Window = tuple[float, float, float, float]  # x1 y1 x2 y2, pixels of the file
 Placed = tuple[float, float, float, float]  # (ax, bx, ay, by): x in the view = ax * x in the file + bx; y likewise
+AS_THE_FILE: Placed = (1.0, 0.0, 1.0, 0.0)
 
 
 class View(Protocol):
@@ -38,15 +38,3 @@ def placed(window: Window, size: tuple[int, int], flip: bool) -> Placed:
     ax, ay = size[1] / (x2 - x1), size[0] / (y2 - y1)
     bx, by = -x1 * ax, -y1 * ay
     return (-ax, size[1] - bx, ay, by) if flip else (ax, bx, ay, by)
-
-
-def place(boxes_N4: Boxes, where: Placed, size: tuple[int, int]) -> tuple[Boxes, NDArray[np.float64]]:
-    """Boxes of the file in a view, cut to it, and the share of each one's area that is left."""
-    ax, bx, ay, by = where
-    corners = boxes_N4.astype(np.float64) * (ax, ay, ax, ay) + (bx, by, bx, by)
-    low, high = np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])
-    limit = (size[1], size[0])
-    cut = np.concatenate((np.clip(low, 0, limit), np.clip(high, 0, limit)), axis=1)
-    whole = np.prod(high - low, axis=1)
-    left = np.prod(cut[:, 2:] - cut[:, :2], axis=1)
-    return cut.astype(np.float32), left / np.maximum(whole, np.finfo(np.float64).tiny)

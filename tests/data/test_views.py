@@ -12,7 +12,7 @@ from test_loader import PLAIN, WILD, Shuffle, same, scene
 
 from bench.data.loader import Loader, Workers
 from bench.data.split import ArrayPixels, Category, Image, Split
-from bench.data.views import Window, place, placed
+from bench.data.views import AS_THE_FILE, Window, placed
 from bench.detection.boxes import carry
 from bench.errors import UserError
 from bench.spec import Input
@@ -53,11 +53,11 @@ def test_where_a_box_is_in_a_view_by_hand() -> None:
     window = (20.0, 0.0, 40.0, 20.0)
     assert placed(window, (20, 20), flip=False) == (1, -20, 1, 0)
     assert placed(window, (20, 20), flip=True) == (-1, 40, 1, 0)
-    boxes = np.array([[25, 5, 30, 15], [10, 0, 30, 10], [0, 0, 15, 5]], np.float32)
-    cut, left = place(boxes, placed(window, (20, 20), flip=False), (20, 20))
+    boxes = torch.tensor([[25.0, 5, 30, 15], [10, 0, 30, 10], [0, 0, 15, 5]])
+    cut, left = carry(boxes, AS_THE_FILE, placed(window, (20, 20), flip=False), (20, 20))
     assert cut.tolist() == [[5, 5, 10, 15], [0, 0, 10, 10], [0, 0, 0, 5]]
     assert left.tolist() == [1.0, 0.5, 0.0]
-    cut, left = place(boxes, placed(window, (20, 20), flip=True), (20, 20))
+    cut, left = carry(boxes, AS_THE_FILE, placed(window, (20, 20), flip=True), (20, 20))
     assert cut.tolist() == [[10, 5, 15, 15], [10, 0, 20, 10], [20, 0, 20, 5]]
     assert placed((0.0, 0.0, 40.0, 20.0), (10, 20), flip=False) == (0.5, 0, 0.5, 0)
 

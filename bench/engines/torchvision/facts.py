@@ -80,15 +80,23 @@ def _boxes(detector: spec.DetectorSection, classes: int) -> int:
     return 1 if detector.roi.class_agnostic else classes
 
 
-_PROVIDES = frozenset(
-    {*TAPS, "classifier", "maps", "proposals", "rpn", "fpn", "ignore", "box_regressor", "class_weights", "box_taps"}
-    | {"body"}
+_PROVIDES = (
+    "classifier",
+    "body",
+    "maps",
+    "proposals",
+    "rpn",
+    "fpn",
+    "ignore",
+    "box_regressor",
+    "class_weights",
+    "box_taps",
 )
 TORCHVISION = EngineFacts(
     name="torchvision",
     version=1,
     module="bench.engines.torchvision.build",
-    provides=_PROVIDES,
+    provides=frozenset({*TAPS, *_PROVIDES}),
     trunks={
         "small": ("0", "1"),
         "resnet18_fpn": _PYRAMID,

@@ -24,13 +24,14 @@ def linear_probe(b: Builder, model: Stage) -> dict[str, Stage]:
     return found
 
 
-LOOKS: Mapping[str, Callable[[Builder, Stage], dict[str, Stage]]] = {
-    "linear_probe": linear_probe
-}  # by the kind of a figure
+# By the kind of a figure.
+LOOKS: Mapping[str, Callable[[Builder, Stage], dict[str, Stage]]] = {"linear_probe": linear_probe}
 
 
 def wanted(suite: Suite, label: str, model: Stage, seed: int) -> dict[str, Stage]:
-    """The fit stages that the suite's figures need of a row, by name."""
+    """The fit stages that the suite's figures need of a row, by name; none of a search's trials."""
+    if suite.division is not None:
+        return {}
     kinds = {f.kind for f in suite.sections.figures if f.kind in LOOKS and (not f.rows or label in f.rows)}
     b = Builder(suite, seed)
     return {name: stage for kind in sorted(kinds) for name, stage in LOOKS[kind](b, model).items()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.cli.open import open_suite
 from bench.plan import planning
+from bench.suite.tuning import Tuning
 from reports.probe_figure import by_bin
 from reports.probes import Probe
 from tests.conftest import Write
@@ -36,6 +39,12 @@ def test_a_classifier_over_a_frozen_trunk_has_no_probe_of_its_own(write: Write) 
     plan = planning.make(open_suite(write(), sets=sets))
     assert [list(row.looks) for row in plan.rows] == [["linear_probe/1"]] * 2
     assert len({row.looks["linear_probe/1"].key for row in plan.rows}) == 1
+
+
+def test_the_trials_of_a_search_have_none(write: Write) -> None:
+    suite = open_suite(write(), sets=["rows={x2: {method: x2}}", "figures=[{kind: linear_probe}]"])
+    plan = planning.make(replace(suite, division=Tuning()))
+    assert [row.looks for row in plan.rows] == [{}]
 
 
 def test_the_mean_is_over_the_classes_of_a_bin() -> None:

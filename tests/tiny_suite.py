@@ -188,9 +188,12 @@ def digests(plan: Plan, root: Path) -> dict[str, str | None]:
 
 
 def attempts(plan: Plan, root: Path) -> dict[str, tuple[str, ...]]:
-    """The attempts of each stage, by number and inode (a folder that was made anew is another one)."""
-    store = Store(root)
-    return {k: tuple(f"{p.name}:{p.stat().st_ino}" for p in store.attempts(k)) for k in plan.stages}
+    """The attempts of each stage, by number, inode and time (a folder that was made anew is another one).
+
+    The inode alone does not say it: a file system may give that of a deleted folder to the next one.
+    """
+    found = {k: [(p.name, p.stat()) for p in Store(root).attempts(k)] for k in plan.stages}
+    return {k: tuple(f"{name}:{stat.st_ino}:{stat.st_mtime_ns}" for name, stat in each) for k, each in found.items()}
 
 
 def copied(source: Path, target: Path, keep: Mapping[str, object] | set[str]) -> Path:

@@ -380,10 +380,16 @@ class Figure(Section):
     row; sweep: metrics over a setting of the rows; counts: instances of each class in what each training of a row
     learns from; losses: the losses of a method beside the detector's, over steps; embeddings: alignment and uniformity
     of what a pre-training compares, over steps; linear_probe: by instance bin, how many true boxes of val a linear
-    probe of the features tells right after each training of a row (stages of its own, which `plan` shows).
+    probe of the features tells right after each training of a row (stages of its own, which `plan` shows); attention:
+    where the last map of the backbone is large after each training of a row, on the images of val with the rarest
+    classes (stages of its own, too); reconstructions: what the decoder of a pre-training paints; cost: minutes and
+    memory of the trainings of each row.
     """
 
-    kind: Literal["bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe"]
+    kind: Literal[
+        "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
+        "reconstructions", "cost",
+    ]  # fmt: skip
     """What is drawn."""
     x: Text | None = None
     """Of a sweep: the setting on the axis, e.g. beta or schedule.lr."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from bench.spec import Figure
 from reports.bars import ap_by_bin, bars
 from reports.canvas import DEFAULT_EDGES, Drawing, save
+from reports.cost_figure import cost
 from reports.footnotes import figure_caption, some_rows
 from reports.lines import points
 from reports.load import RowResult
 from reports.norms import weight_norms
+from reports.pictures import attention, reconstructions
 from reports.probe_figure import probe_bars
 from reports.settings import ABSENT
 from reports.sweep import sweep
@@ -27,9 +29,20 @@ if TYPE_CHECKING:
 DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
 NAMES = {
     "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
-    "embeddings": "embeddings", "linear_probe": "linear_probe",
+    "embeddings": "embeddings", "linear_probe": "linear_probe", "attention": "attention",
+    "reconstructions": "reconstructions", "cost": "cost",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
+OF_IMAGES = {"attention": attention, "reconstructions": reconstructions}
+LACKING = {
+    "counts": "none of its rows was trained on chosen annotations",
+    "losses": "none of its rows has a loss beside the detector's",
+    "linear_probe": "none of its rows has a probe that is done",
+    "embeddings": "none of its rows has a pre-training that compares embeddings",
+    "attention": "none of its rows has a map that is done (the engine must give those of its backbone)",
+    "reconstructions": "none of its rows has a pre-training that paints images",
+    "cost": "none of its rows has a training whose time is known",
+}
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
 
@@ -110,33 +123,26 @@ def _drawing(
         return probe_bars(rows, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "bars":
         return bars(rows, figure.metrics, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "norms":
-        first = min(result.record.seed for result in rows)
-        shown = [result for result in rows if result.record.seed == first]
-        caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
-        return weight_norms(shown, labels=figure.rows, edges=edges, caption=caption, title=figure.title)
+    if figure.kind == "cost":
+        return cost(rows, order=order, caption=caption, title=figure.title)
+    if figure.kind == "sweep":
+        assert figure.x is not None
+        return sweep(
+            rows, figure.x, figure.metrics, by=figure.by, labels=figure.rows, planned=planned, order=order, edges=edges,
+            caption=caption, title=figure.title,
+        )  # fmt: skip
+    first = min(result.record.seed for result in rows)
+    shown = [result for result in rows if result.record.seed == first]
+    caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
+    if figure.kind in OF_IMAGES:
+        return OF_IMAGES[figure.kind](shown, caption=caption, title=figure.title)
     if figure.kind in OF_TRAININGS:
-        first = min(result.record.seed for result in rows)
-        chains = {result.record.row: result.trainings for result in rows if result.record.seed == first}
-        shown = [result for result in rows if result.record.seed == first]
-        caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
+        chains = {result.record.row: result.trainings for result in shown}
         return OF_TRAININGS[figure.kind](chains, caption=caption, title=figure.title)
-    assert figure.x is not None
-    return sweep(
-        rows, figure.x, figure.metrics, by=figure.by, labels=figure.rows, planned=planned, order=order, edges=edges,
-        caption=caption, title=figure.title,
-    )  # fmt: skip
+    return weight_norms(shown, labels=figure.rows, edges=edges, caption=caption, title=figure.title)
 
 
 def _why(figure: Figure, some: bool) -> str:
-    if some and figure.kind == "counts":
-        return "none of its rows was trained on chosen annotations"
-    if some and figure.kind == "losses":
-        return "none of its rows has a loss beside the detector's"
-    if some and figure.kind == "linear_probe":
-        return "none of its rows has a probe that is done"
-    if some and figure.kind == "embeddings":
-        return "none of its rows has a pre-training that compares embeddings"
     if some:
-        return "no row has weights of one row per class"
+        return LACKING.get(figure.kind, "no row has weights of one row per class")
     return f"no row with a result has the setting {figure.x}" if figure.x else "none of its rows has a result"

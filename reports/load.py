@@ -15,12 +15,13 @@ from bench.plan.planning import Plan, fresh
 from bench.record import Record, Result, loads
 from bench.stage import KINDS, Stage, walk
 from bench.store.store import Store
-from reports.probes import Probe, probes
+from reports.looks import NO_LOOKS, Looks, looks
 from reports.trainings import Training, trainings
 
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
 RESULT = "result.json"
 CLASSIFIER = "classifier.json"
+OF_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that need `RowResult.trainings`
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class RowResult:
         instance_counts: training instances of the C classes, in the same order.
         per_class_ap: AP points of the C classes; None where val has no instance of a class.
         trainings: those that made its model, where a figure of the suite needs them.
-        probes: linear probes of the features after them, where a figure needs these.
+        looks: what figures had measured or kept of its models.
     """
 
     record: Record
@@ -42,7 +43,7 @@ class RowResult:
     instance_counts: list[int]
     per_class_ap: list[float | None]
     trainings: Sequence[Training] = ()
-    probes: Sequence[Probe] = ()
+    looks: Looks = NO_LOOKS
 
     @classmethod
     def of(
@@ -50,13 +51,13 @@ class RowResult:
         record: Record,
         weight_norms: list[float] | None,
         trainings: Sequence[Training] = (),
-        probes: Sequence[Probe] = (),
+        looks: Looks = NO_LOOKS,
     ) -> RowResult:
         """Counts and AP of the classes are in the record; a record without them has no norms either."""
         classes = record.per_class
         if classes is None:
-            return cls(record, None, [], [], trainings)
-        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap), trainings, probes)
+            return cls(record, None, [], [], trainings, looks)
+        return cls(record, weight_norms, list(classes.instance_counts), list(classes.ap), trainings, looks)
 
 
 def load(store: Store, plan: Plan) -> list[RowResult]:
@@ -66,7 +67,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
         UserError: a result.json that cannot be read, or was changed after it was written.
     """
     found = []
-    curves = any(figure.kind in ("counts", "losses", "embeddings") for figure in plan.suite.sections.figures)
+    kinds = {figure.kind for figure in plan.suite.sections.figures}
     for row in plan.rows:
         if row.evaluate is None or not fresh(row.evaluate, store):
             continue
@@ -81,8 +82,10 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
             environment=_environment(store, row.evaluate),
         )
         predict = row.evaluate.inputs["predict"]
-        chain = trainings(store, predict.inputs["model"]) if curves else []
-        found.append(RowResult.of(record, _norms(store, predict), chain, probes(store, row.looks)))
+        model = predict.inputs["model"]
+        chain = trainings(store, model) if kinds & OF_TRAININGS else []
+        seen = looks(store, row.looks, model, examples="reconstructions" in kinds)
+        found.append(RowResult.of(record, _norms(store, predict), chain, seen))
     return found
 
 

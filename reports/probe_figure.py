@@ -1,4 +1,4 @@
-"""The figure of linear probes. Separate from probes.py, which reads what they found."""
+"""The figure of linear probes. Separate from looks.py, which reads what they found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.frequency import instance_bin
 from reports.bars import of_cells
 from reports.canvas import DEFAULT_EDGES, Drawing
 from reports.load import RowResult
-from reports.probes import Probe
+from reports.looks import Probe
 from reports.stats import Cell, summarise
 
 
@@ -29,8 +29,8 @@ def probe_bars(
     cells: dict[str, dict[str, Cell]] = {}
     for label in labels:
         of_row = sorted((r for r in rows if r.record.row == label), key=lambda r: r.record.seed)
-        for number in sorted({probe.number for result in of_row for probe in result.probes}):
-            pairs = [(r, probe) for r in of_row for probe in r.probes if probe.number == number]
+        for number in sorted({probe.number for result in of_row for probe in result.looks.probes}):
+            pairs = [(r, probe) for r in of_row for probe in r.looks.probes if probe.number == number]
             name = label if all(probe.last for _, probe in pairs) else f"{label}, after training {number}"
             of_seeds = [by_bin(probe, result.instance_counts, edges) for result, probe in pairs]
             cells[name] = {metric: summarise(one[metric] for one in of_seeds) for metric in of_seeds[0]}

@@ -7,12 +7,13 @@ C foreground classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.errors import UserError, parsed
 from bench.lineage import model_chain
 from bench.stage import Stage
+from bench.store.done import Done
 from bench.store.events import read_events
 from bench.store.store import Store
 
@@ -28,12 +29,20 @@ class Training:
         counts: instances of the C classes in what it learns from; those of the whole set where it learns from all.
         curve: step -> losses by name, and their sum as `loss`.
         beside: whether it has losses beside those of the detector.
+        steps: how many it has.
+        seconds: how long all of them take one process after another; where it was resumed, from the share of its steps
+            that its last attempt did, and in a fused pass its own part and what all have in common. None where an
+            attempt did no step.
+        memory: most that it needed: "host" and "gpu" -> MB, where measured.
     """
 
     number: int
     counts: tuple[int, ...]
     curve: Mapping[int, Mapping[str, float]]
     beside: bool
+    steps: int = 0
+    seconds: float | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,7 +68,22 @@ def trainings(store: Store, model: Stage) -> list[Training]:
             for event in read_events(attempt / "events.jsonl")[0]:
                 if event.get("event") == "metrics":
                     curve[int(event["step"])] = {name: float(v) for name, v in event["values"].items() if name != "lr"}
+        memory = {name: float(done.extra[f"{name}_mb"]) for name in ("host", "gpu") if f"{name}_mb" in done.extra}
         found.append(
-            Training(len(found) + 1, tuple(map(int, counts)), dict(sorted(curve.items())), "losses" in stage.spec)
+            Training(
+                len(found) + 1,
+                tuple(map(int, counts)),
+                dict(sorted(curve.items())),
+                "losses" in stage.spec,
+                int(info["steps"]),
+                _seconds(done),
+                memory,
+            )
         )
     return found
+
+
+def _seconds(done: Done) -> float | None:
+    part = float(done.extra.get("part", 1.0))
+    own, shared = done.extra.get("own_seconds", 0.0), done.extra.get("shared_seconds")
+    return (done.seconds if shared is None else own + shared) / part if part > 0 else None

@@ -62,7 +62,7 @@ KIND_VERSIONS = {
 # Part -> the rows whose keys move, of table 1 and two more; "all but" where the shared baseline uses it.
 ALSO = (
     "rows.CB-focal={method: reweight, loss: focal}", "rows.step-wise={method: stepwise}", "rows.DRCL={method: drcl}",
-    "rows.AlignDet={method: aligndet}", "figures=[{kind: linear_probe, rows: [DRCL]}]",
+    "rows.AlignDet={method: aligndet}", "figures=[{kind: linear_probe, rows: [DRCL]}, {kind: attention, rows: [DRCL]}]",
 )  # fmt: skip
 PARTS = {
     "softmax.py Softmax": {"all but"},
@@ -72,6 +72,7 @@ PARTS = {
     "drcl.py Rebalanced": {"DRCL"},
     "views.py View": {"DRCL", "AlignDet"},
     "probe.py": {"DRCL"},  # a figure of that row asks for it
+    "looks.py": {"DRCL"},  # likewise
     "aligndet.py BoxContrast": {"AlignDet"},
     "samplers.py RepeatFactor": {"RFS", "RFS-finetune"},
     "annotations.py": {"finetune-tail"},

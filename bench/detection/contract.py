@@ -193,6 +193,7 @@ class LabelledRois:
         box_N: int64, row of its true box among the annotations of that image.
         boxes_N4: the RoIs, x1 y1 x2 y2 as fractions of the image's width and height.
         classifier: the model's, in eval mode.
+        whole: the images, where `FitPart.inputs` names "last"; else None.
     """
 
     taps: Taps
@@ -201,6 +202,20 @@ class LabelledRois:
     box_N: Tensor
     boxes_N4: Tensor
     classifier: Classifier
+    whole: WholeImages | None = None
+
+
+@dataclass
+class WholeImages:
+    """The images of a batch, and what a backbone makes of them.
+
+    Attributes:
+        batch: without augmentation.
+        last: the backbone's last map, below the pyramid: B x channels x H x W over the padded batch.
+    """
+
+    batch: Batch
+    last: Tensor
 
 
 class FitPart(Protocol):
@@ -209,7 +224,7 @@ class FitPart(Protocol):
     Made as `kind(head, **settings)`.
 
     Attributes:
-        inputs: names of the taps it reads.
+        inputs: names of the taps it reads, and "last", the backbone's last map (of an engine that provides "body").
         rois: "gt": the true boxes; "proposals": the test proposals that match a true box at IoU >= 0.5.
     """
 

@@ -128,3 +128,12 @@ class ExtraLoss(nn.Module):
 
     def updated(self, student: Detector, context: Context) -> None:
         """After the optimiser's step: an average of the weights, a queue. No gradient is recorded."""
+
+    def examples(self, step: Step) -> dict[str, Tensor]:
+        """Once, after the last step: what is stored beside the weights to look at, by name.
+
+        Args:
+            step: the images of the last one. The student and this module are in eval mode, and no gradient is recorded.
+                Of several processes the first one alone asks, with its own images: `Step.whole` cannot be called.
+        """
+        return {}

@@ -13,7 +13,7 @@ from bench import spec as specs
 from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import Split, open_split
 from bench.detection.boxes import iou
-from bench.detection.contract import Batch, Detector, FitPart, LabelledRois
+from bench.detection.contract import Batch, Detector, FitPart, LabelledRois, WholeImages
 from bench.errors import unknown
 from bench.key import resolve
 from bench.run import checkpoint
@@ -25,6 +25,7 @@ from bench.stage import KINDS, FitSpec, spec_of
 
 MATCH_IOU = 0.5  # a proposal has the class of a true box from this IoU on (methods.md 0.4, as in ACC)
 ROIS = ("gt", "proposals")
+LAST = "last"  # among a part's inputs: the backbone's last map, which is no tap of a RoI
 
 
 def run(work: Work) -> None:
@@ -55,14 +56,16 @@ def run(work: Work) -> None:
 
 def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> LabelledRois:
     """The RoIs of a batch that the part wants, with their labels."""
-    taps = (*part.inputs, *detector.classifier.inputs)
+    taps = (*(name for name in part.inputs if name != LAST), *detector.classifier.inputs)
+    body = detector.body(batch.images) if LAST in part.inputs else None
+    maps = None if body is None else detector.maps(batch.images, body)
     truth = [_true_boxes(split, i, scale) for i, scale in zip(batch.image_index, batch.scale, strict=True)]
     boxes = [box_G4.to(batch.images.device) for box_G4, _ in truth]
     if part.rois == "gt":
         rows = [row_G for _, row_G in truth]
-        read, rois_N4 = detector.box_taps(batch, boxes, taps=taps), torch.cat(boxes)
+        read, rois_N4 = detector.box_taps(batch, boxes, taps=taps, maps=maps), torch.cat(boxes)
     else:
-        out = detector.predict_forward(batch, taps=taps)
+        out = detector.predict_forward(batch, taps=taps, maps=maps)
         kept, rows = _matched(out.proposals_N4, out.image_N, boxes, [row_G for _, row_G in truth])
         read, rois_N4 = out.taps.each(lambda value: value[kept]), out.proposals_N4[kept]
     images = [torch.full((len(row_G),), i) for i, row_G in zip(batch.image_index, rows, strict=True)]
@@ -72,6 +75,7 @@ def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Label
     return LabelledRois(
         read, torch.cat(labels).to(device), torch.cat(images).to(device), torch.cat(rows).to(device),
         rois_N4 / torch.cat(whole).to(device), detector.classifier,
+        None if body is None else WholeImages(batch, list(body.values())[-1]),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from bench.run.world import World
 from bench.stage import rung
 from bench.store.disk import write_json
 
+EXAMPLES = "examples.safetensors"  # what the losses keep to look at
 STATE = "state.safetensors"  # of a rung, beside its weights: what else a checkpoint holds, by the same names
 _MODEL = "model/"  # what the names of weights begin with in a checkpoint
 
@@ -163,7 +164,13 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
+def write(learner: Learner, counts: Mapping[str, Any] | None, examples: Mapping[str, Tensor]) -> None:
+    """The outputs of a finished stage, or the error that its weights are.
+
+    Args:
+        counts: of the images trained on, where a data part changed the list.
+        examples: what its losses keep to look at.
+    """
     broken = [name for name, t in learner.saved.items() if not torch.isfinite(t).all()]
     if broken:  # the last update enters no loss, so that only the weights show it
         learner.error = StageError(
@@ -176,5 +183,7 @@ def write(learner: Learner, counts: Mapping[str, Any] | None) -> None:
     checkpoint.write_tensors(learner.work.out / WEIGHTS, _weights(learner))
     if "until" in learner.work.spec:
         checkpoint.write_tensors(learner.work.out / STATE, _state(learner))
+    if examples:
+        checkpoint.write_tensors(learner.work.out / EXAMPLES, dict(examples))
     info = {"steps": learner.end, "reinitialised": sorted(learner.fresh)}
     write_json(learner.work.out / TRAIN_INFO, info | ({} if counts is None else {"counts": dict(counts)}))

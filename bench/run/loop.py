@@ -18,6 +18,7 @@ from torch import nn
 from bench import spec as specs
 from bench.data.loader import Loader
 from bench.detection.contract import Batch, Context, Detector, Draws, TrainOutput
+from bench.detection.losses import ExtraLoss
 from bench.errors import StageError
 from bench.run import distributed
 from bench.run.learner import Learner, save
@@ -105,6 +106,34 @@ def train(
                 save(learner)
         if all(learner.error for learner in learners):
             return
+
+
+def examples(learner: Learner, detector: Detector, loader: Loader, device: str) -> dict[str, torch.Tensor]:
+    """What the losses of a stage keep to look at, of the last step's images and the finished model, on the CPU. In a
+    job of several processes the first one makes it.
+
+    It is made anew from the batch's address and not kept from the step: a resumed stage has the same.
+    """
+    kept = [one for one in learner.losses if type(one).examples is not ExtraLoss.examples]
+    spec, number, found = spec_of(learner.work.stage, TrainSpec), learner.end - 1, dict[str, torch.Tensor]()
+    if not (kept and learner.work.world.first):
+        return found
+    detector.eval()
+    step = TrainStep(
+        detector, [], Draws(spec["seed"], spec["phase"], number, loader.share[0]),
+        _context_of_losses(learner, number), other_view=functools.partial(_other_view, loader, number, device),
+        frozen=True, taps=(), whole=_refuse_whole,
+    )  # fmt: skip
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
+        for one in kept:
+            own, name = one.eval().examples(step), f"{type(one).__name__}.examples"
+            _refuse_same_names(found, own, "another loss", name)
+            found |= own
+    return {name: value.detach().cpu() for name, value in found.items()}
+
+
+def _refuse_whole(rows: torch.Tensor) -> torch.Tensor:
+    raise StageError("Step.whole is called for examples, which one process makes alone", where="ExtraLoss.examples")
 
 
 def steps(learners: Sequence[Learner]) -> range:

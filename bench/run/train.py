@@ -86,7 +86,7 @@ def _run(works: Sequence[Work], world: World) -> list[Exception | None]:
     for learner in learners:
         if learner.error is None:
             distributed.check_equal(learner.saved | learner.carried, world, f"stage {learner.work.key[:6]}")
-            write(learner, counts)
+            write(learner, counts, loop.examples(learner, detector, loader, device))
         errors[learner.work.key] = learner.error
     world.exchange()  # an error of the first process while writing is raised in all
     return [errors[work.key] for work in works]

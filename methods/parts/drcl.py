@@ -28,6 +28,7 @@ from methods.parts import contrast
 MODES = ("image", "instance", "dynamic")
 SOURCES = ("truth", "random")
 ONE, OTHER = 1, 2  # the two views
+EXAMPLES = 4  # images of a reconstruction that are kept to look at
 SAME_BOX = 0.5  # IoU with a true box from which a proposal has its label, and least share of a box that a view shows
 SMALLEST, LARGEST, LONGEST = 0.08, 0.6, 3.0  # random boxes: sides beside the image's, and their ratio
 
@@ -324,16 +325,27 @@ class Appearance(ExtraLoss):
         weight: factor on the loss.
         width: channels of the first doubling; each next one has half of them, 8 at least.
         norm: "batch"; "group" where several processes train.
+        masked, patch: of the examples to look at, as `Contrast` has them.
     """
 
-    VERSION = 1
+    VERSION = 2  # 2: stores examples
     views = 1
 
-    def __init__(self, head: HeadSpec, *, weight: float = 1.0, width: int = 32, norm: str = "batch") -> None:
+    def __init__(
+        self,
+        head: HeadSpec,
+        *,
+        weight: float = 1.0,
+        width: int = 32,
+        norm: str = "batch",
+        masked: float = 0.5,
+        patch: int = 32,
+    ) -> None:
         super().__init__(head)
         if norm not in ("batch", "group"):
             raise unknown("norm", norm, ("batch", "group"), where="Appearance")
         self.weight, self.width, self.norm = weight, width, norm
+        self.masked, self.patch = masked, patch
 
     def begin(self, student: Detector) -> None:
         channels, stride = student.last
@@ -354,6 +366,21 @@ class Appearance(ExtraLoss):
         off_BHW = (painted - wanted).square().mean(dim=1) * inside_BHW
         value = (off_BHW.sum(dim=(1, 2)) / inside_BHW.sum(dim=(1, 2)).clamp(min=1)).mean()
         return Losses({"appearance": value * self.weight}, {"appearance": len(painted)})
+
+    def examples(self, step: Step) -> dict[str, Tensor]:
+        """view, masked: at most EXAMPLES images of view 1 at half resolution, whole and as `Contrast` masks them;
+        view_painted, masked_painted: what is painted from each. n x 3 x H x W normalised pixels; sizes_N2: heights and
+        widths inside the padding."""
+        batch = step.batch(ONE)
+        frame, n = batch.images.shape[-2:], min(EXAMPLES, len(batch.images))
+        images = batch.images[:n]
+        hidden_BHW = patches(step, n, frame, self.patch, self.masked).to(images.device)
+        found = {"sizes_N2": torch.tensor(batch.sizes[:n]) // 2}
+        for name, shown in (("view", images), ("masked", images.masked_fill(hidden_BHW[:, None], 0.0))):
+            found[name] = F.avg_pool2d(shown, 2)
+            cells = list(step.student.body(shown).values())[-1]
+            found[f"{name}_painted"] = self.painted(cells, found[name].shape[-2:])
+        return found
 
     def painted(self, cells_BFHW: Tensor, size: Sequence[int]) -> Tensor:
         """B x 3 x height x width of normalised pixels, cut to `size` (a map may cover more than the image)."""

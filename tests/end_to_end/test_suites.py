@@ -42,8 +42,9 @@ ENDS = {
     "stepwise_memory": (5, ["ap_by_bin", "weight_norms"]),
     "stepwise_rfs": (5, ["ap_by_bin", "weight_norms"]),
     "simltd": (6, ["ap_by_bin", "weight_norms"]),
-    "drcl": (8, ["ap_by_bin", "embeddings", "linear_probe", "losses"]),
-    "drcl_ablation": (11, ["ap_by_bin", "weight_norms"]),
+    "drcl": (8, ["ap_by_bin", "attention", "embeddings", "linear_probe", "losses", "reconstructions"]),
+    "drcl_ablation": (11, ["ap_by_bin", "linear_probe", "reconstructions"]),
+    "drcl_cost": (9, ["cost"]),
     "drcl_rebalancing": (7, ["ap_by_bin", "weight_norms"]),
 }
 CHAINS = ("expert", "unified", "tail", "few", "pretrain")  # names of schedules that recipes of chains use

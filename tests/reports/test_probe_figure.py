@@ -9,8 +9,8 @@ import pytest
 from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.suite.tuning import Tuning
+from reports.looks import Probe
 from reports.probe_figure import by_bin
-from reports.probes import Probe
 from tests.conftest import Write
 
 FIGURE = "figures=[{kind: linear_probe, rows: [x2]}]"

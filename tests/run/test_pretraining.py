@@ -17,6 +17,7 @@ from bench.plan.planning import Plan
 from bench.run import checkpoint, job
 from bench.run.checkpoint import read_tensors
 from bench.run.job import Job, Outcome
+from bench.run.learner import EXAMPLES
 from bench.run.model import TRAIN_INFO, WEIGHTS, state_of
 from bench.run.work import signals_restored
 from bench.stage import Stage
@@ -165,7 +166,25 @@ def test_stopped_and_resumed_it_has_the_same_bits(
     one, other = again.done(stage.key), store.done(stage.key)
     assert one is not None
     assert other is not None
-    assert one.digests[WEIGHTS] == other.digests[WEIGHTS]
+    assert one.digests == other.digests
+    assert (EXAMPLES in one.digests) == (row == "infonce")
+
+
+def test_a_decoder_leaves_examples_of_the_last_step(store: Store, plan: Plan) -> None:
+    stage = before(plan, "byol")
+    assert train(store, plan, stage).state == "done"
+    found = read_tensors(store.output(stage.key) / EXAMPLES)
+    assert set(found) == {"view", "view_painted", "masked", "masked_painted", "sizes_N2"}
+    view, masked = found["view"], found["masked"]
+    assert view.shape == (4, 3, 32, 32)  # of 64 x 64
+    assert found["sizes_N2"].tolist() == [[32, 32]] * 4
+    cells = masked.unfold(2, 16, 16).unfold(3, 16, 16).abs().amax(dim=(1, 4, 5))  # patches of 32 pixels
+    assert ((cells == 0).sum(dim=(1, 2)) == 2).all()  # half of four
+    shown = (masked != 0).any(dim=1, keepdim=True).expand_as(view)
+    assert torch.equal(view[shown], masked[shown])
+    assert not torch.equal(found["view_painted"], found["masked_painted"])
+    assert train(store, plan, before(plan, "one")).state == "done"
+    assert not (store.output(before(plan, "one").key) / EXAMPLES).exists()  # it has no decoder
 
 
 @pytest.mark.parametrize("row", ["infonce", "aligned"])

@@ -95,6 +95,27 @@ def test_counted_pictures_price_an_epoch_in_steps(write: Write, tmp_path: Path) 
     assert estimate(model(other, "baseline")) == pytest.approx(12 * 100 * 0.2)
 
 
+def test_a_pre_training_costs_its_views_and_what_it_leaves_out_costs_nothing(write: Write) -> None:
+    rows = """
+  HCL:   {method: drcl, local: 0, semantic: 0, appearance: 0}
+  2DRCL: {method: drcl}
+  again: {method: drcl, boxes: 6}
+"""
+    plan = plan_of(
+        write(SEVEN.partition("rows:")[0].replace("stages:", "stages:\n  pretrain: {steps: 100}") + "rows:" + rows)
+    )
+    first = {row: model(plan, row).inputs["init"] for row in ("HCL", "2DRCL", "again")}
+    assert Estimate(COST)(first["2DRCL"]) == pytest.approx(100 * 0.2 * (1 + 2 * 0.65))  # as declared, with two views
+    estimate = Estimate(COST)
+    store = FakeStore()
+    store.finish(first["2DRCL"].inputs["train"])
+    store.finish(first["2DRCL"], seconds=90.0)
+    estimate.learn(first["2DRCL"], store.finished[first["2DRCL"].key])
+    assert estimate(first["again"]) == pytest.approx(90.0)
+    assert estimate(model(plan, "2DRCL")) == pytest.approx(900 * 0.2)  # the detector's own steps tell nothing of these
+    assert estimate(first["HCL"]) == pytest.approx(100 * 0.2 * (1 + 2 * 0.65))  # nor do those of other components
+
+
 def test_of_a_pass_each_stage_has_its_own_price(plan: Plan, full: FakeStore) -> None:
     """A pass of 70 s: 40 s for the trunk, 10 s for each of three heads."""
     for label in FUSED:

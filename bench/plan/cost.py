@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,9 @@ from bench.suite.sections import Cost
 MB = 1e6
 FLOAT = 4  # bytes
 DIVIDE_SECONDS = 0.25  # one side of 1,000 images; 0.5 s of 1,783 glyphs, 16 to 24 s of a set of LVIS v1's size
+VIEW_SHARE = (
+    0.65  # of a training step, that a view adds at most: 0.02 to 0.65 (benchmarks/results/pretraining-cpu.json)
+)
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, image
@@ -181,7 +184,8 @@ class Estimate:
     def _declared_train(self, train: Stage) -> float | None:
         rate = self.cost.classifier_step if trains_classifier_only(train) else self.cost.train_step
         steps = self._steps(train)
-        return None if rate is None or steps is None else rate * steps
+        passes = 1 + VIEW_SHARE * len(train.spec.get("views", ()))
+        return None if rate is None or steps is None else rate * steps * passes
 
     def _declared_val(self, stage: Stage, seconds: float | None) -> float | None:
         """In proportion to the images of val, where both numbers are known."""
@@ -346,8 +350,13 @@ def _training_shape(train: Stage, unit: str) -> Any:
     spec = train.spec
     trainable = ["classifier"] if trains_classifier_only(train) else spec["trainable"]
     shape = [spec["detector"], spec["input"], spec["schedule"]["batch"], trainable, spec["engine"], unit]
-    beside = [canonical(loss)["part"] for loss in spec.get("losses", ())]  # a teacher looks at every batch too
-    return [*shape, beside] if beside else shape
+    # A teacher looks at every batch too; what a loss leaves out (a weight of 0) is not computed.
+    beside = [[loss["part"], _left_out(loss)] for loss in map(canonical, spec.get("losses", ()))]
+    return [*shape, beside, spec.get("detection", True)] if beside else shape
+
+
+def _left_out(part: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name, value in part["settings"].items() if value in (None, 0))
 
 
 def _without_seed(data: Stage) -> Any:

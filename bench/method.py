@@ -34,6 +34,8 @@ class Method(BaseModel):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"classifier"})  # what the engine must provide
+    mark: ClassVar[str] = ""
+    """What is said of its rows in every table, figure and record: that it is a reconstruction, say."""
     on_few_images: ClassVar[Mapping[str, Any]] = {}
     """Settings for `bench methods check`, where the defaults need more than its 8 classes of 1 to 30 instances."""
 

@@ -189,6 +189,7 @@ class Record(Result):
     Attributes:
         row: label in the table. suite: name of the suite. seed: of the row.
         method, settings: the recipe and its settings, in canonical form.
+        mark: what the method wants to be said of its rows (bench.method.Method.mark).
         environment: what the stages ran on (`bench.environment.capture`), filled in when a report is made.
     """
 
@@ -198,6 +199,7 @@ class Record(Result):
     method: str
     settings: dict[str, JsonValue]
     environment: dict[str, JsonValue] = {}
+    mark: str = ""
 
     @classmethod
     def of(
@@ -210,12 +212,13 @@ class Record(Result):
         method: str,
         settings: Mapping[str, Any],
         environment: Mapping[str, Any] | None = None,
+        mark: str = "",
     ) -> Record:
         """Put a result into its row."""
         fields = {name: getattr(result, name) for name in Result.model_fields}
         return cls(
             **fields, row=row, suite=suite, seed=seed, method=method, settings=dict(settings),
-            environment=dict(environment or {}),
+            environment=dict(environment or {}), mark=mark,
         )  # fmt: skip
 
     @property

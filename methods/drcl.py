@@ -27,6 +27,7 @@ class Drcl(Pretrained):
     """
 
     name: ClassVar[str] = "drcl"
+    mark: ClassVar[str] = "house reconstruction of 2DRCL, whose equations could not be reached"
     needs: ClassVar[frozenset[str]] = frozenset({"classifier", "body", "maps", "box_taps"})
     on_few_images: ClassVar[Mapping[str, Any]] = {"t": {"images": 4}}
     # DEVIATION: a house reconstruction: losses, weights, masking, decoder and the way of rebalancing are our choices.

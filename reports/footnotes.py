@@ -11,6 +11,7 @@ from reports.load import RowResult
 from reports.paper import Published
 from reports.stats import other_counts, other_val
 
+MARK = "\N{DAGGER}"  # behind the label of a row whose method wants something to be said of it
 DIGEST = 12  # characters of a sha256 that are shown
 SHOWN = 5  # rows named beside a value, or values of a list, before the rest is counted
 # Fields of the protocol that a method sets.
@@ -32,7 +33,7 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     if not rows:
         return ()
     common, mixed = _compare(_protocols(rows))
-    notes = searched(rows)
+    notes = [*searched(rows), *(f"{MARK} {text}" for text in marked(rows))]
     notes += ["protocol: " + "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items())]
     notes += [_epochs(rows), _seeds(rows)]
     # Rows are meant to differ in what they train; that is listed, and is not a mixture.
@@ -52,6 +53,15 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     notes += ["ran with: " + ", ".join(ran)] if ran else []
     notes += [f"mixes machines or versions: {_worded(name)} {where}" for name, where in differing.items()]
     return tuple(notes)
+
+
+def marked(rows: Sequence[RowResult]) -> list[str]:
+    """What methods want to be said of their rows: which rows, and what."""
+    of: dict[str, dict[str, None]] = {}
+    for result in rows:
+        if result.record.mark:
+            of.setdefault(result.record.mark, {})[result.record.row] = None
+    return [f"{some_rows(list(labels))}: {mark}" for mark, labels in of.items()]
 
 
 def searched(rows: Sequence[RowResult]) -> list[str]:
@@ -108,7 +118,7 @@ def figure_caption(rows: Sequence[RowResult], suite: str, shows: str) -> str:
         elif name in mixed and not (name in DIGESTS and _by_seed(rows, name)):
             ran.append(f"{_worded(name)} differ{'' if name.endswith('s') else 's'} between rows")
     ran += [_steps(rows), f"seeds {', '.join(map(str, sorted({r.record.seed for r in rows})))}"]
-    ran += searched(rows)
+    ran += [*searched(rows), *marked(rows)]
     same, _ = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
     ran += [f"{_worded(name)} {_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
     return "; ".join(ran) + f". {shows}"

@@ -80,6 +80,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
             method=row.method,
             settings=canonical(row.settings),
             environment=_environment(store, row.evaluate),
+            mark=row.mark,
         )
         predict = row.evaluate.inputs["predict"]
         model = predict.inputs["model"]

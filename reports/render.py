@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 
 from reports.agreement import sentences
+from reports.footnotes import MARK
 from reports.stats import Cell
 from reports.tables import WANTED, Line, Table
 
@@ -19,7 +20,7 @@ NOT_IN_LATEX = ("APs", "APm", "APl", "ACC1", "ACC2", "ACC3", "ACC4")  # a page i
 WIDTH = 110  # characters; terminals of 100-120 are common
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
-         "Δ": r"$\Delta$", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+         "Δ": r"$\Delta$", MARK: r"\textdagger{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
 
 
 def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
@@ -87,12 +88,15 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     blocks: list[Column] = [("own", m) for m in table.metrics] + [("delta", m) for m in table.metrics]
     names = [f"{'delta_' if b == 'delta' else ''}{m}{end}" for b, m in blocks for end in ("", "_sd", "_n")]
+    marked = any(line.mark for line in table.lines)
+    names = [*(["mark"] if marked else []), *names]
     writer.writerow(["row", "seeds", "skipped", *names, *(f"paper_{m}" for m in table.paper_metrics)])
     for line in table.lines:
         cells = [line.cell(*column) for column in blocks]
         figures = [text for cell in cells for text in (_digits(cell.mean), _digits(cell.sd), str(cell.n))]
         paper = [_digits(line.paper.get(metric)) for metric in table.paper_metrics]
-        writer.writerow([line.row, " ".join(map(str, line.seeds)), line.skipped or "", *figures, *paper])
+        mark = [line.mark] if marked else []
+        writer.writerow([line.row, " ".join(map(str, line.seeds)), line.skipped or "", *mark, *figures, *paper])
     return out.getvalue()
 
 
@@ -146,7 +150,7 @@ def _value(line: Line, column: Column) -> str:
 
 
 def _label(line: Line) -> str:
-    return f"{line.row} *" if line.skipped else line.row
+    return " ".join([line.row, *(["*"] if line.skipped else []), *([MARK] if line.mark else [])])
 
 
 def _all_columns(table: Table) -> list[Column]:

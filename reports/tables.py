@@ -44,6 +44,7 @@ class Line:
         delta: metric -> Cell of the difference from the baseline row, paired by seed.
         paper: metric -> published figure, never part of `own`.
         skipped: why the row has no numbers, if it has none.
+        mark: what its method wants to be said of it.
     """
 
     row: str
@@ -52,6 +53,7 @@ class Line:
     delta: Mapping[str, Cell]
     paper: Mapping[str, float]
     skipped: str | None = None
+    mark: str = ""
 
     def cell(self, block: str, metric: str) -> Cell:
         """The Cell of a column; block is own, delta or paper."""
@@ -157,6 +159,8 @@ def to_json(
             entry["paper"] = dict(paper.of(label))
         if label in orders:
             entry["order"] = orders[label]
+        if group and group[0].record.mark:
+            entry["mark"] = group[0].record.mark
         if skipped and label in skipped:
             entry["skipped"] = skipped[label]
         found.append(entry)
@@ -185,7 +189,8 @@ def _line(
     reason = skipped if skipped or group else "no result yet"
     delta = differences(group, base) if label != baseline else {}
     figures = paper.of(label) if paper else {}
-    return Line(label, tuple(r.record.seed for r in group), metrics_of(group), delta, figures, reason)
+    mark = group[0].record.mark if group else ""
+    return Line(label, tuple(r.record.seed for r in group), metrics_of(group), delta, figures, reason, mark)
 
 
 def _columns(rows: Sequence[RowResult]) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class RowPlan:
     evaluate: Stage | None
     skipped: str | None = None
     looks: Mapping[str, Stage] = field(default_factory=dict)
+    mark: str = ""  # what its method wants to be said of it
 
     @property
     def roots(self) -> tuple[Stage, ...]:
@@ -142,7 +143,8 @@ def make(suite: Suite) -> Plan:
                 model = stopped(model, row.until, row.rungs)
             evaluate = own.evaluated(model, seed)
             looks = wanted(own, row.label, model, seed)
-            rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate, looks=looks))
+            mark = row.method.mark
+            rows.append(RowPlan(row.label, seed, row.method.name, row.settings, evaluate, looks=looks, mark=mark))
             roots += rows[-1].roots
             for stage in walk(*rows[-1].roots):
                 unshared += 1

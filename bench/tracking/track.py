@@ -347,7 +347,7 @@ def _sync_seed(mirror: Mirror, row: TrackedRow, parent: str, parent_key: str) ->
             run,
             params={"method": record.method, "seed": record.seed, **_flat(record.settings), **protocol},
             values=[(name, value, now, 0) for name, value in record.metrics.items() if value is not None],
-            tags={FILED: "yes"},
+            tags={FILED: "yes"} | ({"bench.mark": record.mark} if record.mark else {}),
         )
     mirror.finish(run, "FINISHED", time.time())
 

@@ -35,6 +35,7 @@ def made(
     settings: dict[str, Any] | None = None,
     counts: Sequence[int] = COUNTS,
     key: str = "e" * 64,
+    mark: str = "",
     **metrics: float | None,
 ) -> RowResult:
     """One row and seed with these metrics; `norms` has one value a class of `counts` and the background last."""
@@ -58,6 +59,7 @@ def made(
         seed=seed,
         method=method or row,
         settings=canonical(settings or {}),
+        mark=mark,
         environment=environment or {},
     )
     return RowResult.of(record, norms)

@@ -280,3 +280,20 @@ def test_a_table_of_both_says_which_rows_are_a_search() -> None:
     assert "115 of the 90 training images" in note
     assert "115 of the 91 training images" in note
     assert not any("measured on" in note for note in table([made("a", AP=1.0)], suite="s").footnotes)
+
+
+def test_what_a_method_wants_to_be_said_stands_in_every_form() -> None:
+    rows = [made("baseline", AP=20.0), made("2DRCL", AP=21.0, mark="a reconstruction"), made("x2", AP=22.0)]
+    one = table(rows, suite="drcl", order=["2DRCL", "baseline"])
+    said = "† 2DRCL: a reconstruction"
+    assert said in one.footnotes
+    assert "2DRCL †" in to_text(one)
+    assert "| 2DRCL † |" in to_markdown(one)
+    assert r"2DRCL \textdagger{} &" in to_latex(one)
+    first = next(csv.DictReader(io.StringIO(to_csv(one))))
+    assert (first["row"], first["mark"]) == ("2DRCL", "a reconstruction")
+    assert [entry.get("mark") for entry in to_json(rows)] == [None, "a reconstruction", None]
+    assert "2DRCL: a reconstruction" in figure_caption(rows, "drcl", "One run a row.")
+    plain = table(rows[::2], suite="drcl")
+    assert "†" not in to_text(plain)
+    assert "mark" not in to_csv(plain).splitlines()[0]

@@ -2,6 +2,7 @@
 
     python -m tests.chaos --runs 50 --seed 7 --jobs 3 --out reports/measured/chaos/chaos.md
     python -m tests.chaos --suite stepwise --runs 20 --seed 7 --jobs 2 --out reports/measured/chaos/stepwise.md
+    python -m tests.chaos --suite drcl --runs 20 --seed 7 --jobs 2 --out reports/measured/chaos/drcl.md
 
 A line is printed for every run, and kept in WORK/runs.jsonl: the same command goes on where it was ended. A run is had
 again by `--only NUMBER`. Separate from the episodes, which know nothing of one another.

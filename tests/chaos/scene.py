@@ -57,6 +57,10 @@ PLAYED = {
         Path(__file__).with_name("stepwise.yaml"), "baseline,step-wise",
         ("schedule.steps=60", "schedule.checkpoint_every=8"),
     ),
+    # A pre-training whose losses have a state of their own, and the detector from it.
+    "drcl": Played(
+        Path(__file__).with_name("drcl.yaml"), "baseline,2DRCL", ("schedule.steps=60", "schedule.checkpoint_every=8"),
+    ),
 }  # fmt: skip
 CHOICE = "BENCH_CHAOS_SUITE"  # name of one of them
 CLUSTER = {"kind": "slurm", "time_min": 30, "signal_delay_s": 30, "pause_s": 1, "mem_gb": 1.0}

@@ -29,12 +29,14 @@ class Pretrained(Method):
     transfer: tuple[Group, ...] = FEATURES
     """What the detector takes over from the pre-training (fpn: what brings the backbone's maps to the heads); the rest
     begins as in the baseline."""
-    classifier: Literal["softmax", "bags", "reweight"] = "softmax"
-    """On top: bags and reweight train a classifier over the frozen detector, with their defaults."""
+    classifier: Literal["softmax", "ecm", "bags", "reweight"] = "softmax"
+    """ecm trains the detector with that loss; bags and reweight train a classifier over the frozen detector on top. All
+    with their defaults."""
 
     def plan(self, b: Builder) -> Stage:
         model = b.train(
-            init=self.pretraining(b), keep_classifier=False, take=groups(b, self.transfer), schedule="base"
+            init=self.pretraining(b), keep_classifier=False, take=groups(b, self.transfer), schedule="base",
+            classifier=part("ecm:EffectiveMargin") if self.classifier == "ecm" else None,
         )  # fmt: skip
         if self.classifier == "bags":
             return Bags().over(b, model)

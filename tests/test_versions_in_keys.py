@@ -62,10 +62,11 @@ KIND_VERSIONS = {
 # Part -> the rows whose keys move, of table 1 and two more; "all but" where the shared baseline uses it.
 ALSO = (
     "rows.CB-focal={method: reweight, loss: focal}", "rows.step-wise={method: stepwise}", "rows.DRCL={method: drcl}",
-    "rows.AlignDet={method: aligndet}", "figures=[{kind: linear_probe, rows: [DRCL]}, {kind: attention, rows: [DRCL]}]",
+    "rows.AlignDet={method: aligndet}", "rows.ECM={method: ecm}",
+    "figures=[{kind: linear_probe, rows: [DRCL]}, {kind: attention, rows: [DRCL]}]",
 )  # fmt: skip
 PARTS = {
-    "softmax.py Softmax": {"all but"},
+    "softmax.py Softmax": {"all but", "ECM"},
     "samplers.py Shuffle": {"all but", "RFS"},
     "drcl.py Contrast": {"DRCL"},
     "drcl.py Appearance": {"DRCL"},
@@ -77,6 +78,7 @@ PARTS = {
     "samplers.py RepeatFactor": {"RFS", "RFS-finetune"},
     "annotations.py": {"finetune-tail"},
     "losses.py ReweightedSoftmax": {"re-weight", "re-weight-cls"},
+    "ecm.py EffectiveMargin": {"ECM"},
     "focal.py SigmoidFocal": {"focal", "focal-cls"},
     "focal.py ReweightedFocal": {"CB-focal"},
     "ncm.py ClassMeans": {"NCM-fc", "NCM-conv"},

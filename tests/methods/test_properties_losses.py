@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rois import context, head, targets, total
 
 from bench.detection.contract import HeadSpec, Taps
+from methods.parts.ecm import EffectiveMargin
 from methods.parts.focal import ReweightedFocal, SigmoidFocal
 from methods.parts.group_softmax import GroupSoftmax
 from methods.parts.losses import ReweightedSoftmax, class_balanced_weights, weights_with_background
@@ -27,6 +28,7 @@ LOSSES: dict[str, Callable[[HeadSpec], Softmax]] = {
     "inverse frequency": ReweightedSoftmax,
     "effective number": partial(ReweightedSoftmax, beta=0.99, clip=None, background=BF3X),
     "focal": SigmoidFocal,
+    "ecm": EffectiveMargin,
     "focal by rows": partial(SigmoidFocal, gamma=0.5, alpha=0.4, reduction="row", inference="sigmoid"),
     "weighted focal": partial(ReweightedFocal, gamma=0.5, beta=0.999, clip=None, background=BF3X),
 }

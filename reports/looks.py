@@ -33,11 +33,13 @@ class Probe:
         number: of the training in the row's chain, the first is 1.
         last: whether it is the last of which there is a probe.
         right: for each of the C classes the share of its boxes that the probe tells right; None without a box.
+        eigenvalues: of the covariance of the features it was fitted to, falling.
     """
 
     number: int
     last: bool
     right: tuple[float | None, ...]
+    eigenvalues: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ def looks(store: Store, planned: Mapping[str, Stage], model: Stage, *, examples:
         model: the row's model.
         examples: whether what trainings kept is read, too.
     """
-    probes = [Probe(number, last, _shares(found)) for number, last, found, _ in _fits(store, planned, "linear_probe")]
+    probes = [
+        Probe(number, last, _shares(found), tuple(found["eigenvalues_D"].tolist()))
+        for number, last, found, _ in _fits(store, planned, "linear_probe")
+    ]
     attention = [
         Attention(number, last, tuple(_attended(found, stage)))
         for number, last, found, stage in _fits(store, planned, "attention")

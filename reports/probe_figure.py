@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.frequency import instance_bin
 from reports.bars import of_cells
-from reports.canvas import DEFAULT_EDGES, Drawing
+from reports.canvas import DEFAULT_EDGES, Drawing, numbers
 from reports.load import RowResult
 from reports.looks import Probe
 from reports.stats import Cell, summarise
@@ -20,24 +21,41 @@ def probe_bars(
     caption: str = "",
     title: str | None = None,
 ) -> Drawing | None:
-    """The mean over the classes of each bin of what a probe tells right, in points: a bar for each row and training.
+    """The mean over the classes of each bin of what a probe tells right, in points: a bar for each row and training,
+    and in brackets how many dimensions its features use (`dimensions`).
 
     Returns:
         None where no row has a probe.
     """
     labels = list(dict.fromkeys([*order, *(result.record.row for result in rows)]))
     cells: dict[str, dict[str, Cell]] = {}
+    named: dict[str, tuple[str, Cell]] = {}  # as it is drawn -> its name, and the dimensions of its features
     for label in labels:
         of_row = sorted((r for r in rows if r.record.row == label), key=lambda r: r.record.seed)
         for number in sorted({probe.number for result in of_row for probe in result.looks.probes}):
             pairs = [(r, probe) for r in of_row for probe in r.looks.probes if probe.number == number]
             name = label if all(probe.last for _, probe in pairs) else f"{label}, after training {number}"
             of_seeds = [by_bin(probe, result.instance_counts, edges) for result, probe in pairs]
-            cells[name] = {metric: summarise(one[metric] for one in of_seeds) for metric in of_seeds[0]}
+            used = summarise(dimensions(probe.eigenvalues) for _, probe in pairs)
+            whole = len(pairs[0][1].eigenvalues)
+            shown = name if used.mean is None else f"{name} ({used.mean:.1f} of {whole})"
+            named[shown] = name, used
+            cells[shown] = {metric: summarise(one[metric] for one in of_seeds) for metric in of_seeds[0]}
     if not cells:
         return None
     metrics = [*(f"ACC{i + 1}" for i in range(len(edges) + 1)), "ACC"]
-    return of_cells(cells, metrics, edges=edges, caption=caption, title=title)
+    said = "In brackets: dimensions that the features use, (sum)^2 / sum of squares of their covariance's eigenvalues."
+    drawing = of_cells(cells, metrics, edges=edges, caption=f"{caption} {said}".strip(), title=title)
+    lines = [(named[str(label)][0], *rest) for label, *rest in drawing.lines]
+    lines += [(name, "dimensions", *numbers(used)) for name, used in named.values() if used.n]
+    return replace(drawing, lines=tuple(lines))
+
+
+def dimensions(eigenvalues: Sequence[float]) -> float | None:
+    """The participation ratio of eigenvalues, 1 where one of them is all there is and D where all are alike: what a
+    collapse of dimensions is seen by (Jing et al. 2022). None without any."""
+    squares = sum(value**2 for value in eigenvalues)
+    return sum(eigenvalues) ** 2 / squares if squares > 0 else None
 
 
 def by_bin(probe: Probe, counts: Sequence[int], edges: Sequence[int]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.detection.contract import HeadSpec, LabelledRois
 from bench.errors import UserError
 
-VERSION = 1
+VERSION = 2  # 2: keeps the eigenvalues
 
 
 class Ridge:
@@ -59,14 +59,16 @@ class Ridge:
         self._xy_DC += (w_N[:, None] * x_ND).T @ y_NC
 
     def result(self) -> dict[str, Tensor]:
-        """weight_DC, bias_C: float64; a RoI is of the class with the largest x w + b."""
+        """weight_DC, bias_C: float64; a RoI is of the class with the largest x w + b. eigenvalues_D: of the features'
+        covariance, falling: of features that have collapsed to one direction all but the first are about 0."""
         total = max(self._sum, 1e-12)
         mean_D, mean_C = self._x_D / total, self._y_C / total
         cov_DD = self._xx_DD / total - torch.outer(mean_D, mean_D)
         both_DC = self._xy_DC / total - torch.outer(mean_D, mean_C)
         added = self._ridge * cov_DD.diagonal().mean().clamp(min=1e-12)
         weight_DC = torch.linalg.solve(cov_DD + added * torch.eye(len(cov_DD), dtype=torch.float64), both_DC)
-        return {"weight_DC": weight_DC, "bias_C": mean_C - mean_D @ weight_DC}
+        eigenvalues_D = torch.linalg.eigvalsh(cov_DD).flip(0).clamp(min=0)
+        return {"weight_DC": weight_DC, "bias_C": mean_C - mean_D @ weight_DC, "eigenvalues_D": eigenvalues_D}
 
 
 class Hits:
@@ -94,5 +96,5 @@ class Hits:
         self._hits_C += torch.bincount(label_N[said_N == label_N], minlength=classes)
 
     def result(self) -> dict[str, Tensor]:
-        """hits_C, seen_C: int64, boxes of each class that the probe tells right, and all."""
-        return {"hits_C": self._hits_C, "seen_C": self._seen_C}
+        """hits_C, seen_C: int64, boxes of each class that the probe tells right, and all; eigenvalues_D: as the probe."""
+        return {"hits_C": self._hits_C, "seen_C": self._seen_C, "eigenvalues_D": self._probe["eigenvalues_D"]}

@@ -35,6 +35,7 @@ def test_it_is_the_weighted_ridge_regression_that_numpy_finds() -> None:
     added = 0.1 * np.trace(covariance) / 4
     weight = np.linalg.solve(covariance + added * np.eye(4), centred.T @ (w[:, None] * (y - w @ y)))
     assert found["weight_DC"].numpy() == pytest.approx(weight, abs=1e-6)
+    assert found["eigenvalues_D"].numpy() == pytest.approx(np.linalg.eigvalsh(covariance)[::-1], abs=1e-6)
     assert found["bias_C"].numpy() == pytest.approx(w @ y - (w @ x.astype(np.float32)) @ weight, abs=1e-6)
 
 

@@ -9,9 +9,10 @@ import pytest
 from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.suite.tuning import Tuning
-from reports.looks import Probe
-from reports.probe_figure import by_bin
+from reports.looks import Looks, Probe
+from reports.probe_figure import by_bin, dimensions, probe_bars
 from tests.conftest import Write
+from tests.reports.made_records import made
 
 FIGURE = "figures=[{kind: linear_probe, rows: [x2]}]"
 
@@ -51,3 +52,24 @@ def test_the_mean_is_over_the_classes_of_a_bin() -> None:
     probe = Probe(1, True, (1.0, 0.5, None, 0.0))
     found = by_bin(probe, [3, 7, 5, 40], (10, 100, 1000))
     assert found == pytest.approx({"ACC1": 75.0, "ACC2": 0.0, "ACC3": None, "ACC4": None, "ACC": 50.0})
+
+
+def test_dimensions_that_features_use() -> None:
+    assert dimensions((2.0, 2.0, 2.0, 2.0)) == pytest.approx(4.0)
+    assert dimensions((5.0, 0.0, 0.0)) == pytest.approx(1.0)
+    assert dimensions((3.0, 1.0)) == pytest.approx(1.6)
+    assert dimensions((0.0, 0.0)) is None
+
+
+def test_a_bar_names_its_training_and_the_dimensions_of_its_features() -> None:
+    first, last = Probe(1, False, (1.0,) * 6, (5.0, 0.0)), Probe(2, True, (0.5,) * 6, (2.0, 2.0))
+    drawing = probe_bars([replace(made("2DRCL"), looks=Looks(probes=(first, last)))])
+    assert drawing is not None
+    legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert legend == ["2DRCL, after training 1 (1.0 of 2)", "2DRCL (2.0 of 2)"]
+    found = {line[:2]: line[2] for line in drawing.lines if line[1] in ("ACC", "dimensions")}
+    assert found == {
+        ("2DRCL, after training 1", "ACC"): 100.0, ("2DRCL, after training 1", "dimensions"): 1.0,
+        ("2DRCL", "ACC"): 50.0, ("2DRCL", "dimensions"): 2.0,
+    }  # fmt: skip
+    assert probe_bars([made("2DRCL")]) is None

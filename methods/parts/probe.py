@@ -96,5 +96,5 @@ class Hits:
         self._hits_C += torch.bincount(label_N[said_N == label_N], minlength=classes)
 
     def result(self) -> dict[str, Tensor]:
-        """hits_C, seen_C: int64, boxes of each class that the probe tells right, and all; eigenvalues_D: as the probe."""
+        """hits_C, seen_C: int64, boxes of each class that the probe tells right, and all; the eigenvalues as well."""
         return {"hits_C": self._hits_C, "seen_C": self._seen_C, "eigenvalues_D": self._probe["eigenvalues_D"]}

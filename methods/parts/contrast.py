@@ -6,14 +6,16 @@ Shape legend: N rows, D width of an embedding, M negatives.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.detection.contract import Context, Detector, HeadSpec
 from bench.detection.losses import ExtraLoss
@@ -41,6 +43,21 @@ def infonce(q_ND: Tensor, k_ND: Tensor, negatives_MD: Tensor, tau: float) -> Ten
     q_ND, k_ND, n_MD = (F.normalize(x.float(), dim=1) for x in (q_ND, k_ND, negatives_MD))
     logits = torch.cat(((q_ND * k_ND).sum(dim=1, keepdim=True), q_ND @ n_MD.T), dim=1) / tau
     return -logits.log_softmax(dim=1)[:, 0].sum() / max(len(q_ND), 1)
+
+
+@contextlib.contextmanager
+def statistics_held(model: nn.Module) -> Iterator[None]:
+    """Batch norms use the batch's statistics as ever, and keep their running ones: of images that a trained model will
+    not see (masked ones)."""
+    norms = [one for one in model.modules() if isinstance(one, _BatchNorm)]
+    before = [one.momentum for one in norms]
+    try:
+        for one in norms:
+            one.momentum = 0.0
+        yield
+    finally:
+        for one, value in zip(norms, before, strict=True):
+            one.momentum = value
 
 
 def momentum(base: float, progress: float) -> float:

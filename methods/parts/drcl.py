@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -106,7 +107,8 @@ class Contrast(contrast.Following):
 
     - holistic: the mean of the backbone's last map, projected;
     - local: the box-head features of the same boxes in both views, projected;
-    - semantic: the backbone's last map where half of the image is masked, against that of the copy where it is not.
+    - semantic: the backbone's last map where half of the image is masked, against that of the copy where it is not;
+      running statistics of batch norms are those of whole images.
 
     Each is `weight` x its mean over images, boxes or cells, of both directions where there are two; 0 leaves it out.
 
@@ -132,7 +134,7 @@ class Contrast(contrast.Following):
         UserError: a setting out of range.
     """
 
-    VERSION = 1
+    VERSION = 2  # 2: masked images stay out of the running statistics
     views = 2
 
     def __init__(
@@ -253,7 +255,8 @@ class Contrast(contrast.Following):
         batch = step.batch(ONE)
         hidden_BHW = self.mask(step, batch.images.shape[-2:]).to(batch.images.device)
         images = batch.images.masked_fill(hidden_BHW[:, None], 0.0)  # pixels are normalised: 0 is their mean
-        own = list(step.student.body(images).values())[-1].float()
+        with contrast.statistics_held(cast(nn.Module, step.student)):
+            own = list(step.student.body(images).values())[-1].float()
         theirs = step.last(self.slow, ONE).float()
         inside_BHW = contrast.inside(own, batch.sizes, (batch.images.shape[-2], batch.images.shape[-1]))
         off_BHW = 1 - F.cosine_similarity(own, theirs, dim=1)

@@ -97,6 +97,29 @@ def test_a_masked_cell_is_told_from_what_the_copy_sees_of_it() -> None:
     assert loss.slow.factor.grad is None  # type: ignore[attr-defined]
 
 
+class Normed(Cells):
+    """`Cells` of normalised images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def body(self, images: Tensor) -> dict[str, Tensor]:
+        return super().body(self.norm(images))
+
+
+def test_masked_images_stay_out_of_the_running_statistics() -> None:
+    step = shown(0.0, 1.0, 2.0)
+    step.student = Normed().train()
+    loss = made(step, semantic=1.0, patch=16)
+    loss.loss(step)  # type: ignore[arg-type]
+    norm = step.student.norm
+    assert norm.running_mean is not None
+    assert norm.running_mean.tolist() == [0.0, 0.0, 0.0]
+    step.last(None, 1)  # a whole image counts, as ever: 0.1 of its mean, 1
+    assert norm.running_mean.tolist() == pytest.approx([0.1, 0.0, 0.0])
+
+
 def test_half_of_the_squares_are_masked() -> None:
     step = shown(0.0, 1.0)
     hidden = patches(step, 2, (64, 80), 16, 0.5)  # type: ignore[arg-type]

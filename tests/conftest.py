@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,12 @@ rows:
   baseline: {method: baseline}
   BAGS: {method: bags, beta: 8}
 """
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what the tests start: a shell has it ignored in what runs behind it, which children inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

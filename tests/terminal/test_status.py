@@ -322,7 +322,10 @@ def test_ctrl_c_leaves_watch(plan: Plan, store: Store) -> None:
         assert process.stdout is not None
         assert "3 done" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        try:
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in error
 

@@ -253,10 +253,66 @@ class Roi(Section):
     """Regression targets are cut to at most this, either way; null: not at all."""
 
 
+class Detr(Section):
+    """Encoder, decoder and queries. methods.md 18.1; the defaults are the paper's."""
+
+    levels: Levels = ("1", "2", "3")
+    """The backbone's maps that are read, finest first."""
+    extra_levels: Annotated[int, Field(ge=0, le=4)] = 1
+    """Further levels, each of half the size of the one before."""
+    width: Size = 256
+    """Features of tokens and queries."""
+    heads: Size = 8
+    """Attention heads; a divisor of the width."""
+    points: Size = 4
+    """Points that each attention head reads of each level."""
+    encoder: Size = 6
+    """Layers of the encoder."""
+    decoder: Size = 6
+    """Layers of the decoder, each with a classifier and a box regressor."""
+    ffn: Size = 1024
+    """Width inside a layer's feed-forward part."""
+    queries: Size = 300
+    """Boxes that the decoder refines, the best of what the encoder proposes."""
+    dropout: Fraction = 0.1
+    """Of attention and feed-forward parts."""
+    base_size: Rate = 0.05
+    """Side of the boxes that the finest level's cells start from, a share of the image; doubled from level to level."""
+    prior: Fraction = 0.01
+    """Probability that every sigmoid says at the start."""
+    cost_class: Amount = 2.0
+    """Weight of the classifier's score in the match."""
+    cost_l1: Amount = 5.0
+    """Weight of the L1 distance of boxes in the match."""
+    cost_giou: Amount = 2.0
+    """Weight of the generalised IoU in the match."""
+    loss_class: Amount = 2.0
+    """Weight of the focal loss of the proposals; that of the classes is the classifier's."""
+    loss_l1: Amount = 5.0
+    """Weight of the L1 loss of matched boxes."""
+    loss_giou: Amount = 2.0
+    """Weight of the generalised IoU loss of matched boxes."""
+
+
+class Start(Section):
+    """Parameter groups that come from a trained baseline, of this engine or another: a DETR from Faster R-CNN's
+    backbone. The baseline is a stage that suites share."""
+
+    preset: Text
+    """What the baseline is trained by: its detector, input and schedule. The data are the suite's own."""
+    groups: Few[Text] = ("backbone",)
+    """Groups that both engines have, with the same names and shapes."""
+    steps: Positive | None = None
+    """Length of the baseline's training; null: the preset's."""
+
+
 class DetectorSection(Section):
     """Engine, trunk and heads."""
 
-    NOT_IN_KEY = frozenset({"engine", "weights"})  # a stage has the engine with its version, the digest of the weights
+    LATER = frozenset({"detr"})
+    NOT_IN_KEY = frozenset(
+        {"engine", "weights", "start"}
+    )  # a stage has the engine with its version, the digest of the weights
 
     engine: str = "torchvision"
     """The library that the detector is built from."""
@@ -277,6 +333,10 @@ class DetectorSection(Section):
     """A new classifier's weights are drawn from N(0, std^2); biases are 0."""
     rpn: Rpn = Rpn()
     roi: Roi = Roi()
+    detr: Detr | None = None
+    """Of engine `detr`, in place of rpn and roi."""
+    start: Start | None = None
+    """What begins as in another, trained model."""
 
 
 class Inference(Section):
@@ -309,7 +369,7 @@ class Rates(Section):
 class Schedule(Section):
     """One optimiser schedule."""
 
-    LATER = frozenset({"optimiser", "betas", "groups"})
+    LATER = frozenset({"optimiser", "betas", "groups", "ema"})
     NOT_IN_KEY = frozenset({"checkpoint_every"})  # where a checkpoint is written changes no result
 
     steps: Positive | None = 900
@@ -336,10 +396,13 @@ class Schedule(Section):
     """Steps over which the rate rises linearly at the beginning."""
     warmup_from: Fraction = 1 / 3
     """The share of the rate that this begins with."""
-    decay: Literal["cosine", "steps", "none"] = "steps"
-    """How the rate falls; `steps`: to a tenth at each of `drops`."""
+    decay: Literal["cosine", "steps", "linear", "none"] = "steps"
+    """How the rate falls; `steps`: to a tenth at each of `drops`; `linear`: to 0 from the first of them on."""
     drops: Few[Fraction] = (8 / 12, 11 / 12)
     """With decay `steps`: where the rate falls to a tenth, as shares of the length."""
+    ema: Share = 0.0
+    """The model that is kept is the mean of the weights over the steps, each step's share falling by this factor
+    (0.995) from step to step; 0: the weights of the last step."""
     clip: Rate | None = 35.0
     """The gradient's norm over all parameters is cut to this; null: not at all."""
     checkpoint_every: Positive = 100

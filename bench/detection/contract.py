@@ -312,6 +312,7 @@ class TrainOutput:
     `counts`: for each loss the number (of anchors, of RoIs) that it was divided by, 0 where there was nothing. Where
     several processes share a batch, the losses are rescaled by it to the number of all.
     `boxes`: the RoIs themselves, per image n x 4, pixels of the resized image: in the order of taps and targets.
+    `pending`: of an engine that assigns, what `Detector.assign` needs; the targets are all background until then.
     """
 
     losses: dict[str, Tensor]
@@ -319,6 +320,7 @@ class TrainOutput:
     targets: Targets
     counts: dict[str, int] = field(default_factory=dict)
     boxes: Sequence[Tensor] = ()
+    pending: object = None
 
 
 @dataclass
@@ -395,6 +397,17 @@ class Detector(Protocol):
 
         `taps`: names wanted beside those of `classifier.inputs`. `maps`: those of the batch's images, where they are
         known already; so below.
+        """
+        ...
+
+    def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
+        """What `train_forward` gave, with targets and losses that depend on what a classifier says.
+
+        An engine whose targets do not returns `out` itself.
+
+        Args:
+            out: of this process's images.
+            scores: computes p_NC of its rows by the classifier that is trained, without gradient.
         """
         ...
 

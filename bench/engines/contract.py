@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench import spec
 
@@ -43,6 +44,7 @@ class EngineFacts:
         anchors: (width, height) of every kind of anchor, pixels of the resized image, and the IoU with a box below
             which one is background; no anchors for an engine without.
         heads: how many classifiers there are one after the other (a cascade, decoder layers).
+        classifier: the part that a row has which names none, and its settings.
         postprocess: dotted module with `detections`, by which scores become boxes, and VERSION, which enters the key of
             what is predicted.
     """
@@ -60,4 +62,5 @@ class EngineFacts:
     proposals: Callable[[spec.DetectorSection, int], tuple[int, int]]
     anchors: Callable[[spec.DetectorSection], tuple[list[tuple[float, float]], float]] = no_anchors
     heads: Callable[[spec.DetectorSection], int] = one_head
+    classifier: tuple[str, Mapping[str, Any]] = ("softmax:Softmax", {})
     postprocess: str = "bench.detection.postprocess"

@@ -11,12 +11,13 @@ from typing import Any
 
 from bench import spec
 from bench.engines.contract import CLASSIFIER, EngineFacts
+from bench.engines.detr.facts import DETR
 from bench.engines.torchvision.facts import TORCHVISION
 from bench.errors import unknown
 
 __all__ = ["ENGINES", "EngineFacts", "check", "detector_of", "facts", "only_classifier"]
 
-ENGINES: Mapping[str, EngineFacts] = {engine.name: engine for engine in (TORCHVISION,)}
+ENGINES: Mapping[str, EngineFacts] = {engine.name: engine for engine in (TORCHVISION, DETR)}
 
 
 def only_classifier(trainable: Sequence[str], groups: Sequence[str]) -> bool:

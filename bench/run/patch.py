@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.detection.per_head import edited
 from bench.key import resolve
 from bench.lineage import training_of
 from bench.run import checkpoint
@@ -17,7 +18,7 @@ def run(work: Work) -> None:
     if patch is not None:
         models = models_named(work.store, work.stage, patch, {})
         edit, settings = resolve(patch, fitted(work.store, work.stage) | models)
-        classifier = edit(old, **settings)
+        classifier = edited(old, lambda one: edit(one, **settings))
     else:
         seed = spec_of(training_of(model), TrainSpec)["seed"]
         classifier = make_classifier(work.store, work.stage, old.head, seed)

@@ -6,7 +6,7 @@ the batch, D features, C foreground classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,6 +113,9 @@ class GridDetector(nn.Module):
         present = [torch.unique(values) for values in batch.labels]
         counts = dict.fromkeys(losses, int((labels_N < self.num_classes).sum()))
         return TrainOutput(losses, read, Targets(labels_N, image_N, present, batch.negative, read), counts, boxes)
+
+    def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
+        return out
 
     @torch.no_grad()
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:

@@ -6,7 +6,7 @@ to torchvision's. Legend: B images, N RoIs of the batch, D features, C foregroun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +33,14 @@ class TwoStageDetector(nn.Module):
         super().__init__()
         trunk = trunks.build_trunk(detector)
         self.spec, self.num_classes = detector, num_classes
-        self.backbone, self.fpn = trunk.body, trunk.fpn
+        self.backbone, self.fpn = trunk.body.body, trunk.fpn
         self.rpn = heads.rpn_head(detector, trunks.norm_layer(detector.norm))
         self.box_head = heads.box_head(detector)
         self.box_regressor = heads.box_regressor(detector, num_classes)
         self.classifier = classifier
-        self.last = trunk.last
-        self.body_prefix = trunk.classifier_prefix
-        self._frozen: list[nn.Module] = [m for stage in trunk.stages[: detector.frozen_stages] for m in stage]
+        self.last = trunk.body.last
+        self.body_prefix = trunk.body.classifier_prefix
+        self._frozen: list[nn.Module] = [m for stage in trunk.body.stages[: detector.frozen_stages] for m in stage]
         still = {id(p) for m in self._frozen for p in m.parameters()}
         # By name, which a copy of the model keeps; a classifier may bring parameters that are fixed already.
         self._fixed = {name for name, p in self.named_parameters() if id(p) in still or not p.requires_grad}
@@ -88,6 +88,10 @@ class TwoStageDetector(nn.Module):
         present = [torch.unique(values) for values in labels]
         targets = Targets(labels_N, image_N, present, batch.negative, tap_values)
         return TrainOutput(losses, tap_values, targets, counts, sampled)
+
+    def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
+        """Targets depend on boxes alone."""
+        return out
 
     @torch.no_grad()
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:

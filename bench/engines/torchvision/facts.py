@@ -13,7 +13,7 @@ GROUPS = ("backbone", "fpn", "rpn", "box_head", "box_regressor", CLASSIFIER)
 
 _PYRAMID = ("0", "1", "2", "3", "pool")
 # Trunk: parameters of its body, channels that its pyramid reads, levels. Counted on the built modules.
-_BODIES: Mapping[str, tuple[int, int, int]] = {
+BODIES: Mapping[str, tuple[int, int, int]] = {
     "small": (435_624, 224, 2),
     "resnet18_fpn": (11_186_112, 960, 4),
     "resnet50_fpn": (23_561_152, 3840, 4),
@@ -57,7 +57,7 @@ def head_widths(detector: spec.DetectorSection) -> tuple[int, tuple[int, int, in
 
 def parameters(detector: spec.DetectorSection, classes: int) -> int:
     """Below the classifier, without biases and norms: a few per cent too few."""
-    body, read, levels = _BODIES[detector.trunk]
+    body, read, levels = BODIES[detector.trunk]
     channels, width = detector.fpn_channels, detector.roi.width
     pyramid = channels * read + 9 * channels**2 * (levels + 1)  # and the RPN's own 3 x 3 conv
     head = channels * detector.roi.pool**2 * width + width**2

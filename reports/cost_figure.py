@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from reports.canvas import Drawing, blank, finish, handles, numbers, palette, tidy
 from reports.load import RowResult
-from reports.stats import Cell, by_row, summarise
+from reports.stats import MISSING, Cell, by_row, summarise
+from reports.trainings import Training
 
 COLUMNS = ("row", "training", "of", "mean", "sd", "n")
 
@@ -20,45 +21,28 @@ def cost(
     Returns:
         None where no row has a training whose time is known.
     """
-    lines: list[tuple[str, str, str, Cell]] = []
-    for label, of_row in by_row(rows, order).items():
-        for number in sorted({one.number for result in of_row for one in result.trainings}):
-            same = [one for result in of_row for one in result.trainings if one.number == number]
-            name, timed = same[0].name, [one for one in same if one.seconds is not None]
-            lines += [
-                (label, name, "minutes", summarise(one.seconds / 60 for one in timed if one.seconds is not None)),
-                (label, name, "steps", summarise(float(one.steps) for one in same)),
-                (
-                    label, name, "seconds of a step",
-                    summarise(one.seconds / one.steps for one in timed if one.seconds is not None and one.steps),
-                ),
-            ]  # fmt: skip
-            lines += [
-                (label, name, f"{where} MB", summarise(one.memory.get(where) for one in same))
-                for where in ("host", "gpu")
-            ]
-    lines = [line for line in lines if line[3].n]
-    labels = list(dict.fromkeys(label for label, _, of, _ in lines if of == "minutes"))
+    found = {
+        (label, same[0].name, what): cell
+        for label, of_row in by_row(rows, order).items()
+        for same in _same_trainings(of_row)
+        for what, cell in _measured(same).items()
+        if cell.n
+    }
+    labels = list(dict.fromkeys(label for label, _, what in found if what == "minutes"))
     if not labels:
         return None
-    found = {(label, name, of): cell for label, name, of, cell in lines}
-    names = list(dict.fromkeys(name for label, name, of, _ in lines if label in labels))
+    names = list(dict.fromkeys(name for label, name, _ in found if label in labels))
+    where = "gpu" if any(what == "gpu MB" for _, _, what in found) else "host"
     figure, (time_axes, memory_axes) = blank(8.0, 0.9 + 0.26 * len(labels), columns=2)
     ends = [0.0] * len(labels)
     for index, name in enumerate(names):
-        widths = [found.get((label, name, "minutes"), Cell(None, None, 0)).mean or 0.0 for label in labels]
-        time_axes.barh(
-            range(len(labels)), widths, 0.72, left=ends, color=palette()[index % 10], label=name, linewidth=0
-        )
+        widths = [found.get((label, name, "minutes"), MISSING).mean or 0.0 for label in labels]
+        colour = palette()[index % 10]
+        time_axes.barh(range(len(labels)), widths, 0.72, left=ends, color=colour, label=name, linewidth=0)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
-    where = "gpu" if any(of == "gpu MB" for _, _, of, _ in lines) else "host"
     most = [
-        max(
-            (cell.mean or 0.0 for (row, _, of), cell in found.items() if row == label and of == f"{where} MB"),
-            default=0.0,
-        )
-        for label in labels
-    ]
+        max(found.get((label, name, f"{where} MB"), MISSING).mean or 0.0 for name in names) for label in labels
+    ]  # fmt: skip
     memory_axes.barh(range(len(labels)), most, 0.72, color="0.55", linewidth=0)
     for axes, values, form in ((time_axes, ends, "{:.1f}"), (memory_axes, most, "{:.0f}")):
         axes.set_xlim(0, 1.2 * max([*values, 1e-9]))
@@ -73,5 +57,22 @@ def cost(
     time_axes.set_xlabel("minutes of training")
     memory_axes.set_xlabel(f"most memory of the {'GPU' if where == 'gpu' else 'process'} (MB)")
     said = f"{caption} All trainings of a row's chain, those that it shares with other rows too.".strip()
-    table = tuple((label, name, of, *numbers(cell)) for label, name, of, cell in lines)
-    return Drawing(finish(figure, handles(time_axes), said, title), COLUMNS, table)
+    lines = tuple((*at, *numbers(cell)) for at, cell in found.items())
+    return Drawing(finish(figure, handles(time_axes), said, title), COLUMNS, lines)
+
+
+def _same_trainings(of_row: Sequence[RowResult]) -> list[list[Training]]:
+    """The first training of every seed, the second of every seed, and so on."""
+    every = [one for result in of_row for one in result.trainings]
+    return [[one for one in every if one.number == number] for number in sorted({one.number for one in every})]
+
+
+def _measured(same: Sequence[Training]) -> dict[str, Cell]:
+    """What one training took, over its seeds."""
+    timed = [(one.seconds, one.steps) for one in same if one.seconds is not None]
+    return {
+        "minutes": summarise(seconds / 60 for seconds, _ in timed),
+        "steps": summarise(float(one.steps) for one in same),
+        "seconds of a step": summarise(seconds / steps for seconds, steps in timed if steps),
+        **{f"{where} MB": summarise(one.memory.get(where) for one in same) for where in ("host", "gpu")},
+    }

@@ -21,7 +21,7 @@ from reports.trainings import Training, trainings
 # Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
 RESULT = "result.json"
 CLASSIFIER = "classifier.json"
-OF_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that need `RowResult.trainings`
+NEED_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that look at `RowResult.trainings`
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
         )
         predict = row.evaluate.inputs["predict"]
         model = predict.inputs["model"]
-        chain = trainings(store, model) if kinds & OF_TRAININGS else []
+        chain = trainings(store, model) if kinds & NEED_TRAININGS else []
         seen = looks(store, row.looks, model, examples="reconstructions" in kinds)
         found.append(RowResult.of(record, _norms(store, predict), chain, seen))
     return found

@@ -213,6 +213,19 @@ def test_rows_hang_below_their_suite(root: Path, client: Any, tmp_path: Path) ->
     assert params["protocol.steps.1:base"] == "900"
 
 
+def test_what_a_method_wants_to_be_said_is_at_its_runs(root: Path, client: Any) -> None:
+    marked = made_record("2DRCL", 0, {"AP": 1.0}, suite="t6").model_copy(update={"mark": "a reconstruction"})
+    sync(root, rows=(track.TrackedRow(marked), track.TrackedRow(made_record("x2", 0, {"AP": 2.0}, suite="t6"))))
+    top = run_of(client, "suite/t6")
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    runs = client.search_runs([experiment], "tags.`bench.mark` = 'a reconstruction'")
+    assert sorted(run.data.tags["bench.what"] for run in runs) == ["row", "seed"]
+    assert {run.data.params["method"] for run in runs} == {"2DRCL"}
+    note = top.data.tags["mlflow.note.content"]
+    assert "| 2DRCL (a reconstruction) | 1 | 1.0 |" in note
+    assert "| x2 | 1 | 2.0 |" in note
+
+
 def test_the_report_hangs_at_its_suite(root: Path, client: Any, tmp_path: Path) -> None:
     table, figure = tmp_path / "table.txt", tmp_path / "ap_by_bin.png"
     table.write_text("| row |")

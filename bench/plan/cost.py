@@ -29,9 +29,7 @@ from bench.suite.sections import Cost
 MB = 1e6
 FLOAT = 4  # bytes
 DIVIDE_SECONDS = 0.25  # one side of 1,000 images; 0.5 s of 1,783 glyphs, 16 to 24 s of a set of LVIS v1's size
-VIEW_SHARE = (
-    0.65  # of a training step, that a view adds at most: 0.02 to 0.65 (benchmarks/results/pretraining-cpu.json)
-)
+VIEW_SHARE = 0.65  # of a training step, that a view adds at most (benchmarks/README.md, pre-training)
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, image

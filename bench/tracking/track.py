@@ -311,7 +311,7 @@ def _sync_rows(mirror: Mirror, rows: Sequence[TrackedRow], suite_status: str, pr
         top = mirror.find(f"suite/{suite}") or mirror.create(f"suite/{suite}", suite, now, {"bench.what": "suite"})
         for identity, group in groups.items():
             record, key = group[0].record, f"suite/{suite}/{identity}"
-            tags = {"bench.what": "row", PARENT: top.info.run_id}
+            tags = {"bench.what": "row", PARENT: top.info.run_id} | _mark(record)
             params = {"method": record.method, **_flat(record.settings)}
             run = mirror.find(key) or mirror.create(key, record.row, now, tags)
             for row in group:
@@ -333,7 +333,7 @@ def _sync_seed(mirror: Mirror, row: TrackedRow, parent: str, parent_key: str) ->
     key = f"{parent_key}/seed{record.seed}/{record.evaluate_key[:12]}"
     run = mirror.find(key)
     if run is None:
-        tags = {"bench.what": "seed", PARENT: parent}
+        tags = {"bench.what": "seed", PARENT: parent} | _mark(record)
         run = mirror.create(key, f"{record.row} seed {record.seed}", time.time(), tags)
     if FILED not in run.data.tags:
         now = time.time()
@@ -347,9 +347,14 @@ def _sync_seed(mirror: Mirror, row: TrackedRow, parent: str, parent_key: str) ->
             run,
             params={"method": record.method, "seed": record.seed, **_flat(record.settings), **protocol},
             values=[(name, value, now, 0) for name, value in record.metrics.items() if value is not None],
-            tags={FILED: "yes"} | ({"bench.mark": record.mark} if record.mark else {}),
+            tags={FILED: "yes"},
         )
     mirror.finish(run, "FINISHED", time.time())
+
+
+def _mark(record: Record) -> dict[str, str]:
+    """What its method wants to be said of it."""
+    return {"bench.mark": record.mark} if record.mark else {}
 
 
 def per_class_csv(per_class: PerClass) -> str:
@@ -381,7 +386,8 @@ def _summary(mirror: Mirror, top: Any, groups: Mapping[str, Sequence[TrackedRow]
     for group in groups.values():
         means, label = _means(group), group[0].record.row
         shown = [f"{means[name]:.1f}" if name in means else "-" for name in ("AP", "AP1")]
-        lines.append(f"| {label} | {len(group)} | {shown[0]} | {shown[1]} |")
+        said = f" ({group[0].record.mark})" if group[0].record.mark else ""
+        lines.append(f"| {label}{said} | {len(group)} | {shown[0]} | {shown[1]} |")
         metrics |= {f"{_one_word(label)}/{n}": v for n, v in means.items() if n in ("AP", "AP_sd", "AP1", "AP1_sd")}
     now = time.time()
     changed = {name: value for name, value in metrics.items() if top.data.metrics.get(name) != value}

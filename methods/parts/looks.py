@@ -55,11 +55,10 @@ class Attention:
             if rarest is None or rarest in self._kept:
                 continue
             frame, size = batch.images.shape[-2:], batch.sizes[position]
+            mean_HW = seen.whole.last[position].float().clamp(min=0).mean(dim=0)
             self._kept[rarest] = {
                 "pixels": _smaller(_inside(batch.images[position], frame, size)),
-                "map": _inside(seen.whole.last[position].float().clamp(min=0).mean(dim=0, keepdim=True), frame, size)[
-                    0
-                ],
+                "map": _inside(mean_HW, frame, size),
                 "boxes": box_G4[label_G == rarest[1]],
                 "class": torch.tensor(rarest[1]),
                 "image": torch.tensor(index),
@@ -78,13 +77,13 @@ class Attention:
         return min(((self._counts[label], label) for label in labels if self._counts[label]), default=None)
 
 
-def _inside(map_FHW: Tensor, frame: Sequence[int], size: Sequence[int]) -> Tensor:
-    """A map over the padded batch, cut to the cells whose centre is in the image; one at least."""
+def _inside(map_HW: Tensor, frame: Sequence[int], size: Sequence[int]) -> Tensor:
+    """A map over the padded batch (of any channels), cut to the cells whose centre is in the image; one at least."""
     rows, columns = (
         max(1, round(length * cells / whole))
-        for length, cells, whole in zip(size, map_FHW.shape[-2:], frame, strict=True)
+        for length, cells, whole in zip(size, map_HW.shape[-2:], frame, strict=True)
     )
-    return map_FHW[:, :rows, :columns].cpu()
+    return map_HW[..., :rows, :columns].cpu()
 
 
 def _smaller(pixels: Tensor) -> Tensor:

@@ -120,6 +120,25 @@ def test_masked_images_stay_out_of_the_running_statistics() -> None:
     assert norm.running_mean.tolist() == pytest.approx([0.1, 0.0, 0.0])
 
 
+def test_examples_are_of_view_1_and_painted_by_the_finished_decoder() -> None:
+    """View 1 is red 4 everywhere: cells are 4, or 0 where masked. The decoder doubles a cell's red, all over it."""
+    step = shown(0.0, 4.0)
+    loss = Appearance(head((5, 3, 1)), patch=16)
+    loss.begin(step.student)  # type: ignore[arg-type]
+    doubled = nn.Conv2d(2, 3, 1, bias=False)
+    with torch.no_grad():
+        doubled.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]).view(3, 2, 1, 1))
+    loss.decoder = nn.Sequential(nn.Upsample(scale_factor=8), doubled)
+    found = loss.examples(step)  # type: ignore[arg-type]
+    assert found["view"].shape == (2, 3, 32, 32)  # of 64 x 64
+    assert found["sizes_N2"].tolist() == [[32, 32], [32, 16]]
+    assert found["view"][:, 0].unique().tolist() == [4.0]
+    assert found["view_painted"][:, 0].unique().tolist() == [8.0]
+    assert found["masked"][:, 0].mean().item() == 2.0  # half of the squares
+    assert torch.equal(found["masked_painted"][:, 0], 2 * found["masked"][:, 0])
+    assert (found["masked_painted"][:, 1:] == 0).all()
+
+
 def test_half_of_the_squares_are_masked() -> None:
     step = shown(0.0, 1.0)
     hidden = patches(step, 2, (64, 80), 16, 0.5)  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import pytest
 
 from bench.spec import Figure
 from bench.store.store import Store
-from reports.figures import draw
-from reports.load import load
+from reports.figures import OF_TRAININGS, draw
+from reports.load import NEED_TRAININGS, load
 from reports.training_figures import class_counts, embeddings, loss_shares, share
 from reports.trainings import Training, trainings
 from tests.tiny_suite import STEPS, Undisturbed, key_of
@@ -110,3 +110,7 @@ def test_rows_without_them_say_why_there_is_no_figure(kind: str, smoke: Undistur
     assert written == []
     why = {"counts": "trained on chosen annotations", "losses": "a loss beside the detector's"}[kind]
     assert why in lacking[0]
+
+
+def test_whoever_draws_trainings_gets_them_read() -> None:
+    assert {*OF_TRAININGS, "cost"} == NEED_TRAININGS

@@ -31,6 +31,8 @@ def class_counts(
     chosen = {label: chain for label, chain in rows.items() if len({one.counts for one in chain}) > 1}
     if not chosen:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure, panels = blank(8.0, 2.9 * len(chosen), rows=len(chosen))
     lines: list[tuple[object, ...]] = []
     for axes, (label, chain) in zip(panels, chosen.items(), strict=True):
@@ -46,6 +48,7 @@ def class_counts(
         axes.set_xlim(0.5, len(order) + 0.5)
         axes.set_ylabel(f"{label}\ntraining instances" if len(chosen) > 1 else "training instances")
         tidy(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("rank of the class by training instances")
     figure = finish(figure, {k: v for axes in reversed(panels) for k, v in handles(axes).items()}, caption, title)
     return Drawing(figure, COUNTED, tuple(lines))

@@ -40,6 +40,7 @@ def test_the_counts_of_what_each_training_learns_from() -> None:
     labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert labels == ["all training images", "training 2", "training 3"]
     assert axes.get_yscale() == "symlog"
+    assert all(tick == int(tick) for tick in axes.get_xticks())  # a rank is a whole number
     assert class_counts({"base": (BASE,)}) is None
 
 

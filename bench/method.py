@@ -23,7 +23,6 @@ from bench.stage import KINDS, MODELS, Stage, length_of, rung, with_rungs
 
 __all__ = ["Builder", "Method", "Part", "Plannable", "Usual", "part", "planned", "stopped"]
 
-SOFTMAX = "softmax:Softmax"
 SHUFFLE = "samplers:Shuffle"
 
 
@@ -36,6 +35,8 @@ class Method(BaseModel):
     needs: ClassVar[frozenset[str]] = frozenset({"classifier"})  # what the engine must provide
     mark: ClassVar[str] = ""
     """What is said of its rows in every table, figure and record: that it is a reconstruction, say."""
+    only_with: ClassVar[Mapping[str, str]] = {}
+    """Settings that mean nothing on an engine that lacks a word of CAPABILITIES: {setting: word}."""
     on_few_images: ClassVar[Mapping[str, Any]] = {}
     """Settings for `bench methods check`, where the defaults need more than its 8 classes of 1 to 30 instances."""
 
@@ -97,6 +98,8 @@ class Plannable(Protocol):
 
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage: ...
 
+    def start(self, seed: int) -> tuple[Stage, tuple[str, ...]] | None: ...
+
     def train_spec(self) -> tuple[dict[str, Any], dict[str, Any]]: ...
 
     def test_spec(self) -> dict[str, Any]: ...
@@ -109,6 +112,14 @@ class Plannable(Protocol):
 
     @property
     def projector(self) -> tuple[str, ...]: ...
+
+    @property
+    def head(self) -> tuple[str, ...]: ...
+
+    @property
+    def judges(self) -> tuple[str, ...]: ...
+
+    def classifier(self, wanted: Part | None) -> Part: ...
 
     def only_classifier(self, trainable: Sequence[str]) -> bool: ...
 
@@ -151,7 +162,7 @@ class Builder:
         Args:
             init: the train or patch stage whose model it starts from; None: the suite's own initialisation.
             keep_classifier: required with `init`: start from its classifier too, or from new weights.
-            classifier: the classifier part; default softmax, or that of `init` where it is kept.
+            classifier: the classifier part; default that of the engine (softmax), or that of `init` where it is kept.
             sampler: the sampler part; default every image once per epoch.
             data: a part that maps the training split's annotations to others: fewer images or boxes, boxes to ignore.
             losses: parts beside the losses of trunk and classifier (bench.detection.losses.ExtraLoss). A setting that
@@ -182,8 +193,13 @@ class Builder:
             )
         if classifier is None:
             kept = init.spec.get("classifier") if init is not None and keep_classifier else None
-            classifier = kept if isinstance(kept, Part) else part(SOFTMAX)
+            classifier = kept if isinstance(kept, Part) else self._suite.classifier(None)
+        else:
+            classifier = self._suite.classifier(classifier)
         inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
+        start = self._suite.start(self._seed) if init is None else None
+        if start is not None:
+            inputs["start"] = start[0]
         spec, aside = self._suite.train_spec()
         _check_groups(trainable, self._suite.groups, classifier)
         if schedule == "auto":
@@ -198,6 +214,8 @@ class Builder:
             "seed": self._seed,
             "phase": 0 if init is None else 1 + int(init.spec.get("phase", 0)),
         }
+        if start is not None:
+            spec["start"] = list(start[1])
         spec |= _beside(losses, detection, views, inputs) | self._taken(take, init)
         self.schedules.add(schedule)
         train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule, usual), until)
@@ -254,6 +272,16 @@ class Builder:
     def projector(self) -> tuple[str, ...]:
         """The parameter groups that bring the backbone's features to the heads: the FPN."""
         return self._suite.projector
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Groups that make the features of RoIs or queries, between the projector and what is said of these."""
+        return self._suite.head
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Groups that say what is there: the classifier, and what must learn with it."""
+        return self._suite.judges
 
     def data(self, split: Literal["train", "val"]) -> Stage:
         """The data stage of a split."""

@@ -191,94 +191,6 @@ class Input(Section):
     """Least and largest factor on min_size, drawn uniformly for each image."""
 
 
-class Rpn(Section):
-    """Region proposal network. methods.md 0.3 and 24."""
-
-    levels: Levels = ("0", "1", "2", "3", "pool")
-    """The feature maps it runs on, finest first."""
-    anchor_sizes: Annotated[tuple[Few[Size], ...], Field(max_length=16)] = ((32,), (64,), (128,), (256,), (512,))
-    """Anchor sizes of each level, pixels of the resized image: the root of an anchor's area."""
-    anchor_ratios: Few[Rate] = (0.5, 1.0, 2.0)
-    """Height / width of the anchors, on every level."""
-    fg_iou: Fraction = 0.7
-    """An anchor is foreground from this IoU with a true box."""
-    bg_iou: Fraction = 0.3
-    """An anchor is background below this IoU with every true box; between the two it is left out."""
-    samples: Size = 256
-    """Anchors per image in the loss."""
-    positive_fraction: Fraction = 0.5
-    """Most of these that are foreground, as a share."""
-    pre_nms_train: Size = 2000
-    """Anchors of each level that enter NMS, in training."""
-    pre_nms_test: Size = 1000
-    """Anchors of each level that enter NMS, at test time."""
-    post_nms_train: Size = 2000
-    """Proposals per image after NMS, in training."""
-    post_nms_test: Size = 1000
-    """Proposals per image after NMS, at test time."""
-    nms: Fraction = 0.7
-    """IoU from which NMS drops the lower-scored proposal."""
-    min_size: Amount = 1e-3
-    """Proposals with a shorter side are dropped, pixels."""
-    beta: Amount = 1 / 9
-    """Where the smooth-L1 loss of the boxes turns from square to linear."""
-
-
-class Roi(Section):
-    """RoI pooling, sampling and box head. methods.md 0.3 and 24."""
-
-    levels: Levels = ("0", "1", "2", "3")
-    """The feature maps that RoIs are pooled from, finest first."""
-    pool: Annotated[int, Field(ge=1, le=256)] = 7
-    """Side of a pooled RoI, cells."""
-    sampling_ratio: Annotated[int, Field(ge=-1, le=256)] = 2
-    """Points per cell and axis in RoIAlign; 0 or less: as many as the RoI has pixels."""
-    aligned: bool = False
-    """Whether RoIAlign shifts by half a pixel; torchvision's MultiScaleRoIAlign does not."""
-    width: Size = 1024
-    """Features of each of the two fully connected layers."""
-    samples: Size = 512
-    """RoIs per image in the loss."""
-    positive_fraction: Fraction = 0.25
-    """Most of these that are foreground, as a share."""
-    fg_iou: Fraction = 0.5
-    """A RoI is foreground from this IoU with a true box, else background."""
-    class_agnostic: bool = False
-    """Whether all classes share one box regression."""
-    beta: Amount = 1.0
-    """Where the smooth-L1 loss of the boxes turns from square to linear."""
-    box_weights: tuple[Rate, Rate, Rate, Rate] = (10.0, 10.0, 5.0, 5.0)
-    """Factors on the regression targets dx, dy, dw, dh."""
-    clamp_targets: Rate | None = None
-    """Regression targets are cut to at most this, either way; null: not at all."""
-
-
-class DetectorSection(Section):
-    """Engine, trunk and heads."""
-
-    NOT_IN_KEY = frozenset({"engine", "weights"})  # a stage has the engine with its version, the digest of the weights
-
-    engine: str = "torchvision"
-    """The library that the detector is built from."""
-    trunk: str = "resnet50_fpn"
-    """Backbone and pyramid: one that the engine has."""
-    widths: Few[Size] = (24, 48, 96, 128)
-    """Channels of trunk `small` at strides 2, 4, 8 and 16."""
-    fpn_channels: Size = 256
-    """Channels of the feature pyramid."""
-    norm: Literal["batch", "frozen", "group"] = "frozen"
-    """Normalisation; `frozen`: batch norm whose statistics come from the weights and stay (eps 1e-5)."""
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
-    """Stages of the backbone that stay as they are, stem first (2: stem and layer1)."""
-    weights: Text | None = None
-    """File with an ImageNet backbone or a whole torchvision detector; a bare name is looked for in $BENCH_WEIGHTS, in
-    folders `weights` beside the data or one above, and in torch's download cache."""
-    classifier_std: Rate = 0.01
-    """A new classifier's weights are drawn from N(0, std^2); biases are 0."""
-    rpn: Rpn = Rpn()
-    roi: Roi = Roi()
-
-
 class Inference(Section):
     """Post-processing and evaluation protocol."""
 
@@ -309,7 +221,7 @@ class Rates(Section):
 class Schedule(Section):
     """One optimiser schedule."""
 
-    LATER = frozenset({"optimiser", "betas", "groups"})
+    LATER = frozenset({"optimiser", "betas", "groups", "ema"})
     NOT_IN_KEY = frozenset({"checkpoint_every"})  # where a checkpoint is written changes no result
 
     steps: Positive | None = 900
@@ -336,10 +248,13 @@ class Schedule(Section):
     """Steps over which the rate rises linearly at the beginning."""
     warmup_from: Fraction = 1 / 3
     """The share of the rate that this begins with."""
-    decay: Literal["cosine", "steps", "none"] = "steps"
-    """How the rate falls; `steps`: to a tenth at each of `drops`."""
+    decay: Literal["cosine", "steps", "linear", "none"] = "steps"
+    """How the rate falls; `steps`: to a tenth at each of `drops`; `linear`: to 0 from the first of them on."""
     drops: Few[Fraction] = (8 / 12, 11 / 12)
     """With decay `steps`: where the rate falls to a tenth, as shares of the length."""
+    ema: Share = 0.0
+    """The model that is kept is the mean of the weights over the steps, each step's share falling by this factor
+    (0.995) from step to step; 0: the weights of the last step."""
     clip: Rate | None = 35.0
     """The gradient's norm over all parameters is cut to this; null: not at all."""
     checkpoint_every: Positive = 100

@@ -97,6 +97,7 @@ class _TrainMay(TypedDict, total=False):
     detection: bool | str  # False: without those of trunk and classifier; "trunk": without the classifier's
     views: list[Part | Mapping[str, Any]]  # how views 1, 2, ... are made for `losses`
     take: list[str]  # groups below the classifier that are from init; absent: all
+    start: list[str]  # groups that are from input `start`, a model of this engine or another
 
 
 class TrainSpec(_TrainMay):

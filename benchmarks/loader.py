@@ -41,6 +41,7 @@ from bench.data.loader import Loader, Workers
 from bench.data.lvis import write_split
 from bench.data.split import Category, FilePixels, Image, Split, open_split
 from bench.detection.contract import Batch, Context, Draws, HeadSpec
+from bench.engines.sections import TwoStage
 from bench.engines.torchvision.build import build
 from bench.engines.torchvision.facts import head_widths
 from benchmarks.measured import write
@@ -150,9 +151,9 @@ def network(split: Split, device: str) -> Network:
     return step
 
 
-def photo_cpu() -> spec.DetectorSection:
+def photo_cpu() -> TwoStage:
     section = yaml.safe_load(PRESET.read_text())["detector"]
-    return spec.DetectorSection.model_validate({**section, "weights": None})
+    return TwoStage.model_validate({**section, "weights": None})
 
 
 def pause(milliseconds: float) -> Network:

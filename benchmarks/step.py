@@ -29,8 +29,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from bench import spec
 from bench.detection.contract import Batch, Context, Draws, HeadSpec
+from bench.engines.sections import Roi, Rpn, TwoStage
 from bench.engines.torchvision.build import build
 from bench.engines.torchvision.facts import head_widths
 from benchmarks.measured import write
@@ -41,17 +41,17 @@ PRESET = Path(__file__).resolve().parent.parent / "suites" / "_presets" / "cpu.y
 Step = Callable[[int], object]
 
 
-def cpu_preset() -> spec.DetectorSection:
-    return spec.DetectorSection.model_validate(yaml.safe_load(PRESET.read_text())["detector"])
+def cpu_preset() -> TwoStage:
+    return TwoStage.model_validate(yaml.safe_load(PRESET.read_text())["detector"])
 
 
-def pyramid(trunk: str, norm: str, proposals: int, rois: int) -> spec.DetectorSection:
+def pyramid(trunk: str, norm: str, proposals: int, rois: int) -> TwoStage:
     """torchvision's detector with its defaults but for the numbers of proposals and RoIs."""
-    rpn = spec.Rpn(
+    rpn = Rpn(
         pre_nms_train=2 * proposals, post_nms_train=proposals, pre_nms_test=2 * proposals, post_nms_test=proposals
     )
-    return spec.DetectorSection.model_validate(
-        {"trunk": trunk, "norm": norm, "frozen_stages": 0, "rpn": rpn, "roi": spec.Roi(samples=rois, beta=1 / 9)}
+    return TwoStage.model_validate(
+        {"trunk": trunk, "norm": norm, "frozen_stages": 0, "rpn": rpn, "roi": Roi(samples=rois, beta=1 / 9)}
     )
 
 
@@ -71,7 +71,7 @@ def batch_of(images: int, side: int, objects: int, longest: float) -> Batch:
     return Batch(noise, sizes, boxes, labels, ignore, none, list(range(images)), [(1.0, 1.0)] * images, sizes)
 
 
-def our_step(detector: spec.DetectorSection, batch: Batch, device: str, *, channels_last: bool, bfloat16: bool) -> Step:
+def our_step(detector: TwoStage, batch: Batch, device: str, *, channels_last: bool, bfloat16: bool) -> Step:
     """A full step of ours: forward, losses, backward, SGD."""
     counts = (1,) * C
     head = HeadSpec(C, *head_widths(detector), counts, counts, C, counts, counts)
@@ -96,7 +96,7 @@ def our_step(detector: spec.DetectorSection, batch: Batch, device: str, *, chann
     return step
 
 
-def stock_step(detector: spec.DetectorSection, batch: Batch, device: str, *, bfloat16: bool) -> Step:
+def stock_step(detector: TwoStage, batch: Batch, device: str, *, bfloat16: bool) -> Step:
     """A full step of torchvision's FasterRCNN with the same numbers of anchors, proposals and RoIs."""
     rpn, roi = detector.rpn, detector.roi
     norm = nn.BatchNorm2d if detector.norm == "batch" else torchvision.ops.FrozenBatchNorm2d

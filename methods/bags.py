@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -10,9 +9,6 @@ from pydantic import Field, model_validator
 from bench.method import Builder, Method, part
 from bench.spec import Edges
 from bench.stage import Stage
-
-HEAD = ("box_head", "box_regressor", "classifier")
-TRAINABLE: Mapping[str, tuple[str, ...]] = {"classifier": ("classifier",), "head": HEAD, "all": ()}
 
 
 class Bags(Method):
@@ -66,14 +62,15 @@ class Bags(Method):
             others=self.others,
             background=self.background,
         )
+        trainable = {"classifier": ("classifier",), "head": (*b.head, "box_regressor", "classifier"), "all": ()}
         # One schedule whatever is trained, so that the rows of Table 5 differ in what is trained alone.
         model = b.train(
             init=base,
             keep_classifier=False,
             classifier=classifier,
-            trainable=TRAINABLE[self.trainable],
+            trainable=trainable[self.trainable],
             schedule="classifier_only",
         )
         if self.tune is None:
             return model
-        return b.train(init=model, keep_classifier=True, trainable=TRAINABLE[self.tune], schedule="tune")
+        return b.train(init=model, keep_classifier=True, trainable=trainable[self.tune], schedule="tune")

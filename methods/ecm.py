@@ -20,6 +20,7 @@ class Ecm(Method):
     """
 
     name: ClassVar[str] = "ecm"
+    needs: ClassVar[frozenset[str]] = frozenset({"classifier", "background"})
     # DEVIATION: its recipe has a cosine classifier, repeat factor sampling and a warm-up of 10,000 steps; here schedule
     # and sampler are those of the baseline, so that the loss alone differs from it.
     background: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 6.3313

@@ -20,6 +20,7 @@ class Focal(Method):
     """
 
     name: ClassVar[str] = "focal"
+    needs: ClassVar[frozenset[str]] = frozenset({"classifier", "background"})
     trainable: Literal["all", "classifier"] = "all"
     gamma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.25

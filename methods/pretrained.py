@@ -27,8 +27,8 @@ class Pretrained(Method):
     """A pre-training (schedule `pretrain`), the ordinary training (schedule `base`), then a classifier of choice."""
 
     transfer: tuple[Group, ...] = FEATURES
-    """What the detector takes over from the pre-training (fpn: what brings the backbone's maps to the heads); the rest
-    begins as in the baseline."""
+    """What the detector takes over from the pre-training (fpn: what brings the backbone's maps to the heads; box_head:
+    what makes features of RoIs or queries); the rest begins as in the baseline."""
     classifier: Literal["softmax", "ecm", "bags", "reweight"] = "softmax"
     """ecm trains the detector with that loss; bags and reweight train a classifier over the frozen detector on top. All
     with their defaults."""
@@ -68,4 +68,5 @@ def two_views(area: Span) -> tuple[Part, Part]:
 
 def groups(b: Builder, names: Sequence[Group]) -> tuple[str, ...]:
     """These parameter groups as the engine calls them; what it does not have is left out."""
-    return tuple(group for group in b.below if ("fpn" if group in b.projector else group) in names)
+    called = {**dict.fromkeys(b.projector, "fpn"), **dict.fromkeys(b.head, "box_head")}
+    return tuple(group for group in b.below if called.get(group, group) in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,6 +32,7 @@ class Reweight(Method):
     """
 
     name: ClassVar[str] = "reweight"
+    only_with: ClassVar[Mapping[str, str]] = {"loss": "background"}  # else the loss is focal anyway
     trainable: Literal["all", "classifier"] = "all"
     loss: Literal["softmax", "focal"] = "softmax"
     # DEVIATION: for row 7 the supplement names both beta 0.999 (so the released config) and 1; the default is 1.

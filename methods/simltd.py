@@ -48,6 +48,6 @@ class SimLTD(Method):
             "exemplars:replay", scores=scores, quotas=(quota, quota), rare="level", unselected=self.others, **levels
         )
         return b.train(
-            init=both, keep_classifier=True, data=chosen, trainable=(*b.projector, "classifier"), schedule="few",
+            init=both, keep_classifier=True, data=chosen, trainable=(*b.projector, *b.judges), schedule="few",
             usual=Usual(rate=0.1),
         )  # fmt: skip

@@ -53,7 +53,7 @@ class StepWise(Method):
     """`unified`: the base model is the teacher and the start (knowledge transfer alone)."""
     score: Annotated[Literal["max", "own"], Field(examples=["own"])] = "max"
     """Of an annotation: the highest of all classes (released code) or that of its own class."""
-    # DEVIATION: exemplars are scored at the true box, where a set-prediction detector has to match a query first.
+    # DEVIATION: a two-stage detector scores exemplars at the true box, which a DETR matches with a query.
     head: Quota = 200
     tail: Quota = 30
     rare: Annotated[Quota | Literal["tail"], Field(examples=[1])] = "tail"
@@ -96,7 +96,7 @@ class StepWise(Method):
     def plan(self, b: Builder) -> Stage:
         base = self._base(b)
         scores = b.fit(part("exemplars:Scores", score=self.score), model=base)
-        trainable, edges = (*b.projector, "classifier"), self._edges()
+        trainable, edges = (*b.projector, *b.judges), self._edges()
         model = base
         if self.stages != "unified":
             quotas = [_number(self.head)] + [_number(self.tail)] * len(edges)

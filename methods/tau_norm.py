@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -17,6 +18,7 @@ class TauNorm(Method):
     """
 
     name: ClassVar[str] = "tau_norm"
+    only_with: ClassVar[Mapping[str, str]] = {"background": "background"}
     needs: ClassVar[frozenset[str]] = frozenset({"classifier"})
     tau: Annotated[float, Field(ge=0, le=1)] = 1.0
     # DEVIATION: the released code of BAGS has one script that scales the background row and one that keeps it.
@@ -37,7 +39,7 @@ class TauNormSelect(Method):
     """
 
     name: ClassVar[str] = "tau_norm_select"
-    needs: ClassVar[frozenset[str]] = frozenset({"classifier"})
+    needs: ClassVar[frozenset[str]] = frozenset({"classifier", "background"})
     tau: Annotated[float, Field(ge=0, le=1)] = 1.0
     # DEVIATION: select: the paper does not state whether the copy's background row is scaled; it is, as in row 12.
     background: Literal["scaled", "kept"] = "scaled"

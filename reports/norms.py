@@ -60,7 +60,8 @@ def weight_norms(
         named = f"{label}, \N{GREEK SMALL LETTER RHO} {_two_digits(spearman(result))}"
         axes.plot(xs, ranked, style, color=colour, linewidth=1.3, label=named)
         mark, at = "os^Dv"[index % 5], BACKGROUND if stretched else 0.0
-        axes.plot([at], norms[-1:], marker=mark, color=colour, markersize=6, clip_on=False)
+        for norm in norms[len(ranked) :]:  # of the background, where there is one
+            axes.plot([at], [norm], marker=mark, color=colour, markersize=6, clip_on=False)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("L2 norm of the classifier's weight row")
     _class_axis(axes, chosen, edges, stretched)
@@ -88,7 +89,8 @@ def norm_lines(chosen: dict[str, RowResult]) -> list[tuple[object, ...]]:
     lines: list[tuple[object, ...]] = []
     for label, result in chosen.items():
         norms, rho = result.weight_norms or [], spearman(result)
-        lines.append((label, 0, None, "background", None, norms[-1], rho))
+        last = norms[len(result.instance_counts) :]
+        lines += [(label, 0, None, "background", None, norm, rho) for norm in last]
         for rank, j in enumerate(by_count(result.instance_counts), start=1):
             name = classes.names[j] if (classes := result.record.per_class) else str(j)
             x = relative(rank, len(result.instance_counts))
@@ -100,7 +102,7 @@ def spearman(result: RowResult) -> float | None:
     """Rank correlation of N_j and ||W_j|| over the foreground classes; None where all of either tie."""
     from scipy.stats import spearmanr
 
-    norms = (result.weight_norms or [])[:-1]
+    norms = (result.weight_norms or [])[: len(result.instance_counts)]
     if len(set(norms)) < 2 or len(set(result.instance_counts)) < 2:
         return None
     return float(spearmanr(result.instance_counts, norms).statistic)

@@ -28,7 +28,7 @@ def settings_change_a_result(subject: Subject) -> str | None:
     keys = Keys(subject)
     effects = _Effects(subject, keys)
     late: list[str] = []
-    for name in subject.kind.model_fields:
+    for name in subject.looked_at:
         options = keys.options(name)
         if not options:
             continue  # the check of keys reports it

@@ -14,6 +14,7 @@ from bench.contract_check.subject import Broken, Subject
 from bench.data.loader import eval_batch, eval_batches
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Context, HeadSpec, Taps, Targets
+from bench.detection.per_head import PerHead
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model
 from bench.run.predict import DETECTIONS, PROPOSALS
@@ -68,17 +69,20 @@ def stands_edge_batches(subject: Subject) -> str | None:
 _EMPTY = "an image can be without proposals: let `forward` and `scores` work on tensors of 0 rows"
 
 
-def made_taps(head: HeadSpec, rois: int, size: float = 1.0) -> Taps:
-    """Taps of RoIs that no image has, of standard deviation `size`: the same numbers every time."""
+def made_taps(head: HeadSpec, rois: int, size: float = 1.0, heads: int = 0) -> Taps:
+    """Taps of RoIs that no image has, of standard deviation `size`: the same numbers every time. `heads`: the rows
+    belong to so many in turn."""
     generator = torch.Generator().manual_seed(rois)
     before_ND = size * torch.randn((rois, head.features), generator=generator)
-    return Taps(before_ND.relu(), before_ND, size * torch.randn((rois, *head.roi_shape), generator=generator))
+    map_N = size * torch.randn((rois, *head.roi_shape), generator=generator)
+    return Taps(before_ND.relu(), before_ND, map_N, torch.arange(rois) % heads if heads else None)
 
 
 def _check_background_loss(classifier: Classifier) -> None:
     classifier.train()
     N, C = 6, classifier.head.num_classes
-    taps, none = made_taps(classifier.head, N), torch.zeros(0, dtype=torch.int64)
+    heads = len(classifier.every) if isinstance(classifier, PerHead) else 0
+    taps, none = made_taps(classifier.head, N, heads=heads), torch.zeros(0, dtype=torch.int64)
     targets = Targets(
         torch.full((N,), C), torch.tensor([0, 0, 0, 1, 1, 1]), [none, none], [torch.arange(C), none], taps
     )

@@ -54,7 +54,7 @@ _IMPURE = "let plan() depend on its settings alone: no clock, no random number, 
 
 def settings_reach_the_key(subject: Subject) -> str | None:
     """Every setting changes the key, at least beside some value of another setting."""
-    names = list(subject.kind.model_fields)
+    names = subject.looked_at
     if not names:
         raise DoesNotApply("it has no settings")
     keys = Keys(subject)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
 from bench.contract_check.place import RunFailed, Sandbox
+from bench.engines.facts import facts
 from bench.errors import UserError, place_of
 from bench.method import Method
 from bench.plan.planning import Plan
@@ -80,6 +81,12 @@ class Subject:
     def settings(self) -> dict[str, Any]:
         """What differs from the defaults; a setting that has none gets a legal value."""
         return values.required(self.kind) | dict(self.kind.on_few_images) | dict(self.changed)
+
+    @property
+    def looked_at(self) -> list[str]:
+        """The settings that mean something on this engine."""
+        provided = facts(self.place.engine).provides
+        return [name for name in self.kind.model_fields if self.kind.only_with.get(name, "classifier") in provided]
 
     @cached_property
     def method(self) -> Method:

@@ -15,7 +15,7 @@ from bench.plan.planning import Plan
 from bench.stage import Stage
 from bench.suite import suite as suites
 from bench.suite.rows import Row
-from bench.suite.sections import SCHEDULES
+from bench.suite.sections import SCHEDULES, Sections
 from bench.suite.suite import Suite
 
 SMOKE = Path(__file__).resolve().parents[2] / "suites" / "smoke.yaml"
@@ -44,10 +44,18 @@ def suite(engine: str) -> Suite:
     """
     steps = [f"schedule.steps={STEPS}", *(f"stages.{name}.steps={STEPS}" for name in SCHEDULES)]
     source = suites.Source(lambda data, split: "", lambda name: facts(name).version)
-    sets = [*SETS, *steps, f"detector.engine={engine}"]
-    loaded = suites.load(SMOKE, source=source, sets=sets, only=["baseline"])
-    check(loaded.sections.detector)
-    return loaded
+    loaded = suites.load(SMOKE, source=source, sets=[*SETS, *steps], only=["baseline"])
+    own = facts(engine).tiny
+    tree = {name: {**_given(loaded, name), **value} for name, value in own.items() if name != "detector"}
+    detector = own.get("detector", {**_given(loaded, "detector"), "engine": engine})
+    sections = Sections.model_validate({**loaded.sections.model_dump(), **tree, "detector": detector})
+    check(sections.detector)
+    return replace(loaded, sections=sections)
+
+
+def _given(suite: Suite, section: str) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(suite.sections, section).model_dump()
+    return found
 
 
 def with_rows(tiny: Suite, rows: Mapping[str, Method]) -> Plan:
@@ -69,9 +77,7 @@ def result_of(tiny: Suite, method: Method) -> Stage:
 
 def lacking(tiny: Suite, kind: type[Method]) -> str | None:
     """Why this engine cannot do a method's rows, or None."""
-    engine = facts(tiny.sections.detector.engine)
-    words = sorted(kind.needs - engine.provides)
-    return f"engine '{engine.name}' lacks {', '.join(words)}" if words else None
+    return facts(tiny.sections.detector.engine).lacking(kind.needs)
 
 
 def made(kind: type[Method], settings: Mapping[str, Any] | None = None) -> Method:

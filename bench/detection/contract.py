@@ -21,23 +21,8 @@ from bench.errors import UserError
 from bench.key import resolve
 
 __all__ = [
-    "TAPS",
-    "Batch",
-    "BatchGeometry",
-    "Classifier",
-    "Context",
-    "Detections",
-    "Detector",
-    "Draws",
-    "FitPart",
-    "HeadSpec",
-    "LabelledRois",
-    "Maps",
-    "PredictOutput",
-    "Taps",
-    "Targets",
-    "TrainOutput",
-    "build_classifier",
+    "TAPS", "Batch", "BatchGeometry", "Classifier", "Context", "Detections", "Detector", "Draws", "FitPart",
+    "HeadSpec", "LabelledRois", "Maps", "PredictOutput", "Taps", "Targets", "TrainOutput", "build_classifier",
     "identity_all_reduce",
 ]  # fmt: skip
 
@@ -141,7 +126,7 @@ class Classifier(nn.Module):
         return p_NC.clamp(min=torch.finfo(p_NC.dtype).tiny).log()
 
     def class_weights(self) -> Tensor | None:
-        """W_(C+1)D, background last, or None where there is no such thing (weight norms, tau-norm)."""
+        """W_KD: a row for each class and, where there is one, the background last; or None (weight norms, tau-norm)."""
         return None
 
     def groups(self) -> dict[str, list[str]]:
@@ -225,7 +210,9 @@ class FitPart(Protocol):
 
     Attributes:
         inputs: names of the taps it reads, and "last", the backbone's last map (of an engine that provides "body").
-        rois: "gt": the true boxes; "proposals": the test proposals that match a true box at IoU >= 0.5.
+        rois: "gt": the true boxes; "matched": of each true box what the engine's training would have answer for it
+            (the box itself, or the query that it is matched with); "proposals": the test proposals that match a true
+            box at IoU >= 0.5.
     """
 
     inputs: tuple[str, ...]
@@ -312,6 +299,7 @@ class TrainOutput:
     `counts`: for each loss the number (of anchors, of RoIs) that it was divided by, 0 where there was nothing. Where
     several processes share a batch, the losses are rescaled by it to the number of all.
     `boxes`: the RoIs themselves, per image n x 4, pixels of the resized image: in the order of taps and targets.
+    `pending`: of an engine that assigns, what `Detector.assign` needs; the targets are all background until then.
     """
 
     losses: dict[str, Tensor]
@@ -319,6 +307,7 @@ class TrainOutput:
     targets: Targets
     counts: dict[str, int] = field(default_factory=dict)
     boxes: Sequence[Tensor] = ()
+    pending: object = None
 
 
 @dataclass
@@ -398,6 +387,17 @@ class Detector(Protocol):
         """
         ...
 
+    def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
+        """What `train_forward` gave, with targets and losses that depend on what a classifier says.
+
+        An engine whose targets do not returns `out` itself.
+
+        Args:
+            out: of this process's images.
+            scores: computes p_NC of its rows by the classifier that is trained, without gradient.
+        """
+        ...
+
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:
         """All test proposals with their taps and refined boxes, without gradient. Classifier not called."""
         ...
@@ -406,6 +406,18 @@ class Detector(Protocol):
         self, batch: Batch, boxes: Sequence[Tensor], *, taps: Sequence[str] = (), maps: Maps | None = None
     ) -> Taps:
         """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
+        ...
+
+    def matched_taps(
+        self,
+        batch: Batch,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        *,
+        taps: Sequence[str] = (),
+        maps: Maps | None = None,
+    ) -> Taps:
+        """Taps of what would answer for given true boxes in training (see `FitPart.rois`), in their order."""
         ...
 
     def group_of(self, name: str) -> str:

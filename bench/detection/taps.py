@@ -21,14 +21,16 @@ class Taps:
     box_features: Tensor  # ND, after the last ReLU of the box head
     box_features_pre_relu: Tensor | None = None  # ND
     roi_map: Tensor | None = None  # N x channels x P x P
+    # int64 N: which head a row belongs to, of an engine with several; None: all to the last. Nobody asks for it.
+    head_N: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Taps:
-        """The taps that are there, changed one after another in the order of the fields."""
-        values = {name: getattr(self, name) for name in TAPS}
+        """What is there, changed one after another in the order of the fields."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Taps(**{name: change(value) for name, value in values.items() if value is not None})
 
 
-TAPS: tuple[str, ...] = tuple(field.name for field in fields(Taps))
+TAPS: tuple[str, ...] = tuple(field.name for field in fields(Taps) if field.name != "head_N")
 
 
 def tap_width(tap: str, features: int, roi_shape: tuple[int, int, int]) -> int:

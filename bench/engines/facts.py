@@ -6,17 +6,22 @@ lacks one is skipped with a reason. `check` refuses a detector section that cann
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from bench import spec
+from pydantic import Discriminator, Tag
+
 from bench.engines.contract import CLASSIFIER, EngineFacts
+from bench.engines.detr.facts import DETR
+from bench.engines.sections import DetectorSection, TwoStage
 from bench.engines.torchvision.facts import TORCHVISION
 from bench.errors import unknown
 
 __all__ = ["ENGINES", "EngineFacts", "check", "detector_of", "facts", "only_classifier"]
 
-ENGINES: Mapping[str, EngineFacts] = {engine.name: engine for engine in (TORCHVISION,)}
+ENGINES: Mapping[str, EngineFacts] = {engine.name: engine for engine in (TORCHVISION, DETR)}
 
 
 def only_classifier(trainable: Sequence[str], groups: Sequence[str]) -> bool:
@@ -39,14 +44,13 @@ def facts(name: str) -> EngineFacts:
     return ENGINES[name]
 
 
-def detector_of(trained: Mapping[str, Any]) -> spec.DetectorSection:
+def detector_of(trained: Mapping[str, Any]) -> DetectorSection:
     """The typed detector section of a train stage's spec; the name of its weights file is not in the spec."""
-    return spec.DetectorSection.model_validate(
-        {**trained["detector"], "engine": trained["engine"]["name"], "weights": None}
-    )
+    name = trained["engine"]["name"]
+    return facts(name).section.model_validate({**trained["detector"], "engine": name, "weights": None})
 
 
-def check(detector: spec.DetectorSection) -> None:
+def check(detector: DetectorSection) -> None:
     """Refuse a detector section that its engine cannot build.
 
     Raises:
@@ -56,3 +60,19 @@ def check(detector: spec.DetectorSection) -> None:
     if detector.trunk not in engine.trunks:
         raise unknown("trunk", detector.trunk, engine.trunks, where="detector.trunk")
     engine.check(detector)
+
+
+def _kind(value: Any) -> str:
+    """The section that an engine's name selects."""
+    default = DEFAULT.engine
+    name = str(value.get("engine", default) if isinstance(value, dict) else getattr(value, "engine", default))
+    return ENGINES[name].section.__name__ if name in ENGINES else name
+
+
+DEFAULT = TwoStage()
+if TYPE_CHECKING:
+    Detector = DetectorSection
+else:
+    _kinds = dict.fromkeys(one.section for one in ENGINES.values())
+    _union = functools.reduce(operator.or_, (Annotated[one, Tag(one.__name__)] for one in _kinds))
+    Detector = Annotated[_union, Discriminator(_kind)]

@@ -10,7 +10,8 @@ import numpy as np
 
 from bench.data.augment import resized_size
 from bench.engines.facts import facts
-from bench.spec import DetectorSection, Input
+from bench.engines.sections import DetectorSection, TwoStage
+from bench.spec import Input
 
 MISFIT = 0.2  # share of the boxes from which it is said
 
@@ -31,12 +32,15 @@ def misfits(sizes_N2: Sequence[tuple[float, float]], anchors_A2: Sequence[tuple[
 def anchors_note(
     sides_N4: Sequence[tuple[float, float, int, int]], settings: Input, detector: DetectorSection
 ) -> str | None:
-    """What to say of the anchors, with sizes that fit better where there are such; None where they fit.
+    """What to say of the anchors, with sizes that fit better where there are such; None where they fit or there are
+    none.
 
     Args:
         sides_N4: width and height of each box, and of its image, pixels of the image as it is stored.
     """
     engine = facts(detector.engine)
+    if not isinstance(detector, TwoStage) or not engine.anchors(detector)[0]:
+        return None
     anchors, iou = engine.anchors(detector)
     resized = [_resized(*sides, settings) for sides in sides_N4 if min(sides) > 0]
     share = misfits(resized, anchors, iou)

@@ -18,10 +18,10 @@ from bench.data.formats import Reckoned, reckoned
 from bench.detection.taps import tap_width
 from bench.engines.contract import EngineFacts
 from bench.engines.facts import detector_of, facts
+from bench.engines.sections import DetectorSection
 from bench.errors import UserError
 from bench.key import canonical, digest
 from bench.lineage import Finished, read_stage, trains_classifier_only, trunk_of
-from bench.spec import DetectorSection
 from bench.stage import KINDS, WHOLE, Stage, length_of
 from bench.store.disk import read_json
 from bench.suite.sections import Cost

@@ -124,19 +124,18 @@ class Plan:
 
 def make(suite: Suite) -> Plan:
     """All stages of all rows and seeds; a row whose engine lacks what its method needs is skipped with the reason."""
-    provided = facts(suite.sections.detector.engine).provides
+    engine = facts(suite.sections.detector.engine)
     rows: list[RowPlan] = []
     needed: dict[str, dict[str, None]] = defaultdict(dict)  # key -> row labels, an ordered set
     roots: list[Stage] = []
     unshared = 0
     asked: set[str] = set()  # schedules, by name
     for row in suite.rows:
-        lacking = sorted(row.method.needs - provided)
+        lacking = engine.lacking(row.method.needs)
         own = suite.of(row)
         for seed in suite.sections.seeds:
             if lacking:
-                reason = f"engine '{suite.sections.detector.engine}' lacks {', '.join(lacking)}"
-                rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, reason))
+                rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, lacking))
                 continue
             model = planned(row.method, own, seed, row.schedule, schedules=asked)
             if row.until is not None or row.rungs:

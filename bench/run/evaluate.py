@@ -112,7 +112,7 @@ def _protocol(work: Work, split: Split) -> Protocol:
         engine=str(first["engine"]["name"]),
         engine_version=str(first["engine"]["version"]),
         trunk=str(first["detector"]["trunk"]),
-        initialisation="random" if first["weights"] is None else f"weights {first['weights'][:12]}",
+        initialisation=_initialisation(trained[0]),
         reinitialised=tuple(name for info in infos[1:] for name in info["reinitialised"]),
         steps={name: int(info["steps"]) for name, info in zip(names, infos, strict=True)},
         batch={name: int(spec["schedule"]["batch"]) for name, spec in zip(names, specs, strict=True)},
@@ -130,6 +130,15 @@ def _protocol(work: Work, split: Split) -> Protocol:
         settings=settings_of(trained[0], test),
         counted_images=int(counts["num_images"]) if divided else None,
     )
+
+
+def _initialisation(first: Stage) -> str:
+    """What the first training began from."""
+    weights, start = first.spec["weights"], first.inputs.get("start")
+    found = [] if weights is None else [f"weights {weights[:12]}"]
+    if start is not None:
+        found.append(f"{', '.join(first.spec['start'])} of a trained {start.spec['engine']['name']} {start.key[:12]}")
+    return " + ".join(found) or "random"
 
 
 def settings_of(trained: Stage, test: Mapping[str, Any]) -> str:

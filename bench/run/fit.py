@@ -24,7 +24,7 @@ from bench.run.work import Work, device_of
 from bench.stage import KINDS, FitSpec, spec_of
 
 MATCH_IOU = 0.5  # a proposal has the class of a true box from this IoU on (methods.md 0.4, as in ACC)
-ROIS = ("gt", "proposals")
+ROIS = ("gt", "matched", "proposals")
 LAST = "last"  # among a part's inputs: the backbone's last map, which is no tap of a RoI
 
 
@@ -61,9 +61,14 @@ def seen(detector: Detector, split: Split, batch: Batch, part: FitPart) -> Label
     maps = None if body is None else detector.maps(batch.images, body)
     truth = [_true_boxes(split, i, scale) for i, scale in zip(batch.image_index, batch.scale, strict=True)]
     boxes = [box_G4.to(batch.images.device) for box_G4, _ in truth]
-    if part.rois == "gt":
-        rows = [row_G for _, row_G in truth]
-        read, rois_N4 = detector.box_taps(batch, boxes, taps=taps, maps=maps), torch.cat(boxes)
+    if part.rois != "proposals":
+        rows, rois_N4 = [row_G for _, row_G in truth], torch.cat(boxes)
+        if part.rois == "gt":
+            read = detector.box_taps(batch, boxes, taps=taps, maps=maps)
+        else:
+            named = [split.labels[i][row_G.numpy()] for i, (_, row_G) in zip(batch.image_index, truth, strict=True)]
+            classes = [torch.from_numpy(of_image).to(batch.images.device) for of_image in named]
+            read = detector.matched_taps(batch, boxes, classes, taps=taps, maps=maps)
     else:
         out = detector.predict_forward(batch, taps=taps, maps=maps)
         kept, rows = _matched(out.proposals_N4, out.image_N, boxes, [row_G for _, row_G in truth])

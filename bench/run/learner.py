@@ -28,6 +28,7 @@ from bench.store.disk import write_json
 EXAMPLES = "examples.safetensors"  # what the losses keep to look at
 STATE = "state.safetensors"  # of a rung, beside its weights: what else a checkpoint holds, by the same names
 _MODEL = "model/"  # what the names of weights begin with in a checkpoint
+_MEAN = "mean/"  # and those of their means over the steps
 
 
 @dataclass
@@ -47,11 +48,29 @@ class Learner:
     losses: tuple[ExtraLoss, ...] = ()
     teachers: Mapping[str, Detector] = field(default_factory=dict)  # the models that these got, by input name
     carried: dict[str, Tensor] = field(default_factory=dict)  # of the losses: "loss/NUMBER.NAME" -> tensor
+    average: dict[str, Tensor] = field(default_factory=dict)  # name -> mean over steps, where the schedule has one
     shares: tuple[str, ...] = ()  # names of the step's losses of which each process has a share, which add up
     shown: dict[str, float] = field(default_factory=dict)  # of the step: what its losses show beside their values
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)  # losses of the step by name, and their sum as `loss`
     error: Exception | None = None
+
+
+def averaged(learner: Learner, step: int) -> None:
+    """Take a step's weights into their mean; of what is no floating-point number the last value. At the beginning the
+    mean is over few steps: min(ema, (1 + n) / (10 + n)) after n."""
+    decay = learner.schedule.ema
+    if not decay:
+        return
+    decay = min(decay, (2 + step) / (11 + step))
+    with torch.no_grad():
+        for name, tensor in learner.saved.items():
+            if name not in learner.average:
+                learner.average[name] = tensor.detach().clone()
+            elif tensor.is_floating_point():
+                learner.average[name].lerp_(tensor.detach(), 1 - decay)
+            else:
+                learner.average[name].copy_(tensor)
 
 
 def save(learner: Learner) -> None:
@@ -142,6 +161,8 @@ def _load(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
             target.copy_(tensors[_MODEL + name])
         for name, target in learner.carried.items():
             target.copy_(tensors[name])
+        if learner.schedule.ema:
+            learner.average = {n: torch.empty_like(t).copy_(tensors[_MEAN + n]) for n, t in learner.saved.items()}
     learner.optimiser.load(tensors)
 
 
@@ -152,7 +173,9 @@ def _weights(learner: Learner) -> dict[str, Tensor]:
 
 def _state(learner: Learner) -> dict[str, Tensor]:
     """What goes on through training beside the weights, on the CPU."""
-    return {name: tensor.detach().cpu() for name, tensor in (learner.optimiser.state() | learner.carried).items()}
+    means = {_MEAN + name: tensor for name, tensor in learner.average.items()}
+    everything = learner.optimiser.state() | learner.carried | means
+    return {name: tensor.detach().cpu() for name, tensor in everything.items()}
 
 
 def _made_from(learner: Learner) -> dict[str, Any]:
@@ -180,9 +203,11 @@ def write(learner: Learner, counts: Mapping[str, Any] | None, examples: Mapping[
         return
     if not learner.work.world.first:
         return
-    checkpoint.write_tensors(learner.work.out / WEIGHTS, _weights(learner))
-    if "until" in learner.work.spec:
-        checkpoint.write_tensors(learner.work.out / STATE, _state(learner))
+    kept = {name: tensor.detach().cpu() for name, tensor in learner.average.items()} or _weights(learner)
+    checkpoint.write_tensors(learner.work.out / WEIGHTS, kept)
+    if "until" in learner.work.spec:  # read after the weights: of a mean, the last step's are there too
+        raw = {_MODEL + name: tensor for name, tensor in _weights(learner).items()} if learner.average else {}
+        checkpoint.write_tensors(learner.work.out / STATE, _state(learner) | raw)
     if examples:
         checkpoint.write_tensors(learner.work.out / EXAMPLES, dict(examples))
     info = {"steps": learner.end, "reinitialised": sorted(learner.fresh)}

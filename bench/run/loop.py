@@ -17,11 +17,11 @@ from torch import nn
 
 from bench import spec as specs
 from bench.data.loader import Loader
-from bench.detection.contract import Batch, Context, Detector, Draws, TrainOutput
+from bench.detection.contract import Batch, Classifier, Context, Detector, Draws, Taps, TrainOutput
 from bench.detection.losses import ExtraLoss
 from bench.errors import StageError
 from bench.run import distributed
-from bench.run.learner import Learner, save
+from bench.run.learner import Learner, averaged, save
 from bench.run.step import TrainStep
 from bench.run.work import Stopped, Work
 from bench.run.world import World, portable
@@ -42,6 +42,9 @@ def rate(schedule: specs.Schedule, step: int, total: int) -> float:
         warm = min(1.0, schedule.warmup_from + (1 - schedule.warmup_from) * (step + 1) / schedule.warmup)
     if schedule.decay == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * step / total))
+    elif schedule.decay == "linear":
+        flat = total * (schedule.drops[0] if schedule.drops else 0.0)
+        factor = min(1.0, (total - step) / max(total - flat, 1.0))
     elif schedule.decay == "steps":
         factor = 0.1 ** sum(step >= round(drop * total) for drop in schedule.drops)
     else:
@@ -92,8 +95,8 @@ def train(
         )  # fmt: skip
         with torch.autocast(device, torch.bfloat16, enabled=spec["precision"] == "bfloat16"):
             out = step.rois() if spec.get("detection", True) else None
-            whole = None if out is None else distributed.whole_step(out, loader.share[0], world, scope)
-            _each(active, frozen, functools.partial(_backward, step=step, number=number, out=whole, scope=scope))
+            rois = None if out is None else _Rois(detector, out, loader.share[0], world, scope)
+            _each(active, frozen, functools.partial(_backward, step=step, number=number, rois=rois, scope=scope))
             _sum_over_processes(active, world, scope)
             _each(active, frozen, functools.partial(_check_loss, step=number))
             _each(active, frozen, functools.partial(_update, step=number), keep=world.size == 1)
@@ -134,6 +137,27 @@ def examples(learner: Learner, detector: Detector, loader: Loader, device: str) 
 
 def _refuse_whole(rows: torch.Tensor) -> torch.Tensor:
     raise StageError("Step.whole is called for examples, which one process makes alone", where="ExtraLoss.examples")
+
+
+class _Rois:
+    """The RoIs of a step, of all processes, as each classifier has them: an engine may ask it first which are whose."""
+
+    def __init__(self, detector: Detector, out: TrainOutput, first: int, world: World, scope: str) -> None:
+        self._detector, self._out = detector, out
+        self._whole = functools.partial(distributed.whole_step, first=first, world=world, scope=scope)
+        self._same: TrainOutput | None = None  # where it is the same for every classifier
+
+    def of(self, classifier: Classifier) -> TrainOutput:
+        assigned = self._detector.assign(self._out, functools.partial(_scores, classifier, self._out.taps))
+        if assigned is not self._out:
+            return self._whole(assigned)
+        self._same = self._whole(assigned) if self._same is None else self._same
+        return self._same
+
+
+@torch.no_grad()
+def _scores(classifier: Classifier, taps: Taps) -> torch.Tensor:
+    return classifier.scores(classifier(taps))[0]
 
 
 def steps(learners: Sequence[Learner]) -> range:
@@ -182,8 +206,9 @@ def _context_of_losses(learner: Learner, number: int) -> Context:
     return Context(number, number / learner.total, generator, distributed.reduction(world, "device"))
 
 
-def _backward(learner: Learner, step: TrainStep, number: int, out: TrainOutput | None, scope: str) -> None:
+def _backward(learner: Learner, step: TrainStep, number: int, rois: _Rois | None, scope: str) -> None:
     """One head's losses and gradients before the next head's: of many heads one graph at a time is in memory."""
+    out = None if rois is None else rois.of(learner.classifier)
     trunk, own, extra = _losses(learner, step, number, out, scope)
     _gradients(learner, trunk | own | extra)
 
@@ -274,6 +299,7 @@ def _update(learner: Learner, step: int) -> None:
         nn.utils.clip_grad_norm_(learner.parameters, schedule.clip)
     learner.optimiser.set_rate(rate(schedule, step, total))
     learner.optimiser.step()
+    averaged(learner, step)
     if (step + 1) % max(1, learner.end // CURVE_POINTS) == 0:
         learner.work.metrics(step + 1, lr=rate(schedule, step, total), **learner.values, **learner.shown)
     learner.step = step + 1

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.detection.contract import Classifier, Detector, HeadSpec, build_classifier
+from bench.detection.per_head import PerHead
 from bench.engines.facts import detector_of, facts
 from bench.key import Part, canonical
 from bench.lineage import inputs_named, rest_of, training_of
@@ -61,9 +62,14 @@ def head_spec(stage: Stage, train: Path, own: Mapping[str, Any] | None = None) -
 
 def make_classifier(store: Store, stage: Stage, head: HeadSpec, seed: int) -> Classifier:
     """The classifier of a train or patch stage with initial weights that depend on the seed alone."""
+    part, inputs = stage.spec["classifier"], fitted(store, stage)
+    detector = detector_of(training_of(stage).spec)
+    heads = facts(detector.engine).heads(detector)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "classifier_init"))
-        return build_classifier(stage.spec["classifier"], head, fitted(store, stage))
+        if heads > 1:
+            return PerHead(head, inner=part, count=heads, inputs=inputs)
+        return build_classifier(part, head, inputs)
 
 
 def fitted(store: Store, stage: Stage) -> dict[str, dict[str, Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bench.detection.contract import Classifier
+from bench.detection.per_head import OneHead, edited
 from bench.key import resolve
 from bench.lineage import training_of
 from bench.run import checkpoint
@@ -15,9 +17,14 @@ def run(work: Work) -> None:
     model, patch = work.stage.inputs["model"], spec_of(work.stage, PatchSpec)["patch"]
     old = load_classifier(work.store, model)
     if patch is not None:
-        models = models_named(work.store, work.stage, patch, {})
-        edit, settings = resolve(patch, fitted(work.store, work.stage) | models)
-        classifier = edit(old, **settings)
+        models, found = models_named(work.store, work.stage, patch, {}), fitted(work.store, work.stage)
+
+        def change(one: Classifier, k: int) -> Classifier:
+            edit, settings = resolve(patch, {**found, **{name: OneHead(model, k) for name, model in models.items()}})
+            changed: Classifier = edit(one, **settings)
+            return changed
+
+        classifier = edited(old, change)
     else:
         seed = spec_of(training_of(model), TrainSpec)["seed"]
         classifier = make_classifier(work.store, work.stage, old.head, seed)

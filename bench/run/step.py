@@ -102,31 +102,33 @@ class TrainStep:
         self, boxes: Sequence[Tensor], model: Detector | None = None, view: int = 0, names: Sequence[str] = ()
     ) -> Taps:
         maps, shown = self.maps(model, view), model or self.student
-        with self._around(shown):
+        with self._around(shown, view):
             return shown.box_taps(self.batch(view), boxes, taps=names, maps=maps)
 
     def _once(self, what: str, model: Detector | None, view: int, compute: Callable[[Detector], T]) -> T:
         shown = model or self.student
         at = (what, id(shown), view)
         if at not in self._known:
-            with self._around(shown):
+            with self._around(shown, view):
                 self._known[at] = compute(shown)
         return cast(T, self._known[at])
 
     @contextlib.contextmanager
-    def _around(self, shown: Detector) -> Iterator[None]:
-        """Gradients for the student's alone; of a teacher in train mode, what it draws has an address."""
-        learns = shown is self.student and not self._frozen
-        draws = shown is not self.student and cast(nn.Module, shown).training
-        with torch.set_grad_enabled(learns), _drawn(self._draws) if draws else contextlib.nullcontext():
+    def _around(self, shown: Detector, view: int) -> Iterator[None]:
+        """Gradients for the student's alone; in train mode, what a model draws from torch (dropout) has an address."""
+        own = shown is self.student
+        draws = _drawn(self._draws, "student" if own else "teacher", view)
+        training = cast(nn.Module, shown).training
+        with torch.set_grad_enabled(own and not self._frozen), draws if training else contextlib.nullcontext():
             yield
 
 
 @contextlib.contextmanager
-def _drawn(draws: Draws) -> Iterator[None]:
+def _drawn(draws: Draws, whose: str, view: int) -> Iterator[None]:
     """torch's own generators, seeded by the step and left as they were."""
+    role = f"{whose}/{view}" if view else whose
     with torch.random.fork_rng():
-        torch.manual_seed(address(draws.seed, "teacher", draws.phase, draws.step, draws.first))
+        torch.manual_seed(address(draws.seed, role, draws.phase, draws.step, draws.first))
         yield
 
 

@@ -256,6 +256,9 @@ def _classifier(work: Work, head: HeadSpec) -> tuple[Classifier, list[str]]:
 def _load_trunk(work: Work, detector: Detector) -> list[str]:
     """Everything below the classifier from init; returns the names of those that a weights file does not hold."""
     init, spec = work.stage.inputs.get("init"), spec_of(work.stage, TrainSpec)
+    start = work.stage.inputs.get("start")
+    if start is not None:
+        _take(detector, state_of(work.store, start), spec["start"])
     if init is None:
         return list(detector.fresh) if spec["weights"] is not None else []
     own, take = detector.state_dict(), spec.get("take")
@@ -264,6 +267,23 @@ def _load_trunk(work: Work, detector: Detector) -> list[str]:
     state = state_of(work.store, init)
     detector.load_state_dict(own | {name: state[name] for name in taken})
     return [name for name in below if name not in taken and name in detector.fresh]
+
+
+def _take(detector: Detector, state: Mapping[str, torch.Tensor], groups: Sequence[str]) -> None:
+    """These groups from the state of a model of any engine.
+
+    Raises:
+        UserError: a tensor that the other model does not have in this shape.
+    """
+    own = detector.state_dict()
+    names = [name for name in own if detector.group_of(name) in groups]
+    for name in names:
+        if name not in state or state[name].shape != own[name].shape:
+            raise UserError(
+                f"the model to start from has no '{name}' of shape {tuple(own[name].shape)}", where="detector.start",
+                hint="both need the same trunk and widths",
+            )  # fmt: skip
+    detector.load_state_dict(own | {name: state[name] for name in names})
 
 
 def _split(work: Work) -> Split:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.data.formats import FORMATS
+from bench.engines.facts import ENGINES
 from bench.spec import Schedule
 from bench.suite.catalogue import discover
 from bench.suite.clusters import Cluster, Resources
@@ -29,6 +30,9 @@ def of_suite() -> dict[str, Any]:
     for section in {form.section.__name__ for form in FORMATS.values()}:  # several formats may share one
         names = [form.name for form in FORMATS.values() if form.section.__name__ == section]
         defined[section]["properties"]["name"]["enum"] = names
+    for section in {engine.section.__name__ for engine in ENGINES.values()}:
+        names = [engine.name for engine in ENGINES.values() if engine.section.__name__ == section]
+        defined[section]["properties"]["engine"]["enum"] = names
     _add(defined, "Resources", _described(Resources))
     methods = discover()
     for name, method in methods.items():

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.data.formats import DEFAULT, Data
-from bench.engines.facts import ENGINES
+from bench.engines.facts import DEFAULT as DEFAULT_DETECTOR
+from bench.engines.facts import ENGINES, Detector
 from bench.errors import UserError, unknown
 from bench.spec import (
     LOSSES,
     MOST_SEEDS,
     Amount,
-    DetectorSection,
     Figure,
     Inference,
     Input,
@@ -72,7 +72,7 @@ class Sections(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Data = DEFAULT
-    detector: DetectorSection = DetectorSection()
+    detector: Detector = DEFAULT_DETECTOR
     input: Input = Input()
     test: Inference = Inference()
     schedule: Schedule = Schedule()

@@ -20,8 +20,8 @@ from bench.engines.contract import CLASSIFIER
 from bench.engines.facts import facts, only_classifier
 from bench.environment import masked
 from bench.errors import UserError, unknown
-from bench.key import Fixed, module_version
-from bench.method import Usual
+from bench.key import Fixed, Part, module_version, part
+from bench.method import Builder, Usual
 from bench.spec import (
     FolderData,
     GeneratedData,
@@ -129,6 +129,29 @@ class Suite:
         """The split that its rows are evaluated on, as it is called where one reads it."""
         return "val" if self.division is None else "tune"
 
+    def start(self, seed: int) -> tuple[Stage, tuple[str, ...]] | None:
+        """The trained baseline that a training without another begins from, and the groups that it takes of it."""
+        wanted = self.sections.detector.start
+        if wanted is None:
+            return None
+        return Builder(self._before, seed).train(), wanted.groups
+
+    @cached_property
+    def _before(self) -> Suite:
+        """The suite of that baseline: a preset's settings on this suite's data."""
+        wanted = self.sections.detector.start
+        assert wanted is not None
+        where = self.document.where("detector", "start")
+        tree, documents = preset_named(wanted.preset, f"{where} detector.start.preset")
+        own = {name: value for name, value in tree.items() if name in ("detector", "input", "schedule", "stages")}
+        found = check_sections(own, documents[0])
+        if found.detector.start is not None:
+            what = f"preset '{wanted.preset}' itself begins from another model"
+            raise UserError(what, where=f"{where} detector.start.preset", hint="name the preset that it begins from")
+        schedule = found.schedule if wanted.steps is None else found.schedule.model_copy(update={"steps": wanted.steps})
+        same = {"data": self.sections.data, "test": self.sections.test, "machine": self.sections.machine}
+        return replace(self, sections=found.model_copy(update={**same, "schedule": schedule}))
+
     def data_stage(self, split: Literal["train", "val"], seed: int) -> Stage:
         """The data stage of a split; its key holds only what the split depends on.
 
@@ -190,6 +213,22 @@ class Suite:
     def projector(self) -> tuple[str, ...]:
         """Those between the backbone and all that is not of one class."""
         return facts(self.sections.detector.engine).projector
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Those that make the features of RoIs or queries."""
+        return facts(self.sections.detector.engine).head
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The classifier, and what must learn with it."""
+        return facts(self.sections.detector.engine).judges
+
+    def classifier(self, wanted: Part | None) -> Part:
+        """The engine's classifier in place of one that a recipe names, or names not."""
+        ref, settings = (None, {}) if wanted is None else (wanted.ref, wanted.settings)
+        found, own = facts(self.sections.detector.engine).classifier(self.sections.detector, ref, settings)
+        return wanted if wanted is not None and found == ref else part(found, **own)
 
     def only_classifier(self, trainable: Sequence[str]) -> bool:
         """Whether a stage that trains these groups leaves everything below the classifier unchanged."""
@@ -365,7 +404,7 @@ def _only(rows: tuple[Row, ...], only: Sequence[str], document: yamlfile.Documen
     labels = [r.label for r in rows]
     kept: set[str] = set()
     for text in only:
-        for word in [text] if text in labels else [part.strip() for part in text.split(",") if part.strip()]:
+        for word in [text] if text in labels else [one.strip() for one in text.split(",") if one.strip()]:
             found = [word] if word in labels else fnmatch.filter(labels, word)
             if not found:
                 raise unknown("row", word, labels, where=f"--only ({document.path})", hint="a pattern: --only 'NCM*'")

@@ -10,10 +10,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench.data.formats import FORMATS
+from bench.engines.facts import ENGINES
 from bench.errors import UserError, unknown
 from bench.suite.yamlfile import Document
 
 Models = tuple[type[BaseModel], ...]
+# Sections of which one is chosen by a setting: what that is called, the setting, and the names it may have.
+_UNIONS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+    "data": ("data set", "name", FORMATS), "detector": ("engine", "engine", ENGINES),
+}  # fmt: skip
 
 
 def blame(
@@ -40,9 +45,9 @@ def blame(
         legal += beside if len(path) == 1 else []
         return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
     if first["type"] == "union_tag_invalid":
-        return unknown(
-            "data set", str(first["ctx"]["tag"]), FORMATS, where=f"{document.where(*full, 'name')} data.name"
-        )
+        what, chosen_by, legal_names = _UNIONS[str(path[-1])]
+        place = f"{document.where(*full, chosen_by)} {'.'.join(map(str, full))}.{chosen_by}"
+        return unknown(what, str(first["ctx"]["tag"]), legal_names, where=place)
     if first["type"] == "missing":
         last = path[-1]
         what = f"value number {last + 1} is missing" if isinstance(last, int) else f"'{last}' is missing"

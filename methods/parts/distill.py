@@ -144,7 +144,9 @@ class Scores(_OfHeadClasses):
             s_NC = student.class_logits(student(own.taps))
             pairs = pairs_of(own.boxes, theirs.boxes)
             s_NC, t_NC = s_NC[pairs[:, 0]], t_NC[pairs[:, 1]]
-        value = divergence(s_NC[:, self.known_C], t_NC[:, self.known_C]) * self.weight
+        # Of an engine with several heads (decoder layers): the mean of each, summed, as in the released code.
+        heads = 1 if theirs.taps.head_N is None else int(theirs.taps.head_N.max()) + 1
+        value = divergence(s_NC[:, self.known_C], t_NC[:, self.known_C]) * self.weight * heads
         return Losses({"transfer": value}, {"transfer": len(s_NC)})
 
 

@@ -30,8 +30,8 @@ class Scores:
     """How sure a model is of each annotation of the training set; fit part.
 
     Source: Dong et al. (ICCV 2023), confidence-guided exemplar replay, and its released code.
-    DEVIATION: there a true box is matched to a query, whose score it gets. A two-stage detector is asked at the true
-    box itself, whose RoI needs no match.
+    A box has the score of the query that it is matched with.
+    DEVIATION: a two-stage detector is asked at the true box itself, whose RoI needs no match.
 
     Args:
         head: number of classes.
@@ -42,7 +42,7 @@ class Scores:
     """
 
     inputs: tuple[str, ...] = ()
-    rois = "gt"
+    rois = "matched"
 
     def __init__(self, head: HeadSpec, *, score: str = "max") -> None:
         if score not in SCORES:

@@ -117,13 +117,17 @@ class ReweightedFocal(SigmoidFocal):
         # Not persistent: it follows from settings and data, and a checkpoint of another loss must load all the same.
         self.register_buffer("weights_K", torch.tensor(weights_K, dtype=torch.float32), persistent=False)
 
-    def row_weights(self, labels_N: Tensor, ce_N: Tensor) -> Tensor:
-        return ce_N * self.weights_K.to(ce_N.dtype)[labels_N]
+    def row_weights(self, labels_N: Tensor, loss_N: Tensor) -> Tensor:
+        return loss_N * self.weights_K.to(loss_N.dtype)[labels_N]
 
 
 def focal(z_NK: Tensor, labels_N: Tensor, gamma: float, alpha: float) -> Tensor:
     """Focal loss of every output, NK, not reduced. Finite with finite gradients for every finite logit."""
-    t_NK = F.one_hot(labels_N, z_NK.shape[1]).to(z_NK.dtype)
+    return focal_of(z_NK, F.one_hot(labels_N, z_NK.shape[1]).to(z_NK.dtype), gamma, alpha)
+
+
+def focal_of(z_NK: Tensor, t_NK: Tensor, gamma: float, alpha: float) -> Tensor:
+    """The same of given targets, 0 or 1."""
     signed_NK = z_NK * (2 * t_NK - 1)  # p_t = sigmoid(signed), 1 - p_t = sigmoid(-signed)
     a_NK = alpha * t_NK + (1 - alpha) * (1 - t_NK)
     # The power as an exponential of logarithms: sigmoid(-x)^gamma has an infinite slope at 0 for gamma < 1.

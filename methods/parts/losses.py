@@ -55,8 +55,8 @@ class ReweightedSoftmax(Softmax):
         # Not persistent: it follows from settings and data, and a checkpoint of another loss must load all the same.
         self.register_buffer("weights_K", torch.tensor(weights_K, dtype=torch.float32), persistent=False)
 
-    def row_weights(self, labels_N: Tensor, ce_N: Tensor) -> Tensor:
-        return ce_N * self.weights_K.to(ce_N.dtype)[labels_N]
+    def row_weights(self, labels_N: Tensor, loss_N: Tensor) -> Tensor:
+        return loss_N * self.weights_K.to(loss_N.dtype)[labels_N]
 
 
 def class_balanced_weights(counts: ArrayLike, beta: float, clip: Sequence[float] | None) -> Floats:

@@ -10,7 +10,7 @@ import torch
 from bench.detection.contract import Classifier, Detector
 from bench.errors import UserError, unknown
 from bench.frequency import levels_of
-from methods.parts.softmax import Softmax
+from methods.parts.softmax import Linear
 
 VERSION = 1
 
@@ -22,7 +22,7 @@ def tau_norm(classifier: Classifier, *, tau: float = 1.0, background: str = "sca
     to 3.42), another released script leaves it. A row of norm 0 has no direction and is left as it is.
 
     Args:
-        classifier: a copy that the caller owns, of the softmax family.
+        classifier: a copy that the caller owns, of one linear layer.
         tau: 0 changes nothing, 1 makes all norms 1.
         background: "scaled" or "kept": whether the background row is normalised too.
 
@@ -35,17 +35,17 @@ def tau_norm(classifier: Classifier, *, tau: float = 1.0, background: str = "sca
     if not 0.0 <= tau < math.inf:
         raise UserError(f"tau is {tau}", where="tau_norm", allowed="a number >= 0 (published: up to 1)")
     W_KD = classifier.class_weights()
-    if W_KD is None or not isinstance(classifier, Softmax):
+    if W_KD is None or not isinstance(classifier, Linear):
         raise UserError(
             f"{type(classifier).__name__} has no weight row of its own for each class that could be normalised",
             where="tau_norm",
-            allowed="classifiers of the softmax family",
+            allowed="classifiers of one linear layer",
         )
     with torch.no_grad():
         exact_KD = W_KD.double()
         norm_K1 = exact_KD.norm(dim=1, keepdim=True)
         scale_K1 = torch.where(norm_K1 > 0, norm_K1, torch.ones_like(norm_K1)).pow(-tau)
-        if background == "kept":
+        if background == "kept" and len(W_KD) > classifier.head.num_classes:
             scale_K1[-1] = 1.0
         classifier.set_class_weights((exact_KD * scale_K1).to(W_KD.dtype))
     return classifier
@@ -65,8 +65,8 @@ def joined(
     Source: a house choice for SimLTD (arXiv 2412.20047), whose third stage starts from two heads.
 
     Args:
-        classifier: a copy that the caller owns, of the softmax family.
-        other: the model that knows the frequent classes, with a classifier of the softmax family.
+        classifier: a copy that the caller owns, of one linear layer.
+        other: the model that knows the frequent classes, with a classifier of the same kind.
         edges, inclusive: levels of classes by training images, see `exemplars.replay`.
         levels: how many levels are the other's.
 
@@ -74,16 +74,16 @@ def joined(
         UserError: a classifier of another family, or edges out of range.
     """
     known = other.classifier
-    if not isinstance(classifier, Softmax) or not isinstance(known, Softmax):
-        wrong = classifier if not isinstance(classifier, Softmax) else known
+    if not isinstance(classifier, Linear) or not isinstance(known, Linear):
+        wrong = classifier if not isinstance(classifier, Linear) else known
         raise UserError(
             f"{type(wrong).__name__} has no row of its own for each class", where="joined",
-            allowed="classifiers of the softmax family",
+            allowed="classifiers of one linear layer",
         )  # fmt: skip
     head = classifier.head
     theirs = torch.from_numpy(levels_of(head.image_counts, edges, head.num_images, inclusive) < levels)
     with torch.no_grad():
         for mine, their in zip(classifier.fc.parameters(), known.fc.parameters(), strict=True):
-            mine[:-1][theirs] = their[:-1][theirs]
-            mine[-1] = (mine[-1] + their[-1]) / 2
+            mine[: len(theirs)][theirs] = their[: len(theirs)][theirs]
+            mine[len(theirs) :] = (mine[len(theirs) :] + their[len(theirs) :]) / 2
     return classifier

@@ -15,7 +15,45 @@ from bench.detection.contract import Classifier, Context, HeadSpec, Taps, Target
 from bench.errors import UserError
 
 
-class Softmax(Classifier):
+class Linear(Classifier):
+    """One linear layer, `fc`, with a row for each class and, where there is one, the background last."""
+
+    fc: nn.Linear
+
+    def forward(self, taps: Taps) -> Tensor:
+        return cast(Tensor, self.fc(taps.box_features))
+
+    def row_weights(self, labels_N: Tensor, loss_N: Tensor) -> Tensor:
+        """Weigh each row's loss; here all alike."""
+        return loss_N
+
+    def class_weights(self) -> Tensor | None:
+        return self.fc.weight
+
+    def set_class_weights(self, W_KD: Tensor) -> None:
+        """Replace the weight rows in place (tau-norm); the bias stays.
+
+        Raises:
+            UserError: another shape.
+        """
+        if W_KD.shape != self.fc.weight.shape:
+            raise UserError(
+                f"class weights of shape {tuple(W_KD.shape)} do not fit",
+                where=type(self).__name__,
+                allowed=f"{tuple(self.fc.weight.shape)}",
+            )
+        with torch.no_grad():
+            self.fc.weight.copy_(W_KD)
+
+    def load_from(self, other: Classifier) -> list[str]:
+        """Copy W and b from any classifier of one linear layer with as many rows, whatever its loss; return what was
+        re-initialised."""
+        mine = dict(self.named_parameters())
+        theirs = dict(other.named_parameters()) if isinstance(other, Linear) else {}
+        return copy_parameters(mine, theirs)
+
+
+class Softmax(Linear):
     """Linear layer, softmax over C + 1 outputs, cross entropy averaged over RoIs.
 
     Source: Faster R-CNN; initialisation W ~ N(0, head.init_std^2), b = 0 as in the released BAGS code (mmdet 1.0rc0).
@@ -28,17 +66,10 @@ class Softmax(Classifier):
         super().__init__(head)
         self.fc = linear(head.features, head.num_classes + 1, head.init_std)
 
-    def forward(self, taps: Taps) -> Tensor:
-        return cast(Tensor, self.fc(taps.box_features))
-
     def loss(self, z_NK: Tensor, targets: Targets, context: Context) -> dict[str, Tensor]:
         """Cross entropy, divided by the number of RoIs on this device; zero RoIs give 0 with a graph."""
         ce_N = self.row_weights(targets.labels_N, F.cross_entropy(wide(z_NK), targets.labels_N, reduction="none"))
         return {"classification": ce_N.sum() / max(len(ce_N), 1)}
-
-    def row_weights(self, labels_N: Tensor, ce_N: Tensor) -> Tensor:
-        """Weigh each RoI's cross entropy; here all alike."""
-        return ce_N
 
     def scores(self, z_NK: Tensor) -> tuple[Tensor, Tensor | None]:
         p_NK = wide(z_NK).softmax(dim=1)
@@ -46,30 +77,6 @@ class Softmax(Classifier):
 
     def class_logits(self, z_NK: Tensor) -> Tensor:
         return wide(z_NK[:, :-1])
-
-    def class_weights(self) -> Tensor | None:
-        return self.fc.weight
-
-    def set_class_weights(self, W_KD: Tensor) -> None:
-        """Replace the weight rows in place (tau-norm); the bias stays.
-
-        Raises:
-            UserError: another shape than (C + 1) x D.
-        """
-        if W_KD.shape != self.fc.weight.shape:
-            raise UserError(
-                f"class weights of shape {tuple(W_KD.shape)} do not fit",
-                where=type(self).__name__,
-                allowed=f"{tuple(self.fc.weight.shape)}",
-            )
-        with torch.no_grad():
-            self.fc.weight.copy_(W_KD)
-
-    def load_from(self, other: Classifier) -> list[str]:
-        """Copy W and b from any classifier of the softmax family, whatever its loss; return what was re-initialised."""
-        mine = dict(self.named_parameters())
-        theirs = dict(other.named_parameters()) if isinstance(other, Softmax) else {}
-        return copy_parameters(mine, theirs)
 
 
 def linear(features: int, outputs: int, std: float) -> nn.Linear:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import spec
 from bench.detection.contract import Batch, Classifier, Context, HeadSpec, Taps, Targets
+from bench.engines.sections import Roi, Rpn, TwoStage
 from bench.engines.torchvision.build import build
 from bench.engines.torchvision.detector import TwoStageDetector
 from bench.engines.torchvision.facts import head_widths
@@ -38,7 +38,7 @@ class PlainSoftmax(Classifier):
         return p_NK[:, :-1], p_NK[:, -1]
 
 
-def small_spec(**changes: Any) -> spec.DetectorSection:
+def small_spec(**changes: Any) -> TwoStage:
     """Trunk "small", narrow, with 16 RoIs per image; `rpn` and `roi` in `changes` are dicts laid over the default."""
     rpn = {
         "levels": ("1",), "anchor_sizes": ((12, 20, 32),), "anchor_ratios": (1.0,), "fg_iou": 0.6, "bg_iou": 0.35,
@@ -48,31 +48,29 @@ def small_spec(**changes: Any) -> spec.DetectorSection:
     roi = {"levels": ("0",), "sampling_ratio": 1, "aligned": True, "width": 32, "samples": 16, "positive_fraction": 0.4}
     fields: dict[str, Any] = {"trunk": "small", "widths": (8, 12, 16, 24), "fpn_channels": 16, "norm": "batch"}
     fields |= {"frozen_stages": 0} | {k: v for k, v in changes.items() if k not in ("rpn", "roi")}
-    return spec.DetectorSection(
-        **fields, rpn=spec.Rpn(**{**rpn, **changes.get("rpn", {})}), roi=spec.Roi(**{**roi, **changes.get("roi", {})})
+    return TwoStage(
+        **fields, rpn=Rpn(**{**rpn, **changes.get("rpn", {})}), roi=Roi(**{**roi, **changes.get("roi", {})})
     )
 
 
-def pyramid_spec(trunk: str = "resnet18_fpn", **changes: Any) -> spec.DetectorSection:
+def pyramid_spec(trunk: str = "resnet18_fpn", **changes: Any) -> TwoStage:
     """A torchvision trunk with torchvision's anchors, thin heads and few samples."""
     rpn = {"anchor_sizes": ((8,), (16,), (32,), (64,), (128,)), "samples": 32, "pre_nms_train": 40, "pre_nms_test": 30}
     rpn |= {"post_nms_train": 40, "post_nms_test": 30}
     roi = {"width": 32, "samples": 24}
     fields = {"trunk": trunk, "fpn_channels": 32, "norm": "frozen", "frozen_stages": 0}
     fields |= {k: v for k, v in changes.items() if k not in ("rpn", "roi")}
-    return spec.DetectorSection(
-        **fields, rpn=spec.Rpn(**{**rpn, **changes.get("rpn", {})}), roi=spec.Roi(**{**roi, **changes.get("roi", {})})
+    return TwoStage(
+        **fields, rpn=Rpn(**{**rpn, **changes.get("rpn", {})}), roi=Roi(**{**roi, **changes.get("roi", {})})
     )
 
 
-def head_of(detector: spec.DetectorSection, classes: int = CLASSES) -> HeadSpec:
+def head_of(detector: TwoStage, classes: int = CLASSES) -> HeadSpec:
     counts = tuple(range(1, classes + 1))
     return HeadSpec(classes, *head_widths(detector), counts, counts, 9, counts, counts)
 
 
-def model_of(
-    detector: spec.DetectorSection, *, seed: int = 0, classifier: type[Classifier] = PlainSoftmax
-) -> TwoStageDetector:
+def model_of(detector: TwoStage, *, seed: int = 0, classifier: type[Classifier] = PlainSoftmax) -> TwoStageDetector:
     head = head_of(detector)
     return build(detector, head, classifier(head), seed=seed)
 

@@ -13,9 +13,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from bench import spec
 from bench.detection.contract import Batch, Draws
 from bench.detection.sampling import Matched, draw
+from bench.engines.sections import TwoStage
 from bench.engines.torchvision.heads import rpn_head
 from bench.engines.torchvision.trunks import build_trunk, norm_layer
 
@@ -23,7 +23,7 @@ from bench.engines.torchvision.trunks import build_trunk, norm_layer
 class Backbone(nn.Module):
     """Body and pyramid under torchvision's names; yields only the maps that RPN or RoI pooling read."""
 
-    def __init__(self, detector: spec.DetectorSection) -> None:
+    def __init__(self, detector: TwoStage) -> None:
         super().__init__()
         trunk = build_trunk(detector)
         self.body, self.fpn, self.out_channels = trunk.body, trunk.fpn, detector.fpn_channels
@@ -66,7 +66,7 @@ class AddressedSampler:
 
 
 def stock_detector(
-    detector: spec.DetectorSection, classes: int, state: Any, batch: Batch, draws: Draws | None = None
+    detector: TwoStage, classes: int, state: Any, batch: Batch, draws: Draws | None = None
 ) -> FasterRCNN:
     """FasterRCNN with `state` loaded strictly, and our samples if `draws` is given (else torchvision's own)."""
     rpn, roi = detector.rpn, detector.roi

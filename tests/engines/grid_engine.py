@@ -6,7 +6,7 @@ the batch, D features, C foreground classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from bench.detection.contract import (
 )  # fmt: skip
 from bench.detection.sampling import match
 from bench.engines.contract import EngineFacts
+from bench.engines.sections import TwoStage
 from bench.errors import UserError
 from bench.seeds import address
 
@@ -37,12 +38,12 @@ VERSION = 3  # of `detections`, in the key of predictions
 SIDE, STRIDE, WIDTH, BOX = 8, 8, 12, 24.0  # queries along a side, pixels of a cell, channels, pixels of a query's box
 
 
-def check(detector: spec.DetectorSection) -> None:
+def check(detector: TwoStage) -> None:
     if not detector.roi.class_agnostic:
         raise UserError("a grid has one box for all classes", where="detector.roi.class_agnostic", allowed="true")
 
 
-def parameters(detector: spec.DetectorSection, classes: int) -> int:
+def parameters(detector: TwoStage, classes: int) -> int:
     features = detector.roi.width
     return (3 * STRIDE**2 + 1) * WIDTH + (WIDTH + 1) * features + (features + 1) * 4
 
@@ -67,7 +68,7 @@ def read_weights(path: str) -> Mapping[str, Tensor]:
     raise UserError("a grid has no weights files", where="detector.weights", allowed="null")
 
 
-def build(detector: spec.DetectorSection, head: HeadSpec, classifier: Classifier, *, seed: int) -> GridDetector:
+def build(detector: TwoStage, head: HeadSpec, classifier: Classifier, *, seed: int) -> GridDetector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "init"))
         return GridDetector(head, classifier)
@@ -113,6 +114,9 @@ class GridDetector(nn.Module):
         present = [torch.unique(values) for values in batch.labels]
         counts = dict.fromkeys(losses, int((labels_N < self.num_classes).sum()))
         return TrainOutput(losses, read, Targets(labels_N, image_N, present, batch.negative, read), counts, boxes)
+
+    def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
+        return out
 
     @torch.no_grad()
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:

@@ -11,8 +11,8 @@ from engine_stock import stock_detector, stock_targets
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from bench import spec
 from bench.detection.contract import Draws
+from bench.engines.sections import TwoStage
 
 NINTH = 1 / 9  # torchvision's fixed smooth-L1 beta
 CASES = {
@@ -23,11 +23,11 @@ CASES = {
 
 
 @pytest.fixture(params=list(CASES))
-def detector(request: pytest.FixtureRequest) -> spec.DetectorSection:
+def detector(request: pytest.FixtureRequest) -> TwoStage:
     return CASES[request.param]
 
 
-def test_losses_and_gradients_equal_torchvision(detector: spec.DetectorSection) -> None:
+def test_losses_and_gradients_equal_torchvision(detector: TwoStage) -> None:
     batch, draws = batch_of(), Draws(seed=3, phase=0, step=7)
     ours = model_of(detector)
     stock = stock_detector(detector, CLASSES, ours.to_foreign(), batch, draws).train()
@@ -49,7 +49,7 @@ def test_losses_and_gradients_equal_torchvision(detector: spec.DetectorSection) 
         assert torch.allclose(mine_grad, their_grad, atol=1e-5, rtol=1e-4), name
 
 
-def test_proposals_boxes_and_scores_equal_torchvision(detector: spec.DetectorSection) -> None:
+def test_proposals_boxes_and_scores_equal_torchvision(detector: TwoStage) -> None:
     batch = batch_of(images=3)
     ours = model_of(detector).eval()
     torch.nn.init.normal_(ours.box_regressor.weight, std=0.05)
@@ -77,7 +77,7 @@ def test_proposals_boxes_and_scores_equal_torchvision(detector: spec.DetectorSec
         assert torch.allclose(out.boxes[rows], expected_boxes[rows].clamp(min=0).minimum(limit), atol=1e-4)
 
 
-def test_detections_after_torchvisions_own_post_processing_are_equal(detector: spec.DetectorSection) -> None:
+def test_detections_after_torchvisions_own_post_processing_are_equal(detector: TwoStage) -> None:
     batch = batch_of(images=2)
     ours = model_of(detector).eval()
     torch.nn.init.normal_(ours.classifier.get_parameter("fc.weight"), std=0.3)

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import torch
 
-from bench import spec
 from bench.detection.contract import Classifier, HeadSpec
 from bench.engines.facts import check
+from bench.engines.sections import TwoStage
 from bench.engines.torchvision import weights
 from bench.engines.torchvision.detector import TwoStageDetector
 from bench.engines.torchvision.facts import head_widths
@@ -18,7 +18,7 @@ from bench.seeds import address
 __all__ = ["build", "read_weights"]
 
 
-def build(detector: spec.DetectorSection, head: HeadSpec, classifier: Classifier, *, seed: int) -> TwoStageDetector:
+def build(detector: TwoStage, head: HeadSpec, classifier: Classifier, *, seed: int) -> TwoStageDetector:
     """A detector whose initial weights are a pure function of `seed` (and of the weights file).
 
     Args:

@@ -6,16 +6,16 @@ to torchvision's. Legend: B images, N RoIs of the batch, D features, C foregroun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import spec
 from bench.detection.boxes import clip, decode, encode
 from bench.detection.contract import Batch, Classifier, Draws, Maps, PredictOutput, Taps, Targets, TrainOutput
 from bench.detection.sampling import draw, match
+from bench.engines.sections import TwoStage
 from bench.engines.torchvision import heads, trunks, weights
 from bench.engines.torchvision.facts import GROUPS
 from bench.engines.torchvision.proposals import Anchors, RpnOutput, propose, rpn_losses, run_rpn
@@ -29,18 +29,19 @@ class TwoStageDetector(nn.Module):
         fresh: names a weights file left as initialised; all names without one.
     """
 
-    def __init__(self, detector: spec.DetectorSection, num_classes: int, classifier: Classifier) -> None:
+    def __init__(self, detector: TwoStage, num_classes: int, classifier: Classifier) -> None:
         super().__init__()
         trunk = trunks.build_trunk(detector)
         self.spec, self.num_classes = detector, num_classes
-        self.backbone, self.fpn = trunk.body, trunk.fpn
+        self.backbone, self.fpn = trunk.body.body, trunk.fpn
         self.rpn = heads.rpn_head(detector, trunks.norm_layer(detector.norm))
         self.box_head = heads.box_head(detector)
         self.box_regressor = heads.box_regressor(detector, num_classes)
         self.classifier = classifier
-        self.last = trunk.last
-        self.body_prefix = trunk.classifier_prefix
-        self._frozen: list[nn.Module] = [m for stage in trunk.stages[: detector.frozen_stages] for m in stage]
+        self.last = trunk.body.last
+        self.class_agnostic = detector.roi.class_agnostic
+        self.body_prefix = trunk.body.classifier_prefix
+        self._frozen: list[nn.Module] = [m for stage in trunk.body.stages[: detector.frozen_stages] for m in stage]
         still = {id(p) for m in self._frozen for p in m.parameters()}
         # By name, which a copy of the model keeps; a classifier may bring parameters that are fixed already.
         self._fixed = {name for name, p in self.named_parameters() if id(p) in still or not p.requires_grad}
@@ -89,6 +90,10 @@ class TwoStageDetector(nn.Module):
         targets = Targets(labels_N, image_N, present, batch.negative, tap_values)
         return TrainOutput(losses, tap_values, targets, counts, sampled)
 
+    def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
+        """Targets depend on boxes alone."""
+        return out
+
     @torch.no_grad()
     def predict_forward(self, batch: Batch, *, taps: Sequence[str] = (), maps: Maps | None = None) -> PredictOutput:
         """All test proposals with taps and refined boxes, clipped to the image. Ground truth is not read."""
@@ -112,6 +117,18 @@ class TwoStageDetector(nn.Module):
         """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
         maps = self.maps(batch.images) if maps is None else maps
         return self._taps(maps, boxes, _image_of(boxes), taps)
+
+    def matched_taps(
+        self,
+        batch: Batch,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        *,
+        taps: Sequence[str] = (),
+        maps: Maps | None = None,
+    ) -> Taps:
+        """Of the boxes themselves: a RoI needs no match."""
+        return self.box_taps(batch, boxes, taps=taps, maps=maps)
 
     def group_of(self, name: str) -> str:
         """The group of a parameter or buffer of the state dict; a classifier may divide its own."""

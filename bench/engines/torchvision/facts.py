@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from bench import spec
 from bench.detection.taps import TAPS
 from bench.engines.contract import CLASSIFIER, EngineFacts
+from bench.engines.sections import TwoStage
 from bench.errors import UserError, unknown
 
 GROUPS = ("backbone", "fpn", "rpn", "box_head", "box_regressor", CLASSIFIER)
 
 _PYRAMID = ("0", "1", "2", "3", "pool")
-# Trunk: parameters of its body, channels that its pyramid reads, levels. Counted on the built modules.
-_BODIES: Mapping[str, tuple[int, int, int]] = {
-    "small": (435_624, 224, 2),
-    "resnet18_fpn": (11_186_112, 960, 4),
-    "resnet50_fpn": (23_561_152, 3840, 4),
-    "mobilenet_v2_fpn": (2_257_984, 1344, 4),
+
+
+class Body(NamedTuple):
+    """Of a backbone, counted on the built modules: parameters, channels of all maps together, levels of its pyramid."""
+
+    parameters: int
+    channels: int
+    levels: int
+
+
+# By trunk. Other engines take the body alone, and call it without "_fpn".
+BODIES: Mapping[str, Body] = {
+    "small": Body(435_624, 224, 2),
+    "resnet18_fpn": Body(11_186_112, 960, 4),
+    "resnet50_fpn": Body(23_561_152, 3840, 4),
+    "resnet101_fpn": Body(42_605_504, 3840, 4),
+    "mobilenet_v2_fpn": Body(2_257_984, 1344, 4),
 }
 
 
-def check(detector: spec.DetectorSection) -> None:
+def body_of(trunk: str) -> Body:
+    """The backbone of a trunk, with or without a pyramid."""
+    return BODIES.get(trunk) or BODIES[f"{trunk}_fpn"]
+
+
+def check(detector: TwoStage) -> None:
     """Refuse what cannot be built.
 
     Raises:
@@ -50,38 +67,39 @@ def check(detector: spec.DetectorSection) -> None:
         raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
 
 
-def head_widths(detector: spec.DetectorSection) -> tuple[int, tuple[int, int, int]]:
+def head_widths(detector: TwoStage) -> tuple[int, tuple[int, int, int]]:
     """(features D, (channels, height, width) of a RoI map)."""
     return detector.roi.width, (detector.fpn_channels, detector.roi.pool, detector.roi.pool)
 
 
-def parameters(detector: spec.DetectorSection, classes: int) -> int:
+def parameters(detector: TwoStage, classes: int) -> int:
     """Below the classifier, without biases and norms: a few per cent too few."""
-    body, read, levels = _BODIES[detector.trunk]
+    body, read, levels = BODIES[detector.trunk]
     channels, width = detector.fpn_channels, detector.roi.width
     pyramid = channels * read + 9 * channels**2 * (levels + 1)  # and the RPN's own 3 x 3 conv
     head = channels * detector.roi.pool**2 * width + width**2
     return body + pyramid + head + 4 * width * _boxes(detector, classes)
 
 
-def proposals(detector: spec.DetectorSection, classes: int) -> tuple[int, int]:
+def proposals(detector: TwoStage, classes: int) -> tuple[int, int]:
     """(proposals of an image, refined boxes of each)."""
     return detector.rpn.post_nms_test, _boxes(detector, classes)
 
 
-def anchors(detector: spec.DetectorSection) -> tuple[list[tuple[float, float]], float]:
+def anchors(detector: TwoStage) -> tuple[list[tuple[float, float]], float]:
     """As torchvision's AnchorGenerator: of one area for each size, height / width = ratio."""
     rpn = detector.rpn
     sizes = [size for level in rpn.anchor_sizes for size in level]
     return [(size / ratio**0.5, size * ratio**0.5) for size in sizes for ratio in rpn.anchor_ratios], rpn.bg_iou
 
 
-def _boxes(detector: spec.DetectorSection, classes: int) -> int:
+def _boxes(detector: TwoStage, classes: int) -> int:
     return 1 if detector.roi.class_agnostic else classes
 
 
 _PROVIDES = (
     "classifier",
+    "background",
     "body",
     "maps",
     "proposals",
@@ -97,14 +115,10 @@ TORCHVISION = EngineFacts(
     version=1,
     module="bench.engines.torchvision.build",
     provides=frozenset({*TAPS, *_PROVIDES}),
-    trunks={
-        "small": ("0", "1"),
-        "resnet18_fpn": _PYRAMID,
-        "resnet50_fpn": _PYRAMID,
-        "mobilenet_v2_fpn": _PYRAMID,
-    },
+    trunks={name: ("0", "1") if name == "small" else _PYRAMID for name in BODIES},
     groups=GROUPS,
     projector=("fpn",),
+    head=("box_head",),
     check=check,
     head_widths=head_widths,
     parameters=parameters,

@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import Conv2dNormActivation, roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from bench import spec
+from bench.engines.sections import Roi, TwoStage
 from bench.engines.torchvision.trunks import Norm
 
 # Initial objectness of trunk "small", sigmoid(-2) = 0.12: part of the recipe the CPU default was measured with
@@ -23,7 +23,7 @@ from bench.engines.torchvision.trunks import Norm
 _SMALL_OBJECTNESS_BIAS = -2.0
 
 
-def rpn_head(detector: spec.DetectorSection, norm: Norm) -> RPNHead:
+def rpn_head(detector: TwoStage, norm: Norm) -> RPNHead:
     """torchvision's RPN head; trunk "small", trained from scratch at a high rate, has a norm after its 3 x 3 conv."""
     per_cell = len(detector.rpn.anchor_sizes[0]) * len(detector.rpn.anchor_ratios)
     head = RPNHead(detector.fpn_channels, per_cell)
@@ -34,12 +34,12 @@ def rpn_head(detector: spec.DetectorSection, norm: Norm) -> RPNHead:
     return head
 
 
-def box_head(detector: spec.DetectorSection) -> TwoMLPHead:
+def box_head(detector: TwoStage) -> TwoMLPHead:
     """Two FC layers, `roi.width` wide."""
     return TwoMLPHead(detector.fpn_channels * detector.roi.pool**2, detector.roi.width)
 
 
-def box_regressor(detector: spec.DetectorSection, num_classes: int) -> nn.Linear:
+def box_regressor(detector: TwoStage, num_classes: int) -> nn.Linear:
     """D -> 4 (class-agnostic) or 4 C, class c at rows 4c..4c+3 (no background slot)."""
     layer = nn.Linear(detector.roi.width, 4 if detector.roi.class_agnostic else 4 * num_classes)
     if detector.trunk == "small":
@@ -60,7 +60,7 @@ class RoiPool:
     As torchvision's MultiScaleRoIAlign, which has no `aligned` and remembers the scales of its first batch.
     """
 
-    def __init__(self, roi: spec.Roi, strides: Mapping[str, int]) -> None:
+    def __init__(self, roi: Roi, strides: Mapping[str, int]) -> None:
         self.roi = roi
         self.strides = [strides[level] for level in roi.levels]
         finest, coarsest = (int(math.log2(stride)) for stride in (self.strides[0], self.strides[-1]))

@@ -17,10 +17,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, nms
 
-from bench import spec
 from bench.detection.boxes import clip, decode, encode, large_enough
 from bench.detection.contract import Draws
 from bench.detection.sampling import draw, match
+from bench.engines.sections import Rpn
 
 _UNIT = (1.0, 1.0, 1.0, 1.0)
 _KEPT_GRIDS = 16  # sizes; an 800 px image has 270,000 anchors, 4 MB
@@ -46,7 +46,7 @@ class RpnOutput:
 class Anchors:
     """torchvision's AnchorGenerator behind a small cache (anchors depend on sizes only)."""
 
-    def __init__(self, rpn: spec.Rpn) -> None:
+    def __init__(self, rpn: Rpn) -> None:
         self._generator = AnchorGenerator(rpn.anchor_sizes, (rpn.anchor_ratios,) * len(rpn.levels))
         self._cache: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
 
@@ -76,7 +76,7 @@ def run_rpn(head: nn.Module, anchors: Anchors, images: Tensor, maps: Sequence[Te
 
 
 @torch.no_grad()
-def propose(output: RpnOutput, sizes_B2: Tensor, rpn: spec.Rpn, *, pre_nms: int, post_nms: int) -> list[Tensor]:
+def propose(output: RpnOutput, sizes_B2: Tensor, rpn: Rpn, *, pre_nms: int, post_nms: int) -> list[Tensor]:
     """Proposals of each image, n x 4 by falling objectness; n may be 0.
 
     Args:
@@ -109,7 +109,7 @@ def propose(output: RpnOutput, sizes_B2: Tensor, rpn: spec.Rpn, *, pre_nms: int,
 
 
 def rpn_losses(
-    output: RpnOutput, truth: Sequence[Tensor], ignored: Sequence[Tensor], rpn: spec.Rpn, draws: Draws
+    output: RpnOutput, truth: Sequence[Tensor], ignored: Sequence[Tensor], rpn: Rpn, draws: Draws
 ) -> tuple[dict[str, Tensor], int]:
     """loss_objectness (mean BCE of the sampled anchors) and loss_rpn_box_reg (smooth-L1 summed / sampled anchors), and
     the number of sampled anchors.

@@ -1,7 +1,7 @@
 """Backbones and feature pyramids. Separate because no code above them depends on which trunk it is.
 
 A trunk is a body (images -> maps) and a pyramid (maps -> maps of one width), with torchvision's names, so that its
-weight files fit. `stages` lists the modules that `frozen_stages` keeps fixed.
+weight files fit. Other engines take the body alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from bench import spec
+from bench.engines.sections import DetectorSection, TwoStage
 
 Norm = Callable[[int], nn.Module]
 
@@ -33,24 +33,37 @@ _MOBILENET_STAGES = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 19))
 
 
 @dataclass(frozen=True)
-class Trunk:
-    """A backbone with its pyramid.
+class Body:
+    """A backbone.
 
     Attributes:
-        body: images -> maps by name.
-        fpn: maps by name -> maps by name, all `fpn_channels` wide.
-        strides: pixels per cell of each map the pyramid yields, finest first.
+        body: images -> maps by name, finest first.
+        channels: of each map.
         stages: modules that each step of `frozen_stages` adds, stem first.
-        last: channels and pixels per cell of the body's last map.
+        last: channels and pixels per cell of the last map.
         classifier_prefix: what ImageNet weight files put before the names of the body.
     """
 
     body: nn.Module
-    fpn: nn.Module
-    strides: Mapping[str, int]
+    channels: Mapping[str, int]
     stages: Sequence[Sequence[nn.Module]]
     last: tuple[int, int]
     classifier_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A backbone with its pyramid.
+
+    Attributes:
+        body: the backbone.
+        fpn: maps by name -> maps by name, all `fpn_channels` wide.
+        strides: pixels per cell of each map the pyramid yields, finest first.
+    """
+
+    body: Body
+    fpn: nn.Module
+    strides: Mapping[str, int]
 
 
 def norm_layer(name: str) -> Norm:
@@ -63,14 +76,24 @@ def norm_layer(name: str) -> Norm:
     return layers[name]
 
 
-def build_trunk(detector: spec.DetectorSection) -> Trunk:
-    """The trunk a detector section names, with torchvision's initial weights (drawn from torch's global stream)."""
+def build_body(detector: DetectorSection) -> Body:
+    """The backbone of the trunk that a section names, with torchvision's initial weights (drawn from torch's global
+    stream)."""
     norm = norm_layer(detector.norm)
     if detector.trunk == "small":
         return _small(detector, norm)
-    if detector.trunk == "mobilenet_v2_fpn":
-        return _mobilenet(detector, norm)
-    return _resnet(detector.trunk.removesuffix("_fpn"), detector, norm)
+    name = detector.trunk.removesuffix("_fpn")
+    return _mobilenet(norm) if name == "mobilenet_v2" else _resnet(name, norm)
+
+
+def build_trunk(detector: TwoStage) -> Trunk:
+    """The trunk that a section names: its backbone, and then the pyramid over all maps of it."""
+    body = build_body(detector)
+    widths = list(body.channels.values())
+    if detector.trunk == "small":
+        return Trunk(body, SmallPyramid(widths, detector.fpn_channels), {"0": 4, "1": 8})
+    pyramid = FeaturePyramidNetwork(widths, detector.fpn_channels, extra_blocks=LastLevelMaxPool())
+    return Trunk(body, pyramid, {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64})
 
 
 class SmallBody(nn.Module):
@@ -104,11 +127,11 @@ class SmallPyramid(nn.Module):
         return {"0": self.layer_blocks[0](fine), "1": self.layer_blocks[1](middle)}
 
 
-def _small(detector: spec.DetectorSection, norm: Norm) -> Trunk:
+def _small(detector: DetectorSection, norm: Norm) -> Body:
     body = SmallBody(detector.widths, norm)
-    fpn = SmallPyramid(detector.widths[1:], detector.fpn_channels)
     stages = ((body.stem,), (body.layer1,), (body.layer2,), (body.layer3,))
-    return Trunk(body, fpn, {"0": 4, "1": 8}, stages, (detector.widths[-1], 16))
+    channels = {str(k): width for k, width in enumerate(detector.widths[1:])}
+    return Body(body, channels, stages, (detector.widths[-1], 16))
 
 
 def _basic_block(inputs: int, outputs: int, norm: Norm) -> resnet.BasicBlock:
@@ -116,7 +139,7 @@ def _basic_block(inputs: int, outputs: int, norm: Norm) -> resnet.BasicBlock:
     return resnet.BasicBlock(inputs, outputs, 2, shortcut, norm_layer=norm)
 
 
-def _resnet(name: str, detector: spec.DetectorSection, norm: Norm) -> Trunk:
+def _resnet(name: str, norm: Norm) -> Body:
     network = getattr(resnet, name)(weights=None, norm_layer=norm)
     width = network.inplanes // 8
     body = IntermediateLayerGetter(network, {f"layer{k + 1}": str(k) for k in range(4)})
@@ -124,24 +147,15 @@ def _resnet(name: str, detector: spec.DetectorSection, norm: Norm) -> Trunk:
         (body["conv1"], body["bn1"]),
         *((body[f"layer{k}"],) for k in range(1, 5)),
     )
-    return Trunk(body, _pyramid([width * 2**k for k in range(4)], detector), _strides(), stages, (width * 8, 32))
+    return Body(body, {str(k): width * 2**k for k in range(4)}, stages, (width * 8, 32))
 
 
-def _mobilenet(detector: spec.DetectorSection, norm: Norm) -> Trunk:
+def _mobilenet(norm: Norm) -> Body:
     network = mobilenet_v2(weights=None, norm_layer=norm)
     body = IntermediateLayerGetter(network.features, dict(_MOBILENET_BLOCKS))
     stages = tuple(tuple(body[str(k)] for k in range(first, last)) for first, last in _MOBILENET_STAGES)
-    return Trunk(
-        body, _pyramid(_MOBILENET_WIDTHS, detector), _strides(), stages, (_MOBILENET_WIDTHS[-1], 32), "features."
-    )
-
-
-def _pyramid(widths: Sequence[int], detector: spec.DetectorSection) -> FeaturePyramidNetwork:
-    return FeaturePyramidNetwork(list(widths), detector.fpn_channels, extra_blocks=LastLevelMaxPool())
-
-
-def _strides() -> dict[str, int]:
-    return {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
+    channels = {str(k): width for k, width in enumerate(_MOBILENET_WIDTHS)}
+    return Body(body, channels, stages, (_MOBILENET_WIDTHS[-1], 32), "features.")
 
 
 def pyramid_maps(fpn: nn.Module, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from bench import spec
 from bench.detection.contract import Classifier
+from bench.engines.sections import DetectorSection
 from bench.errors import UserError
 
 # our group -> torchvision's prefix
@@ -46,8 +46,11 @@ _COUNTER = "num_batches_tracked"  # of batch norm: no weight, and of one shape i
 class Model(Protocol):
     """What a detector must have for its weights to be read or written."""
 
-    spec: spec.DetectorSection
+    @property
+    def spec(self) -> DetectorSection: ...
+
     classifier: Classifier
+    class_agnostic: bool  # all classes share one box regression
     body_prefix: str  # what ImageNet weight files put before the names of the body
 
     def group_of(self, name: str) -> str: ...
@@ -67,7 +70,7 @@ def to_foreign(model: Model) -> dict[str, Tensor]:
     foreign = {_rename(name): value for name, value in state.items() if _rename(name)}
     for part in ("weight", "bias"):
         value = state[f"box_regressor.{part}"]
-        if not model.spec.roi.class_agnostic:
+        if not model.class_agnostic:
             value = torch.cat((torch.zeros_like(value[:4]), value))
         foreign[_BOXES + part] = value
     linear = _linear(model.classifier)
@@ -189,7 +192,7 @@ def _to_ours(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for old, new in _OLD_NAMES:
                 name = old.sub(new, name)
         if name.startswith(_BOXES):
-            own = value if model.spec.roi.class_agnostic else value[4:]
+            own = value if model.class_agnostic else value[4:]
             found["box_regressor." + name.removeprefix(_BOXES)] = own
         elif name.startswith(_CLASSES) and linear is not None:
             found[f"classifier.{linear}{name.removeprefix(_CLASSES)}"] = torch.cat((value[1:], value[:1]))

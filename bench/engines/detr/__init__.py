@@ -1,0 +1,1 @@
+"""Deformable DETR, a network of our own."""

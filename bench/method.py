@@ -197,9 +197,6 @@ class Builder:
         else:
             classifier = self._suite.classifier(classifier)
         inputs = {"train": self.data("train")} | ({"init": init} if init is not None else {})
-        start = self._suite.start(self._seed) if init is None else None
-        if start is not None:
-            inputs["start"] = start[0]
         spec, aside = self._suite.train_spec()
         _check_groups(trainable, self._suite.groups, classifier)
         if schedule == "auto":
@@ -214,14 +211,20 @@ class Builder:
             "seed": self._seed,
             "phase": 0 if init is None else 1 + int(init.spec.get("phase", 0)),
         }
-        if start is not None:
-            spec["start"] = list(start[1])
-        spec |= _beside(losses, detection, views, inputs) | self._taken(take, init)
+        spec |= self._started(init, inputs) | _beside(losses, detection, views, inputs) | self._taken(take, init)
         self.schedules.add(schedule)
         train = _with_schedule(Stage("train", spec, inputs, aside), self._suite.schedule_named(schedule, usual), until)
         if until is not None:
             self.untils[train.key] = until
         return train
+
+    def _started(self, init: Stage | None, inputs: dict[str, Stage]) -> dict[str, Any]:
+        """What a spec says of another model that some groups come from; adds it to the inputs."""
+        start = self._suite.start(self._seed) if init is None else None
+        if start is None:
+            return {}
+        inputs["start"] = start[0]
+        return {"start": list(start[1])}
 
     def _taken(self, take: Sequence[str] | None, init: Stage | None) -> dict[str, Any]:
         """What a spec says of where the trunk begins."""

@@ -65,13 +65,15 @@ class Section(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse names in LATER and NOT_IN_KEY that are no fields.
+        """LATER and NOT_IN_KEY hold those of the classes above, too. Refuse names in them that are no fields.
 
         Raises:
             TypeError: no such field, or a field of LATER without a default.
         """
         super().__pydantic_init_subclass__(**kwargs)
         for listed in ("LATER", "NOT_IN_KEY"):
+            above = (vars(one).get(listed, ()) for one in cls.__mro__)
+            setattr(cls, listed, frozenset(name for names in above for name in names))
             for name in sorted(getattr(cls, listed) - set(cls.model_fields)):
                 raise TypeError(f"{cls.__name__}.{listed} names '{name}', which is no field of it")
         for name in sorted(cls.LATER):

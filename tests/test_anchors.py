@@ -14,8 +14,9 @@ from torchvision.models.detection.rpn import AnchorGenerator
 
 from bench.data.folder import inspect
 from bench.engines.facts import facts
+from bench.engines.sections import TwoStage
 from bench.plan.anchors import anchors_note, misfits
-from bench.spec import DetectorSection, FolderData, Input
+from bench.spec import FolderData, Input
 
 Call = Callable[..., Any]
 
@@ -30,7 +31,7 @@ def test_the_share_that_no_anchor_overlaps_by_hand() -> None:
 
 
 def test_anchors_are_those_of_torchvision() -> None:
-    detector = DetectorSection()
+    detector = TwoStage()
     generated = AnchorGenerator(detector.rpn.anchor_sizes, (detector.rpn.anchor_ratios,) * 5).cell_anchors
     sides = torch.cat([of_level[:, 2:] - of_level[:, :2] for of_level in generated])
     anchors, iou = facts(detector.engine).anchors(detector)
@@ -40,7 +41,7 @@ def test_anchors_are_those_of_torchvision() -> None:
 
 def test_boxes_are_measured_after_the_resize() -> None:
     """20 x 20 of a 400 x 200 image at a short side of 800 is 80 x 80; at 100 it is 10 x 10."""
-    detector = DetectorSection()
+    detector = TwoStage()
     sides = [(20.0, 20.0, 400, 200)]
     assert anchors_note(sides, Input(min_size=800, max_size=1600), detector) is None
     note = anchors_note(sides, Input(min_size=100, max_size=200), detector)
@@ -53,7 +54,7 @@ def test_boxes_are_measured_after_the_resize() -> None:
 def test_from_the_share_on_that_is_named() -> None:
     """One of five is said, one of six is not; what no size of anchors would mend is said without a proposal."""
     small, fitting = (5.0, 5.0, 100, 100), (40.0, 40.0, 100, 100)
-    settings, detector = Input(min_size=100, max_size=100), DetectorSection()
+    settings, detector = Input(min_size=100, max_size=100), TwoStage()
     assert anchors_note([small, *[fitting] * 4], settings, detector) is not None
     assert anchors_note([small, *[fitting] * 5], settings, detector) is None
     note = anchors_note([(2.0, 90.0, 100, 100)] * 3, settings, detector)

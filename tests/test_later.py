@@ -19,9 +19,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 import bench.spec
+from bench.engines import sections as engine_sections
+from bench.engines.sections import Rpn, TwoStage
 from bench.errors import UserError
 from bench.key import digest, part, resolve, signature_of
-from bench.spec import DetectorSection, Rpn, Section
+from bench.spec import Section
 from bench.suite import clusters as cluster
 from bench.suite import suite
 from tests.conftest import ROOT, TINY, Bench, Write
@@ -29,10 +31,14 @@ from tests.conftest import ROOT, TINY, Bench, Write
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.
 DEFAULTS: dict[str, Any] = {
     "FolderData.exif": "ignore", "Schedule.optimiser": "sgd", "Schedule.betas": (0.9, 0.999), "Schedule.groups": {},
+    "Schedule.ema": 0.0,
 }  # fmt: skip
-SECTIONS = ("GlyphsData", "FolderData", "Input", "Rpn", "Roi", "DetectorSection", "Inference", "Schedule", "Machine")
+SECTIONS = {
+    "bench/spec.py": ("GlyphsData", "FolderData", "Input", "Inference", "Schedule", "Machine"),
+    "bench/engines/sections.py": ("Rpn", "Roi", "Detr", "DetectorSection"),
+}
 PARTS = {  # file -> how its class begins, and what its first `__init__` has where a setting is added
-    "softmax.py": ("class Softmax(Classifier):\n", "head: HeadSpec", "head: HeadSpec, *, added: float = 0.5"),
+    "softmax.py": ("class Softmax(Linear):\n", "head: HeadSpec", "head: HeadSpec, *, added: float = 0.5"),
     "group_softmax.py": ("class GroupSoftmax(Classifier):\n", "beta: float", "added: float = 0.5, beta: float"),
     "samplers.py": ("class RepeatFactor:\n", "power: float", "added: float = 0.5, power: float"),
 }
@@ -67,16 +73,15 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what planning needs, and a train stage as it is written down today."""
     for name in ("bench", "methods", "suites", "reports", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "measured"))
-    spec = {"detector": DetectorSection().in_key(), "engine": {"name": "torchvision", "version": 1}}
+    spec = {"detector": TwoStage().in_key(), "engine": {"name": "torchvision", "version": 1}}
     (tmp_path / "stage.json").write_text(json.dumps({"spec": spec}))
     return tmp_path
 
 
 def added(tree: Path, *, later: bool) -> None:
     """Add a field or setting to every section that is in keys, and to three parts."""
-    spec = tree / "bench" / "spec.py"
-    text = spec.read_text()
-    for name in SECTIONS:
+    for file, name in ((tree / file, name) for file, names in SECTIONS.items() for name in names):
+        text = file.read_text()
         listed = '    LATER = frozenset({"added"})\n' if later else ""
         (header,) = re.findall(rf"^class {name}\(\w+\):\n", text, re.MULTILINE)
         before, _, after = text.partition(header)
@@ -85,8 +90,7 @@ def added(tree: Path, *, later: bool) -> None:
             own, both = r"    LATER = frozenset\(\{(.*)\}\)\n", r'    LATER = frozenset({"added", \1})' + "\n"
             body = re.sub(own, both, body)
         listed = "" if "LATER" in body else listed
-        text = f"{before}{header}{listed}    added: float = 0.5\n{body}{end}{rest}"
-    spec.write_text(text)
+        file.write_text(f"{before}{header}{listed}    added: float = 0.5\n{body}{end}{rest}")
     for file, (header, old, new) in PARTS.items():
         path = tree / "methods" / "parts" / file
         before, found, after = path.read_text().partition(header)
@@ -182,7 +186,7 @@ def test_a_later_field_that_does_not_exist_or_has_no_default_is_refused() -> Non
 
 
 def sections() -> Iterator[type[Section]]:
-    for module in (bench.spec, suite, cluster):
+    for module in (bench.spec, engine_sections, suite, cluster):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Section) and value.__module__ == module.__name__:
                 yield value

@@ -49,13 +49,14 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "submitit": ("bench.launch.local", "bench.launch.slurm.slurm"),
     "lvis": ("bench.evaluation.official",),
     "pandas": ("reports",),
-    "scipy": ("reports",),
+    "scipy": ("reports", "bench.engines.detr"),
     "seaborn": ("reports",),
     "matplotlib": ("reports", "bench.data.glyph_vocabulary"),  # the fonts that it ships are the glyphs
     "torch": (
         "bench.detection",
         "bench.data.loader",
         "bench.engines.torchvision",
+        "bench.engines.detr",
         "bench.run",
         "bench.contract_check",
         "methods.parts",

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from bench.cli.open import open_suite
 from bench.engines.facts import ENGINES
+from bench.engines.sections import SetPrediction
 from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.cost import Estimate
@@ -65,10 +66,18 @@ def _with_search(space: str, more: str = "") -> str:
 # read only beside another setting (which both sides then have: BESIDE).
 OTHER: dict[str, tuple[str, ...]] = {
     "Cost.measured_on": ("cost.measured_on=elsewhere",),
-    "DetectorSection.engine": ("detector.engine=another",),
-    "DetectorSection.trunk": ("detector.trunk=resnet18_fpn",),
-    "DetectorSection.weights": ("detector.weights=weights.pth",),
-    "DetectorSection.widths": ("detector.widths=[8, 16, 24, 32]",),
+    "TwoStage.engine": ("detector.engine=another",),
+    "TwoStage.trunk": ("detector.trunk=resnet18_fpn",),
+    "TwoStage.weights": ("detector.weights=weights.pth",),
+    "TwoStage.widths": ("detector.widths=[8, 16, 24, 32]",),
+    "SetPrediction.engine": ("detector.engine=another_detr",),
+    "SetPrediction.trunk": ("detector.trunk=resnet18",),
+    "SetPrediction.weights": ("detector.weights=weights.pth",),
+    "SetPrediction.widths": ("detector.widths=[8, 16, 24, 32]",),
+    "Detr.levels": ('detector.detr.levels=["0", "1"]',),
+    "Start.preset": ("detector.start={preset: cpu}",),
+    "Start.groups": ("detector.start={preset: cpu, groups: [fpn]}",),
+    "Start.steps": ("detector.start={preset: cpu, steps: 7}",),
     "Figure.kind": ("figures=[{kind: bars}]",),
     "Figure.x": ("figures=[{kind: sweep, x: tau}]",),
     "Figure.by": ("figures=[{kind: sweep, x: tau, by: method}]",),
@@ -135,6 +144,9 @@ _OF_A_DIMENSION = {
 OTHER |= {f"Search.{name}": (_with_search("{beta: {low: 1, high: 8}}", text),) for name, text in _OF_A_SEARCH.items()}
 OTHER |= {f"Dimension.{name}": (_with_search(text),) for name, text in _OF_A_DIMENSION.items()}
 BESIDE: dict[str, tuple[str, ...]] = {
+    "Start.groups": ("detector.start={preset: cpu}",),
+    "Start.steps": ("detector.start={preset: cpu}",),
+    "Schedule.ema": ("schedule.steps=9",),
     **{f"Search.{name}": (_with_search("{beta: {low: 1, high: 8}}"),) for name in _OF_A_SEARCH},
     **{f"Dimension.{name}": (_with_search("{beta: {low: 1, high: 8}}"),) for name in _OF_A_DIMENSION},
     "Machine.scope": ("machine.tasks=2",),
@@ -198,12 +210,14 @@ class Setting:
         path: as `--set` names it.
         annotation: its type.
         folder: whether it is of data in a folder.
+        engine: of which it is a setting, where that is not the default.
     """
 
     name: str
     path: str
     annotation: Any
     folder: bool = False
+    engine: str = ""
 
 
 def inside(annotation: Any) -> Iterator[Any]:
@@ -214,7 +228,7 @@ def inside(annotation: Any) -> Iterator[Any]:
             yield from inside(inner)
 
 
-def settings(kind: type[BaseModel] = Sections, prefix: str = "") -> Iterator[Setting]:
+def settings(kind: type[BaseModel] = Sections, prefix: str = "", engine: str = "") -> Iterator[Setting]:
     """Every field of a section and of the sections in it."""
     for name, info in kind.model_fields.items():
         if (kind, name) == (Sections, "stages"):  # a mapping, whose usual names are settings
@@ -222,13 +236,13 @@ def settings(kind: type[BaseModel] = Sections, prefix: str = "") -> Iterator[Set
             continue
         sections = [t for t in inside(info.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         for section in dict.fromkeys(sections):
-            yield from settings(section, f"{prefix}{name}.")
+            yield from settings(section, f"{prefix}{name}.", "detr" if section is SetPrediction else engine)
         if not sections:
             folder = kind is FolderData
-            yield Setting(f"{kind.__name__}.{name}", f"{prefix}{name}", info.annotation, folder)
+            yield Setting(f"{kind.__name__}.{name}", f"{prefix}{name}", info.annotation, folder, engine)
 
 
-EVERY = tuple(settings())
+EVERY = tuple({one.name: one for one in reversed([*settings()])}.values())  # of a section in two others, the first
 
 
 def others(annotation: Any, value: Any) -> list[Any]:
@@ -256,8 +270,8 @@ def only_value(annotation: Any) -> bool:
 @pytest.fixture(autouse=True)
 def surroundings_of_a_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Another engine, and a weights file."""
-    another = replace(ENGINES["torchvision"], name="another")
-    monkeypatch.setitem(ENGINES, "another", another)  # type: ignore[arg-type]
+    for name, like in (("another", "torchvision"), ("another_detr", "detr")):
+        monkeypatch.setitem(ENGINES, name, replace(ENGINES[like], name=name))  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pth").write_bytes(b"not loaded")
 
@@ -292,7 +306,10 @@ def test_a_setting_changes_a_key_or_has_a_test_of_its_effect(setting: Setting, t
     if only_value(setting.annotation):
         assert setting.name not in EFFECTS
         return
-    path = write(ALL_KINDS, "all.yaml")
+    path = write(
+        f"preset: cpu-{setting.engine}\nrows: {{baseline: {{method: baseline}}}}\n" if setting.engine else ALL_KINDS,
+        "all.yaml",
+    )
     if setting.folder:
         with photographs() as base:
             folder = Path(base[0].partition("path: ")[2].partition(",")[0])

@@ -75,7 +75,7 @@ def test_optional_entries_of_a_spec_may_be_absent() -> None:
     data = {"data": {"name": "glyphs"}, "split": "val", "reader": 1, "seed": 3}
     assert spec_of(Stage("data", data), DataSpec)["seed"] == 3
     assert DataSpec.__optional_keys__ == {"seed", "fingerprint", "fraction", "division_seed"}
-    assert TrainSpec.__optional_keys__ == {"scope", "until", "losses", "detection", "views", "take"}
+    assert TrainSpec.__optional_keys__ == {"scope", "until", "losses", "detection", "views", "take", "start"}
 
 
 # -- rungs

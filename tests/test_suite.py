@@ -263,7 +263,7 @@ MESSAGES: list[Case] = [
     ("seeds: [0]", "title: " + "x" * 5000, "title", r"title: .*at most 500 characters, got 'x+ \.\.\. "),
     ("steps: 3", "steps: 0", "schedule:", r"schedule\.steps: .*greater than or equal to 1, got 0"),
     ("steps: 3", "steps: 3, epochs: 1", "schedule:", r"schedule: give either steps or epochs$"),
-    ("steps: 3", "decay: linear", "schedule:", r"schedule\.decay: .*'cosine', 'steps' or 'none', got 'linear'"),
+    ("steps: 3", "decay: square", "schedule:", r"schedule\.decay: .*'linear' or 'none', got 'square'"),
     ("{steps: 2, lr: 0.01}", "{stps: 2}", "classifier_only", r"stages\.classifier_only: no schedule setting 'stps'"),
     ("{steps: 2, lr: 0.01}", "3", "classifier_only", r"stages\.classifier_only: must be a mapping, got 3"),
     ("[5, 10, 20]", "[20, 5]", "test:", r"test\.bins: must ascend, e\.g\. \[10, 100, 1000\], got \[20, 5\]"),

@@ -130,10 +130,19 @@ class Suite:
         return "val" if self.division is None else "tune"
 
     def start(self, seed: int) -> tuple[Stage, tuple[str, ...]] | None:
-        """The trained baseline that a training without another begins from, and the groups that it takes of it."""
+        """The trained baseline that a training without another begins from, and the groups that it takes of it.
+
+        Raises:
+            UserError: a group that one of the two engines lacks.
+        """
         wanted = self.sections.detector.start
         if wanted is None:
             return None
+        for group in wanted.groups:
+            both = [name for name in self.below if name in self._before.below]
+            if group not in both:
+                where = f"{self.document.where('detector', 'start')} detector.start.groups"
+                raise unknown("parameter group", group, both, where=where)
         return Builder(self._before, seed).train(), wanted.groups
 
     @cached_property

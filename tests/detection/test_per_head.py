@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
-from bench.detection.contract import Context, HeadSpec, Taps, Targets
-from bench.detection.per_head import PerHead, edited
+from bench.detection.contract import Classifier, Context, HeadSpec, Taps, Targets
+from bench.detection.per_head import OneHead, PerHead, edited
 from bench.key import canonical
 from bench.method import part
 from methods.parts.softmax import Softmax
@@ -58,15 +60,19 @@ def test_groups_weights_and_edits() -> None:
     assert weights is not None
     assert weights is last
 
-    def doubled(one: Softmax) -> Softmax:
+    def times(one: Classifier, k: int) -> Classifier:
+        assert isinstance(one, Softmax)
         with torch.no_grad():
-            one.fc.weight.mul_(2)
+            one.fc.weight.mul_(2 + k)
         return one
 
     before = [one.fc.weight.clone() for one in both.every]  # type: ignore[union-attr]
-    edited(both, doubled)  # type: ignore[arg-type]
-    for one, old in zip(both.every, before, strict=True):
-        assert torch.equal(one.fc.weight, 2 * old)  # type: ignore[union-attr]
+    edited(both, times)
+    for k, (one, old) in enumerate(zip(both.every, before, strict=True)):
+        assert torch.equal(one.fc.weight, (2 + k) * old)  # type: ignore[union-attr]
+    detector = SimpleNamespace(classifier=both, levels=3)
+    assert [OneHead(detector, k).classifier for k in (0, 1)] == both.every  # type: ignore[arg-type]
+    assert OneHead(detector, 0).levels == 3  # type: ignore[arg-type]
 
 
 def test_it_loads_head_by_head_and_nothing_of_a_single_one() -> None:

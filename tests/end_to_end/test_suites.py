@@ -46,6 +46,8 @@ ENDS = {
     "drcl_ablation": (11, ["ap_by_bin", "linear_probe", "reconstructions"]),
     "drcl_cost": (9, ["cost"]),
     "drcl_rebalancing": (7, ["ap_by_bin", "weight_norms"]),
+    "detr": (9, ["ap_by_bin", "weight_norms"]),
+    "stepwise_detr": (7, ["ap_by_bin", "losses"]),
 }
 CHAINS = ("expert", "unified", "tail", "few", "pretrain")  # names of schedules that recipes of chains use
 COMMON = ("data.max_instances=400", "data.objects=3")  # classes in more than 100 images, where a chain divides them
@@ -74,6 +76,8 @@ def test_a_suite_runs_to_its_table_and_figures(
     sets = [one for one in SETS if one.split(".")[0] != "stages" or "stages:" in text]
     if any(f"  {chain}: " in text for chain in CHAINS):
         sets += [*COMMON, *(f"stages.{chain}.steps=3" for chain in CHAINS if f"\n  {chain}: " in text)]
+    if "preset: cpu-detr" in text:
+        sets.append("detector.start.steps=4")
     suite = open_suite(tmp_path / f"{name}.yaml", sets=sets)
     outcomes = bring(suite, root)
     assert {outcome.state for outcome in outcomes.values()} <= {"done"}, outcomes

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.detection.contract import HeadSpec
+from bench.detection.contract import HeadSpec, Taps
 from bench.errors import UserError
 from methods.parts.distill import Features, Scores, cells, divergence, imitation, pairs_of
 
@@ -134,8 +134,8 @@ class Given:
     def __init__(self, logits: Tensor | None) -> None:
         self.logits = logits
 
-    def __call__(self, taps: Tensor) -> Tensor:
-        return taps if self.logits is None else self.logits
+    def __call__(self, taps: Taps) -> Tensor:
+        return taps.box_features if self.logits is None else self.logits
 
     def class_logits(self, z: Tensor) -> Tensor:
         return z
@@ -168,12 +168,25 @@ def test_the_transfer_of_a_step_judges_the_teacher_s_rois() -> None:
     s, t = (torch.tensor(toy[f"{who}_logits"]) for who in ("student", "teacher"))
     teacher, student = stub(t), stub(s)
     boxes = [torch.zeros(2, 4)]
-    rois = {id(teacher): SimpleNamespace(taps=t, boxes=boxes), id(student): None}
+    rois = {id(teacher): SimpleNamespace(taps=Taps(t), boxes=boxes), id(student): None}
     found = Scores(HEAD, teacher=teacher, weight=0.5).loss(Shown(student, {}, rois))
     assert found.values["transfer"].item() == pytest.approx(0.5 * toy["loss"], abs=1e-6)
     assert found.counts == {"transfer": 2}
     own = stub()  # its logits are its taps: four RoIs, of which two have a partner
-    rois = {id(teacher): rois[id(teacher)], id(own): SimpleNamespace(taps=torch.cat((s, s)), boxes=[torch.zeros(4, 4)])}
+    rois = {
+        id(teacher): rois[id(teacher)],
+        id(own): SimpleNamespace(taps=Taps(torch.cat((s, s))), boxes=[torch.zeros(4, 4)]),
+    }
     apart = Scores(HEAD, teacher=teacher, weight=1.0, shared=False).loss(Shown(own, {}, rois))
     assert apart.values["transfer"].item() == pytest.approx(toy["loss"], abs=1e-6)
     assert apart.counts == {"transfer": 2}
+
+
+def test_the_transfer_of_several_heads_is_the_sum_of_their_means() -> None:
+    """The checked value is the mean of its two rows; as the rows of two heads they count in full (methods.md 18.5)."""
+    toy = TOY["stepwise_kl"]
+    s, t = (torch.tensor(toy[f"{who}_logits"]) for who in ("student", "teacher"))
+    teacher, student = stub(t), stub(s)
+    rois = {id(teacher): SimpleNamespace(taps=Taps(t, head_N=torch.tensor([0, 1])), boxes=[torch.zeros(2, 4)])}
+    found = Scores(HEAD, teacher=teacher, weight=1.0).loss(Shown(student, {}, rois))
+    assert found.values["transfer"].item() == pytest.approx(2 * toy["loss"], abs=1e-6)

@@ -6,13 +6,12 @@ Rank 1 is the best row; rows that tie share the mean of their ranks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.load import RowResult
 from reports.paper import Published
-from reports.stats import baseline_of, metrics_of, other_val, summarise
+from reports.stats import baseline_of, engine_of, kendall, metrics_of, other_val, summarise
 
 METRICS = ("AP", "AP1")  # overall, and where the paper's methods differ most
 FEWEST = 3  # common rows; two are in one of two orders
@@ -58,15 +57,20 @@ class Agreement:
 
 
 def agreements(groups: Mapping[str, Sequence[RowResult]], paper: Published) -> tuple[Agreement, ...]:
-    """One per metric of METRICS that at least FEWEST rows have in both; a row on other val data than the baseline's is
-    left out.
+    """One per metric of METRICS that at least FEWEST rows have in both; a row on other val data than the baseline's, or
+    on another engine, is left out.
 
     Args:
         groups: row label -> its results, one per seed.
         paper: the published table.
     """
     base = groups.get(baseline_of(groups) or "", [])
-    alike = {label: group for label, group in groups.items() if not other_val(group, base)}
+    engine = engine_of(base) if base else None
+    alike = {
+        label: group
+        for label, group in groups.items()
+        if not other_val(group, base) and engine in (None, engine_of(group))
+    }
     found = [_agreement(metric, alike, paper) for metric in METRICS]
     return tuple(agreement for agreement in found if agreement is not None)
 
@@ -97,23 +101,15 @@ def _agreement(metric: str, groups: Mapping[str, Sequence[RowResult]], paper: Pu
     here, there = zip(*pairs.values(), strict=True)
     ranks = zip(pairs, rankdata([-v for v in here]), rankdata([-v for v in there]), strict=True)
     places = tuple(Place(label, float(a), float(b)) for label, a, b in ranks)
-    tau, p = _kendall(here, there)
+    tau, p = kendall(here, there)
     seeds = sorted({result.record.seed for label in pairs for result in groups[label]})
     per_seed: dict[int, float | None] = {}
     for seed in seeds if len(seeds) > 1 else []:
         values = [_of_seed(groups[label], seed, metric) for label in pairs]
         present = [value for value in values if value is not None]
         if len(present) == len(pairs):
-            per_seed[seed] = _kendall(present, there)[0]
+            per_seed[seed] = kendall(present, there)[0]
     return Agreement(metric, tau, p, places, per_seed)
-
-
-def _kendall(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, float | None]:
-    """(tau-b, p), both None where one side is all ties. p is exact without ties, else by the normal approximation."""
-    from scipy.stats import kendalltau
-
-    tau, p = kendalltau(a, b, variant="b")
-    return (None, None) if math.isnan(tau) else (float(tau), float(p))
 
 
 def _of_seed(group: Sequence[RowResult], seed: int, metric: str) -> float | None:

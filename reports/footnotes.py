@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.load import RowResult
 from reports.paper import Published
-from reports.stats import other_counts, other_val
+from reports.stats import base_of, engine_of, other_counts, other_val
 
 MARK = "\N{DAGGER}"  # behind the label of a row whose method wants something to be said of it
 DIGEST = 12  # characters of a sha256 that are shown
@@ -87,7 +87,8 @@ def searched(rows: Sequence[RowResult]) -> list[str]:
 
 
 def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) -> tuple[str, ...]:
-    """Which rows were evaluated on other data than the baseline, or count its classes otherwise, and what it means."""
+    """Which rows were evaluated on other data than the baseline, count its classes otherwise, or are on another engine,
+    and what it means."""
     base = groups.get(baseline or "", [])
     val = [label for label, group in groups.items() if other_val(group, base)]
     train = [label for label, group in groups.items() if label not in val and other_counts(group, base)]
@@ -95,6 +96,11 @@ def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) 
         f"evaluated on other data than {baseline}, so without a difference from it": val,
         f"trained on other class counts than {baseline}, so its bins hold other classes": train,
     }
+    for label, group in groups.items():
+        own = base_of(group, groups)
+        if base and engine_of(group) != engine_of(base) and label != own:
+            what = f"compared with {own}" if own else f"without a difference from {baseline}"
+            texts.setdefault(f"on engine {engine_of(group)}, so {what}", []).append(label)
     return tuple(f"{text}: {some_rows(rows)}" for text, rows in texts.items() if rows)
 
 

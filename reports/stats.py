@@ -6,6 +6,7 @@ A missing value (None) is left out and n is how many values there are; nothing i
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,29 @@ def baseline_of(groups: Mapping[str, Sequence[RowResult]]) -> str | None:
     return next((label for label, group in groups.items() if group[0].record.method == "baseline"), None)
 
 
+def engine_of(group: Sequence[RowResult]) -> str:
+    """The engine of a row."""
+    return group[0].record.protocol.engine
+
+
+def base_of(group: Sequence[RowResult], groups: Mapping[str, Sequence[RowResult]]) -> str | None:
+    """Label of the row that a row is compared with: the baseline, or that of the row's own engine; None: there is none.
+    Numbers of two engines are different experiments and are never subtracted."""
+    first = baseline_of(groups)
+    legal = [label for label, other in groups.items() if other[0].record.method == "baseline" or label == first]
+    own = [label for label in legal if engine_of(groups[label]) == engine_of(group)]
+    return first if first in own else next(iter(own), None)
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, float | None]:
+    """(Kendall's tau-b, p), both None where one side is all ties. p is exact without ties, else by the normal
+    approximation."""
+    from scipy.stats import kendalltau
+
+    tau, p = kendalltau(a, b, variant="b")
+    return (None, None) if math.isnan(tau) else (float(tau), float(p))
+
+
 def differences(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> dict[str, Cell]:
     """Metric name -> Cell of (row - baseline), paired by seed: only seeds that both have, with both values.
 
@@ -82,7 +106,9 @@ def differences(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> di
 
 def other_val(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> bool:
     """Whether a row was evaluated on another val than the baseline, at any seed that both have."""
-    return any(not _alike(ours, theirs) for ours, theirs in _pairs(group, baseline))
+    return any(
+        ours.record.protocol.val_digest != theirs.record.protocol.val_digest for ours, theirs in _pairs(group, baseline)
+    )
 
 
 def other_counts(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> bool:
@@ -96,7 +122,8 @@ def _pairs(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> list[tu
 
 
 def _alike(ours: RowResult, theirs: RowResult) -> bool:
-    return ours.record.protocol.val_digest == theirs.record.protocol.val_digest
+    mine, their = ours.record.protocol, theirs.record.protocol
+    return (mine.val_digest, mine.engine) == (their.val_digest, their.engine)
 
 
 def _by_frequency(metric: str) -> bool:

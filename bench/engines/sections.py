@@ -143,8 +143,8 @@ class DetectorSection(Section):
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 2
     """Stages of the backbone that stay as they are, stem first (2: stem and layer1)."""
     weights: Text | None = None
-    """File with an ImageNet backbone or a whole torchvision detector; a bare name is looked for in $BENCH_WEIGHTS, in
-    folders `weights` beside the data or one above, and in torch's download cache."""
+    """File with an ImageNet backbone or a whole detector: torchvision's, of a Deformable DETR Hugging Face's. A bare
+    name is looked for in $BENCH_WEIGHTS, in folders `weights` beside the data or one above, and in torch's cache."""
     classifier_std: Rate = 0.01
     """A new classifier's weights are drawn from N(0, std^2); biases are 0."""
     start: Start | None = None

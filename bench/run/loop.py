@@ -144,14 +144,14 @@ class _Rois:
 
     def __init__(self, detector: Detector, out: TrainOutput, first: int, world: World, scope: str) -> None:
         self._detector, self._out = detector, out
-        self._whole = functools.partial(distributed.whole_step, first=first, world=world, scope=scope)
+        self._share = (first, world, scope)
         self._same: TrainOutput | None = None  # where it is the same for every classifier
 
     def of(self, classifier: Classifier) -> TrainOutput:
         assigned = self._detector.assign(self._out, functools.partial(_scores, classifier, self._out.taps))
         if assigned is not self._out:
-            return self._whole(assigned)
-        self._same = self._whole(assigned) if self._same is None else self._same
+            return distributed.whole_step(assigned, *self._share)
+        self._same = distributed.whole_step(assigned, *self._share) if self._same is None else self._same
         return self._same
 
 

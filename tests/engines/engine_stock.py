@@ -26,7 +26,7 @@ class Backbone(nn.Module):
     def __init__(self, detector: TwoStage) -> None:
         super().__init__()
         trunk = build_trunk(detector)
-        self.body, self.fpn, self.out_channels = trunk.body, trunk.fpn, detector.fpn_channels
+        self.body, self.fpn, self.out_channels = trunk.body.body, trunk.fpn, detector.fpn_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps: dict[str, Tensor] = self.fpn(OrderedDict(self.body(images)))

@@ -30,6 +30,8 @@ def noted_step(out: Any, *rest: Any) -> Any:
     """What the classifiers' losses are handed: labels and pictures of the RoIs of the whole step."""
     whole = whole_step(out, *rest)
     targets = whole.targets
+    if not NOTED or "labels" in NOTED[-1]:  # of an engine that samples no RoIs
+        NOTED.append({})
     NOTED[-1] |= {
         "labels": targets.labels_N, "image": targets.image_N, "present": list(targets.present),
         "negative": list(targets.negative), "features": whole.taps.box_features.detach().clone(),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from bench.detection.contract import Classifier, HeadSpec
+from bench.engines.detr import weights
 from bench.engines.detr.detector import DeformableDetr
 from bench.engines.facts import check
 from bench.engines.sections import SetPrediction
-from bench.engines.torchvision import weights
 from bench.engines.torchvision.weights import read_file as read_weights
 from bench.seeds import address
 
@@ -19,7 +19,8 @@ def build(detector: SetPrediction, head: HeadSpec, classifier: Classifier, *, se
     """A detector whose initial weights are a pure function of `seed` (and of the weights file).
 
     Args:
-        detector: engine, trunk and section `detr`; `detector.weights`, an ImageNet backbone, is read where it is named.
+        detector: engine, trunk and section `detr`; `detector.weights` is read where it is named, an ImageNet
+            backbone or a Deformable DETR of Hugging Face.
         head: number of classes.
         classifier: one for each decoder layer, built by the caller.
         seed: of the initial weights; torch's global stream is left as it was.

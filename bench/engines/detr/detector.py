@@ -8,7 +8,7 @@ Shape legend: L decoder layers, B images, Q queries, N rows (B x L x Q), T token
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +28,7 @@ from bench.errors import UserError, unknown
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss of the objectness (Lin et al. 2017, section 5)
 OFFSETS = "attention.offsets"  # part of the names of the group `offsets`
+OBJECTNESS = "loss_objectness"
 LEVEL = "level{}"  # names of the projected maps
 
 
@@ -112,7 +113,7 @@ class DeformableDetr(nn.Module):
         boxes = [pixels(found.boxes_LBQ4[:, i].detach().flatten(0, 1), size) for i, size in enumerate(batch.sizes)]
         return TrainOutput(
             losses, read, Labels(nothing_N, image_N, present, batch.negative, read),
-            dict.fromkeys(losses, truth.number), boxes, Pending(found.boxes_LBQ4, truth, trunk_losses),
+            _counts(losses, truth), boxes, Pending(found.boxes_LBQ4, truth, trunk_losses),
         )  # fmt: skip
 
     def assign(self, out: TrainOutput, scores: Callable[[], Tensor]) -> TrainOutput:
@@ -261,7 +262,13 @@ class DeformableDetr(nn.Module):
         counted_BT[pairs.image[left_out], pairs.query[left_out]] = False
         off = focal(object_BT, wanted_BT)[counted_BT].sum() / max(truth.number, 1)
         boxes = box_losses(boxes_BT4[None], truth, pairs.of(~left_out), self.loss, "loss_proposal")
-        return {"loss_objectness": self.loss.score * off, **boxes}
+        return {OBJECTNESS: self.loss.score * off, **boxes}
+
+
+def _counts(losses: Iterable[str], truth: Truth) -> dict[str, int]:
+    """What each loss was divided by. The objectness is at least 1: where a process has images without a box, what its
+    cells say of them counts all the same."""
+    return {name: max(truth.number, 1) if name == OBJECTNESS else truth.number for name in losses}
 
 
 def focal(z: Tensor, wanted: Tensor) -> Tensor:

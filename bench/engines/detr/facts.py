@@ -52,7 +52,8 @@ def parameters(detector: SetPrediction, classes: int) -> int:
     feed = 2 * D * section.ffn
     layers = section.encoder * (attention + feed) + section.decoder * (attention + feed + 4 * D * D)
     boxes = (section.decoder + 1) * 2 * D * D
-    return body_of(detector.trunk).parameters + layers + boxes + 5 * D * D + D * body_of(detector.trunk).channels
+    body = body_of(detector)
+    return body.parameters + layers + boxes + 5 * D * D + D * body.channels
 
 
 TINY = {

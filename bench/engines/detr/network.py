@@ -178,16 +178,19 @@ def centres(shapes: Sequence[tuple[int, int]], valid_BV2: Tensor) -> Tensor:
 def padding(
     shapes: Sequence[tuple[int, int]], sizes: Sequence[tuple[int, int]], frame: tuple[int, int], device: torch.device
 ) -> tuple[Tensor | None, Tensor]:
-    """(cells whose centre lies in the padding, B x T; None: there is no padding), and the share (width, height) of each
-    level that does not, B x V x 2."""
+    """(cells whose first pixel lies in the padding, B x T; None: there is no padding), and the share (width, height) of
+    each level that does not, B x V x 2.
+
+    By the first pixel, as in the released code of Deformable DETR: so every level has a cell of every image.
+    """
     height, width = frame
-    valid_B2 = torch.tensor([[w / width, h / height] for h, w in sizes], device=device)
+    size_B2 = torch.tensor([[w, h] for h, w in sizes], device=device)
     if all(tuple(size) == (height, width) for size in sizes):
-        return None, valid_B2[:, None].expand(len(sizes), len(shapes), 2)
+        return None, torch.ones(len(sizes), len(shapes), 2, device=device)
     masks, shown = [], []
     for rows, columns in shapes:
-        y = (torch.arange(rows, device=device) + 0.5)[None] / rows > valid_B2[:, 1:]
-        x = (torch.arange(columns, device=device) + 0.5)[None] / columns > valid_B2[:, :1]
+        y = torch.arange(rows, device=device)[None] * height // rows >= size_B2[:, 1:]
+        x = torch.arange(columns, device=device)[None] * width // columns >= size_B2[:, :1]
         masks.append((y[:, :, None] | x[:, None]).flatten(1))
         shown.append(torch.stack(((~x).sum(dim=1) / columns, (~y).sum(dim=1) / rows), dim=-1))
     return torch.cat(masks, dim=1), torch.stack(shown, dim=1)

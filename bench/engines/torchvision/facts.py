@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from bench.detection.taps import TAPS
 from bench.engines.contract import CLASSIFIER, EngineFacts
-from bench.engines.sections import TwoStage
+from bench.engines.sections import DetectorSection, TwoStage
 from bench.errors import UserError, unknown
 
 GROUPS = ("backbone", "fpn", "rpn", "box_head", "box_regressor", CLASSIFIER)
@@ -23,7 +24,7 @@ class Body(NamedTuple):
     levels: int
 
 
-# By trunk. Other engines take the body alone, and call it without "_fpn".
+# By trunk. Other engines take the body alone, and call it without "_fpn". "small" is that of the default widths.
 BODIES: Mapping[str, Body] = {
     "small": Body(435_624, 224, 2),
     "resnet18_fpn": Body(11_186_112, 960, 4),
@@ -33,9 +34,13 @@ BODIES: Mapping[str, Body] = {
 }
 
 
-def body_of(trunk: str) -> Body:
-    """The backbone of a trunk, with or without a pyramid."""
-    return BODIES.get(trunk) or BODIES[f"{trunk}_fpn"]
+def body_of(detector: DetectorSection) -> Body:
+    """The backbone of a section's trunk, with or without a pyramid."""
+    trunk, widths = detector.trunk, detector.widths
+    if trunk != "small":
+        return BODIES.get(trunk) or BODIES[f"{trunk}_fpn"]
+    blocks = sum(9 * c * (b + c) + b * c + 12 * c for b, c in itertools.pairwise(widths))  # convolutions and norms
+    return Body((27 + 4) * widths[0] + blocks, sum(widths[2:]), BODIES[trunk].levels)
 
 
 def check(detector: TwoStage) -> None:
@@ -74,7 +79,7 @@ def head_widths(detector: TwoStage) -> tuple[int, tuple[int, int, int]]:
 
 def parameters(detector: TwoStage, classes: int) -> int:
     """Below the classifier, without biases and norms: a few per cent too few."""
-    body, read, levels = BODIES[detector.trunk]
+    body, read, levels = body_of(detector)
     channels, width = detector.fpn_channels, detector.roi.width
     pyramid = channels * read + 9 * channels**2 * (levels + 1)  # and the RPN's own 3 x 3 conv
     head = channels * detector.roi.pool**2 * width + width**2

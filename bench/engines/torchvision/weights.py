@@ -1,4 +1,5 @@
-"""Weight files under torchvision's names. Separate because both layouts are handled here alone.
+"""Weight files under torchvision's names. Separate because both layouts are handled here alone; the reading, and the
+refusals, are also those of other engines (`read_file`, `load_named`).
 
 Ours: groups first, background last, no background slot in the box regressor. torchvision: `backbone.body.`,
 `backbone.fpn.`, `rpn.head.`, `roi_heads.`, background first, a background slot in `bbox_pred`.
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +75,7 @@ def to_foreign(model: Model) -> dict[str, Tensor]:
         if not model.class_agnostic:
             value = torch.cat((torch.zeros_like(value[:4]), value))
         foreign[_BOXES + part] = value
-    linear = _linear(model.classifier)
+    linear = linear_of(model.classifier, model.classifier.head.num_classes + 1)
     if linear is not None:
         for part in ("weight", "bias"):
             value = state[f"classifier.{linear}{part}"]
@@ -88,37 +90,67 @@ def load_foreign(model: Model, state: Mapping[str, Tensor]) -> list[str]:
         Names of our state dict left as initialised: absent from the file, or of another shape.
 
     Raises:
-        UserError: nothing in it fits the trunk, or less than half of the trunk's tensors (`LEAST`); or values that are
-            no weights.
+        UserError: see `load_named`.
+    """
+    return load_named(model, state, to_ours, to_foreign)
+
+
+def load_named(
+    model: Model,
+    state: Mapping[str, Tensor],
+    translate: Callable[[Model, Mapping[str, Tensor]], dict[str, Tensor]],
+    examples: Callable[[Model], Iterable[str]],
+    whole: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """Load what fits of a state dict with others' names.
+
+    Args:
+        model: the detector.
+        state: of the file.
+        translate: the same under our names; tensors of other shapes may be among them.
+        examples: names that a file has which fits.
+        whole: what else, beside the trunk, must come from the file: groups by what messages call them.
+
+    Returns:
+        Names of our state dict left as initialised: absent from the file, or of another shape.
+
+    Raises:
+        UserError: nothing in it fits the trunk, or less than half (`LEAST`) of the tensors of the trunk or of a part in
+            `whole`; or values that are no weights.
     """
     for name, value in state.items():
         _check_form(name, value)
     ours = model.state_dict()
-    flat = {name for name, value in state.items() if not value.dim() and name.startswith((_BOXES, _CLASSES))}
-    found = _to_ours(model, {name: value for name, value in state.items() if name not in flat})  # those are cut by rows
+    found = translate(model, state)
     fitting = {name: value for name, value in found.items() if name in ours and ours[name].shape == value.shape}
     for name, value in fitting.items():
         _check_values(name, value)
     if not any(model.group_of(name) != "classifier" for name in fitting):
-        theirs, here = list(state)[:3], [name for name in to_foreign(model) if name not in state][:3]
+        theirs, here = list(state)[:3], [name for name in examples(model) if name not in state][:3]
         raise UserError(
             f"nothing in the weights file fits trunk '{model.spec.trunk}'",
             where="detector.weights",
             allowed=f"names such as {', '.join(here)}",
             hint=f"the file has {len(state)} tensors, such as {', '.join(map(str, theirs))}",
         )
-    trunk = [name for name in ours if model.group_of(name) == "backbone" and not name.endswith(_COUNTER)]
-    there = sum(name in fitting for name in trunk)
-    if there < LEAST * len(trunk):
-        lacking = [name for name in trunk if name not in fitting][:3]
-        raise UserError(
-            f"the weights file fits only {there} of the {len(trunk)} tensors of trunk '{model.spec.trunk}'",
-            where="detector.weights", allowed=f"a file that has at least {LEAST:.0%} of them, in their shapes",
-            hint=f"what it lacks, or has in another shape: {', '.join(lacking)}, ...",
-        )  # fmt: skip
+    for what, groups in {f"trunk '{model.spec.trunk}'": ("backbone",), **(whole or {})}.items():
+        _check_enough(what, [name for name in ours if model.group_of(name) in groups], fitting)
     model.load_state_dict({**ours, **fitting})
     _say(model, list(ours), fitting)
     return [name for name in ours if name not in fitting]
+
+
+def _check_enough(what: str, names: Sequence[str], fitting: Mapping[str, Tensor]) -> None:
+    """Refuse a file with less than `LEAST` of these."""
+    wanted = [name for name in names if not name.endswith(_COUNTER)]
+    lacking = [name for name in wanted if name not in fitting]
+    there = len(wanted) - len(lacking)
+    if there < LEAST * len(wanted):
+        raise UserError(
+            f"the weights file fits only {there} of the {len(wanted)} tensors of {what}",
+            where="detector.weights", allowed=f"a file that has at least {LEAST:.0%} of them, in their shapes",
+            hint=f"what it lacks, or has in another shape: {', '.join(lacking[:3])}, ...",
+        )  # fmt: skip
 
 
 def _check_form(name: str, value: Tensor) -> None:
@@ -155,17 +187,19 @@ def load_file(model: Model, path: str) -> list[str]:
 
 
 def read_file(path: str) -> Mapping[str, Tensor]:
-    """The tensors of a .pth (weights_only=True: no code of it runs).
+    """The tensors of a .safetensors, or of what torch.save wrote (weights_only=True: no code of it runs).
 
     Raises:
         UserError: no such file, or not a state dict.
     """
     if not Path(path).is_file():
         raise UserError(f"no file '{path}'", where="detector.weights", hint="a path is read from where you are")
+    plain = Path(path).suffix == ".safetensors"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = safetensors.torch.load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is not bounded: KeyError, IndexError, UnicodeDecodeError
-        what = f"cannot read '{path}': damaged, cut short, or not written by torch.save ({type(error).__name__})"
+        writer = "safetensors" if plain else "torch.save"
+        what = f"cannot read '{path}': damaged, cut short, or not written by {writer} ({type(error).__name__})"
         raise UserError(what, where="detector.weights", allowed="a state dict of tensors") from error
     tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
     if not tensors or not all(isinstance(name, str) for name in state):
@@ -180,17 +214,20 @@ def _rename(name: str) -> str:
     return ""
 
 
-def _to_ours(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_ours(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision state dict under our names."""
     if not any(name.startswith(("backbone.", "roi_heads.")) for name in state):  # an ImageNet classifier
         prefix = model.body_prefix
         return {f"backbone.{name.removeprefix(prefix)}": v for name, v in state.items() if name.startswith(prefix)}
     found: dict[str, Tensor] = {}
-    linear = _linear(model.classifier)
+    linear = linear_of(model.classifier, model.classifier.head.num_classes + 1)
     current = {_rename(name) for name in model.state_dict()}
     for name, value in state.items():
         if name not in current:
             for old, new in _OLD_NAMES:
                 name = old.sub(new, name)
+        if name.startswith((_BOXES, _CLASSES)) and not value.dim():
+            continue  # those are cut by rows
         if name.startswith(_BOXES):
             own = value if model.class_agnostic else value[4:]
             found["box_regressor." + name.removeprefix(_BOXES)] = own
@@ -202,9 +239,9 @@ def _to_ours(model: Model, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _linear(classifier: Classifier) -> str | None:
-    """Prefix of the classifier's only linear layer of C + 1 outputs, e.g. "fc."; None where there is none such."""
-    shape = (classifier.head.num_classes + 1, classifier.head.features)
+def linear_of(classifier: Classifier, outputs: int) -> str | None:
+    """Prefix of the classifier's only linear layer with so many outputs, e.g. "fc."; None where there is none such."""
+    shape = (outputs, classifier.head.features)
     names = [
         name
         for name, module in classifier.named_modules()

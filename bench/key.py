@@ -203,10 +203,17 @@ def _filled(value: Any, inputs: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def module_version(module: str) -> int:
-    """VERSION of a module of bench, read from its syntax tree: part of the keys of stages that run its code."""
-    path = TREE / (module.replace(".", "/") + ".py")
+    """VERSION of a module, read from its syntax tree: part of the keys of stages that run its code.
+
+    Raises:
+        UserError: no such module, or none with a VERSION (one of an engine that is installed).
+    """
+    path = _file_of_module(module)
+    if not path.is_file():
+        raise UserError(f"no module {module}", where=str(path))
     version = _version(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
-    assert version is not None, f"{path} has no VERSION"
+    if version is None:
+        raise UserError(f"module {module} has no VERSION", where=str(path), hint="write `VERSION = 1` in it")
     return int(version)
 
 
@@ -314,15 +321,24 @@ def _file_of(module: str, ref: str) -> Path:
     if module.endswith(".py"):
         path = Path(module).resolve()
     elif "." in module:
-        path = TREE / (module.replace(".", "/") + ".py")
-        if not path.is_file():
-            spec = importlib.util.find_spec(module)  # imports the parent package only
-            path = Path(spec.origin) if spec and spec.origin else path
+        path = _file_of_module(module)
     else:
         path = TREE / PARTS_PACKAGE.replace(".", "/") / f"{module}.py"
     if not path.is_file():
         legal = sorted(p.stem for p in (TREE / PARTS_PACKAGE.replace(".", "/")).glob("[a-z]*.py"))
         raise unknown("part file", module, legal, where=ref)
+    return path
+
+
+def _file_of_module(module: str) -> Path:
+    """Of a module of this tree, or of what is installed beside it; where there is none, where it would be."""
+    path = TREE / (module.replace(".", "/") + ".py")
+    if not path.is_file():
+        try:
+            spec = importlib.util.find_spec(module)  # imports the parent package only
+        except ModuleNotFoundError:
+            spec = None
+        path = Path(spec.origin) if spec and spec.origin else path
     return path
 
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "retry",
     "report",
     "methods",
+    "engines",
     "gc",
     "sync",
     "ui",

@@ -34,6 +34,8 @@ CASES = [
     ["why", TABLE1, "BAGS"],
     ["methods"],
     ["methods", "bags"],
+    ["engines"],
+    ["engines", "detr"],
     ["plan", "no-such-file.yaml"],
 ]
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.engines.sections import Rpn
 from bench.errors import UserError
 from bench.key import Part, canonical, digest, part, plain, resolve, signature_of
-from bench.spec import Rpn, Schedule
+from bench.spec import Schedule
 from tests.conftest import ROOT
 
 VALUES = st.recursive(

@@ -389,6 +389,7 @@ def asked(plan: Plan) -> list[Resources]:
 OF_A_ROW = {
     "schedule": "schedule: {lr: 0.003}",
     "data": "data: {classes: 12}",
+    "detector": "detector: {widths: [8, 16, 24, 32]}",
     "cluster": "cluster: {cpus: 3}",
     "each": "each: {beta: [8, 9]}",
 }

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 import bench
 from bench.cli import (
     data,
+    engines,
     gc,
     init,
     logs,
@@ -71,8 +72,8 @@ def _printable_messages() -> Iterator[None]:
 
 # As `--help` lists them: what one does first comes first.
 COMMANDS = (
-    "run", "search", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "data", "gc", "sync", "ui",
-    "init", "settings", "schema",
+    "run", "search", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "engines", "data", "gc",
+    "sync", "ui", "init", "settings", "schema",
 )  # fmt: skip
 
 
@@ -118,12 +119,14 @@ stays, what is missing runs, what was killed continues.
     python -m bench stop $S          save and end; `run` continues
     python -m bench report $S        table and figures again
     python -m bench methods bags     what a method does, its settings
+    python -m bench engines          the detectors there are, and what each lacks
     python -m bench init mine        a suite, method and cluster of one's own
 
 `bench` alone is the same as `python -m bench` where the project is installed.
 
 Read from the environment: BENCH_STORE (`--store`), BENCH_CLUSTER (`--cluster`), MLFLOW_TRACKING_URI
-(`--tracking-uri`), BENCH_WEIGHTS (a folder of weight files), BENCH_DEBUG=1 (tracebacks of `methods check`).""",
+(`--tracking-uri`), BENCH_WEIGHTS (a folder of weight files), BENCH_DEBUG=1 (tracebacks of `methods check` and
+`engines check`).""",
 )
 
 
@@ -151,6 +154,18 @@ methods_app = typer.Typer(
     python -m bench methods check mine/new.py    the same for methods that lie elsewhere""",
 )
 app.add_typer(methods_app, name="methods")
+engines_app = typer.Typer(
+    cls=ShowsByDefault,
+    help="""The engines there are (detectors, built in or brought by a package), and whether they keep the promises that
+all engines keep.
+
+    python -m bench engines                      the list
+
+    python -m bench engines detr                 what one provides, its parameter groups, the methods it cannot run
+
+    python -m bench engines check detr           every check, on a tiny detector""",
+)
+app.add_typer(engines_app, name="engines")
 
 app.command("run")(run.command)
 app.command("search")(search.command)
@@ -169,6 +184,8 @@ app.command("settings")(settings.command)
 app.command("schema")(schema.command)
 methods_app.command("show")(methods.show_command)
 methods_app.command("check")(methods.check_command)
+engines_app.command("show")(engines.show_command)
+engines_app.command("check")(engines.check_command)
 data_app.command("check")(data.check_command)
 data_app.command("convert")(data.convert_command)
 data_app.command("fill-negatives")(data.fill_command)

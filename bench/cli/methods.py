@@ -16,6 +16,8 @@ from rich.table import Table
 
 from bench.cli.options import MethodsPath
 from bench.cli.say import cell, say
+from bench.engines.contract import CAPABILITIES
+from bench.engines.facts import ENGINES
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named
 from bench.suite.reference import described, words
@@ -51,10 +53,11 @@ def show(name: str | None, paths: Sequence[Path], console: Console) -> None:
     known = discover(paths)
     if name is None:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("method", "settings", "what it does"):
+        for column in ("method", "settings", "what it does", "not on (what it lacks)"):
             table.add_column(column, overflow="fold")
         for method in sorted(known.values(), key=lambda m: m.name):
-            table.add_row(cell(method.name), cell(", ".join(method.model_fields) or "-"), cell(_first_sentence(method)))
+            settings = ", ".join(method.model_fields) or "-"
+            table.add_row(*map(cell, (method.name, settings, _first_sentence(method), _not_on(method) or "-")))
         console.print(table)
         say(console, "one of them: python -m bench methods NAME")
         return
@@ -64,7 +67,11 @@ def show(name: str | None, paths: Sequence[Path], console: Console) -> None:
 def _describe_method(method: type[Method], console: Console) -> None:
     console.print(f"[bold]{cell(method.name)}[/]  ({cell(_file_of(method))})", highlight=False)
     say(console, inspect.getdoc(method) or "-")
-    say(console, f"needs of an engine: {', '.join(sorted(method.needs))}")
+    say(console, "needs of an engine:")
+    for word in sorted(method.needs):
+        say(console, f"  {word}: {CAPABILITIES.get(word, 'a word that no engine of the house knows')}")
+    if _not_on(method):
+        say(console, f"cannot run on: {_not_on(method)}")
     say(console, "settings:" if method.model_fields else "settings: none")
     schema, texts = method.model_json_schema(), described(method)
     for name, field in method.model_fields.items():
@@ -74,6 +81,12 @@ def _describe_method(method: type[Method], console: Console) -> None:
             say(console, f"      {texts[name]}")
     for deviation in method.deviations():
         say(console, f"DEVIATION: {deviation}")
+
+
+def _not_on(method: type[Method]) -> str:
+    """`detr (background), grid (maps)`: the engines that cannot run it, and what they lack."""
+    lacking = {engine.name: engine.missing(method.needs) for engine in ENGINES.values()}
+    return ", ".join(f"{name} ({', '.join(words)})" for name, words in lacking.items() if words)
 
 
 def _file_of(method: type[Method]) -> str:

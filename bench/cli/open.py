@@ -61,11 +61,23 @@ def open_suite(
     )
     for row in suite.rows:
         _check_folder(suite, row, data)
+    for row in suite.rows:
+        if row.detector is not None:
+            _check_detector(suite, row)
     with blamed_on(suite):
         check(suite.sections.detector)
         if suite.sections.compare_with is not None:
             paper.published(suite.sections.compare_with)
     return replace(suite, notes=suite.notes + looks.notes(suite))
+
+
+def _check_detector(suite: Suite, row: Row) -> None:
+    """Its engine can build the detector of a row that has one of its own."""
+    try:
+        check(suite.of(row).sections.detector)
+    except UserError as error:
+        where = f"{suite.document.where('rows', row.label)} rows.{row.label}.{error.where}"
+        raise UserError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
 
 
 def _check_folder(suite: Suite, row: Row, option: str | None) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contract_check import effect, outcome, recipe, training
-from bench.contract_check.subject import Check, Verdict, trace_of
+from bench.contract_check.subject import Check, Subject, Verdict, trace_of
 from bench.errors import UserError
 from bench.method import Method
 from bench.suite.catalogue import discover, method_named
 
-CHECKS = (
+CHECKS: tuple[Check[Subject], ...] = (
     Check("plan", "planning is pure: same keys everywhere, no torch, clock, chance or disk", recipe.plans_purely),
     Check("key", "every setting changes the key of the row's result", recipe.settings_reach_the_key),
     Check("json", "settings come back from JSON with the same key", recipe.settings_come_back_from_json),

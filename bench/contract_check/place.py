@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.contract_check import tiny
 from bench.detection.contract import Detector
-from bench.engines.facts import facts
+from bench.engines.facts import ORIGINS, facts
 from bench.errors import UserError
 from bench.lineage import asides_of
 from bench.run import checkpoint
@@ -177,12 +177,21 @@ def sandboxes(root: Path, engines: Sequence[str]) -> tuple[list[Sandbox], dict[s
     """A sandbox for every engine that can be imported here; for the others the reason, by engine."""
     found, missing = [], {}
     for engine in engines:
+        why = facts(engine).absent()
+        if why is not None:
+            missing[engine] = why
+            continue
         try:
             found.append(Sandbox(root, engine))
         except ImportError as error:
             missing[engine] = f"engine '{engine}' cannot be imported: {error}"
         except UserError as error:
             missing[engine] = f"engine '{engine}' cannot build the tiny detector: {error}"
+        except Exception as error:
+            if engine not in ORIGINS:
+                raise
+            what = f"engine '{engine}' of {ORIGINS[engine].package}: {type(error).__name__}: {error}"
+            missing[engine] = f"{what}; see: python -m bench engines check {engine}"
     return found, missing
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import json
+import os
 import random
 import sys
 import time
@@ -38,6 +39,17 @@ class ProbeResult(TypedDict):
     planned: list[str]
     keys: list[str]
     touched: list[str]
+
+
+def surroundings(hash_seed: int) -> dict[str, str]:
+    """The environment variables of a process of its own that imports what this one can."""
+    root = Path(__file__).resolve().parents[2]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root), *(path for path in sys.path if path)]),
+        "PYTHONHASHSEED": str(hash_seed),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def main() -> None:

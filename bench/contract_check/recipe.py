@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.contract_check import tiny, values
-from bench.contract_check.probe import ProbeRequest, ProbeResult
+from bench.contract_check.probe import ProbeRequest, ProbeResult, surroundings
 from bench.contract_check.subject import Broken, DoesNotApply, Subject
 from bench.errors import UserError
 from bench.key import canonical, plain
@@ -150,14 +149,7 @@ def _probe(subject: Subject, *, other: bool) -> ProbeResult:
     request = ProbeRequest(
         origin=origin, method=subject.kind.name, settings=settings, engine=subject.place.engine, other=other
     )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONHASHSEED": "2" if other else "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    root = Path(__file__).resolve().parents[2]
-    environment["PYTHONPATH"] = f"{root}{os.pathsep}{environment['PYTHONPATH']}"
+    environment, root = surroundings(2 if other else 1), Path(__file__).resolve().parents[2]
     words = [sys.executable, "-m", "bench.contract_check.probe", json.dumps(request)]
     with tempfile.TemporaryDirectory() as folder:
         ended = subprocess.run(

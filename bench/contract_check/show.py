@@ -1,5 +1,5 @@
-"""`bench methods check`: runs the checks and prints a table per method. Separate from checks.py because
-tests print nothing."""
+"""`bench methods check` and `bench engines check`: run the checks and print a table per method or engine. Separate from
+checks.py and engine.py because tests print nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.contract_check.built import EngineSubject
 from bench.contract_check.checks import CHECKS, named
+from bench.contract_check.engine import examine_engine
 from bench.contract_check.place import sandboxes
 from bench.contract_check.subject import Subject, Verdict, examine
 from bench.engines.facts import ENGINES, facts
@@ -34,7 +36,7 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
     Raises:
         UserError: a word that names nothing, an engine that is not there.
     """
-    engines = list(ENGINES) if engine is None else [facts(engine).name]
+    engines = _here() if engine is None else [facts(engine).name]
     found = [(word, named(word)) for word in words]
     failed: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
@@ -53,6 +55,35 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
         console.print(
             f"not checked: {printable(reason)}", style="yellow", highlight=False, markup=False, soft_wrap=True
         )
+    return _ended(failed, console, traceback)
+
+
+def engines_check(names: Sequence[str], console: Console, *, traceback: bool = False) -> int:
+    """Check the engines of these names; 0: all promises are kept, 1: some are not.
+
+    Args:
+        names: of engines.
+        console: where the tables go.
+        traceback: print where a failure came from; BENCH_DEBUG=1 does the same.
+
+    Raises:
+        UserError: an engine that is not there, or whose package cannot be used.
+    """
+    failed: list[Verdict] = []
+    for name in names:
+        why = facts(name, "engines check").absent()
+        if why is not None:
+            raise UserError(why, where="engines check")
+    with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
+        for name in dict.fromkeys(names):
+            with console.status(_shown(f"engine {name}")):
+                findings = list(examine_engine(EngineSubject(name, Path(folder))))
+            failed += _table(f"engine {name}", findings, console)
+    return _ended(failed, console, traceback)
+
+
+def _ended(failed: Sequence[Verdict], console: Console, traceback: bool) -> int:
+    """The exit code; where failures came from, if that is wanted."""
     if traceback or os.environ.get("BENCH_DEBUG"):
         for finding in failed:
             console.print(
@@ -64,6 +95,11 @@ def methods_check(words: Sequence[str], engine: str | None, console: Console, *,
     elif any(finding.trace for finding in failed):
         console.print("where it failed: the same with --traceback", highlight=False)
     return 1 if failed else 0
+
+
+def _here() -> list[str]:
+    """Engines whose library is installed."""
+    return [engine.name for engine in ENGINES.values() if engine.absent() is None]
 
 
 def _table(title: str, findings: Sequence[Verdict], console: Console) -> list[Verdict]:

@@ -1,7 +1,7 @@
 """The list of checks and how one is made. Separate from the checks, which are grouped by what they need.
 
-A check gets a `Subject` (one method on one engine) and ends well, raises `Broken` with what the author has to do, or
-raises `DoesNotApply` with the reason.
+A check gets a `Subject` (one method on one engine; of an engine's own promises see built.py) and ends well, raises
+`Broken` with what the author has to do, or raises `DoesNotApply` with the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -40,13 +40,25 @@ class DoesNotApply(Exception):
     """The check has nothing to look at; the text is the reason."""
 
 
+class LookedAt(Protocol):
+    """What is held to promises: a method on an engine, or an engine."""
+
+    @property
+    def called(self) -> str:
+        """Its name in messages."""
+        ...
+
+
+S = TypeVar("S", bound=LookedAt)
+
+
 @dataclass(frozen=True)
-class Check:
+class Check(Generic[S]):
     """One promise: its name, its text in a line, and the function that checks it (a remark, or None, if it is kept)."""
 
     name: str
     promise: str
-    look: Callable[[Subject], str | None]
+    look: Callable[[S], str | None]
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,10 @@ class Subject:
 
     def __str__(self) -> str:
         return "with " + ", ".join(f"{k}={v!r}" for k, v in self.changed.items()) + ": " if self.changed else ""
+
+    @property
+    def called(self) -> str:
+        return self.kind.__name__
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -166,14 +182,14 @@ class Subject:
         return "module", self.kind.__module__
 
 
-def examine(subject: Subject, checks: Sequence[Check]) -> Iterator[Verdict]:
+def examine(subject: Subject, checks: Sequence[Check[Subject]]) -> Iterator[Verdict]:
     """Every check in turn; one that raises an unforeseen error has failed."""
     lacking = tiny.lacking(subject.place.suite, subject.kind)
     for check in checks:
         yield Verdict(check.name, check.promise, "skip", lacking) if lacking else look(check, subject)
 
 
-def look(check: Check, subject: Subject) -> Verdict:
+def look(check: Check[S], subject: S) -> Verdict:
     """The finding of one check of one subject."""
     try:
         remark = check.look(subject)
@@ -186,7 +202,7 @@ def look(check: Check, subject: Subject) -> Verdict:
     except RunFailed as failed:
         return Verdict(check.name, check.promise, "fail", str(failed), failed.trace)
     except ValidationError as error:
-        text = f"{subject.kind.__name__} cannot be made: {error}\ngive each setting a default that is legal"
+        text = f"{subject.called} cannot be made: {error}\ngive each setting a default that is legal"
         return Verdict(check.name, check.promise, "fail", text, trace_of(error))
     except UserError as error:
         return Verdict(check.name, check.promise, "fail", str(error), trace_of(error))
@@ -196,7 +212,7 @@ def look(check: Check, subject: Subject) -> Verdict:
 
 
 def _described(error: Exception) -> str:
-    """An error of the method's own code: what, and where in it."""
+    """An error of the author's own code: what, and where in it."""
     return f"{type(error).__name__}: {error} ({place_of(error)})\nsee it with --traceback"
 
 

@@ -32,6 +32,11 @@ CAPABILITIES: Mapping[str, str] = {
 }
 
 
+def here() -> str | None:
+    """Of engines that every installation has."""
+    return None
+
+
 def one_head(detector: Any) -> int:
     """Of engines without a cascade."""
     return 1
@@ -61,6 +66,7 @@ class EngineFacts:
         judges: groups that say what is there: the classifier, and what must learn with it.
         tiny: sections of a suite (detector, test, schedule) for a detector that trains in a second, on which methods
             and the engine are checked; what is left out is as in suites/smoke.yaml.
+        absent: why it cannot be used here, and how to get it; None: its library is there.
         trunks: name of each trunk -> the feature maps it yields, finest first.
         groups: parameter groups that a stage may train, in the order of the model; CLASSIFIER among them.
         projector: those of them between the backbone and the rest, which bring its features to the widths of the heads
@@ -96,8 +102,13 @@ class EngineFacts:
     head: tuple[str, ...] = ()
     judges: tuple[str, ...] = (CLASSIFIER,)
     tiny: Mapping[str, Any] = field(default_factory=dict)
+    absent: Callable[[], str | None] = here
 
     def lacking(self, needs: Collection[str]) -> str | None:
         """Why rows of a method that needs these cannot be had, or None."""
-        words = sorted(set(needs) - self.provides)
+        words = self.missing(needs)
         return f"engine '{self.name}' lacks {', '.join(words)}" if words else None
+
+    def missing(self, needs: Collection[str]) -> list[str]:
+        """Those of these words that it does not provide, sorted."""
+        return sorted(set(needs) - self.provides)

@@ -1,7 +1,8 @@
 """The engines, and what is common to all. Separate because planning needs it and must not import torch.
 
-An engine is added by its facts, here, and its package. A method lists the capability words it needs; a row whose engine
-lacks one is skipped with a reason. `check` refuses a detector section that cannot be built before anything is started.
+An engine is added by its facts and its package: here, or by the entry point `longtail_bench.engines` of whatever is
+installed. A method lists the capability words it needs; a row whose engine lacks one is skipped with a reason. `check`
+refuses a detector section that cannot be built before anything is started.
 """
 
 from __future__ import annotations
@@ -14,14 +15,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Discriminator, Tag
 
 from bench.engines.contract import CLASSIFIER, EngineFacts
+from bench.engines.detectron2.facts import DETECTRON2
 from bench.engines.detr.facts import DETR
+from bench.engines.installed import Origin, Refused, installed
 from bench.engines.sections import DetectorSection, TwoStage
 from bench.engines.torchvision.facts import TORCHVISION
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 
-__all__ = ["ENGINES", "EngineFacts", "check", "detector_of", "facts", "only_classifier"]
+__all__ = [
+    "ENGINES", "ORIGINS", "REFUSED", "EngineFacts", "check", "detector_of", "facts", "no_engine", "only_classifier",
+]  # fmt: skip
 
-ENGINES: Mapping[str, EngineFacts] = {engine.name: engine for engine in (TORCHVISION, DETR)}
+_BUILT_IN = {engine.name: engine for engine in (TORCHVISION, DETR, DETECTRON2)}
+_INSTALLED = installed(_BUILT_IN)
+ENGINES: Mapping[str, EngineFacts] = {**_BUILT_IN, **_INSTALLED.engines}
+ORIGINS: Mapping[str, Origin] = _INSTALLED.origins  # of those that are not built in
+REFUSED: Mapping[str, Refused] = _INSTALLED.refused  # entry points that cannot be used
 
 
 def only_classifier(trainable: Sequence[str], groups: Sequence[str]) -> bool:
@@ -33,15 +42,26 @@ def only_classifier(trainable: Sequence[str], groups: Sequence[str]) -> bool:
     return bool(trainable) and not set(trainable) & (set(groups) - {CLASSIFIER})
 
 
-def facts(name: str) -> EngineFacts:
-    """The facts of an engine.
+def facts(name: str, where: str = "detector.engine") -> EngineFacts:
+    """The facts of an engine. `where`: what asks for it.
 
     Raises:
-        UserError: no such engine.
+        UserError: no such engine, or one whose package cannot be used.
     """
     if name not in ENGINES:
-        raise unknown("engine", name, ENGINES, where="detector.engine")
+        raise no_engine(name, where)
     return ENGINES[name]
+
+
+def no_engine(name: str, where: str) -> UserError:
+    """The error for a name that is not in ENGINES. `where`: what asks for it."""
+    if name not in REFUSED:
+        return unknown("engine", name, ENGINES, where=where, hint="see: python -m bench engines")
+    found = REFUSED[name]
+    return UserError(
+        f"engine '{name}' of {found.package} cannot be used: {found.why}", where=where, allowed=", ".join(ENGINES),
+        hint="install that package again, or remove it: pip uninstall " + found.package.partition(" ")[0],
+    )  # fmt: skip
 
 
 def detector_of(trained: Mapping[str, Any]) -> DetectorSection:

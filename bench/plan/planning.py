@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from bench import lineage
 from bench.engines.facts import facts
+from bench.errors import UserError
 from bench.lineage import N_POST_HOC, Finished, features_stage, pass_of, taps_named
 from bench.method import planned, stopped
 from bench.plan.cost import Estimate
@@ -123,16 +124,22 @@ class Plan:
 
 
 def make(suite: Suite) -> Plan:
-    """All stages of all rows and seeds; a row whose engine lacks what its method needs is skipped with the reason."""
-    engine = facts(suite.sections.detector.engine)
+    """All stages of all rows and seeds; a row whose engine lacks what its method needs, or is not installed, is skipped
+    with the reason.
+
+    Raises:
+        UserError: there is no row whose engine is installed; a schedule that no recipe uses.
+    """
     rows: list[RowPlan] = []
     needed: dict[str, dict[str, None]] = defaultdict(dict)  # key -> row labels, an ordered set
     roots: list[Stage] = []
-    unshared = 0
+    unshared, absent = 0, None
     asked: set[str] = set()  # schedules, by name
     for row in suite.rows:
-        lacking = engine.lacking(row.method.needs)
         own = suite.of(row)
+        engine = facts(own.sections.detector.engine)
+        absent = engine.absent()
+        lacking = absent or engine.lacking(row.method.needs)
         for seed in suite.sections.seeds:
             if lacking:
                 rows.append(RowPlan(row.label, seed, row.method.name, row.settings, None, lacking))
@@ -148,6 +155,8 @@ def make(suite: Suite) -> Plan:
             for stage in walk(*rows[-1].roots):
                 unshared += 1
                 needed[stage.key][row.label] = None
+    if not roots and absent:
+        raise UserError(absent, where="detector.engine", hint="other engines: python -m bench engines")
     _check_schedules(suite, asked)
     stages = {stage.key: stage for stage in walk(*roots)}
     notes = _keep_features(suite, stages, needed)

@@ -12,9 +12,9 @@ from typing import Any
 
 from bench.errors import UserError, unknown
 from bench.suite import yamlfile
-from bench.suite.rows import LENGTHS, merged_data
 
 PRESETS = Path(__file__).resolve().parents[2] / "suites" / "_presets"
+LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one replaces the other
 MOVED = {("input", "workers"): ("machine", "workers")}  # old place of a setting -> new place
 
 
@@ -35,6 +35,12 @@ def preset_named(name: str, where: str) -> tuple[dict[str, Any], tuple[yamlfile.
         return value, (document,)
     base, documents = preset_named(below, str(file))
     return merge(base, value), (document, *documents)
+
+
+def merged_data(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A data section on another; one of another name replaces it."""
+    other = above.get("name") not in (None, below.get("name"))
+    return dict(above) if other else {**below, **above}
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

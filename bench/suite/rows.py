@@ -13,19 +13,22 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.data.formats import FORMATS, Data
+from bench.engines.facts import ENGINES, Detector
+from bench.engines.sections import DetectorSection
 from bench.errors import UserError, did_you_mean, unknown
 from bench.method import Method
 from bench.spec import Schedule
 from bench.suite.catalogue import method_named
 from bench.suite.clusters import check_row
+from bench.suite.layers import LENGTHS, merge, merged_data
 from bench.suite.validation import blame, message
 from bench.suite.yamlfile import Document
 
-ROW_SECTIONS = ("schedule", "data", "cluster")  # what a row may have beside its method's settings
-LENGTHS: Mapping[str, str] = {"steps": "epochs", "epochs": "steps"}  # one replaces the other
+ROW_SECTIONS = ("schedule", "data", "detector", "cluster")  # what a row may have beside its method's settings
 MOST_ROWS = 10_000  # of a suite, each seed counted; `plan` takes half a minute for so many
 MOST_LABEL = 200  # characters
 DATA: TypeAdapter[Data] = TypeAdapter(Data)
+DETECTOR: TypeAdapter[Detector] = TypeAdapter(Detector)
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Row:
     Attributes:
         label: its name.
         method: the recipe with its settings.
-        settings: the method's settings with defaults filled in; `schedule` and `data` where the row has them.
+        settings: the method's settings with defaults filled in; `schedule`, `data` and `detector` where the row has
+            them.
             (Without `cluster`: where a row runs is no part of its identity.)
         schedule: the row's own schedule, if any.
         data: the row's own data section, if any.
+        detector: the row's own detector section, if any: another engine's, say.
         cluster: changes of its jobs' resources, see bench.suite.clusters; in no key.
         until: where its last training stops, as a trial does at a rung; None: at its end.
         rungs: where that may continue from, in the unit of its schedule.
@@ -49,6 +54,7 @@ class Row:
     settings: Mapping[str, Any]
     schedule: Mapping[str, Any] | None = None
     data: Data | None = None
+    detector: DetectorSection | None = None
     cluster: Mapping[str, Any] | None = None
     until: int | None = None
     rungs: tuple[int, ...] = ()
@@ -85,7 +91,12 @@ def with_settings(row: Row, changes: Mapping[str, Any], label: str, base: Schedu
 
 
 def check_rows(
-    rows: Any, known: Mapping[str, type[Method]], base: Schedule, data: Data, document: Document
+    rows: Any,
+    known: Mapping[str, type[Method]],
+    base: Schedule,
+    data: Data,
+    detector: DetectorSection,
+    document: Document,
 ) -> tuple[Row, ...]:
     """All typed rows; an entry with `each` makes one per combination of its values.
 
@@ -106,7 +117,7 @@ def check_rows(
                 raise UserError(f"more than {MOST_ROWS:,} rows", where=where, hint="divide them among several suites")
             if label in found:
                 raise UserError(f"two rows are called '{label}'", where=where, hint="labels are made by `each`")
-            found[label] = _row(label, settings, known, base, data, document, entry)
+            found[label] = _row(label, settings, known, base, data, detector, document, entry)
     return tuple(found.values())
 
 
@@ -125,12 +136,6 @@ def merged_schedule(base: Schedule, changes: Mapping[str, Any], where: str) -> S
         if first["type"] == "extra_forbidden":
             raise unknown("schedule setting", name, Schedule.model_fields, where=where) from None
         raise UserError(f"{name}: {message(first)}", where=where) from None
-
-
-def merged_data(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """A data section on another; one of another name replaces it."""
-    other = above.get("name") not in (None, below.get("name"))
-    return dict(above) if other else {**below, **above}
 
 
 def _check_each(value: Any, known: Mapping[str, type[Method]], where: str) -> None:
@@ -207,6 +212,7 @@ def _row(
     known: Mapping[str, type[Method]],
     base: Schedule,
     data: Data,
+    detector: DetectorSection,
     document: Document,
     entry: str,
 ) -> Row:
@@ -231,12 +237,14 @@ def _row(
     cluster = check_row(own.pop("cluster"), f"{where}.cluster") if "cluster" in own else None
     for name, section in own.items():
         if not isinstance(section, Mapping):
-            fields = (Schedule if name == "schedule" else type(data)).model_fields
+            fields = {"schedule": Schedule, "data": type(data), "detector": type(detector)}[name].model_fields
             raise UserError(f"{name} must be a mapping", where=where, allowed=", ".join(fields))
     if "schedule" in own:
         merged_schedule(base, own["schedule"], where)
-    of_its_own = _own_data(own, data, document, entry)
-    return Row(label, method, {**method.model_dump(), **own}, own.get("schedule"), of_its_own, cluster)
+    return Row(
+        label, method, {**method.model_dump(), **own}, own.get("schedule"), _own_data(own, data, document, entry),
+        _own_detector(own, detector, document, entry), cluster,
+    )  # fmt: skip
 
 
 def _hint(error: ValidationError, kind: type[Method]) -> str:
@@ -244,6 +252,35 @@ def _hint(error: ValidationError, kind: type[Method]) -> str:
     if isinstance(first["input"], str) and "," in first["input"] and len(first["loc"]):  # Hydra's way of a sweep
         return f"for several values: each: {{{first['loc'][0]}: [{first['input'][:100]}]}}, and {{...}} in the label"
     return f"see: python -m bench methods {kind.name}"
+
+
+def merged_detector(below: DetectorSection, above: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector section on another; that of an engine with other settings replaces it."""
+    engine = ENGINES.get(str(above.get("engine", below.engine)))
+    if engine is not None and engine.section is not type(below):
+        return dict(above)
+    merged: dict[str, Any] = merge(below.model_dump(), above)
+    return merged
+
+
+def _own_detector(
+    own: Mapping[str, Any], detector: DetectorSection, document: Document, entry: str
+) -> DetectorSection | None:
+    if "detector" not in own:
+        return None
+    try:
+        found: DetectorSection = DETECTOR.validate_python(merged_detector(detector, own["detector"]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{document.where('rows', entry)} rows.{entry}.detector"
+        if first["type"] == "union_tag_invalid":
+            raise unknown("engine", str(first["ctx"]["tag"]), ENGINES, where=f"{where}.engine") from None
+        at = [str(name) for name in first["loc"][1:]]  # without the name of the section's kind
+        if first["type"] == "extra_forbidden":
+            section = ENGINES[str(own["detector"].get("engine", detector.engine))].section
+            raise unknown("setting", at[-1], section.model_fields, where=".".join([where, *at[:-1]])) from None
+        raise UserError(message(first), where=".".join([where, *at])) from None
+    return found
 
 
 def _own_data(own: Mapping[str, Any], data: Data, document: Document, entry: str) -> Data | None:

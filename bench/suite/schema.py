@@ -78,6 +78,7 @@ def _row(defined: dict[str, Any], methods: list[str]) -> dict[str, Any]:
         "method": {"type": "string", "examples": methods},
         "schedule": {"$ref": f"#/$defs/{Schedule.__name__}"},
         "data": data,
+        "detector": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in _detector_sections()]},
         "cluster": {"type": "object"},
         "each": {"type": "object", "additionalProperties": {"type": "array"}},
     }
@@ -92,6 +93,10 @@ def _row(defined: dict[str, Any], methods: list[str]) -> dict[str, Any]:
 
 def _data_sections(defined: dict[str, Any]) -> list[str]:
     return sorted({form.section.__name__ for form in FORMATS.values()} & set(defined))
+
+
+def _detector_sections() -> list[str]:
+    return sorted({engine.section.__name__ for engine in ENGINES.values()})
 
 
 def _of_each(schema: dict[str, Any], name: str) -> dict[str, Any]:

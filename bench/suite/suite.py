@@ -92,10 +92,9 @@ class Suite:
         return [word for name, value in pairs if name not in names for word in (name, value)]
 
     def of(self, row: Row) -> Suite:
-        """The suite of a row: with the row's own data, where it has some."""
-        if row.data is None:
-            return self
-        return replace(self, sections=self.sections.model_copy(update={"data": row.data}))
+        """The suite of a row: with the row's own data and detector, where it has some."""
+        own = {name: value for name in ("data", "detector") if (value := getattr(row, name)) is not None}
+        return replace(self, sections=self.sections.model_copy(update=own)) if own else self
 
     def schedule_named(self, name: str, usual: Usual | None = None) -> Schedule:
         """The base schedule, as `usual` changes it, with the changes that `stages:` has under a name, if any."""
@@ -371,7 +370,7 @@ def load(
         notes.append("detector.norm is batch: several processes (machine.tasks) train heads, but no whole detector")
     extra = _methods_path(methods_path, document)
     known = discover(extra)
-    checked = check_rows(rows, known, sections.schedule, sections.data, document)
+    checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document)
     kept_rows = _only(checked, only, document)
     if len(kept_rows) * len(sections.seeds) > MOST_ROWS:
         what = f"{len(kept_rows):,} rows with {len(sections.seeds):,} seeds each are more than {MOST_ROWS:,}"

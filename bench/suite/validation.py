@@ -3,21 +3,27 @@ depends on the form of pydantic's errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench.data.formats import FORMATS
-from bench.engines.facts import ENGINES
+from bench.engines.facts import no_engine
 from bench.errors import UserError, unknown
 from bench.suite.yamlfile import Document
 
 Models = tuple[type[BaseModel], ...]
-# Sections of which one is chosen by a setting: what that is called, the setting, and the names it may have.
-_UNIONS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
-    "data": ("data set", "name", FORMATS), "detector": ("engine", "engine", ENGINES),
+
+
+def _no_format(name: str, where: str) -> UserError:
+    return unknown("data set", name, FORMATS, where=where)
+
+
+# Sections of which one is chosen by a setting: the setting, and the error for a name that it may not have.
+_UNIONS: Mapping[str, tuple[str, Callable[[str, str], UserError]]] = {
+    "data": ("name", _no_format), "detector": ("engine", no_engine),
 }  # fmt: skip
 
 
@@ -45,9 +51,9 @@ def blame(
         legal += beside if len(path) == 1 else []
         return unknown("setting", str(path[-1]), legal, where=where, hint=hint)
     if first["type"] == "union_tag_invalid":
-        what, chosen_by, legal_names = _UNIONS[str(path[-1])]
+        chosen_by, error_of = _UNIONS[str(path[-1])]
         place = f"{document.where(*full, chosen_by)} {'.'.join(map(str, full))}.{chosen_by}"
-        return unknown(what, str(first["ctx"]["tag"]), legal_names, where=place)
+        return error_of(str(first["ctx"]["tag"]), place)
     if first["type"] == "missing":
         last = path[-1]
         what = f"value number {last + 1} is missing" if isinstance(last, int) else f"'{last}' is missing"

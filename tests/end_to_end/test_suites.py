@@ -12,6 +12,7 @@ from tiny_suite import ROOT, bring
 
 from bench.cli import report
 from bench.cli.open import open_suite
+from bench.engines.facts import ENGINES
 from bench.plan import planning
 from bench.store.store import Store
 
@@ -48,7 +49,9 @@ ENDS = {
     "drcl_rebalancing": (7, ["ap_by_bin", "weight_norms"]),
     "detr": (9, ["ap_by_bin", "weight_norms"]),
     "stepwise_detr": (7, ["ap_by_bin", "losses"]),
+    "engines": (10, ["ap_by_bin", "weight_norms"]),
 }
+ABSENT = ENGINES["detectron2"].absent()  # why its rows are skipped here
 CHAINS = ("expert", "unified", "tail", "few", "pretrain")  # names of schedules that recipes of chains use
 COMMON = ("data.max_instances=400", "data.objects=3")  # classes in more than 100 images, where a chain divides them
 
@@ -86,7 +89,11 @@ def test_a_suite_runs_to_its_table_and_figures(
         rows -= 15  # two lengths in place of three
     table = report.to_json(suite, root)
     assert len(table) == rows
-    assert all(row["metrics"]["AP"]["mean"] is not None for row in table)
+    skipped = {row["row"] for row in table if "skipped" in row}
+    assert skipped == (
+        {row.label for row in suite.rows if row.label.endswith(" d2")} if name == "engines" and ABSENT else set()
+    )
+    assert all(row["metrics"]["AP"]["mean"] is not None for row in table if row["row"] not in skipped)
     report.report(suite, root, Console(), tmp_path / "report")
     drawn = sorted(path.stem for path in (tmp_path / "report").glob("*.png"))
     assert drawn == figures, capsys.readouterr().out

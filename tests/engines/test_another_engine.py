@@ -1,6 +1,6 @@
-"""Another engine is an entry in ENGINES and a file: planned, priced, trained, predicted and evaluated like the first.
+"""Another engine is an entry in ENGINES and a package: planned, priced, trained, predicted, evaluated like the first.
 
-It has other parameter groups, another trunk, and detections without NMS (tests/engines/grid_engine.py).
+It has other parameter groups, another trunk, and detections without NMS (examples/own_engine).
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model, state_of
 from bench.store.store import Store
 from bench.suite.sections import Cost
-from tests.engines import grid_engine
-from tests.engines.grid_engine import GRID, SIDE
+from tests.engines.own_engine import GRID, SIDE, detector
 from tests.tiny_suite import bring, key_of, work
 
 METHOD = """
@@ -129,7 +128,7 @@ def test_over_kept_features_no_detector_is_built(made: Made, monkeypatch: pytest
     key = key_of(made.plan, "tau=1", "predict")
     before = read_tensors(made.store.output(key) / "detections.safetensors")
     made.store.discard(key)
-    monkeypatch.delattr(grid_engine, "build")
+    monkeypatch.delattr(detector, "build")
     assert work(made.store.root, made.plan.suite, (key,))[key].state == "done"
     after = read_tensors(made.store.output(key) / "detections.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -35,7 +35,9 @@ def check(detector: SetPrediction) -> None:
             raise unknown(f"map of the backbone of '{detector.trunk}'", level, maps, where="detector.detr.levels")
     if not section.levels or list(section.levels) != sorted(set(section.levels)):
         raise UserError("levels must be given once each, finest first", where="detector.detr.levels")
-    if section.width % (4 * section.heads) and section.width % section.heads:
+    if detector.trunk == "small" and len(detector.widths) != 4:
+        raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
+    if section.width % section.heads:
         raise UserError(
             f"width {section.width} for {section.heads} heads", where="detector.detr.width",
             allowed="a multiple of detector.detr.heads",

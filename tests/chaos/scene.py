@@ -63,6 +63,11 @@ PLAYED = {
         Path(__file__).with_name("drcl.yaml"), "baseline,2DRCL", ("schedule.steps=60", "schedule.checkpoint_every=8"),
         disk_mb=250,  # a checkpoint takes 16: slow copy, projectors, decoder
     ),
+    # Two engines one after another, and two classifiers in one pass that each match for themselves.
+    "detr": Played(
+        Path(__file__).with_name("detr.yaml"), "baseline,cls-retrain,BAGS",
+        ("schedule.steps=60", "schedule.checkpoint_every=8"), disk_mb=250,
+    ),
 }  # fmt: skip
 CHOICE = "BENCH_CHAOS_SUITE"  # name of one of them
 CLUSTER = {"kind": "slurm", "time_min": 30, "signal_delay_s": 30, "pause_s": 1, "mem_gb": 1.0}

@@ -6,12 +6,14 @@ generator, and what overlaps an `ignore` box is left out. Legend: N anchors or R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bench.detection.boxes import iou
+from bench.detection.contract import Draws
 
 # A box whose IoU with an ignored box reaches this is neither positive nor negative (methods.md 4: finetune-tail).
 IGNORE_IOU = 0.5
@@ -82,6 +84,53 @@ def draw(matched: Matched, count: int, fraction: float, generator: torch.Generat
     num_positive = min(len(positive), int(count * fraction))
     num_negative = min(len(negative), count - num_positive)
     return _choose(positive, num_positive, generator), _choose(negative, num_negative, generator)
+
+
+@torch.no_grad()
+def sample_rois(
+    proposals: Sequence[Tensor],
+    truth: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    ignored: Sequence[Tensor],
+    draws: Draws,
+    *,
+    count: int,
+    fraction: float,
+    fg_iou: float,
+    background: int,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """RoIs of a batch, drawn among proposals and true boxes.
+
+    Args:
+        proposals, truth, labels, ignored: of each image.
+        draws: addressed as ("roi_sample", image).
+        count, fraction: see `draw`.
+        fg_iou: from this IoU with a true box on a RoI is positive, else negative.
+        background: label of a negative.
+
+    Returns:
+        (RoIs of each image, label of each RoI, true box of each RoI - itself where it is background).
+    """
+    sampled, labels_N, target_N4 = [], [], []
+    for image, (truth_G4, ignore_I4) in enumerate(zip(truth, ignored, strict=True)):
+        boxes = torch.cat((proposals[image], truth_G4))
+        matched = match(boxes, truth_G4, ignore_I4, high=fg_iou, low=fg_iou)
+        hit, miss = draw(matched, count, fraction, draws.generator("roi_sample", image))
+        rows = torch.cat((hit, miss))
+        label = labels[image].new_full((len(rows),), background)
+        target = boxes[rows]
+        label[: len(hit)] = labels[image][matched.index_N[hit]]
+        target[: len(hit)] = truth_G4[matched.index_N[hit]]
+        sampled.append(boxes[rows])
+        labels_N.append(label)
+        target_N4.append(target)
+    return sampled, torch.cat(labels_N), torch.cat(target_N4)
+
+
+def image_of(boxes: Sequence[Tensor]) -> Tensor:
+    """int64: the image of each row, of boxes image by image."""
+    counts = torch.tensor([len(of_image) for of_image in boxes])
+    return torch.repeat_interleave(torch.arange(len(boxes)), counts).to(boxes[0].device)
 
 
 def _choose(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -22,16 +22,16 @@ from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_p
 from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bench.detection.boxes import clip
 from bench.detection.contract import Batch, Classifier, Draws, Maps, PredictOutput, Taps, Targets, TrainOutput
-from bench.detection.sampling import draw, match
+from bench.detection.grouped import Grouped
+from bench.detection.sampling import draw, image_of, match, sample_rois
 from bench.engines.detectron2 import network
 from bench.engines.detectron2.facts import GROUPS, levels_of, maps_read
 from bench.engines.sections import TwoStage
-from bench.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RpnOutput:
     deltas: list[Tensor]
 
 
-class Detectron2Detector(nn.Module):
+class Detectron2Detector(Grouped):
     """Faster R-CNN with the classifier outside (see bench.detection.contract.Detector).
 
     Attributes:
@@ -57,6 +57,8 @@ class Detectron2Detector(nn.Module):
     """
 
     body_prefix = ""  # of names in ImageNet weight files (bench.engines.torchvision.weights.Model)
+
+    GROUPS = GROUPS
 
     def __init__(self, detector: TwoStage, num_classes: int, classifier: Classifier) -> None:
         super().__init__()
@@ -71,13 +73,7 @@ class Detectron2Detector(nn.Module):
         self.classifier = classifier
         self.class_agnostic = roi.class_agnostic
         self._read, self._pool = maps_read(detector), network.roi_pool(detector, trunk.shapes)
-        self._frozen: list[nn.Module] = [m for stage in trunk.stages[: detector.frozen_stages] for m in stage]
-        still = {id(p) for m in self._frozen for p in m.parameters()}
-        # By name, which a copy of the model keeps; a classifier may bring parameters that are fixed already.
-        self._fixed = {name for name, p in self.named_parameters() if id(p) in still or not p.requires_grad}
-        self._trainable: tuple[str, ...] = ()
-        self.fresh = list(self.state_dict())
-        self.set_mode(())
+        self.settle([m for stage in trunk.stages[: detector.frozen_stages] for m in stage])
 
     def body(self, images: Tensor) -> Maps:
         """The backbone's maps, finest first (B x channels x H x W), of B x 3 x H x W images.
@@ -114,7 +110,7 @@ class Detectron2Detector(nn.Module):
         maps = self.maps(batch.images) if maps is None else maps
         found = self._run_rpn(maps)
         sampled, labels_N, target_N4 = self._sample(self._propose(found, batch, True), truth, labels, ignored, draws)
-        image_N = _image_of(sampled)
+        image_N = image_of(sampled)
         tap_values = self._taps(maps, sampled, taps)
         losses: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
@@ -136,7 +132,7 @@ class Detectron2Detector(nn.Module):
         """All test proposals with taps and refined boxes, clipped to the image. Ground truth is not read."""
         maps = self.maps(batch.images) if maps is None else maps
         proposals = self._propose(self._run_rpn(maps), batch, False)
-        image_N, proposals_N4 = _image_of(proposals), torch.cat(proposals)
+        image_N, proposals_N4 = image_of(proposals), torch.cat(proposals)
         tap_values = self._taps(maps, proposals, taps)
         deltas = self.box_regressor(tap_values.box_features).float()
         boxes = self._rules.box2box_transform.apply_deltas(deltas, proposals_N4)
@@ -163,44 +159,6 @@ class Detectron2Detector(nn.Module):
     ) -> Taps:
         """Of the boxes themselves: a RoI needs no match."""
         return self.box_taps(batch, boxes, taps=taps, maps=maps)
-
-    def group_of(self, name: str) -> str:
-        """The group of a parameter or buffer of the state dict; a classifier may divide its own."""
-        first, _, rest = name.partition(".")
-        if first not in GROUPS:
-            raise unknown("parameter group", first, GROUPS, where=name)
-        if first == "classifier":
-            return next((group for group, names in self.classifier.groups().items() if rest in names), first)
-        return first
-
-    def set_mode(self, trainable: Sequence[str]) -> None:
-        """Gradients for the named groups only (none named: all); the rest, and the frozen stages, stay in eval mode.
-
-        Raises:
-            UserError: a name that is no group.
-        """
-        legal = {*GROUPS, *self.classifier.groups()}
-        for group in trainable:
-            if group not in legal:
-                raise unknown("parameter group", group, legal, where="trainable")
-        self._trainable = tuple(trainable)
-        for name, parameter in self.named_parameters():
-            wanted = not trainable or self.group_of(name) in trainable
-            parameter.requires_grad_(wanted and name not in self._fixed)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Detectron2Detector:
-        """As nn.Module.train, but what is not trained stays in eval mode whoever calls this."""
-        super().train(mode)
-        if mode:
-            own = set(self.classifier.groups())
-            for group in GROUPS:
-                wanted = not self._trainable or group in self._trainable
-                if not wanted and not (group == "classifier" and own & set(self._trainable)):
-                    getattr(self, group).eval()
-            for module in self._frozen:
-                module.eval()
-        return self
 
     def _run_rpn(self, maps: Maps) -> RpnOutput:
         """Anchors are in the order of detectron2: level by level, cell by cell (row-major), anchor by anchor."""
@@ -242,7 +200,6 @@ class Detectron2Detector(nn.Module):
             losses = self.rpn.losses(found.anchors, found.objectness, labels, found.deltas, targets)
         return {"loss_objectness": losses["loss_rpn_cls"], "loss_rpn_box_reg": losses["loss_rpn_loc"]}
 
-    @torch.no_grad()
     def _sample(
         self,
         proposals: Sequence[Tensor],
@@ -253,20 +210,10 @@ class Detectron2Detector(nn.Module):
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """(RoIs of each image, label of each RoI, true box of each RoI - itself where it is background)."""
         roi = self.spec.roi
-        sampled, labels_N, target_N4 = [], [], []
-        for image, (truth_G4, ignore_I4) in enumerate(zip(truth, ignored, strict=True)):
-            boxes = torch.cat((proposals[image], truth_G4))
-            matched = match(boxes, truth_G4, ignore_I4, high=roi.fg_iou, low=roi.fg_iou)
-            hit, miss = draw(matched, roi.samples, roi.positive_fraction, draws.generator("roi_sample", image))
-            rows = torch.cat((hit, miss))
-            label = labels[image].new_full((len(rows),), self.num_classes)
-            target = boxes[rows]
-            label[: len(hit)] = labels[image][matched.index_N[hit]]
-            target[: len(hit)] = truth_G4[matched.index_N[hit]]
-            sampled.append(boxes[rows])
-            labels_N.append(label)
-            target_N4.append(target)
-        return sampled, torch.cat(labels_N), torch.cat(target_N4)
+        return sample_rois(
+            proposals, truth, labels, ignored, draws, count=roi.samples, fraction=roi.positive_fraction,
+            fg_iou=roi.fg_iou, background=self.num_classes,
+        )  # fmt: skip
 
     def _taps(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], wanted: Sequence[str]) -> Taps:
         asked = {*wanted, *self.classifier.inputs}
@@ -282,8 +229,3 @@ class Detectron2Detector(nn.Module):
             before_ND if "box_features_pre_relu" in asked else None,
             map_NCPP if "roi_map" in asked else None,
         )
-
-
-def _image_of(boxes: Sequence[Tensor]) -> Tensor:
-    counts = torch.tensor([len(of_image) for of_image in boxes])
-    return torch.repeat_interleave(torch.arange(len(boxes)), counts).to(boxes[0].device)

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from bench.detection.boxes import clip
 from bench.detection.contract import Batch, Classifier, Draws, Maps, PredictOutput, Taps, TrainOutput
 from bench.detection.contract import Targets as Labels
+from bench.detection.grouped import Grouped
 from bench.engines.detr.attention import DecoderLayer, Memory, correction
 from bench.engines.detr.facts import GROUPS
 from bench.engines.detr.matching import Truth, Weights, box_losses, match, pixels, shares
 from bench.engines.detr.network import NEVER, Decoded, Encoder, InputProjection, Proposals, decode, prior_bias
 from bench.engines.sections import SetPrediction
 from bench.engines.torchvision import trunks
-from bench.errors import UserError, unknown
+from bench.errors import UserError
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss of the objectness (Lin et al. 2017, section 5)
 OFFSETS = "attention.offsets"  # part of the names of the group `offsets`
@@ -41,7 +42,7 @@ class Pending:
     losses: bool
 
 
-class DeformableDetr(nn.Module):
+class DeformableDetr(Grouped):
     """Two-stage Deformable DETR with box refinement, its classifiers outside (see bench.detection.contract.Detector).
 
     Source: Zhu et al. 2021 (Deformable DETR); backbones are those of the torchvision engine.
@@ -49,6 +50,8 @@ class DeformableDetr(nn.Module):
     Attributes:
         fresh: names a weights file left as initialised; all names without one.
     """
+
+    GROUPS = GROUPS
 
     def __init__(self, detector: SetPrediction, num_classes: int, classifier: Classifier) -> None:
         super().__init__()
@@ -73,12 +76,7 @@ class DeformableDetr(nn.Module):
         self.body_prefix = body.classifier_prefix
         self.cost = Weights(section.cost_class, section.cost_l1, section.cost_giou)
         self.loss = Weights(section.loss_class, section.loss_l1, section.loss_giou)
-        self._frozen = [m for stage in body.stages[: detector.frozen_stages] for m in stage]
-        still = {id(p) for m in self._frozen for p in m.parameters()}
-        self._fixed = {name for name, p in self.named_parameters() if id(p) in still or not p.requires_grad}
-        self._trainable: tuple[str, ...] = ()
-        self.fresh = list(self.state_dict())
-        self.set_mode(())
+        self.settle([m for stage in body.stages[: detector.frozen_stages] for m in stage])
 
     def body(self, images: Tensor) -> Maps:
         """The backbone's maps, finest first (B x channels x H x W), of B x 3 x H x W images."""
@@ -195,44 +193,8 @@ class DeformableDetr(nn.Module):
         return Taps(last_BQD[pairs.image, pairs.query][order])
 
     def group_of(self, name: str) -> str:
-        """The group of a parameter or buffer of the state dict; a classifier may divide its own."""
-        first, _, rest = name.partition(".")
-        if OFFSETS in name:
-            return "offsets"
-        if first not in GROUPS:
-            raise unknown("parameter group", first, GROUPS, where=name)
-        if first == "classifier":
-            return next((group for group, names in self.classifier.groups().items() if rest in names), first)
-        return first
-
-    def set_mode(self, trainable: Sequence[str]) -> None:
-        """Gradients for the named groups only (none named: all); the rest, and the frozen stages, stay in eval mode.
-
-        Raises:
-            UserError: a name that is no group.
-        """
-        legal = {*GROUPS, *self.classifier.groups()}
-        for group in trainable:
-            if group not in legal:
-                raise unknown("parameter group", group, legal, where="trainable")
-        self._trainable = tuple(trainable)
-        for name, parameter in self.named_parameters():
-            wanted = not trainable or self.group_of(name) in trainable
-            parameter.requires_grad_(wanted and name not in self._fixed)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> DeformableDetr:
-        """As nn.Module.train, but what is not trained stays in eval mode whoever calls this."""
-        super().train(mode)
-        if mode:
-            own = set(self.classifier.groups())
-            for group in (name for name in GROUPS if name != "offsets"):
-                wanted = not self._trainable or group in self._trainable
-                if not wanted and not (group == "classifier" and own & set(self._trainable)):
-                    getattr(self, group).eval()
-            for module in self._frozen:
-                module.eval()
-        return self
+        """As of all engines; where the attention heads look is a group of its own."""
+        return "offsets" if OFFSETS in name else super().group_of(name)
 
     def _memory(self, batch: Batch, maps: Maps | None) -> Memory:
         maps = self.maps(batch.images) if maps is None else maps

@@ -9,25 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from bench.detection.boxes import clip, decode, encode
 from bench.detection.contract import Batch, Classifier, Draws, Maps, PredictOutput, Taps, Targets, TrainOutput
-from bench.detection.sampling import draw, match
+from bench.detection.grouped import Grouped
+from bench.detection.sampling import image_of, sample_rois
 from bench.engines.sections import TwoStage
 from bench.engines.torchvision import heads, trunks, weights
 from bench.engines.torchvision.facts import GROUPS
 from bench.engines.torchvision.proposals import Anchors, RpnOutput, propose, rpn_losses, run_rpn
-from bench.errors import unknown
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(Grouped):
     """Faster R-CNN with the classifier outside (see bench.detection.contract.Detector).
 
     Attributes:
         fresh: names a weights file left as initialised; all names without one.
     """
+
+    GROUPS = GROUPS
 
     def __init__(self, detector: TwoStage, num_classes: int, classifier: Classifier) -> None:
         super().__init__()
@@ -41,15 +43,9 @@ class TwoStageDetector(nn.Module):
         self.last = trunk.body.last
         self.class_agnostic = detector.roi.class_agnostic
         self.body_prefix = trunk.body.classifier_prefix
-        self._frozen: list[nn.Module] = [m for stage in trunk.body.stages[: detector.frozen_stages] for m in stage]
-        still = {id(p) for m in self._frozen for p in m.parameters()}
-        # By name, which a copy of the model keeps; a classifier may bring parameters that are fixed already.
-        self._fixed = {name for name, p in self.named_parameters() if id(p) in still or not p.requires_grad}
-        self._trainable: tuple[str, ...] = ()
         self._anchors = Anchors(detector.rpn)
         self._pool = heads.RoiPool(detector.roi, trunk.strides)
-        self.fresh = list(self.state_dict())
-        self.set_mode(())
+        self.settle([m for stage in trunk.body.stages[: detector.frozen_stages] for m in stage])
 
     def body(self, images: Tensor) -> Maps:
         """The backbone's maps, finest first (B x channels x H x W), of B x 3 x H x W images."""
@@ -78,7 +74,7 @@ class TwoStageDetector(nn.Module):
         maps = self.maps(batch.images) if maps is None else maps
         found, proposals = self._propose(batch, maps, training=True)
         sampled, labels_N, target_N4 = self._sample(proposals, truth, labels, ignored, draws)
-        image_N = _image_of(sampled)
+        image_N = image_of(sampled)
         tap_values = self._taps(maps, sampled, image_N, taps)
         losses: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
@@ -99,7 +95,7 @@ class TwoStageDetector(nn.Module):
         """All test proposals with taps and refined boxes, clipped to the image. Ground truth is not read."""
         maps = self.maps(batch.images) if maps is None else maps
         _, proposals = self._propose(batch, maps, training=False)
-        image_N, proposals_N4 = _image_of(proposals), torch.cat(proposals)
+        image_N, proposals_N4 = image_of(proposals), torch.cat(proposals)
         tap_values = self._taps(maps, proposals, image_N, taps)
         deltas = self.box_regressor(tap_values.box_features).float()
         roi = self.spec.roi
@@ -116,7 +112,7 @@ class TwoStageDetector(nn.Module):
     ) -> Taps:
         """Taps at given boxes (per image n x 4, pixels of the resized image), in their order."""
         maps = self.maps(batch.images) if maps is None else maps
-        return self._taps(maps, boxes, _image_of(boxes), taps)
+        return self._taps(maps, boxes, image_of(boxes), taps)
 
     def matched_taps(
         self,
@@ -129,44 +125,6 @@ class TwoStageDetector(nn.Module):
     ) -> Taps:
         """Of the boxes themselves: a RoI needs no match."""
         return self.box_taps(batch, boxes, taps=taps, maps=maps)
-
-    def group_of(self, name: str) -> str:
-        """The group of a parameter or buffer of the state dict; a classifier may divide its own."""
-        first, _, rest = name.partition(".")
-        if first not in GROUPS:
-            raise unknown("parameter group", first, GROUPS, where=name)
-        if first == "classifier":
-            return next((group for group, names in self.classifier.groups().items() if rest in names), first)
-        return first
-
-    def set_mode(self, trainable: Sequence[str]) -> None:
-        """Gradients for the named groups only (none named: all); the rest, and the frozen stages, stay in eval mode.
-
-        Raises:
-            UserError: a name that is no group.
-        """
-        legal = {*GROUPS, *self.classifier.groups()}
-        for group in trainable:
-            if group not in legal:
-                raise unknown("parameter group", group, legal, where="trainable")
-        self._trainable = tuple(trainable)
-        for name, parameter in self.named_parameters():
-            wanted = not trainable or self.group_of(name) in trainable
-            parameter.requires_grad_(wanted and name not in self._fixed)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> TwoStageDetector:
-        """As nn.Module.train, but what is not trained stays in eval mode whoever calls this."""
-        super().train(mode)
-        if mode:
-            own = set(self.classifier.groups())
-            for group in GROUPS:
-                wanted = not self._trainable or group in self._trainable
-                if not wanted and not (group == "classifier" and own & set(self._trainable)):
-                    getattr(self, group).eval()
-            for module in self._frozen:
-                module.eval()
-        return self
 
     def to_foreign(self) -> Mapping[str, Tensor]:
         """The state dict under torchvision's names (see weights.to_foreign)."""
@@ -182,7 +140,6 @@ class TwoStageDetector(nn.Module):
         pre, post = (rpn.pre_nms_train, rpn.post_nms_train) if training else (rpn.pre_nms_test, rpn.post_nms_test)
         return found, propose(found, _sizes(batch), rpn, pre_nms=pre, post_nms=post)
 
-    @torch.no_grad()
     def _sample(
         self,
         proposals: Sequence[Tensor],
@@ -193,20 +150,10 @@ class TwoStageDetector(nn.Module):
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """(RoIs of each image, label of each RoI, true box of each RoI - itself where it is background)."""
         roi = self.spec.roi
-        sampled, labels_N, target_N4 = [], [], []
-        for image, (truth_G4, ignore_I4) in enumerate(zip(truth, ignored, strict=True)):
-            boxes = torch.cat((proposals[image], truth_G4))
-            matched = match(boxes, truth_G4, ignore_I4, high=roi.fg_iou, low=roi.fg_iou)
-            hit, miss = draw(matched, roi.samples, roi.positive_fraction, draws.generator("roi_sample", image))
-            rows = torch.cat((hit, miss))
-            label = labels[image].new_full((len(rows),), self.num_classes)
-            target = boxes[rows]
-            label[: len(hit)] = labels[image][matched.index_N[hit]]
-            target[: len(hit)] = truth_G4[matched.index_N[hit]]
-            sampled.append(boxes[rows])
-            labels_N.append(label)
-            target_N4.append(target)
-        return sampled, torch.cat(labels_N), torch.cat(target_N4)
+        return sample_rois(
+            proposals, truth, labels, ignored, draws, count=roi.samples, fraction=roi.positive_fraction,
+            fg_iou=roi.fg_iou, background=self.num_classes,
+        )  # fmt: skip
 
     def _taps(
         self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor], image_N: Tensor, wanted: Sequence[str]
@@ -232,11 +179,6 @@ class TwoStageDetector(nn.Module):
             rows = torch.arange(len(positive), device=positive.device)
             deltas = deltas.view(len(positive), self.num_classes, 4)[rows, labels_N[positive]]
         return F.smooth_l1_loss(deltas, wanted_P4, beta=roi.beta, reduction="sum") / max(len(labels_N), 1)
-
-
-def _image_of(boxes: Sequence[Tensor]) -> Tensor:
-    counts = torch.tensor([len(of_image) for of_image in boxes])
-    return torch.repeat_interleave(torch.arange(len(boxes)), counts).to(boxes[0].device)
 
 
 def _sizes(batch: Batch) -> Tensor:

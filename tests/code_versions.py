@@ -65,7 +65,8 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
         "bench/engines/detr/weights.py", "bench/engines/detr/network.py", "bench/engines/detr/attention.py",
         "bench/engines/detr/matching.py",
         "bench/engines/torchvision/trunks.py", "bench/engines/torchvision/weights.py",
-        "bench/detection/boxes.py", "bench/detection/grouped.py", "bench/detection/contract.py",
+        "bench/detection/boxes.py", "bench/detection/focal.py", "bench/detection/grouped.py",
+        "bench/detection/contract.py",
         "bench/detection/taps.py", "bench/seeds.py",
     ),
     "engine detectron2": (

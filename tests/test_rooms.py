@@ -254,6 +254,7 @@ def test_parts_see_the_seam_and_nothing_above() -> None:
     legal = (
         "bench.detection.boxes",
         "bench.detection.contract",
+        "bench.detection.focal",
         "bench.detection.losses",
         "bench.data.split",
         "bench.data.views",

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.detection.contract import Context, HeadSpec, Targets
+from bench.detection.focal import focal_of
 from bench.errors import UserError, unknown
 from methods.parts.losses import weights_with_background
 from methods.parts.softmax import Softmax, wide
@@ -124,11 +125,3 @@ class ReweightedFocal(SigmoidFocal):
 def focal(z_NK: Tensor, labels_N: Tensor, gamma: float, alpha: float) -> Tensor:
     """Focal loss of every output, NK, not reduced. Finite with finite gradients for every finite logit."""
     return focal_of(z_NK, F.one_hot(labels_N, z_NK.shape[1]).to(z_NK.dtype), gamma, alpha)
-
-
-def focal_of(z_NK: Tensor, t_NK: Tensor, gamma: float, alpha: float) -> Tensor:
-    """The same of given targets, 0 or 1."""
-    signed_NK = z_NK * (2 * t_NK - 1)  # p_t = sigmoid(signed), 1 - p_t = sigmoid(-signed)
-    a_NK = alpha * t_NK + (1 - alpha) * (1 - t_NK)
-    # The power as an exponential of logarithms: sigmoid(-x)^gamma has an infinite slope at 0 for gamma < 1.
-    return -a_NK * (gamma * F.logsigmoid(-signed_NK)).exp() * F.logsigmoid(signed_NK)

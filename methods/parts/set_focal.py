@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.detection.contract import Context, HeadSpec, Targets
+from bench.detection.focal import focal_of, prior_bias
 from bench.errors import UserError
-from methods.parts.focal import focal_of
 from methods.parts.losses import weights_with_background
 from methods.parts.softmax import Linear, linear, wide
 
@@ -49,7 +49,7 @@ class SetFocal(Linear):
             )  # fmt: skip
         self._gamma, self._alpha, self._weight = gamma, alpha, weight
         self.fc = linear(head.features, head.num_classes, head.init_std)
-        nn.init.constant_(self.fc.bias, -math.log((1 - prior) / prior))
+        nn.init.constant_(self.fc.bias, prior_bias(prior))
 
     def loss(self, z_NK: Tensor, targets: Targets, context: Context) -> dict[str, Tensor]:
         """Divided by the rows that have a class, at least 1; zero rows give 0 with a graph."""

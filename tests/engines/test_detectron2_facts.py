@@ -142,7 +142,10 @@ def test_maps_have_two_names() -> None:
 @pytest.mark.parametrize(
     ("detector", "words"),
     [
-        (small_spec(rpn={"levels": ("3",)}), "no feature map of trunk 'small' '3'. Legal: p2, p3, p4"),
+        (
+            small_spec(rpn={"levels": ("3",)}),
+            "no feature map of trunk 'small' '3'. Did you mean 'p3'? Legal: p2, p3, p4",
+        ),
         (small_spec(roi={"levels": ("p9",)}), "no feature map of trunk 'small' 'p9'"),
         (small_spec(rpn={"levels": ("1", "0"), "anchor_sizes": ((9,), (9,))}), "levels must be neighbours"),
         (small_spec(rpn={"levels": ("0", "p4"), "anchor_sizes": ((9,), (9,))}), "levels must be neighbours"),

@@ -101,3 +101,12 @@ def test_a_second_schedule_and_another_seed_see_other_batches(smoke: Undisturbed
         other = batches(seed, phase)
         assert [indices for indices, _ in other] != [indices for indices, _ in first]
         assert not {total for _, total in other} & {total for _, total in first}
+
+
+def test_a_linear_fall_by_hand() -> None:
+    """Flat to three quarters of 100 steps, then to 0 in the 25 that are left."""
+    schedule = Schedule(lr=0.5, warmup=0, decay="linear", drops=(0.75,))
+    found = [rate(schedule, step, 100) for step in (0, 75, 80, 99)]
+    assert found == pytest.approx([0.5, 0.5, 0.4, 0.02])
+    whole = Schedule(lr=0.5, warmup=0, decay="linear", drops=())
+    assert [rate(whole, step, 100) for step in (0, 50)] == pytest.approx([0.5, 0.25])

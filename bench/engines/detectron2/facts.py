@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from bench.detection.taps import TAPS
 from bench.engines.contract import CLASSIFIER, EngineFacts
 from bench.engines.sections import TwoStage
-from bench.engines.torchvision.facts import Body, anchors, body_of, head_widths, proposals
-from bench.errors import UserError
+from bench.engines.torchvision.facts import Body, anchors, body_of, check_heads, head_widths, proposals
 
 LIBRARY = "detectron2"
 INSTALL = "https://detectron2.readthedocs.io/tutorials/install.html"
@@ -68,28 +67,7 @@ def check(detector: TwoStage) -> None:
     Raises:
         UserError: a feature map that the trunk lacks; anchors that do not fit the levels; thresholds that cross.
     """
-    maps, sizes = TRUNKS[detector.trunk], detector.rpn.anchor_sizes
-    for where, given in (("detector.rpn.levels", detector.rpn.levels), ("detector.roi.levels", detector.roi.levels)):
-        levels = levels_of(given)
-        for name, level in zip(given, levels, strict=True):
-            if level not in maps:
-                what = f"no feature map of trunk '{detector.trunk}' '{name}'"
-                raise UserError(what, where=where, allowed=", ".join(maps))
-        first = maps.index(levels[0]) if levels else 0
-        if not levels or levels != maps[first : first + len(levels)]:
-            raise UserError(
-                "levels must be neighbours, finest first", where=where, allowed=f"a run of {', '.join(maps)}"
-            )
-    if len(sizes) != len(detector.rpn.levels) or len({len(of_level) for of_level in sizes}) != 1:
-        raise UserError(
-            f"{len(sizes)} groups of anchor sizes for {len(detector.rpn.levels)} levels",
-            where="detector.rpn.anchor_sizes",
-            allowed="one group for each of rpn.levels, all of one length (the RPN head is shared)",
-        )
-    if detector.rpn.bg_iou > detector.rpn.fg_iou:
-        raise UserError("bg_iou is above fg_iou", where="detector.rpn.bg_iou", allowed="bg_iou <= fg_iou")
-    if detector.trunk == SMALL and len(detector.widths) != 4:
-        raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
+    check_heads(detector, TRUNKS[detector.trunk], _OTHERS)
 
 
 def parameters(detector: TwoStage, classes: int) -> int:

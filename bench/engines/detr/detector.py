@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.detection.boxes import clip
 from bench.detection.contract import Batch, Classifier, Draws, Maps, PredictOutput, Taps, TrainOutput
 from bench.detection.contract import Targets as Labels
+from bench.detection.focal import focal_of, prior_bias
 from bench.detection.grouped import Grouped
 from bench.engines.detr.attention import DecoderLayer, Memory, correction
 from bench.engines.detr.facts import GROUPS
 from bench.engines.detr.matching import Truth, Weights, box_losses, match, pixels, shares
-from bench.engines.detr.network import NEVER, Decoded, Encoder, InputProjection, Proposals, decode, prior_bias
+from bench.engines.detr.network import NEVER, Decoded, Encoder, InputProjection, Proposals, decode
 from bench.engines.sections import SetPrediction
 from bench.engines.torchvision import trunks
 from bench.errors import UserError
@@ -222,7 +222,7 @@ class DeformableDetr(Grouped):
         wanted_BT, counted_BT = torch.zeros_like(object_BT), object_BT > NEVER
         wanted_BT[pairs.image, pairs.query] = 1.0
         counted_BT[pairs.image[left_out], pairs.query[left_out]] = False
-        off = focal(object_BT, wanted_BT)[counted_BT].sum() / max(truth.number, 1)
+        off = focal_of(object_BT, wanted_BT, GAMMA, ALPHA)[counted_BT].sum() / max(truth.number, 1)
         boxes = box_losses(boxes_BT4[None], truth, pairs.of(~left_out), self.loss, "loss_proposal")
         return {OBJECTNESS: self.loss.score * off, **boxes}
 
@@ -231,12 +231,6 @@ def _counts(losses: Iterable[str], truth: Truth) -> dict[str, int]:
     """What each loss was divided by. The objectness is at least 1: where a process has images without a box, what its
     cells say of them counts all the same."""
     return {name: max(truth.number, 1) if name == OBJECTNESS else truth.number for name in losses}
-
-
-def focal(z: Tensor, wanted: Tensor) -> Tensor:
-    """Focal loss of logits, not reduced. Source: Lin et al. 2017, equation 5."""
-    signed, share = z * (2 * wanted - 1), ALPHA * wanted + (1 - ALPHA) * (1 - wanted)
-    return -share * (GAMMA * F.logsigmoid(-signed)).exp() * F.logsigmoid(signed)
 
 
 def _focal_score(p: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.engines.contract import CLASSIFIER, EngineFacts
 from bench.engines.sections import SetPrediction
-from bench.engines.torchvision.facts import BODIES, body_of
+from bench.engines.torchvision.facts import BODIES, body_of, check_widths
 from bench.errors import UserError, unknown
 
 # `offsets` are where attention heads look, which learn at a rate of their own; they lie in encoder and decoder.
@@ -35,8 +35,7 @@ def check(detector: SetPrediction) -> None:
             raise unknown(f"map of the backbone of '{detector.trunk}'", level, maps, where="detector.detr.levels")
     if not section.levels or list(section.levels) != sorted(set(section.levels)):
         raise UserError("levels must be given once each, finest first", where="detector.detr.levels")
-    if detector.trunk == "small" and len(detector.widths) != 4:
-        raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
+    check_widths(detector)
     if section.width % section.heads:
         raise UserError(
             f"width {section.width} for {section.heads} heads", where="detector.detr.width",

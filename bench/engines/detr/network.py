@@ -10,7 +10,7 @@ Boxes are cx cy w h, shares of the image inside the padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -194,16 +194,3 @@ def padding(
         masks.append((y[:, :, None] | x[:, None]).flatten(1))
         shown.append(torch.stack(((~x).sum(dim=1) / columns, (~y).sum(dim=1) / rows), dim=-1))
     return torch.cat(masks, dim=1), torch.stack(shown, dim=1)
-
-
-def prior_bias(prior: float) -> float:
-    """The bias of a sigmoid that says `prior` of everything at the start. Source: Lin et al. 2017, section 4.1."""
-    return -math.log((1 - prior) / prior)
-
-
-def chosen(maps: Mapping[str, Tensor], levels: Sequence[str]) -> list[Tensor]:
-    """The backbone's maps that are read, finest first."""
-    return [maps[level] for level in levels]
-
-
-__all__ = ["Decoded", "Encoder", "InputProjection", "Proposals", "centres", "decode", "padding", "prior_bias"]

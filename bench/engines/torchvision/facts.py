@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bench.detection.taps import TAPS
@@ -47,15 +47,29 @@ def check(detector: TwoStage) -> None:
     """Refuse what cannot be built.
 
     Raises:
+        UserError: see `check_heads`.
+    """
+    check_heads(detector, TORCHVISION.trunks[detector.trunk])
+
+
+def check_heads(detector: TwoStage, maps: Sequence[str], named: Mapping[str, str] | None = None) -> None:
+    """Refuse heads that do not fit a pyramid.
+
+    Args:
+        detector: the section.
+        maps: of its trunk, finest first.
+        named: other names of maps that are understood -> the maps.
+
+    Raises:
         UserError: a feature map that the trunk lacks; anchors that do not fit the levels; thresholds that cross.
     """
-    maps = TORCHVISION.trunks[detector.trunk]
-    for where, levels in (("detector.rpn.levels", detector.rpn.levels), ("detector.roi.levels", detector.roi.levels)):
-        for level in levels:
+    for where, given in (("detector.rpn.levels", detector.rpn.levels), ("detector.roi.levels", detector.roi.levels)):
+        levels = tuple((named or {}).get(level, level) for level in given)
+        for name, level in zip(given, levels, strict=True):
             if level not in maps:
-                raise unknown(f"feature map of trunk '{detector.trunk}'", level, maps, where=where)
+                raise unknown(f"feature map of trunk '{detector.trunk}'", name, maps, where=where)
         first = maps.index(levels[0]) if levels else 0
-        if not levels or levels != maps[first : first + len(levels)]:
+        if not levels or levels != tuple(maps[first : first + len(levels)]):
             raise UserError(
                 "levels must be neighbours, finest first", where=where, allowed=f"a run of {', '.join(maps)}"
             )
@@ -68,6 +82,15 @@ def check(detector: TwoStage) -> None:
         )
     if detector.rpn.bg_iou > detector.rpn.fg_iou:
         raise UserError("bg_iou is above fg_iou", where="detector.rpn.bg_iou", allowed="bg_iou <= fg_iou")
+    check_widths(detector)
+
+
+def check_widths(detector: DetectorSection) -> None:
+    """Refuse a trunk `small` with other than its four widths.
+
+    Raises:
+        UserError: there are more or fewer.
+    """
     if detector.trunk == "small" and len(detector.widths) != 4:
         raise UserError("trunk 'small' has 4 widths", where="detector.widths", allowed="strides 2, 4, 8, 16")
 

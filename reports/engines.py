@@ -10,7 +10,7 @@ from itertools import combinations
 
 from bench.key import digest
 from reports.load import RowResult
-from reports.stats import MISSING, base_of, differences, engine_of, kendall, metrics_of
+from reports.stats import MISSING, bases_of, differences, engine_of, kendall, metrics_of
 
 METRICS = ("AP", "AP1")
 FEWEST = 3  # rows that both have; two are in one of two orders
@@ -37,10 +37,11 @@ def _sentence(groups: Mapping[str, Sequence[RowResult]], one: str, other: str, m
     tau, p = kendall([a for a, _ in means], [b for _, b in means])
     value = "not defined, all rows tie" if tau is None else f"{tau:+.2f} (p = {p:.2g}, two-sided, of no association)"
     text = f"order by {metric} of the {len(means)} rows that {one} and {other} have: Kendall tau-b {value}"
-    apart = [pair for pair in pairs if _gain(groups, pair[0], metric) * _gain(groups, pair[1], metric) < 0]
+    gains = _gains(groups, metric)
+    apart = [(a, b) for a, b in pairs if gains[a] * gains[b] < 0]
     if not apart:
         return f"{text}. No row gains on one and loses on the other"
-    named = "; ".join(f"{a} {_gain(groups, a, metric):+.1f}, {b} {_gain(groups, b, metric):+.1f}" for a, b in apart)
+    named = "; ".join(f"{a} {gains[a]:+.1f}, {b} {gains[b]:+.1f}" for a, b in apart)
     return f"{text}. Gain over the own baseline of another sign: {named}"
 
 
@@ -59,8 +60,8 @@ def _mean(groups: Mapping[str, Sequence[RowResult]], label: str, metric: str) ->
     return metrics_of(groups[label]).get(metric, MISSING).mean
 
 
-def _gain(groups: Mapping[str, Sequence[RowResult]], label: str, metric: str) -> float:
-    """Over the baseline of its engine; 0 where there is none."""
-    base = base_of(groups[label], groups)
-    cell = differences(groups[label], groups[base]).get(metric) if base else None
-    return 0.0 if cell is None or cell.mean is None else cell.mean
+def _gains(groups: Mapping[str, Sequence[RowResult]], metric: str) -> dict[str, float]:
+    """Of each row over the baseline of its engine; 0 where there is none."""
+    bases = bases_of(groups)
+    cells = {label: differences(groups[label], groups[base]).get(metric, MISSING) for label, base in bases.items()}
+    return {label: cells[label].mean or 0.0 if label in cells else 0.0 for label in groups}

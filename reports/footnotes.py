@@ -9,7 +9,7 @@ from typing import Any
 
 from reports.load import RowResult
 from reports.paper import Published
-from reports.stats import base_of, engine_of, other_counts, other_val
+from reports.stats import bases_of, engine_of, other_counts, other_val
 
 MARK = "\N{DAGGER}"  # behind the label of a row whose method wants something to be said of it
 DIGEST = 12  # characters of a sha256 that are shown
@@ -96,8 +96,9 @@ def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) 
         f"evaluated on other data than {baseline}, so without a difference from it": val,
         f"trained on other class counts than {baseline}, so its bins hold other classes": train,
     }
+    bases = bases_of(groups)
     for label, group in groups.items():
-        own = base_of(group, groups)
+        own = bases.get(label)
         if base and engine_of(group) != engine_of(base) and label != own:
             what = f"compared with {own}" if own else f"without a difference from {baseline}"
             texts.setdefault(f"on engine {engine_of(group)}, so {what}", []).append(label)

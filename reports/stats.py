@@ -72,13 +72,16 @@ def engine_of(group: Sequence[RowResult]) -> str:
     return group[0].record.protocol.engine
 
 
-def base_of(group: Sequence[RowResult], groups: Mapping[str, Sequence[RowResult]]) -> str | None:
-    """Label of the row that a row is compared with: the baseline, or that of the row's own engine; None: there is none.
-    Numbers of two engines are different experiments and are never subtracted."""
+def bases_of(groups: Mapping[str, Sequence[RowResult]]) -> dict[str, str]:
+    """Label of each row -> label of the row it is compared with: the baseline, or that of its own engine. A row whose
+    engine has none is left out. Numbers of two engines are different experiments and are never subtracted."""
     first = baseline_of(groups)
-    legal = [label for label, other in groups.items() if other[0].record.method == "baseline" or label == first]
-    own = [label for label in legal if engine_of(groups[label]) == engine_of(group)]
-    return first if first in own else next(iter(own), None)
+    legal = [label for label, group in groups.items() if group[0].record.method == "baseline" and label != first]
+    own: dict[str, str] = {}
+    for label in [first, *legal] if first else legal:
+        own.setdefault(engine_of(groups[label]), label)
+    engines = {label: engine_of(group) for label, group in groups.items()}
+    return {label: own[engine] for label, engine in engines.items() if engine in own}
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, float | None]:

@@ -14,7 +14,7 @@ from reports.agreement import Agreement, agreements
 from reports.footnotes import footnotes, other_data, paper_caption
 from reports.load import RowResult
 from reports.paper import Published, published
-from reports.stats import MISSING, Cell, base_of, baseline_of, by_row, differences, metrics_of
+from reports.stats import MISSING, Cell, baseline_of, bases_of, by_row, differences, metrics_of
 
 # The order of columns, in blocks: overall, by instance bin, by LVIS frequency, by box size, accuracy of the classifier.
 BLOCKS = (
@@ -113,7 +113,11 @@ def table(
     groups = by_row(rows, order)
     baseline = baseline_of(groups)
     labels = [*order, *(label for label in [*groups, *skipped] if label not in order)]
-    lines = [_line(label, groups.get(label, []), groups, paper, skipped.get(label)) for label in dict.fromkeys(labels)]
+    bases = _bases(groups)
+    lines = [
+        _line(label, groups.get(label, []), bases.get(label, []), paper, skipped.get(label))
+        for label in dict.fromkeys(labels)
+    ]
     return Table(
         title=suite,
         metrics=_columns(rows),
@@ -146,11 +150,12 @@ def to_json(
     paper = published(compare_with) if compare_with else None
     orders = _orders(agreements(groups, paper)) if paper else {}
     found: list[dict[str, Any]] = []
+    bases = _bases(groups)
     for label in dict.fromkeys([*order, *groups, *(skipped or {})]):
         group = groups.get(label, [])
         entry: dict[str, Any] = {"row": label, "seeds": [result.record.seed for result in group]}
         entry["metrics"] = {name: _plain(cell) for name, cell in metrics_of(group).items()}
-        entry["delta"] = {name: _plain(cell) for name, cell in _delta(group, groups).items()}
+        entry["delta"] = {name: _plain(cell) for name, cell in differences(group, bases.get(label, [])).items()}
         entry["protocol"] = group[0].record.protocol.model_dump(mode="json") if group else None
         if paper and paper.of(label):
             entry["paper"] = dict(paper.of(label))
@@ -178,21 +183,20 @@ def _orders(found: Sequence[Agreement]) -> dict[str, dict[str, Any]]:
 def _line(
     label: str,
     group: Sequence[RowResult],
-    groups: Mapping[str, Sequence[RowResult]],
+    base: Sequence[RowResult],
     paper: Published | None,
     skipped: str | None,
 ) -> Line:
     reason = skipped if skipped or group else "no result yet"
-    delta = _delta(group, groups) if group and label != base_of(group, groups) else {}
+    delta = differences(group, base) if base is not group else {}
     figures = paper.of(label) if paper else {}
     mark = group[0].record.mark if group else ""
     return Line(label, tuple(r.record.seed for r in group), metrics_of(group), delta, figures, reason, mark)
 
 
-def _delta(group: Sequence[RowResult], groups: Mapping[str, Sequence[RowResult]]) -> dict[str, Cell]:
-    """Of a row from the baseline, or that of its own engine."""
-    base = base_of(group, groups) if group else None
-    return differences(group, groups[base]) if base else {}
+def _bases(groups: Mapping[str, Sequence[RowResult]]) -> dict[str, Sequence[RowResult]]:
+    """Label of a row -> the results that it is compared with."""
+    return {label: groups[base] for label, base in bases_of(groups).items()}
 
 
 def _columns(rows: Sequence[RowResult]) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from typing import Any
 # Characters of each part of a message, so that it stays readable whatever a file holds; in all fewer than 2,000.
 MOST_WHAT, MOST_WHERE, MOST_ALLOWED, MOST_HINT = 600, 300, 600, 400
 LONGEST_WORD = 100  # of which a mistyped name is looked for: the search is quadratic
+# A spreadsheet computes a cell that begins so; the last four are the wide forms of the first four.
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 JOINERS = "\u200c\u200d"  # invisible, but part of words in Persian and Hindi, and of emoji
 
 
@@ -69,6 +71,15 @@ def printable(text: str, most: int = 0, *, keep: str = "") -> str:
     if not text.isprintable():
         text = "".join([c if c.isprintable() or c in keep or _is_shown(c) else _escaped(c) for c in text])
     return cut(text, most) if most else text
+
+
+def cell_text(text: str) -> str:
+    """A text for a CSV file: on one line, `printable`, and with a `'` in front where a spreadsheet would compute it.
+
+    That mark is what spreadsheets themselves hide from a cell that is meant as text; other readers see it.
+    """
+    one = printable(text)
+    return f"'{one}" if one.startswith(FORMULA) else one
 
 
 def cut(text: str, most: int) -> str:

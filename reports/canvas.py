@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import cell_text
 from bench.store.disk import put
 from reports.stats import Cell
 
@@ -192,4 +193,6 @@ def _legend_columns(labels: Sequence[str], width_in: float) -> int:
 def _cell(value: object) -> object:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return cell_text(value)
     return f"{value:.6g}" if isinstance(value, float) else value

@@ -4,23 +4,20 @@ tracker take these values and do not read the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from bench.environment import PER_ATTEMPT
 from bench.errors import UserError, parsed
-from bench.key import canonical
 from bench.plan.planning import Plan, fresh
-from bench.record import Record, Result, loads
-from bench.stage import KINDS, Stage, walk
+from bench.record import Record
+from bench.stage import Stage
 from bench.store.store import Store
+from reports.frames import frame as frame
 from reports.looks import NO_LOOKS, Looks, looks
+from reports.records import RESULT, record_of
 from reports.trainings import Training, trainings
 
-# Named by bench/run/evaluate.py and bench/run/predict.py, which import torch and so are not imported here.
-RESULT = "result.json"
-CLASSIFIER = "classifier.json"
+CLASSIFIER = "classifier.json"  # named by bench/run/predict.py, which imports torch and so is not imported here
 NEED_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that look at `RowResult.trainings`
 
 
@@ -69,19 +66,10 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
     found = []
     kinds = {figure.kind for figure in plan.suite.sections.figures}
     for row in plan.rows:
-        if row.evaluate is None or not fresh(row.evaluate, store):
+        noted = row.noted
+        if row.evaluate is None or noted is None or not fresh(row.evaluate, store):
             continue
-        path = store.output(row.evaluate.key) / RESULT
-        record = Record.of(
-            loads(Result, store.read(row.evaluate.key, RESULT), str(path)),
-            row=row.label,
-            suite=plan.suite.name,
-            seed=row.seed,
-            method=row.method,
-            settings=canonical(row.settings),
-            environment=_environment(store, row.evaluate),
-            mark=row.mark,
-        )
+        record = record_of(store, row.evaluate, noted, plan.suite.name)
         predict = row.evaluate.inputs["predict"]
         model = predict.inputs["model"]
         chain = trainings(store, model) if kinds & NEED_TRAININGS else []
@@ -113,26 +101,3 @@ def _norms(store: Store, predict: Stage) -> list[float] | None:
     content = parsed(store.read(predict.key, CLASSIFIER))
     norms = content.get("weight_norms") if isinstance(content, dict) else None
     return [float(norm) for norm in norms] if norms else None
-
-
-def _environment(store: Store, evaluate: Stage) -> dict[str, Any]:
-    """What a row's stages ran on; where they differ, all the values ("1.2 + 1.3"). Data are made anywhere alike."""
-    stages = [stage for stage in walk(evaluate) if not KINDS[stage.kind].direct_only]
-    found = [(stage.kind, done.environment) for stage in stages if (done := store.done(stage.key)) is not None]
-    merged = _together([{n: value for n, value in one.items() if n not in PER_ATTEMPT} for _, one in found])
-    # Several processes train together; a prediction by one is no mixture with that.
-    return merged | _together(
-        [{"processes": one["processes"]} for kind, one in found if KINDS[kind].processes and "processes" in one]
-    )
-
-
-def _together(environments: list[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for name in dict.fromkeys(name for environment in environments for name in environment):
-        values = [environment.get(name) for environment in environments]
-        if all(isinstance(value, Mapping) for value in values):
-            merged[name] = _together([dict(value or {}) for value in values])
-        else:
-            distinct = [value for i, value in enumerate(values) if value not in values[:i]]
-            merged[name] = distinct[0] if len(distinct) == 1 else " + ".join(map(str, distinct))
-    return merged

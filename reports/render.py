@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Sequence
 
+from bench.errors import cell_text
 from reports.agreement import sentences
 from reports.footnotes import MARK
 from reports.stats import Cell
@@ -96,7 +97,8 @@ def to_csv(table: Table) -> str:
         figures = [text for cell in cells for text in (_digits(cell.mean), _digits(cell.sd), str(cell.n))]
         paper = [_digits(line.paper.get(metric)) for metric in table.paper_metrics]
         mark = [line.mark] if marked else []
-        writer.writerow([line.row, " ".join(map(str, line.seeds)), line.skipped or "", *mark, *figures, *paper])
+        texts = [line.row, " ".join(map(str, line.seeds)), line.skipped or "", *mark]
+        writer.writerow([*map(cell_text, texts), *figures, *paper])
     return out.getvalue()
 
 

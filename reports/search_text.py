@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.errors import printable
+from bench.errors import cell_text, printable
 from bench.record import format_metric
 from bench.search.view import Trial
 from bench.suite.search import ROW, Dimension, Scalar
@@ -19,7 +19,6 @@ from reports.searched import Final, Searched, chosen_text, row_text
 from reports.settings import text
 from reports.stats import MISSING, Cell
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 WHY = 3  # reasons of failed trials that are told
 
 
@@ -99,7 +98,7 @@ def to_csv(found: Searched) -> str:
     objectives = [f"{metric} on {view.measured_on}" for metric in view.search.objective]
     at = [f"{found.objective} at {step}" for step in rungs]
     head = ["number", "state", "row", *names, *objectives, *at, "bracket", "why", *(["note"] if view.mark else [])]
-    writer.writerow([safe(name) for name in head])
+    writer.writerow([cell_text(name) for name in head])
     for trial in view.trials:
         values = [*trial.values, *[None] * (len(objectives) - len(trial.values))]
         line: list[Scalar] = [trial.number, trial.state, view.row_of(trial)]
@@ -107,12 +106,6 @@ def to_csv(found: Searched) -> str:
         note = [view.mark] if view.mark else []
         writer.writerow([_csv(cell) for cell in (*cells, trial.bracket, trial.why, *note)])
     return out.getvalue()
-
-
-def safe(value: str) -> str:
-    """A text that no spreadsheet takes for a formula, on one line."""
-    one = printable(value)
-    return f"'{one}" if one.startswith(FORMULA) else one
 
 
 def _used(chosen: object, name: str) -> Scalar:
@@ -127,7 +120,7 @@ def _used(chosen: object, name: str) -> Scalar:
 def _csv(value: Scalar) -> str:
     if value is None:
         return ""
-    return safe(value) if isinstance(value, str) else repr(value)
+    return cell_text(value) if isinstance(value, str) else repr(value)
 
 
 def _rest(part: Section) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...], tuple[str, ...]]:

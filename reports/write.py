@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.errors import UserError
 from bench.spec import Figure
 from bench.store.disk import make_folder, put
-from reports import figures
+from reports import figures, frames
 from reports.canvas import DEFAULT_EDGES
 from reports.load import RowResult
 from reports.render import to_csv, to_latex, to_markdown, to_text
@@ -53,8 +53,10 @@ def write(
     edges: Sequence[int] = DEFAULT_EDGES,
     wanted: Sequence[Figure] = (),
     planned: Sequence[RowPlan] = (),
+    beside: Mapping[str, str] | None = None,
 ) -> Written:
-    """table.txt, .md, .tex, .csv, .json and the figures, each as .png, .svg and .csv.
+    """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller; the
+    figures, each as .png, .svg and .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -66,6 +68,7 @@ def write(
         edges: edges of the instance bins.
         wanted: the suite's figures; () draws AP by bin and weight norms.
         planned: the suite's rows with their settings, done or not.
+        beside: name -> text of more files to lay beside the tables.
 
     Raises:
         UserError: no such published table, or `out` cannot be written.
@@ -78,6 +81,9 @@ def write(
         "table.tex": to_latex(content),
         "table.csv": to_csv(content),
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        "results.csv": frames.to_csv(row.record for row in rows),
+        "per_class.csv": frames.per_class_to_csv(row.record for row in rows),
+        **(beside or {}),
     }
     with writing(out):
         make_folder(out)

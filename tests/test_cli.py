@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import bench
 from bench.cli.open import open_suite
 from bench.launch import submitted
 from bench.launch.submitted import Submitted
@@ -201,3 +202,31 @@ def test_a_report_of_what_is_not_done_has_no_numbers(call: Bench, write: Write) 
     rows = json.loads(call("report", write(), "--json").out)
     assert [row["row"] for row in rows] == ["baseline", "BAGS"]
     assert all(not row["metrics"] for row in rows)
+
+
+def test_a_report_says_what_made_it(call: Bench, write: Write, tmp_path: Path) -> None:
+    Path("store").mkdir()
+    words = ["report", write(), "--seeds", "1,2", "--set", "schedule.lr=0.02", "--out", "out"]
+    said = call(*words)
+    assert said.code == 0, said.err
+    assert (
+        "report: out  (table.txt .md .tex .csv .json, results.csv, per_class.csv, suite.yaml, made_by.txt)" in said.out
+    )
+    made = dict(line.split(":", 1) for line in Path("out/made_by.txt").read_text().splitlines())
+    assert list(made) == ["made by", "made again by", "version", "commit"]
+    assert made["made by"].strip() == f"python -m bench {' '.join(map(str, words))}"
+    assert made["made again by"].strip() == f"python -m bench report {words[1]} --seeds 1,2 --set schedule.lr=0.02"
+    assert made["version"].strip() == f"longtail-bench {bench.__version__}"
+    assert re.match(r"[0-9a-f]{40}(, with changes \(sha256 of the difference [0-9a-f]{64}\))?$", made["commit"].strip())
+    shown = call("plan", *words[1:-2], "--show-config").out
+    assert Path("out/suite.yaml").read_text() == shown
+    asked = open_suite(Path("tiny.yaml"), seeds="1,2", sets=["schedule.lr=0.02"])
+    again = open_suite(Path("out/suite.yaml"))
+    assert list(planning.make(again).stages) == list(planning.make(asked).stages)
+
+
+def test_a_report_s_files_hold_no_password(call: Bench, write: Write) -> None:
+    Path("store").mkdir()
+    assert call("report", write(), "--set", "title=http://me:pass@host/x", "--out", "out").code == 0
+    assert "http://***@host/x" in Path("out/made_by.txt").read_text()
+    assert "me:pass" not in Path("out/made_by.txt").read_text()

@@ -39,7 +39,6 @@ COMMAND = re.compile(r"python -m bench [^`\n|]+")
 ON_NO_INDEX = {"detectron2"}  # optional; the message that refuses it links upstream's installation
 NOT_IMPORTED_BY_NAME = {"pillow": "PIL", "pyyaml": "yaml", "faster-coco-eval": "faster_coco_eval"}
 BROUGHT_BY = {"sqlalchemy": "mlflow", "alembic": "mlflow", "pydantic_core": "pydantic"}  # imported to name their errors
-ASKED_FOR = {"pandas"}  # the project's announced interface; nothing imports it yet
 UNDECLARED = {"pycocotools", "cmaes"}  # lvis and Optuna's CMA-ES import them and do not say so
 
 
@@ -286,7 +285,7 @@ def test_what_is_imported_is_declared() -> None:
     foreign = imported - ours - set(sys.stdlib_module_names)
     assert foreign <= importable | BROUGHT_BY.keys() | ON_NO_INDEX
     assert set(BROUGHT_BY.values()) <= importable
-    unused = importable - foreign - UNDECLARED - ASKED_FOR
+    unused = importable - foreign - UNDECLARED
     assert not unused
 
 

@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from bench.errors import StageError, UserError, cut, did_you_mean, place_of, printable, show, unknown
+from bench.errors import StageError, UserError, cell_text, cut, did_you_mean, place_of, printable, show, unknown
 
 
 def test_the_message_says_where_what_legal_and_next() -> None:
@@ -90,3 +90,16 @@ def test_the_place_of_an_error_is_in_ones_own_code() -> None:
             wrong()
         assert place_of(error.value) == f"test_errors.py:{wrong.__code__.co_firstlineno}"
     assert place_of(ValueError("never raised")) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("plain", "plain"), ("a=b", "a=b"), ("", ""), ("'=1", "'=1"),
+        ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("\uff1d1", "'\uff1d1"), ("\uff20x", "'\uff20x"),
+        ("\t=1", r"\t=1"), ("\r=1", r"\r=1"), ("\n=1", r"\n=1"), ("\u202e=1", r"\u202e=1"), ("\x1b[2J", r"\x1b[2J"),
+    ],
+)  # fmt: skip
+def test_a_cell_of_a_csv_is_text(text: str, cell: str) -> None:
+    """Nothing in it is a formula to a spreadsheet, and nothing is obeyed by a terminal that shows the file."""
+    assert cell_text(text) == cell

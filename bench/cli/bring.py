@@ -141,7 +141,9 @@ def _discard_changed(plan: Plan, store: Store) -> list[str]:
 def _register(plan: Plan, store: Store, held: Collection[str]) -> None:
     """Note what this suite needs, and for which rows."""
     rows = {key: labels[0] for key, labels in plan.needed_by.items()}
-    store.register_root(label(plan), plan.suite.path.resolve(), list({**dict.fromkeys(held), **plan.stages}), rows)
+    table = [noted for row in plan.rows if (noted := row.noted) is not None]
+    keys = list({**dict.fromkeys(held), **plan.stages})
+    store.register_root(label(plan), plan.suite.path.resolve(), keys, rows, table)
 
 
 def _launcher(suite: Suite, plan: Plan, store: Store, name: str, jobs: int | None, *, detach: bool) -> Launcher:

@@ -23,13 +23,12 @@ from bench.plan import planning
 from bench.plan.anchors import anchors_note
 from bench.plan.planning import Plan
 from bench.spec import FolderData
+from bench.store.existing import NEAR, folders
 from bench.store.store import Store
 from bench.suite import suite as suites
 from bench.suite.rows import Row
 from bench.suite.seeds import numbers
 from bench.suite.suite import Suite
-
-NEAR = 0.7  # how alike a name must be to be suggested, where anything may lie beside it
 
 
 def open_suite(
@@ -88,7 +87,7 @@ def _check_folder(suite: Suite, row: Row, option: str | None) -> None:
     place = suite.document.where("data", "path") if row.data is None else suite.document.where("rows", row.label)
     where = "--data" if option == data.path else f"{place} data.path"
     path = Path(data.path)
-    guess = did_you_mean(path.name, _folders(path.parent), NEAR) if path.name else ""
+    guess = did_you_mean(path.name, folders(path.parent), NEAR) if path.name else ""
     raise UserError(f"no such folder {data.path}{guess}", where=where, hint="a folder of images and annotations")
 
 
@@ -124,27 +123,6 @@ def check_negatives_early(suite: Suite) -> None:
     for data in sections:
         if isinstance(data, FolderData):
             check_negatives(data)
-
-
-def existing(store: Path) -> Store:
-    """A store that is there: what only reads must not make one where its name is mistyped.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not store.exists():
-        hint = "name it: --store FOLDER, or BENCH_STORE; a run makes it"
-        raise UserError(
-            f"no such store{did_you_mean(store.name, _folders(store.parent), NEAR)}", where=str(store), hint=hint
-        )
-    return Store(store)
-
-
-def _folders(parent: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
-    except OSError:
-        return []
 
 
 @contextlib.contextmanager

@@ -10,11 +10,12 @@ import typer
 from rich.console import Console
 
 from bench.cli import trials
-from bench.cli.open import existing, open_suite
+from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.tables import absent, write_report
 from bench.cli.wanted import reported, seen
 from bench.plan import planning
+from bench.store.existing import existing
 from bench.store.store import Store
 from bench.suite.suite import Suite
 from reports.load import load

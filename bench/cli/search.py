@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench.cli import trials
 from bench.cli.bring import MANY, Bringing, How, say_left, show_mistakes
-from bench.cli.open import check_negatives_early, config_text, existing, open_suite
+from bench.cli.open import check_negatives_early, config_text, open_suite
 from bench.cli.options import (
     DEFAULT_STORE,
     ClusterName,
@@ -40,6 +40,7 @@ from bench.plan.planning import Plan
 from bench.search import plans
 from bench.search.view import View
 from bench.store.disk import create_exclusive
+from bench.store.existing import existing
 from bench.store.lease import Observer, acquire
 from bench.store.store import Store
 from bench.suite.search import dimension_text

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from bench.cli.open import existing, open_suite
+from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
 from bench.cli.say import count, say
 from bench.cli.tables import REPORTED, default_report_folder
@@ -17,6 +17,7 @@ from bench.environment import masked
 from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.planning import Plan
+from bench.store.existing import existing
 from bench.store.store import Store
 from bench.suite.suite import Suite
 from bench.tracking import track

@@ -5,12 +5,17 @@ reports/, which makes tables and figures of results, and from report.py, which i
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+import bench
+from bench.cli.open import config_text
 from bench.cli.say import say
+from bench.environment import masked, source
 from bench.errors import MOST_WHAT, UserError, printable
 from bench.key import digest
 from bench.launch.loop import Ended
@@ -19,6 +24,7 @@ from bench.plan.planning import Plan
 from bench.stage import walk
 from bench.store.disk import write_atomic
 from bench.store.store import Store
+from bench.suite.suite import Suite
 from reports.load import RowResult
 
 MOST_PRINTED = 200  # rows of a table on the terminal; the files have all
@@ -53,12 +59,27 @@ def write_report(
     written = write(
         results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
-        planned=plan.rows,
+        planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
     )  # fmt: skip
     print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
         say(console, line)
     return written.files
+
+
+def made_by(suite: Suite, store: Store) -> str:
+    """What made a report: the command as it was typed, the one that makes the report again, version and commit. (The
+    settings are in suite.yaml beside it.) Nothing that gives access is in it, see `masked`."""
+    words = shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])])
+    found = source()
+    changes = f", with changes (sha256 of the difference {found['dirty']})" if found["dirty"] else ""
+    lines = [
+        f"made by:       {words}",
+        f"made again by: {suite.command('report', store.root)}",
+        f"version:       longtail-bench {bench.__version__}",
+        f"commit:        {found['commit'] or 'unknown'}{changes}",
+    ]
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def print_table(

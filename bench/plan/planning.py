@@ -15,12 +15,14 @@ from typing import Any, Literal, Protocol
 from bench import lineage
 from bench.engines.facts import facts
 from bench.errors import UserError
+from bench.key import canonical
 from bench.lineage import N_POST_HOC, Finished, features_stage, pass_of, taps_named
 from bench.method import planned, stopped
 from bench.plan.cost import Estimate
 from bench.plan.cost import learned as learned_from
 from bench.plan.looks import wanted
 from bench.stage import KINDS, Stage, walk
+from bench.store.roots import TableRow
 from bench.suite.sections import SCHEDULES
 from bench.suite.suite import Suite
 
@@ -72,6 +74,14 @@ class RowPlan:
     def roots(self) -> tuple[Stage, ...]:
         """All that is to be made for it, but for what lies below."""
         return () if self.evaluate is None else (self.evaluate, *self.looks.values())
+
+    @property
+    def noted(self) -> TableRow | None:
+        """As a store notes it; None where it is skipped."""
+        if self.evaluate is None:
+            return None
+        settings = canonical(self.settings)
+        return TableRow(self.label, self.seed, self.method, settings, self.evaluate.key, self.mark)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from bench.errors import UserError
 from bench.key import digest
@@ -20,6 +21,23 @@ FOLDER = "roots"
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """A row and seed of a suite's table, so that its result is found without the suite's file.
+
+    Attributes:
+        row: its label. seed, method, settings, mark: see bench.record.Record.
+        evaluate: the key of its evaluate stage.
+    """
+
+    row: str
+    seed: int
+    method: str
+    settings: Mapping[str, Any]
+    evaluate: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
 class Root:
     """A suite that needs stages of this store.
 
@@ -28,6 +46,8 @@ class Root:
         suite: its file.
         keys: all stages that it needs.
         rows: key -> the row it is made for; also of stages that it needed once and that still exist.
+        table: the rows and seeds of its table; of a search also those of its trials. None: it was last run before this
+            was noted.
         user: who ran it last; host: where; time: when (ISO, UTC).
         file: name of the file below roots/, without .json.
     """
@@ -36,13 +56,21 @@ class Root:
     suite: str
     keys: tuple[str, ...]
     rows: Mapping[str, str] = field(default_factory=dict)
+    table: tuple[TableRow, ...] | None = None
     user: str = ""
     host: str = ""
     time: str = ""
     file: str = ""
 
 
-def register(store: Path, name: str, suite: str, keys: tuple[str, ...], rows: Mapping[str, str]) -> None:
+def register(
+    store: Path,
+    name: str,
+    suite: str,
+    keys: tuple[str, ...],
+    rows: Mapping[str, str],
+    table: Iterable[TableRow] | None = None,
+) -> None:
     """See Store.register_root."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"'{name}' cannot name a suite", allowed="letters, digits, '_', '-' and '.'")
@@ -54,8 +82,37 @@ def register(store: Path, name: str, suite: str, keys: tuple[str, ...], rows: Ma
     before = known.get("rows", {}) if isinstance(known, dict) else {}
     kept = {key: row for key, row in before.items() if (store / key).is_dir()}
     make_folder(path.parent)
-    root = Root(name, suite, keys, kept | dict(rows), _user(), host(), now())
+    noted = None if table is None else _with_earlier(tuple(table), known, keys)
+    root = Root(name, suite, keys, kept | dict(rows), noted, _user(), host(), now())
     write_json(path, {name: value for name, value in asdict(root).items() if name != "file"})
+
+
+def _with_earlier(table: tuple[TableRow, ...], known: Any, keys: tuple[str, ...]) -> tuple[TableRow, ...]:
+    """A table behind what was noted of other stages that are still needed: a search has a table for every round."""
+    try:
+        earlier = _table(known["table"]) or ()
+    except (TypeError, KeyError):  # none, or of an older form
+        return table
+    new, needed = {row.evaluate for row in table}, set(keys)
+    return (*(row for row in earlier if row.evaluate in needed and row.evaluate not in new), *table)
+
+
+def _table(value: Any) -> tuple[TableRow, ...] | None:
+    """The table of a root's file.
+
+    Raises:
+        TypeError: it is of another form.
+    """
+    if value is None:
+        return None
+    names = {f.name for f in fields(TableRow)}
+    found = tuple(TableRow(**{name: one[name] for name in one if name in names}) for one in value)
+    for one in found:
+        texts = (one.row, one.method, one.evaluate, one.mark)
+        whole = type(one.seed) is int and isinstance(one.settings, Mapping)
+        if not whole or not all(isinstance(text, str) for text in texts) or not is_key(one.evaluate):
+            raise TypeError
+    return found
 
 
 def read(path: Path) -> Root:
@@ -67,7 +124,8 @@ def read(path: Path) -> Root:
     found = read_json(path)
     try:
         values = {f.name: found[f.name] for f in fields(Root) if f.name in found}
-        root = Root(**values | {"keys": tuple(found["keys"]), "file": path.stem})
+        more = {"keys": tuple(found["keys"]), "table": _table(found.get("table")), "file": path.stem}
+        root = Root(**values | more)
         texts = (root.name, root.suite, root.user, root.host, root.time, *root.rows, *root.rows.values())
         if not all(isinstance(text, str) for text in texts) or not all(map(is_key, root.keys)):
             raise TypeError

@@ -43,7 +43,7 @@ from bench.store.done import Done, digests_of, format_done, holds, names_of, now
 from bench.store.events import Events
 from bench.store.form import is_key, is_number, is_stage
 from bench.store.lease import BEAT_SECONDS, Lease, LeaseInfo, Observer, acquire
-from bench.store.roots import Root
+from bench.store.roots import Root, TableRow
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,12 @@ class Store:
         return sorted(folder.name for folder in found if is_key(folder.name) and not folder.is_symlink())
 
     def register_root(
-        self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None
-    ) -> None:
+        self, name: str, suite_path: Path | str, keys: Iterable[str], rows: Mapping[str, str] | None = None,
+        table: Iterable[TableRow] | None = None,
+    ) -> None:  # fmt: skip
         """Record that a suite needs these keys, before they are added and before `done` is read: for `gc`. Two
-        suite files of one name are kept apart. `rows`: see `Root`."""
-        roots.register(self.root, name, str(suite_path), tuple(keys), rows or {})
+        suite files of one name are kept apart. `rows`, `table`: see `Root`."""
+        roots.register(self.root, name, str(suite_path), tuple(keys), rows or {}, table)
 
     def roots(self) -> list[Root]:
         """All suites that were registered.

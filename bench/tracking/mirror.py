@@ -31,6 +31,7 @@ from bench.tracking.place import (
 BATCH = 1000  # entries that a log_batch call takes at most (mlflow.utils.validation.MAX_ENTITIES_PER_BATCH)
 PARAMS_TAGS = 100  # of them parameters, or tags, at most (MAX_PARAMS_TAGS_PER_BATCH)
 KEY = "bench.key"
+FILED = "bench.filed"  # a seed's run has its files
 # A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would start
 # many minutes late.
 HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
@@ -166,19 +167,37 @@ def connect(store_root: Path, uri: str | None) -> Any:
         folder = parent_of_sqlite(uri)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    # No usage data from a cluster (MLflow sends it unless disabled before its import), and no links for every run that
-    # ends.
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    client = _client_class()
+    database = store_root / DATABASE
+    if is_of_store(store_root, uri) and store_root.is_dir() and not database.exists():
+        _make_database(database)
+    return client(tracking_uri=uri)
+
+
+def reader(uri: str) -> Any:
+    """A client of a tracking uri, for those who only read. (MLflow would make a database that is not there.)
+
+    Raises:
+        ImportError: no mlflow.
+    """
+    return _client_class()(tracking_uri=uri)
+
+
+def _client_class() -> Any:
+    """MlflowClient, told to be quiet before it is imported."""
+    # No usage data from a cluster (MLflow sends it unless disabled before its import), no links for every run that
+    # ends, no bar for every file.
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }  # fmt: skip
     for name, value in (HTTP | quiet).items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient  # 0.9 s, so only where it is used
 
     for name in ("alembic", "mlflow.store.db.utils"):  # otherwise they log many lines "Running upgrade .."
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as a notice
-    database = store_root / DATABASE
-    if is_of_store(store_root, uri) and store_root.is_dir() and not database.exists():
-        _make_database(database)
-    return MlflowClient(tracking_uri=uri)
+    return MlflowClient
 
 
 def _make_database(path: Path) -> None:

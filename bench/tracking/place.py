@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from bench.store import below
 
@@ -90,6 +90,14 @@ def file_of(store_root: Path, run_id: str, name: str) -> Path:
 def parent_of_sqlite(uri: str) -> Path | None:
     """The folder of the file of a sqlite uri that a user gave; None for another uri."""
     return Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else None
+
+
+def file_of_sqlite(uri: str) -> Path | None:
+    """The file of a sqlite uri, with the name of its driver or without; None for another uri."""
+    if uri.startswith("sqlite:///"):
+        return Path(uri.removeprefix("sqlite:///"))
+    driver, _, path = uri.partition(":///")
+    return Path(unquote(path)) if driver.startswith("sqlite+") else None
 
 
 def lock(store_root: Path) -> int:

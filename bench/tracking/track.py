@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.errors import parsed
+from bench.errors import cell_text, parsed
 from bench.key import canonical, digest
 from bench.record import PerClass, Record
 from bench.stage import Stage
@@ -32,6 +32,7 @@ from bench.store.disk import read_bytes
 from bench.store.events import read_events
 from bench.store.store import Store
 from bench.tracking.mirror import (
+    FILED,
     Mirror,
     connect,
     experiment_id,
@@ -45,7 +46,7 @@ from bench.tracking.mirror import (
 from bench.tracking.place import is_of_store
 
 TEXT = 5000  # characters of a tag; a parameter may have 6000
-READ, LINES, FILED, REPORT = "bench.read", "bench.lines", "bench.filed", "bench.report"
+READ, LINES, REPORT = "bench.read", "bench.lines", "bench.report"
 WAITING = "WAITING"  # no status of MLflow: the stage has not begun
 # A new database takes 3-7 s (feasibility of MLflow 3.17 on two busy cores); the wait for another host's is twice that.
 TRIES, PAUSE_S = 3, 5.0
@@ -361,7 +362,7 @@ def per_class_csv(per_class: PerClass) -> str:
     """One line per class: category id, name, training instances, AP and AP50 in points (empty: no ground truth)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = per_class.model_dump()
+    columns = per_class.model_dump() | {"names": tuple(map(cell_text, per_class.names))}
     writer.writerow(columns)
     writer.writerows(["" if value is None else value for value in line] for line in zip(*columns.values(), strict=True))
     return out.getvalue()

@@ -13,6 +13,7 @@ from bench.cli import bring, report, run, sync
 from bench.plan import planning
 from bench.store.store import Store
 from reports import load as loading
+from reports import records
 from tests.conftest import TINY, Bench, Write
 
 WORDS = ("--cluster", "debug", "--only", "baseline")  # jobs in this process, so that whatever they call is counted too
@@ -36,7 +37,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     for command in (run, report, sync):
         monkeypatch.setattr(command, "Store", counted("store", Store))
     monkeypatch.setattr(loading, "load", counted("results", loading.load))
-    monkeypatch.setattr(loading, "loads", counted("read", loading.loads))
+    monkeypatch.setattr(records, "loads", counted("read", records.loads))
     return found
 
 

@@ -12,7 +12,8 @@ from tiny_suite import SETS, SMOKE, Undisturbed, key_of
 
 from bench.run.predict import DETECTIONS
 from bench.store.store import Store
-from reports.load import CLASSIFIER, RESULT
+from reports.load import CLASSIFIER
+from reports.records import RESULT
 from tests.conftest import Bench
 
 WORDS = [word for text in SETS for word in ("--set", text)]

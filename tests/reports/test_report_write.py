@@ -17,7 +17,7 @@ from reports.load import RowResult
 from reports.write import write
 
 NORMS = [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0]
-TABLES = {"table.txt", "table.md", "table.tex", "table.csv", "table.json"}
+TABLES = {"table.txt", "table.md", "table.tex", "table.csv", "table.json", "results.csv", "per_class.csv"}
 
 
 def results() -> list[RowResult]:
@@ -100,6 +100,25 @@ def test_names_are_unique_and_the_first_keeps_its_name() -> None:
     sweeps = [Figure(kind="sweep", x=x) for x in ("beta", "beta_2", "beta", "beta")]
     assert names(sweeps) == ["sweep_beta", "sweep_beta_2", "sweep_beta_3", "sweep_beta_4"]
     assert names([Figure(kind="bars"), Figure(kind="bins"), Figure(kind="bars")]) == ["bars", "ap_by_bin", "bars_2"]
+
+
+def test_files_of_the_caller_lie_beside_the_tables(tmp_path: Path) -> None:
+    written = write(results(), tmp_path, "table1", beside={"suite.yaml": "rows: {}\n"})
+    assert (tmp_path / "suite.yaml").read_text() == "rows: {}\n"
+    assert "table.txt .md .tex .csv .json, results.csv, per_class.csv, suite.yaml, " in written.spoken()
+
+
+def test_labels_are_text_in_every_csv(tmp_path: Path) -> None:
+    """A spreadsheet that opens one must not compute what a label says."""
+    rows = [made(label, settings={"beta": i}, norms=NORMS, AP=20.0) for i, label in enumerate(("=1+1", "@b", "-c"))]
+    wanted = [Figure(kind="bins"), Figure(kind="norms"), Figure(kind="bars"), Figure(kind="sweep", x="beta")]
+    written = write(rows, tmp_path, "s", wanted=wanted, skipped={"+d": "=why"}, order=["=1+1"])
+    files = [path for path in written.files if path.suffix == ".csv"]
+    assert len(files) == 7
+    for file in files:
+        cells = [cell for line in csv.reader(file.open()) for cell in line]
+        assert not [cell for cell in cells if cell.startswith(("=", "@", "+", "-"))], file
+        assert "'=1+1" in cells, file
 
 
 def test_write_without_any_result_gives_tables_and_reasons(tmp_path: Path) -> None:

@@ -24,12 +24,11 @@ from made_searches import (
     with_rungs,
 )
 
-from bench.errors import UserError
+from bench.errors import UserError, cell_text
 from bench.search.view import MARK, Trial, View
 from bench.suite.search import Dimension
 from reports.load import RowResult
 from reports.search import gain_sentences, write_search
-from reports.search_text import safe
 from reports.searched import Searched
 from reports.write import Written
 
@@ -146,7 +145,7 @@ def test_trials_csv_has_every_digit_and_no_formula(tmp_path: Path) -> None:
     assert lines[1]["why"] == "'=cmd|' /C calc'!A0\\nsecond"
     assert lines[1]["others"] == ""
     assert (lines[2]["state"], lines[2]["AP on tune"], lines[2]["bracket"]) == ("pruned", "", "1")
-    assert [safe(text) for text in ("-1", "@x", "a=b", "+1")] == ["'-1", "'@x", "a=b", "'+1"]
+    assert [cell_text(text) for text in ("-1", "@x", "a=b", "+1")] == ["'-1", "'@x", "a=b", "'+1"]
 
 
 # -- little, and nothing

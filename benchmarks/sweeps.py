@@ -162,7 +162,8 @@ def suite_with(source: Path, content: Mapping[str, Any], target: Path) -> Path:
     """The suite of a file with other rows."""
     from bench.suite import yamlfile
 
-    tree = {k: v for k, v in yamlfile.read(source).value.items() if k not in ("rows", "compare_with", "figures")}
+    of_rows = ("rows", "compare_with", "against", "figures")
+    tree = {k: v for k, v in yamlfile.read(source).value.items() if k not in of_rows}
     target.write_text(yaml.safe_dump({**tree, "rows": dict(content)}, sort_keys=False))
     return target
 

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from bench.errors import cell_text
 from reports.agreement import sentences
@@ -16,8 +17,9 @@ from reports.footnotes import MARK
 from reports.stats import Cell
 from reports.tables import WANTED, Line, Table
 
-Column = tuple[str, str]  # (block, metric), block one of own, delta, paper
+Column = tuple[str, str]  # (block, metric), block one of own, delta, against, paper
 NOT_IN_LATEX = ("APs", "APm", "APl", "ACC1", "ACC2", "ACC3", "ACC4")  # a page is 12 columns and a paper block wide
+IN_LATEX = ("AP", "AP1")  # of differences
 WIDTH = 110  # characters; terminals of 100-120 are common
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
@@ -53,28 +55,34 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """All own metrics, the published block, the differences from the baseline, the footnotes."""
+    """All own metrics, the published block, the differences from the baseline and from controls, the footnotes."""
     parts = [f"# {table.title}\n", _markdown_grid(table, _all_columns(table))]
     parts += [f"- {note.removeprefix('* ')}" for note in (*_skips(table), *_notes(table))]
     if table.baseline and any(line.delta for line in table.lines):
         wanted = [m for m in table.metrics if any(line.cell("delta", m).n for line in table.lines)]
         parts += [f"\n## Difference from {table.baseline}, paired by seed\n"]
         parts += [_markdown_grid(table, [("delta", metric) for metric in wanted])]
+    if table.controls:
+        of = table.controls[0] if len(table.controls) == 1 else "the control of each row"
+        wanted = [m for m in table.metrics if any(line.cell("against", m).n for line in table.lines)]
+        parts += [f"\n## Difference from {of}, paired by seed\n"]
+        parts += [_markdown_grid(table, [("against", metric) for metric in wanted])]
     return "\n".join(parts) + "\n"
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table (needs \\usepackage{booktabs,graphicx}): AP, bins, LVIS groups, ACC, published AP and bins."""
-    own: list[Column] = [("own", metric) for metric in table.metrics if metric not in NOT_IN_LATEX]
-    paper = _paper(table)
-    columns = own + paper
+    """A booktabs table (needs \\usepackage{booktabs,graphicx}): AP, bins, LVIS groups, ACC, published AP and bins; AP
+    and AP1 of both differences where rows have a control."""
+    blocks = _latex_blocks(table)
+    columns = [column for _, block in blocks for column in block]
     head = " & ".join(["row", *(_tex(metric) for _, metric in columns)]) + r" \\"
     lines = [r"\begin{table}", r"\centering", r"\resizebox{\linewidth}{!}{%",
              rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]  # fmt: skip
-    if paper:
-        first = len(own) + 2
-        lines.append(rf" & \multicolumn{{{len(own)}}}{{c}}{{ours}} & \multicolumn{{{len(paper)}}}{{c}}{{paper}} \\")
-        lines.append(rf"\cmidrule(lr){{2-{first - 1}}} \cmidrule(lr){{{first}-{first + len(paper) - 1}}}")
+    if len(blocks) > 1:
+        spans = [rf"\multicolumn{{{len(block)}}}{{c}}{{{title}}}" for title, block in blocks]
+        lines.append(" & ".join(["", *spans]) + r" \\")
+        ends = list(accumulate((len(block) for _, block in blocks), initial=1))
+        lines.append(" ".join(rf"\cmidrule(lr){{{a + 1}-{b}}}" for a, b in pairwise(ends)))
     lines += [head, r"\midrule"]
     for line in table.lines:
         lines.append(" & ".join([_tex(_label(line)), *(_tex(_value(line, c)) for c in columns)]) + r" \\")
@@ -84,20 +92,22 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Everything, with full digits: metric, metric_sd, metric_n, delta_metric (with _sd, _n), paper_metric."""
+    """Everything, with full digits: metric, metric_sd, metric_n, delta_metric (with _sd, _n), paper_metric; where rows
+    have a control, its label and against_metric (with _sd, _n)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     blocks: list[Column] = [("own", m) for m in table.metrics] + [("delta", m) for m in table.metrics]
-    names = [f"{'delta_' if b == 'delta' else ''}{m}{end}" for b, m in blocks for end in ("", "_sd", "_n")]
+    blocks += [("against", m) for m in table.metrics] if table.controls else []
+    names = [f"{'' if b == 'own' else f'{b}_'}{m}{end}" for b, m in blocks for end in ("", "_sd", "_n")]
     marked = any(line.mark for line in table.lines)
-    names = [*(["mark"] if marked else []), *names]
+    names = [*(["mark"] if marked else []), *(["control"] if table.controls else []), *names]
     writer.writerow(["row", "seeds", "skipped", *names, *(f"paper_{m}" for m in table.paper_metrics)])
     for line in table.lines:
         cells = [line.cell(*column) for column in blocks]
         figures = [text for cell in cells for text in (_digits(cell.mean), _digits(cell.sd), str(cell.n))]
         paper = [_digits(line.paper.get(metric)) for metric in table.paper_metrics]
-        mark = [line.mark] if marked else []
-        texts = [line.row, " ".join(map(str, line.seeds)), line.skipped or "", *mark]
+        more = [*([line.mark] if marked else []), *([line.control or ""] if table.controls else [])]
+        texts = [line.row, " ".join(map(str, line.seeds)), line.skipped or "", *more]
         writer.writerow([*map(cell_text, texts), *figures, *paper])
     return out.getvalue()
 
@@ -111,10 +121,23 @@ def format_cell(cell: Cell, *, signed: bool = False) -> str:
     return mean if cell.sd is None else f"{mean} ± {cell.sd:.1f}"
 
 
+def _latex_blocks(table: Table) -> list[tuple[str, list[Column]]]:
+    """(title, columns): ours, the two differences where there are controls, the paper's."""
+    found: list[tuple[str, list[Column]]] = [
+        ("ours", [("own", metric) for metric in table.metrics if metric not in NOT_IN_LATEX])
+    ]
+    if table.controls:
+        from_control = table.controls[0] if len(table.controls) == 1 else "control"
+        found += [(rf"$\Delta$ {_tex(table.baseline)}", [("delta", m) for m in IN_LATEX])] if table.baseline else []
+        found += [(rf"$\Delta$ {_tex(from_control)}", [("against", metric) for metric in IN_LATEX])]
+    return [*found, ("paper", _paper(table))] if _paper(table) else found
+
+
 def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
-    """Columns by priority while they fit, in the order own, delta, paper; and the names of the others."""
+    """Columns by priority while they fit, in the order own, delta, against, paper; and the names of the others."""
     everything: list[Column] = [("own", m) for m in table.metrics]
     everything += [("delta", "AP")] if table.baseline and len(table.lines) > 1 else []
+    everything += [("against", "AP")] if table.controls else []
     everything += _paper(table)
     full = [column for column in everything if any(line.cell(*column).n for line in table.lines)]
     used = _label_width(table, width)
@@ -138,7 +161,8 @@ def _label_width(table: Table, width: int) -> int:
 
 
 def _heading(block: str, metric: str, gap: str) -> str:
-    return {"own": metric, "delta": f"Δ{metric}", "paper": f"paper{gap}{metric}"}[block]
+    control = f"Δ{metric}{gap}control"
+    return {"own": metric, "delta": f"Δ{metric}", "against": control, "paper": f"paper{gap}{metric}"}[block]
 
 
 def _value(line: Line, column: Column) -> str:
@@ -148,7 +172,7 @@ def _value(line: Line, column: Column) -> str:
         return "-" if figure is None else f"{figure:.2f}"  # as published
     cell = line.cell(block, metric)
     fewer = f" (n={cell.n})" if 0 < cell.n < len(line.seeds) else ""
-    return format_cell(cell, signed=block == "delta") + fewer
+    return format_cell(cell, signed=block in ("delta", "against")) + fewer
 
 
 def _label(line: Line) -> str:

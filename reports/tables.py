@@ -5,11 +5,11 @@ written (reports/render.py: terminal, Markdown, LaTeX, CSV), so that all forms h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.record import metric_names
-from reports import engines
+from reports import controls, engines
 from reports.agreement import Agreement, agreements
 from reports.footnotes import footnotes, other_data, paper_caption
 from reports.load import RowResult
@@ -24,10 +24,11 @@ BLOCKS = (
     ("APs", "APm", "APl"),
     ("ACC", "ACC1", "ACC2", "ACC3", "ACC4", "ACCbg"),
 )
-# What a narrow table keeps, most wanted first; `paper` and `delta` are blocks of their own.
+# What a narrow table keeps, most wanted first; `paper`, `delta` and `against` are blocks of their own.
 WANTED = (
     *(("own", name) for name in ("AP", "AP1", "AP2", "AP3", "AP4")),
     ("delta", "AP"),
+    ("against", "AP"),
     *(("paper", name) for name in ("AP", "AP1", "AP2", "AP3", "AP4")),
     *(("own", name) for name in ("APr", "APc", "APf", "AP50", "AP75", "ACC", "ACCbg", "APs", "APm", "APl")),
     *(("own", name) for name in ("ACC1", "ACC2", "ACC3", "ACC4")),
@@ -46,6 +47,8 @@ class Line:
         paper: metric -> published figure, never part of `own`.
         skipped: why the row has no numbers, if it has none.
         mark: what its method wants to be said of it.
+        control: label of the row that it has to beat, None without one.
+        against: metric -> Cell of the difference from that row, paired by seed.
     """
 
     row: str
@@ -55,12 +58,14 @@ class Line:
     paper: Mapping[str, float]
     skipped: str | None = None
     mark: str = ""
+    control: str | None = None
+    against: Mapping[str, Cell] = field(default_factory=dict)
 
     def cell(self, block: str, metric: str) -> Cell:
-        """The Cell of a column; block is own, delta or paper."""
+        """The Cell of a column; block is own, delta, against or paper."""
         if block == "paper":
             return Cell(self.paper[metric], None, 1) if metric in self.paper else MISSING
-        return (self.own if block == "own" else self.delta).get(metric, MISSING)
+        return {"own": self.own, "delta": self.delta, "against": self.against}[block].get(metric, MISSING)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Table:
     agreements: tuple[Agreement, ...]
     footnotes: tuple[str, ...]
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Labels of the rows that others have to beat."""
+        return tuple(dict.fromkeys(line.control for line in self.lines if line.control is not None))
+
 
 def table(
     rows: Sequence[RowResult],
@@ -95,6 +105,7 @@ def table(
     compare_with: str | None = None,
     order: Sequence[str] = (),
     skipped: Mapping[str, str] | None = None,
+    against: Mapping[str, str] | None = None,
 ) -> Table:
     """Build the table.
 
@@ -104,6 +115,7 @@ def table(
         compare_with: name of a published table, or None.
         order: labels in suite order, also of rows without a result.
         skipped: label -> reason, for rows that were not run or failed.
+        against: label -> label of the row that it has to beat.
 
     Raises:
         UserError: no such published table.
@@ -118,6 +130,7 @@ def table(
         _line(label, groups.get(label, []), bases.get(label, []), paper, skipped.get(label))
         for label in dict.fromkeys(labels)
     ]
+    lines = [_compared(line, groups, (against or {}).get(line.row)) for line in lines]
     return Table(
         title=suite,
         metrics=_columns(rows),
@@ -126,7 +139,12 @@ def table(
         lines=tuple(lines),
         caption=paper_caption(paper, rows) if paper else "",
         agreements=agreements(groups, paper) if paper else (),
-        footnotes=(*other_data(groups, baseline), *engines.sentences(groups), *footnotes(rows)),
+        footnotes=(
+            *other_data(groups, baseline),
+            *controls.sentences(groups, against or {}),
+            *engines.sentences(groups),
+            *footnotes(rows),
+        ),
     )
 
 
@@ -136,12 +154,14 @@ def to_json(
     compare_with: str | None = None,
     order: Sequence[str] = (),
     skipped: Mapping[str, str] | None = None,
+    against: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """[{row, seeds, metrics: {AP: {mean, sd, n}}, delta, protocol}]; None where a value is missing.
 
-    `protocol` is that of the first seed. A skipped row has "skipped": reason and no metrics. Beside a published table
-    a row that it has too carries its figures, "paper": {AP: ...}, and "order": {AP: {here, paper, tau_b, p, rows,
-    per_seed}}, its two ranks and how far the two orders agree over all rows.
+    A row that has one to beat has "against": {row, delta}. `protocol` is that of the first seed. A skipped row has
+    "skipped": reason and no metrics. Beside a published table a row that it has too carries its figures, "paper":
+    {AP: ...}, and "order": {AP: {here, paper, tau_b, p, rows, per_seed}}, its two ranks and how far the two orders
+    agree over all rows.
 
     Raises:
         UserError: no such published table.
@@ -157,6 +177,10 @@ def to_json(
         entry["metrics"] = {name: _plain(cell) for name, cell in metrics_of(group).items()}
         entry["delta"] = {name: _plain(cell) for name, cell in differences(group, bases.get(label, [])).items()}
         entry["protocol"] = group[0].record.protocol.model_dump(mode="json") if group else None
+        if label in (against or {}):
+            control = (against or {})[label]
+            delta = differences(group, groups.get(control, []))
+            entry["against"] = {"row": control, "delta": {name: _plain(cell) for name, cell in delta.items()}}
         if paper and paper.of(label):
             entry["paper"] = dict(paper.of(label))
         if label in orders:
@@ -192,6 +216,13 @@ def _line(
     figures = paper.of(label) if paper else {}
     mark = group[0].record.mark if group else ""
     return Line(label, tuple(r.record.seed for r in group), metrics_of(group), delta, figures, reason, mark)
+
+
+def _compared(line: Line, groups: Mapping[str, Sequence[RowResult]], control: str | None) -> Line:
+    """A line with its differences from the row that it has to beat, if there is one."""
+    if control is None:
+        return line
+    return replace(line, control=control, against=differences(groups.get(line.row, []), groups.get(control, [])))
 
 
 def _bases(groups: Mapping[str, Sequence[RowResult]]) -> dict[str, Sequence[RowResult]]:

@@ -54,6 +54,7 @@ def write(
     wanted: Sequence[Figure] = (),
     planned: Sequence[RowPlan] = (),
     beside: Mapping[str, str] | None = None,
+    against: Mapping[str, str] | None = None,
 ) -> Written:
     """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller; the
     figures, each as .png, .svg and .csv.
@@ -69,12 +70,13 @@ def write(
         wanted: the suite's figures; () draws AP by bin and weight norms.
         planned: the suite's rows with their settings, done or not.
         beside: name -> text of more files to lay beside the tables.
+        against: label -> label of the row that it has to beat.
 
     Raises:
         UserError: no such published table, or `out` cannot be written.
     """
-    content = table(rows, suite=suite, compare_with=compare_with, order=order, skipped=skipped)
-    plain = to_json(rows, compare_with=compare_with, order=order, skipped=skipped)
+    content = table(rows, suite=suite, compare_with=compare_with, order=order, skipped=skipped, against=against)
+    plain = to_json(rows, compare_with=compare_with, order=order, skipped=skipped, against=against)
     texts = {
         "table.txt": to_text(content),
         "table.md": to_markdown(content),

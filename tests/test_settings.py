@@ -104,6 +104,7 @@ OTHER: dict[str, tuple[str, ...]] = {
     "Schedule.betas": ("schedule.betas=[0.8, 0.99]",),
     "Schedule.drops": ("schedule.drops=[0.5]",),
     "Schedule.epochs": ("schedule.epochs=3",),
+    "Sections.against": ("against=BAGS",),
     "Sections.compare_with": ("compare_with=bags_table1",),
     "Sections.seeds": ("seeds=[1]",),
     "Sections.title": ("title=other",),
@@ -196,6 +197,7 @@ EFFECTS: dict[str, str] = {
     "Search.tune_on": "tests/search/test_loop.py::test_what_trials_are_measured_on",
     "Search.tune": "tests/search/test_loop.py::test_what_trials_are_measured_on",
     "Search.tune_seed": "tests/search/test_loop.py::test_what_trials_are_measured_on",
+    "Sections.against": "tests/test_settings_effect.py::test_a_report_has_the_differences_from_a_control",
     "Sections.compare_with": "tests/test_settings_effect.py::test_a_report_has_the_title_and_the_published_table",
     "Sections.title": "tests/test_settings_effect.py::test_a_report_has_the_title_and_the_published_table",
 }
@@ -391,6 +393,7 @@ OF_A_ROW = {
     "data": "data: {classes: 12}",
     "detector": "detector: {widths: [8, 16, 24, 32]}",
     "cluster": "cluster: {cpus: 3}",
+    "against": "against: baseline",
     "each": "each: {beta: [8, 9]}",
 }
 
@@ -401,7 +404,11 @@ def test_what_a_row_brings_of_its_own_does_something(name: str, write: Write) ->
     bare = "rows:\n  baseline: {method: baseline}\n  BAGS {beta}: {method: bags, beta: 8}\n"
     own = bare.replace("beta: 8}", f"{'' if name == 'each' else 'beta: 8, '}{OF_A_ROW[name]}}}")
     before, after = (plan_of(write(f"preset: cpu\n{rows}")) for rows in (bare, own))
-    if name == "cluster":
+    if name == "against":
+        assert before.stages.keys() == after.stages.keys()
+        assert before.suite.controls == {}
+        assert after.suite.controls == {"BAGS {beta}": "baseline"}
+    elif name == "cluster":
         assert set(before.stages) == set(after.stages)
         assert max(one.cpus for one in asked(before)) == 1
         assert max(one.cpus for one in asked(after)) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +17,21 @@ from bench.cli.open import open_suite
 from bench.cli.overview import compare
 from bench.launch.local import Slots
 from bench.plan import planning
+from bench.record import dumps
 from bench.run import loop as loops
 from bench.run.learner import Learner
 from bench.run.work import device_of
 from bench.spec import Figure, Machine
+from bench.stage import Stage
 from bench.store.store import Store
 from reports import figures
+from tests import done_store
 from tests.conftest import TINY, Bench, Write
 from tests.planned import plan_of
 from tests.reports.made_records import made
 from tests.tiny_suite import bring, data_keys, key_of
+
+THREE = TINY.replace("  BAGS:", "  cls-retrain: {method: cls_retrain}\n  BAGS:")
 
 # -- in a training
 
@@ -104,6 +111,57 @@ def test_the_plan_says_whose_seconds_it_counts_with(write: Write, tmp_path: Path
     assert told("cost.measured_on=a laptop of 2031") == ["  time: as declared, measured on a laptop of 2031"]
     assert not told('cost.measured_on="-"')
     assert not told("cost={measured_on: a laptop}"), "nothing is declared: there is no estimate to explain"
+
+
+def test_a_report_has_the_differences_from_a_control(write: Write, tmp_path: Path, call: Bench) -> None:
+    """against: from the suite, a row or the command line into the report's files; no key moves."""
+    plan = plan_of(write(THREE))
+    store = Store(tmp_path / "store")
+    ap = {"baseline": 20.0, "cls-retrain": 22.0, "BAGS": 25.0}
+    of = {row.evaluate.key: row.label for row in plan.rows if row.evaluate is not None}
+
+    def contents(stage: Stage) -> dict[str, str]:
+        return {"result.json": dumps(made("x", AP=ap[of[stage.key]]).record.result)} if stage.key in of else {"x": "x"}
+
+    done_store.quick(store, plan.stages.values(), {}, contents)
+
+    def reported(text: str, *words: str) -> dict[str, tuple[str, str]]:
+        suite = write(text)
+        assert plan_of(suite).stages.keys() == plan.stages.keys()
+        said = call("report", suite, *words, "--out", tmp_path / "out")
+        assert said.code == 0, said.err
+        lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+        return {line["row"]: (line.get("control", ""), line.get("against_AP", "")) for line in lines}
+
+    none = {"baseline": ("", ""), "cls-retrain": ("", ""), "BAGS": ("", "")}
+    all_rows = {"baseline": ("cls-retrain", "-2.0"), "cls-retrain": ("", ""), "BAGS": ("cls-retrain", "3.0")}
+    suite = THREE.replace("rows:", "against: cls-retrain\nrows:")
+    assert reported(THREE) == none
+    assert reported(suite) == all_rows
+    assert reported(THREE, "--against", "cls-retrain") == all_rows
+    # A row's own stands above the suite's and the option; null is no control.
+    own = suite.replace("beta: 8", "beta: 8, against: baseline").replace(
+        "method: baseline", "method: baseline, against: null"
+    )
+    assert reported(own) == none | {"BAGS": ("baseline", "5.0")}
+    assert reported(own, "--against", "BAGS") == none | {"BAGS": ("baseline", "5.0"), "cls-retrain": ("BAGS", "-3.0")}
+    # The report is of the same table, in the same folder.
+    assert "against_AP" in (tmp_path / "out" / "table.csv").read_text().splitlines()[0]
+    said = call("report", write(THREE), "--against", "cls-retrain")
+    assert "report: store/reports/tiny  (" in said.out
+    assert "Δ control is the difference from cls-retrain, paired by seed: baseline, BAGS" in said.out
+    entries = {e["row"]: e for e in json.loads(call("report", write(suite), "--json").out)}
+    assert entries["BAGS"]["against"]["row"] == "cls-retrain"
+    assert entries["BAGS"]["against"]["delta"]["AP"] == {"mean": 3.0, "sd": None, "n": 1}
+    assert "against" not in entries["cls-retrain"]
+    # What --show-config prints is compared in the same way.
+    for text in (suite, own):
+        (tmp_path / "shown.yaml").write_text(call("plan", write(text), "--show-config").out)
+        assert open_suite(tmp_path / "shown.yaml").controls == open_suite(write(text)).controls
+        (tmp_path / "shown.yaml").write_text(call("plan", write(text), "--show-config", "--only", "BAGS").out)
+        assert open_suite(tmp_path / "shown.yaml").controls == {}
+    notes = open_suite(write(suite), only="BAGS").notes
+    assert notes == ("--only leaves cls-retrain out: no row is compared with it",)
 
 
 def test_a_report_has_the_title_and_the_published_table(write: Write, tmp_path: Path, call: Bench) -> None:

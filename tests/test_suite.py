@@ -239,7 +239,7 @@ Case = tuple[str, str, str, str]  # what is replaced, by what, the word whose li
 MESSAGES: list[Case] = [
     ("method: bags", "method: bag", "BAGS:", r"rows\.BAGS: no method 'bag'\. Did you mean 'bags'\? Legal: .*baseline"),
     ("beta: 8", "bta: 8", "BAGS:",
-     r"rows\.BAGS: no setting 'bta'\. Did you mean 'beta'\? Legal: beta, .*data, detector, cluster, each"),
+     r"rows\.BAGS: no setting 'bta'\. Did you mean 'beta'\? Legal: beta, .*data, detector, cluster, against, each"),
     ("beta: 8", "beta: many", "BAGS:", r"rows\.BAGS\.beta: .*valid number.*got 'many'"),
     ("beta: 8", "beta: -1", "BAGS:", r"rows\.BAGS\.beta: .*greater than or equal to 0, got -1"),
     ("beta: 8", "edges: [9, 3]", "BAGS:", r"rows\.BAGS\.edges: must ascend, e\.g\. \[10, 100, 1000\], got \[9, 3\]"),

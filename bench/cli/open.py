@@ -39,6 +39,7 @@ def open_suite(
     sets: Sequence[str] | None = None,
     only: str | Sequence[str] | None = None,
     seeds: str | Sequence[str] | None = None,
+    against: str | None = None,
 ) -> Suite:
     """Load a suite with the options of the command line. `only` and `seeds` may be given several times; they add up.
 
@@ -57,6 +58,7 @@ def open_suite(
         sets=sets or [],
         only=_several(only),
         seeds=numbers(_several(seeds)),
+        against=against,
     )
     for row in suite.rows:
         _check_folder(suite, row, data)
@@ -93,13 +95,17 @@ def _check_folder(suite: Suite, row: Row, option: str | None) -> None:
 
 def config_text(suite: Suite) -> str:
     """The whole configuration, defaults filled in, as YAML that can be run again."""
-    sections = suite.sections.model_dump(mode="json")
+    sections, controls = suite.sections.model_dump(mode="json"), suite.controls
+    if sections["against"] not in {row.label for row in suite.rows}:  # --only leaves it out
+        sections["against"] = None
     rows = {row.label: {"method": row.method.name, **plain(canonical(row.settings))} for row in suite.rows}
     for row in suite.rows:
         if row.schedule is not None:
             rows[row.label]["schedule"] = dict(row.schedule)
         if row.cluster is not None:
             rows[row.label]["cluster"] = plain(canonical(row.cluster))
+        if sections["against"] not in (controls.get(row.label), row.label):
+            rows[row.label]["against"] = controls.get(row.label)
     paths = [str(path.resolve()) for path in suite.methods_path]
     more = {"methods_path": paths} if paths else {}
     text: str = yaml.safe_dump({**sections, **more, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)

@@ -54,6 +54,12 @@ Only = Annotated[
 Seeds = Annotated[
     list[str] | None, typer.Option(help="Replace the file's seeds, e.g. 1,2,3 or 1-3; several --seeds add up.")
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help="Show the differences from this row too: the control that the others have to beat.", metavar="ROW"
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(

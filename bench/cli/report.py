@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench.cli import trials
 from bench.cli.open import open_suite
-from bench.cli.options import DEFAULT_STORE, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
+from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.tables import absent, write_report
 from bench.cli.wanted import reported, seen
 from bench.plan import planning
@@ -26,10 +26,11 @@ def command(
     sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
     official: Annotated[bool, typer.Option("--official", help="Check AP against the official lvis package.")] = False,
+    against: Against = None,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
-    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
     opened = existing(store)
     if loaded.sections.search is not None:
         if not (official or as_json):
@@ -60,5 +61,5 @@ def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
     plan, store = planning.make(suite), Store(store_path)
     return to_json(
         load(store, plan), compare_with=suite.sections.compare_with, order=[row.label for row in suite.rows],
-        skipped=absent(plan, store, None),
+        skipped=absent(plan, store, None), against=suite.controls,
     )  # fmt: skip

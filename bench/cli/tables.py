@@ -60,6 +60,7 @@ def write_report(
         results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
         planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
+        against=suite.controls,
     )  # fmt: skip
     print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
@@ -95,7 +96,7 @@ def print_table(
         return
     content = table(
         results, suite=plan.suite.heading, compare_with=plan.suite.sections.compare_with,
-        order=[row.label for row in plan.suite.rows], skipped=absent(plan, store, failed),
+        order=[row.label for row in plan.suite.rows], skipped=absent(plan, store, failed), against=plan.suite.controls,
     )  # fmt: skip
     width = console.width if console.is_terminal else WIDTH
     say(console, to_text(content, width, MOST_PRINTED))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,8 @@ from bench.suite.layers import LENGTHS, merge, merged_data
 from bench.suite.validation import blame, message
 from bench.suite.yamlfile import Document
 
-ROW_SECTIONS = ("schedule", "data", "detector", "cluster")  # what a row may have beside its method's settings
+# What a row may have beside its method's settings.
+ROW_SECTIONS = ("schedule", "data", "detector", "cluster", "against")
 MOST_ROWS = 10_000  # of a suite, each seed counted; `plan` takes half a minute for so many
 MOST_LABEL = 200  # characters
 DATA: TypeAdapter[Data] = TypeAdapter(Data)
@@ -40,11 +42,12 @@ class Row:
         method: the recipe with its settings.
         settings: the method's settings with defaults filled in; `schedule`, `data` and `detector` where the row has
             them.
-            (Without `cluster`: where a row runs is no part of its identity.)
+            (Without `cluster` and `against`: where a row runs and what it is compared with is no part of its identity.)
         schedule: the row's own schedule, if any.
         data: the row's own data section, if any.
         detector: the row's own detector section, if any: another engine's, say.
         cluster: changes of its jobs' resources, see bench.suite.clusters; in no key.
+        against: label of the row that it has to beat: its own, or the suite's; None: no other than the baseline.
         until: where its last training stops, as a trial does at a rung; None: at its end.
         rungs: where that may continue from, in the unit of its schedule.
     """
@@ -56,6 +59,7 @@ class Row:
     data: Data | None = None
     detector: DetectorSection | None = None
     cluster: Mapping[str, Any] | None = None
+    against: str | None = None
     until: int | None = None
     rungs: tuple[int, ...] = ()
 
@@ -97,8 +101,9 @@ def check_rows(
     data: Data,
     detector: DetectorSection,
     document: Document,
+    against: str | None = None,
 ) -> tuple[Row, ...]:
-    """All typed rows; an entry with `each` makes one per combination of its values.
+    """All typed rows; an entry with `each` makes one per combination of its values. `against`: of rows without one.
 
     Raises:
         UserError: no rows, two with one label, or an error in one, with its line.
@@ -108,6 +113,7 @@ def check_rows(
             "a suite needs rows", where=document.where("rows"), allowed="rows: {label: {method: NAME, ...}}"
         )
     found: dict[str, Row] = {}
+    own: dict[str, str] = {}  # label -> where it names what it has to beat
     for entry, value in rows.items():
         where = f"{document.where('rows', entry)} rows.{entry}"
         _check_each(value, known, where)
@@ -118,7 +124,54 @@ def check_rows(
             if label in found:
                 raise UserError(f"two rows are called '{label}'", where=where, hint="labels are made by `each`")
             found[label] = _row(label, settings, known, base, data, detector, document, entry)
+            if not (isinstance(settings, Mapping) and "against" in settings):
+                found[label] = replace(found[label], against=against)
+            elif found[label].against is not None:
+                own[label] = f"{document.where('rows', entry, 'against')} rows.{label}.against"
+    for label, where in own.items():
+        if found[label].against not in found:
+            raise unknown("row", str(found[label].against), found, where=where)
     return tuple(found.values())
+
+
+def check_control(
+    label: str | None, rows: Sequence[Row], left: Sequence[Row], document: Document, *, option: bool
+) -> list[str]:
+    """Refuse a control of the whole suite that is no row; a note on each control that --only leaves out.
+
+    Args:
+        label: of the suite's `against`. rows: all of the file. left: those that --only keeps.
+        option: whether the command line gave it.
+
+    Raises:
+        UserError: no such row; or one that the same command line leaves out.
+    """
+    labels = [row.label for row in rows]
+    where = "--against" if option else f"{document.where('against')} against"
+    if label is not None and label not in labels:
+        raise unknown("row", label, labels, where=where)
+    there = {row.label for row in left}
+    if option and label not in there:
+        raise UserError(f"row '{label}' is left out", where=where, hint=f"keep it: --only '{label}'")
+    lost = dict.fromkeys(row.against for row in left if row.against is not None and row.against not in there)
+    return [f"--only leaves {name} out: no row is compared with it" for name in lost]
+
+
+def rows_of_only(rows: tuple[Row, ...], only: Sequence[str], document: Document) -> tuple[Row, ...]:
+    """The rows that --only keeps: each text is a label, or labels and patterns ('NCM*') between commas.
+
+    Raises:
+        UserError: one that names no row.
+    """
+    labels = [r.label for r in rows]
+    chosen: set[str] = set()
+    for text in only:
+        for word in [text] if text in labels else [one.strip() for one in text.split(",") if one.strip()]:
+            found = [word] if word in labels else fnmatch.filter(labels, word)
+            if not found:
+                raise unknown("row", word, labels, where=f"--only ({document.path})", hint="a pattern: --only 'NCM*'")
+            chosen.update(found)
+    return tuple(r for r in rows if not only or r.label in chosen)
 
 
 def merged_schedule(base: Schedule, changes: Mapping[str, Any], where: str) -> Schedule:
@@ -235,6 +288,9 @@ def _row(
         raise blame(error, document, ("rows", entry), kind, hint=_hint(error, kind)) from None
     own = {name: value[name] for name in ROW_SECTIONS if value.get(name) is not None}
     cluster = check_row(own.pop("cluster"), f"{where}.cluster") if "cluster" in own else None
+    against = own.pop("against", None)
+    if against is not None and not isinstance(against, str):
+        raise UserError(f"against must be the label of a row, got {against!r}", where=where, allowed="a label, or null")
     for name, section in own.items():
         if not isinstance(section, Mapping):
             fields = {"schedule": Schedule, "data": type(data), "detector": type(detector)}[name].model_fields
@@ -243,7 +299,7 @@ def _row(
         merged_schedule(base, own["schedule"], where)
     return Row(
         label, method, {**method.model_dump(), **own}, own.get("schedule"), _own_data(own, data, document, entry),
-        _own_detector(own, detector, document, entry), cluster,
+        _own_detector(own, detector, document, entry), cluster, against,
     )  # fmt: skip
 
 

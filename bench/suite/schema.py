@@ -80,6 +80,7 @@ def _row(defined: dict[str, Any], methods: list[str]) -> dict[str, Any]:
         "data": data,
         "detector": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in _detector_sections()]},
         "cluster": {"type": "object"},
+        "against": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         "each": {"type": "object", "additionalProperties": {"type": "array"}},
     }
     rules = []

@@ -85,6 +85,9 @@ class Sections(BaseModel):
     """Each row is trained once for each; the table then has mean and standard deviation."""
     compare_with: str | None = None
     """A file of reports/published, without .csv, whose figures stand beside the table."""
+    against: str | None = None
+    """The label of the row that the others have to beat (a control): tables then have the differences from it as well,
+    paired by seed, beside those from the baseline. A row's own `against` takes its place; null: none."""
     figures: Annotated[tuple[Figure, ...], Field(max_length=50)] = ()
     """Of the report; none named: AP by bin, and weight norms."""
     title: Title | None = None

@@ -4,7 +4,6 @@ names the line of an error.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import re
@@ -31,7 +30,7 @@ from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover
 from bench.suite.layers import MOVED, apply_set, merge, preset_named
-from bench.suite.rows import MOST_ROWS, Row, check_rows, merged_schedule
+from bench.suite.rows import MOST_ROWS, Row, check_control, check_rows, merged_schedule, rows_of_only
 from bench.suite.search import Space, check_search
 from bench.suite.sections import SCHEDULES, Sections, check_rate_groups, check_sections
 from bench.suite.seeds import seeds_text
@@ -80,6 +79,13 @@ class Suite:
         """The command line for a command on this table in a store."""
         where = [] if str(store) == "store" else ["--store", str(store)]
         return shlex.join(["python", "-m", "bench", verb, str(self.path), *where, *map(masked, (*self.options, *more))])
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """Label of a row -> label of the one that it has to beat, where --only keeps both."""
+        labels = {row.label for row in self.rows}
+        pairs = ((row.label, row.against) for row in self.rows)
+        return {label: control for label, control in pairs if control in labels and control not in (None, label)}
 
     @property
     def verb(self) -> str:
@@ -319,6 +325,7 @@ def load(
     sets: Sequence[str] = (),
     only: Sequence[str] = (),
     seeds: Sequence[int] = (),
+    against: str | None = None,
 ) -> Suite:
     """Read, layer and check a suite.
 
@@ -328,8 +335,9 @@ def load(
         preset: replaces the file's preset and the sections that it defines.
         data: folder of LVIS-format data (or COCO: set data.name=coco).
         sets: "dotted.key=value" overrides, value in YAML.
-        only: the rows to keep, see `_only`.
+        only: the rows to keep, see bench.suite.rows.rows_of_only.
         seeds: replaces the file's seeds.
+        against: replaces the file's `against`.
 
     Raises:
         UserError: any error, with file:line, the legal values and a suggestion.
@@ -362,6 +370,7 @@ def load(
     document = replace(document, given=frozenset(apply_set(tree, text, document) for text in sets))
     if seeds:
         tree["seeds"] = list(seeds)
+    tree |= {"against": against} if against is not None else {}
     rows = tree.pop("rows")
     sections = check_sections(tree, document)
     if sections.detector.norm == "frozen" and sections.detector.weights is None:
@@ -370,8 +379,9 @@ def load(
         notes.append("detector.norm is batch: several processes (machine.tasks) train heads, but no whole detector")
     extra = _methods_path(methods_path, document)
     known = discover(extra)
-    checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document)
-    kept_rows = _only(checked, only, document)
+    checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document, sections.against)
+    kept_rows = rows_of_only(checked, only, document)
+    notes += check_control(sections.against, checked, kept_rows, document, option=against is not None)
     if len(kept_rows) * len(sections.seeds) > MOST_ROWS:
         what = f"{len(kept_rows):,} rows with {len(sections.seeds):,} seeds each are more than {MOST_ROWS:,}"
         raise UserError(what, where=document.where("seeds"), hint="choose rows or seeds: --only, --seeds")
@@ -405,16 +415,3 @@ def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:
             f"not a path: {value!r}", where=f"{document.where('methods_path')} methods_path", allowed=allowed
         )
     return tuple(document.path.parent / p for p in paths)
-
-
-def _only(rows: tuple[Row, ...], only: Sequence[str], document: yamlfile.Document) -> tuple[Row, ...]:
-    """The rows that --only keeps: each text is a label, or labels and patterns ('NCM*') between commas."""
-    labels = [r.label for r in rows]
-    kept: set[str] = set()
-    for text in only:
-        for word in [text] if text in labels else [one.strip() for one in text.split(",") if one.strip()]:
-            found = [word] if word in labels else fnmatch.filter(labels, word)
-            if not found:
-                raise unknown("row", word, labels, where=f"--only ({document.path})", hint="a pattern: --only 'NCM*'")
-            kept.update(found)
-    return tuple(r for r in rows if not only or r.label in kept)

@@ -29,11 +29,12 @@ SUITE: dict[str, Any] = {
     "title": "a trial",
     "figures": [{"kind": "sweep", "x": "beta", "metrics": ["AP"]}, {"kind": "bars", "rows": ["BAGS 1"]}],
     "compare_with": "bags_table1",
+    "against": "baseline",
     "rows": {
         "baseline": {"method": "baseline"},
         "BAGS {beta}": {"method": "bags", "edges": [3, 9], "each": {"beta": [1, 2]}, "schedule": {"steps": 5}},
         "RFS": {"method": "rfs", "t": {"images": 3}, "rounding": "ceil", "cluster": {"time_min": 9, "gpus": 1}},
-        "tau": {"method": "tau_norm", "tau": 0.5, "background": "scaled"},
+        "tau": {"method": "tau_norm", "tau": 0.5, "background": "scaled", "against": "RFS"},
         "NCM": {"method": "ncm", "feature": "fc", "data": {"classes": 5}},
         "weighted": {"method": "reweight", "trainable": "classifier", "clip": [0.01, 5]},
         "steps": {"method": "stepwise", "M": [{"images": 9}, {"images": 3}], "few": "all", "t_expert": None},

@@ -21,7 +21,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     **{name: OF_A_SUITE for name, words in COMMANDS.items() if words[:1] == SUITE},
     "plan": (*OF_A_SUITE, "--jobs", "--json", "--show-config", "--cluster", "--no-fuse"),
     "status": (*OF_A_SUITE, "--json", "--no-fuse"), "logs": (*OF_A_SUITE, "--lines", "-n"),
-    "report": (*OF_A_SUITE, "--json"), "methods": ("--methods-path",), "methods show": ("--methods-path",),
+    "report": (*OF_A_SUITE, "--json", "--against"), "methods": ("--methods-path",), "methods show": ("--methods-path",),
     "gc": ("--store", "--forget", "--yes"), "data check": ("--train", "--val", "--images", "--format"),
     "ui": ("--port", "--store"), "run": (*OF_A_SUITE, "--cluster", "--jobs"),
 }  # fmt: skip
@@ -30,7 +30,7 @@ SETTINGS = (
     "schedule.steps", "schedule.lr", "schedule", "rows.BAGS.beta", "rows.BAGS", "rows", "rows.x", "title", "seeds",
     "data.classes", "data", "data.name", "data.path", "detector.weights", "detector.rpn.anchor_sizes",
     "detector.engine",     "test.bins", "machine.device", "machine.threads", "figures", "stages.second.steps",
-    "stages", "compare_with",     "input.workers", "cost.train_step", "preset", "methods_path", "x.y.z", "",
+    "stages", "compare_with", "against", "input.workers", "cost.train_step", "preset", "methods_path", "x.y.z", "",
 )  # fmt: skip
 VALUES = (
     *TEXTS, "1-3", "3-1", "0-999999999999", "1,,2", "0,1,0", "9" * 5000, "-1", "1.5", "BAGS", "baseline,BAGS", "B*",

@@ -297,3 +297,93 @@ def test_what_a_method_wants_to_be_said_stands_in_every_form() -> None:
     plain = table(rows[::2], suite="drcl")
     assert "†" not in to_text(plain)
     assert "mark" not in to_csv(plain).splitlines()[0]
+
+
+AGAINST = {"BAGS": "cls-retrain", "x2": "cls-retrain", "detr": "cls-retrain", "late": "missing"}
+
+
+def with_a_control() -> Table:
+    """BAGS beats its control by 1 and 5 at the seeds that both have; x2 lacks seed 1; detr is another engine's."""
+    rows = [made("baseline", seed, AP=20.0, AP1=1.0, ACC=90.0) for seed in (0, 1, 2)]
+    rows += [made("cls-retrain", seed, AP=24.0 + seed, AP1=4.0) for seed in (0, 1)]
+    rows += [made("BAGS", seed, AP=25.0 + 5 * seed, AP1=9.0 if seed else None) for seed in (0, 1, 2)]
+    rows += [made("x2", 0, AP=23.5, AP1=4.0), made("late", 0, AP=1.0)]
+    rows += [made("detr", 0, AP=50.0, protocol={"engine": "detr"})]
+    order = ["baseline", "x2", "BAGS", "cls-retrain"]
+    return table(rows, suite="s", compare_with="bags_table1", order=order, against=AGAINST)
+
+
+def test_differences_from_a_control_stand_beside_those_from_the_baseline() -> None:
+    content = with_a_control()
+    lines = {line.row: line for line in content.lines}
+    cell = lines["BAGS"].cell("against", "AP")
+    assert (cell.mean, cell.n) == (3.0, 2)  # of 1 and 5; seed 2 of BAGS has no partner
+    assert cell.sd == pytest.approx(8**0.5)
+    assert lines["BAGS"].cell("against", "AP1") == Cell(5.0, None, 1)
+    assert lines["BAGS"].cell("delta", "AP").mean == 10.0  # of 5, 10 and 15
+    assert lines["x2"].cell("against", "AP") == Cell(-0.5, None, 1)
+    for label in ("baseline", "cls-retrain", "detr", "late"):
+        assert lines[label].cell("against", "AP").mean is None
+    assert content.controls == ("cls-retrain", "missing")
+    assert set(content.footnotes) >= {
+        "\u0394 control is the difference from cls-retrain, paired by seed: x2, BAGS",
+        "no difference from missing, which has no result: late",
+        "on another engine than cls-retrain, so without a difference from it: detr",
+    }
+
+
+def test_differences_from_a_control_stand_in_every_form() -> None:
+    content = with_a_control()
+    text = to_text(content, 200)
+    head = [line.split() for line in text.splitlines()[1:3]]
+    assert head[1][:6] == ["row", "AP", "AP1", "ACC", "ΔAP", "control"]
+    assert cells(text, "BAGS")[4:6] == ["+10.0 ± 5.0", "+3.0 ± 2.8 (n=2)"]
+    assert cells(text, "cls-retrain")[5] == "-"
+    markdown = to_markdown(content)
+    block = markdown.split("## Difference from the control of each row, paired by seed\n")[1]
+    assert "| row | seeds | ΔAP control | ΔAP1 control |" in block
+    assert "| BAGS | 3 | +3.0 ± 2.8 (n=2) | +5.0 (n=1) |" in block
+    assert "ACC" not in block  # no pair has it
+    assert "## Difference from baseline, paired by seed" in markdown
+    tex = to_latex(content)
+    heads = r"& \multicolumn{2}{c}{$\Delta$ baseline} & \multicolumn{2}{c}{$\Delta$ control} &"
+    assert heads in tex
+    assert r"\cmidrule(lr){14-15} \cmidrule(lr){16-17} \cmidrule(lr){18-25}" in tex
+    bags = next(line for line in tex.splitlines() if line.startswith("BAGS "))
+    assert r"& +10.0 $\pm$ 5.0 & +8.0 $\pm$ 0.0 (n=2) & +3.0 $\pm$ 2.8 (n=2) & +5.0 (n=1) & 25.96" in bags
+    rows = {row["row"]: row for row in csv.DictReader(io.StringIO(to_csv(content)))}
+    assert rows["BAGS"]["control"] == "cls-retrain"
+    assert [rows["BAGS"][f"against_AP{end}"] for end in ("", "_n")] == ["3.0", "2"]
+    assert (rows["baseline"]["control"], rows["baseline"]["against_AP"]) == ("", "")
+    assert (rows["late"]["control"], rows["late"]["against_AP"], rows["late"]["against_AP_n"]) == ("missing", "", "0")
+    one = [made("baseline", AP=1.0), made("a & b", AP=2.0), made("c", AP=4.0)]
+    single = table(one, suite="s", against={"c": "a & b"})
+    assert "## Difference from a & b, paired by seed" in to_markdown(single)
+    assert r"\multicolumn{2}{c}{$\Delta$ a \& b}" in to_latex(single)
+
+
+def test_without_a_control_nothing_is_said_of_one() -> None:
+    content = two_rows()
+    assert content.controls == ()
+    for form in (to_text(content), to_markdown(content), to_latex(content), to_csv(content)):
+        assert "control" not in form
+        assert "against_" not in form
+    columns = to_latex(content).splitlines()[5]
+    assert columns == r" & \multicolumn{12}{c}{ours} & \multicolumn{8}{c}{paper} \\"
+
+
+def test_json_has_the_differences_from_a_control() -> None:
+    rows = [made("baseline", AP=20.0), made("x", AP=22.0), made("y", AP=25.0, AP1=None)]
+    entries = {e["row"]: e for e in to_json(rows, against={"y": "x"})}
+    delta = {"AP": {"mean": 3.0, "sd": None, "n": 1}, "AP1": {"mean": None, "sd": None, "n": 0}}
+    assert entries["y"]["against"] == {"row": "x", "delta": delta}
+    assert "against" not in entries["x"]
+
+
+def test_a_control_on_other_data_is_not_subtracted() -> None:
+    rows = [made("a", AP=1.0), made("b", AP=2.0, protocol={"val_digest": "f" * 64}), made("c", AP=3.0, counts=(1, 2))]
+    content = table(rows, suite="s", against={"b": "a", "c": "a"})
+    assert "evaluated on other data than a, so without a difference from it: b" in content.footnotes
+    said = "\u0394 control is the difference from a, paired by seed (its bins hold other classes): c"
+    assert said in content.footnotes
+    assert [line.cell("against", "AP").mean for line in content.lines] == [None, None, 2.0]

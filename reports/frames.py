@@ -137,8 +137,8 @@ def _written(columns: Sequence[str], found: Iterable[Line]) -> str:
 
 def _place(line: Line) -> tuple[str, str, int, str]:
     """Where a line belongs; the metrics of one evaluation stay together, in their order."""
-    of = dict(zip(COLUMNS, line, strict=True))
-    return str(of["suite"]), str(of["row"]), int(str(of["seed"])), str(of["evaluate_key"])
+    suite, row, seed, key = (line[COLUMNS.index(name)] for name in ("suite", "row", "seed", "evaluate_key"))
+    return str(suite), str(row), int(str(seed)), str(key)
 
 
 def _framed(found: Sequence[Line]) -> DataFrame:

@@ -19,11 +19,14 @@ from typing import Any
 
 import pytest
 
+from bench.errors import UserError
 from bench.stage import Stage
 from bench.store.store import Store
 from bench.tracking import curves, mirror, track, ui
 from bench.tracking.curves import Curves, Tracking
 from bench.tracking.mirror import KEY, Mirror, experiment_id
+from reports.load import frame
+from tests.test_track import made_record
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "served"
@@ -115,7 +118,26 @@ def test_two_that_make_a_run_at_once_agree_on_one(server: str, client: Any, tmp_
     assert Mirror(client, experiment, "both", shared=True).find("both").info.run_id == left.info.run_id
 
 
-def test_a_server_that_is_gone_ends_no_job(
+@pytest.mark.slow
+def test_results_are_read_back_from_a_server_alone(server: str, tmp_path: Path) -> None:
+    rows = [made_record("BAGS", seed, {"AP": 20.0 + seed, "AP1": None}, suite="far") for seed in (0, 1)]
+    assert track.sync(tmp_path, server, "far", [], [track.TrackedRow(row) for row in rows]).notice is None
+    found = frame(server, suites="far")
+    lines = list(zip(found["row"], found["seed"], found["metric"], found["value"].fillna(-1), strict=True))
+    assert lines == [("BAGS", 0, "AP", 20.0), ("BAGS", 0, "AP1", -1), ("BAGS", 1, "AP", 21.0), ("BAGS", 1, "AP1", -1)]
+    assert list(found["evaluate_key"].unique()) == [row.evaluate_key for row in rows]
+    with pytest.raises(UserError, match=r"no suite 'fra'\. Did you mean 'far'"):
+        frame(server, suites="fra")
+
+
+def test_a_server_that_is_gone_is_a_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in mirror.HTTP:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(UserError, match="MLflow cannot be read: MlflowException"):
+        frame(f"http://127.0.0.1:{free_port()}")
+
+
+def test_a_server_that_is_gone_ends_ends_no_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in mirror.HTTP:

@@ -12,11 +12,14 @@ import pytest
 from tiny_suite import SETS, SMOKE, Undisturbed, attempts, copied, drive
 from typer.testing import CliRunner
 
+import bench
 from bench.cli.app import app
 from bench.cli.open import open_suite
 from bench.cli.tables import default_report_folder
 from bench.plan import planning
+from bench.record import METRICS
 from bench.store.store import Store
+from reports.load import frame
 from tests.chaos.checks import runs
 
 LABELS = ["baseline", "x2", "RFS", "cls-retrain", "re-weight-cls", "tau-norm", "BAGS"]
@@ -72,6 +75,29 @@ def test_report_files(smoke: Undisturbed) -> None:
     for name in ("table.txt", "table.md", "table.tex", "table.csv", "ap_by_bin.png", "weight_norms.png"):
         assert (folder / name).stat().st_size > 100, name
     assert all(label in (folder / "table.csv").read_text() for label in LABELS)
+
+
+def test_store_mlflow_and_report_have_the_same_results(smoke: Undisturbed) -> None:
+    """Of a run from the command line: 7 rows of one seed, 20 metrics each, as measured."""
+    pytest.importorskip("mlflow")
+    import pandas as pd
+
+    found = frame(smoke.root)
+    assert len(found) == len(LABELS) * len(METRICS)
+    assert set(found["row"]) == set(LABELS)
+    assert set(found["split"]) == {"val"}
+    assert found["commit"].notna().all()
+    pd.testing.assert_frame_equal(frame(f"sqlite:///{smoke.root / 'mlflow.db'}"), found)
+    pd.testing.assert_frame_equal(bench.results("smoke", store=smoke.root), found)
+    table = {row["row"]: row["metrics"] for row in ask(smoke, "report")}
+    for line in found.itertuples():
+        mean = table[line.row][line.metric]["mean"]
+        assert (mean == line.value) if mean is not None else math.isnan(line.value)
+    folder = default_report_folder(Store(smoke.root), smoke.plan)
+    written = pd.read_csv(folder / "results.csv").set_index(["row", "metric"])["value"]
+    pd.testing.assert_series_equal(found.set_index(["row", "metric"])["value"].loc[list(written.index)], written)
+    assert "bench run " in (folder / "made_by.txt").read_text().splitlines()[0]
+    assert list(planning.make(open_suite(folder / "suite.yaml")).stages) == list(smoke.plan.stages)
 
 
 def test_mlflow_holds_every_stage_and_row_as_finished(smoke: Undisturbed) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -265,6 +266,22 @@ def test_results_csv_is_the_frame(root: Path) -> None:
     assert [(c["row"], c["seed"]) for c in classes[:: len(COUNTS)]] == [
         ("baseline", "0"), ("baseline", "1"), ("BAGS", "0"), ("BAGS", "1"),
     ]  # fmt: skip
+
+
+def test_the_document_names_every_column_and_file(root: Path) -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    table = text.split("| column | |")[1].split("\n\n")[0]
+    told = [name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1] if line else "")]
+    assert sorted(told) == sorted(COLUMNS)
+    classes = next(line for line in text.splitlines() if line.startswith("| `per_class.csv`"))
+    assert tuple(re.findall(r"`(\w+)`", classes)) == frames.PER_CLASS
+    written = {path.name for path in (root / "reports" / "tiny").iterdir() if not path.name.startswith(".")}
+    of_tables = {
+        f"table{end}" for end in re.findall(r"`(?:table)?(\.\w+)`", text.split("| `table.txt`")[1].split("|")[0])
+    }
+    files = {*of_tables, "table.txt", "results.csv", "per_class.csv", "suite.yaml", "made_by.txt"}
+    assert files <= written
+    assert all(f"`{name}`" in text for name in files - of_tables)
 
 
 def test_pandas_is_imported_where_a_frame_is_made() -> None:

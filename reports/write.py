@@ -14,6 +14,7 @@ from bench.spec import Figure
 from bench.store.disk import make_folder, put
 from reports import figures
 from reports.canvas import DEFAULT_EDGES
+from reports.differences import to_csv as intervals_to_csv
 from reports.load import RowResult
 from reports.render import to_csv, to_latex, to_markdown, to_text
 from reports.tables import table, to_json
@@ -54,7 +55,7 @@ def write(
     wanted: Sequence[Figure] = (),
     planned: Sequence[RowPlan] = (),
 ) -> Written:
-    """table.txt, .md, .tex, .csv, .json and the figures, each as .png, .svg and .csv.
+    """table.txt, .md, .tex, .csv, .json, intervals.csv where rows have draws, and figures as .png, .svg and .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -79,6 +80,8 @@ def write(
         "table.csv": to_csv(content),
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
     }
+    if content.certain or any(row.draws is not None for row in rows):
+        texts["intervals.csv"] = intervals_to_csv(rows, order, content.certain)
     with writing(out):
         make_folder(out)
         for name, text in texts.items():

@@ -151,12 +151,30 @@ def test_thresholds(by: float, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("half", "twice", "kind"), [([50.0, 100.0], False, "TRUE_POSITIVE"), ([50.0, 100.0], True, "LOCALISATION")]
+    ("label", "width", "before", "kind"),
+    [
+        (1, 50.0, [], "TRUE_POSITIVE"),
+        (1, 50.0, [(1, A, 0.9)], "LOCALISATION"),  # the box is found; for TIDE it is no duplicate
+        (2, 50.0, [], "CLASSIFICATION"),
+        (1, 10.0, [], "LOCALISATION"),
+        (2, 10.0, [], "BACKGROUND"),
+    ],
 )
-def test_iou_of_exactly_a_half(half: list[float], twice: bool, kind: str) -> None:
-    """Enough for a box that is free; on one that is found it is a localisation error, as in TIDE, and no duplicate."""
-    rows = ([(1, A, 0.9)] if twice else []) + [(1, [*A[:2], *half], 0.5)]
+def test_iou_of_exactly_a_half_and_a_tenth(label: int, width: float, before: list[Any], kind: str) -> None:
+    rows = [*before, (label, [*A[:2], width, 100.0], 0.5)]
     assert kinds(error_kinds(scene((1, A)), found(*rows)))[-1] == kind
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_boxes_that_overlap_equally_the_last_is_found(first: int) -> None:
+    """As in COCO. A detection lies half-way between two boxes, the next one lies on A: right, unless A is gone."""
+    boxes = [(1, A), (1, beside(A, 40))]
+    gt = scene(boxes[first], boxes[1 - first])
+    rows = found((1, beside(A, 20), 0.9), (1, A, 0.8))
+    result = error_kinds(gt, rows)
+    assert kinds(result)[1] == ("TRUE_POSITIVE", "DUPLICATE")[first]
+    assert result.overall.ap50 == pytest.approx((1.0, 51 / 101)[first])
+    assert evaluate_boxes(gt, rows).ap50 == pytest.approx(result.overall.ap50)
 
 
 # -- LVIS' rules
@@ -180,6 +198,9 @@ def test_a_class_that_is_not_exhaustive() -> None:
     assert kinds(result) == ["TRUE_POSITIVE", "NOT_JUDGED", "NOT_JUDGED", "NOT_JUDGED", "BACKGROUND"]
     assert result.missed.tolist() == [False, True]
     assert error_kinds(scene(partial=(1,)), found((1, A, 0.9))).kind.tolist() == [Kind.NOT_JUDGED]
+    beneath = error_kinds(scene((1, A), (2, C), partial=(2,)), found((2, A, 0.9)))
+    assert beneath.kind.tolist() == [Kind.NOT_JUDGED]
+    assert beneath.confusion[0].tolist() == [0, 0, 0, 0, 1]
 
 
 def test_crowd_and_ignored_boxes() -> None:

@@ -144,7 +144,7 @@ def _certain_grid(table: Table, width: int, most: int | None) -> Grid:
         if tried(table.certain, metric)
     }
     grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    grid.add_column("difference", overflow="fold", max_width=_label_width(table, width))
+    grid.add_column("row", overflow="fold", max_width=_label_width(table, width))
     used, shown = _label_width(table, width), list[str]()
     for metric, texts in cells.items():
         used += 2 + max(map(len, [*texts, metric]))

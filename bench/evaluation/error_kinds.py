@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 
 from bench.evaluation.ap import DetectedBoxes, Floats, Ints, check, lean_ground_truth, training_instances
 from bench.evaluation.judged import FOREGROUND, Bools, Found, Judged, Kind, Truth, found_of, judge, truth_of
+from bench.evaluation.matches import RECALLS
 from bench.frequency import instance_bin
 
-RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's points, to the last bit
 FREQUENCIES = ("r", "c", "f")
 # Of detections, in the order of the fields of Counts and Costs.
 ERRORS = (Kind.CLASSIFICATION, Kind.LOCALISATION, Kind.BOTH, Kind.DUPLICATE, Kind.BACKGROUND)

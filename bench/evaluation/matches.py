@@ -20,7 +20,7 @@ from bench.evaluation.ap import UNCOUNTED, DetectedBoxes, Floats, Ints, capped, 
 VERSION = 1  # of what is kept of it beside the store (reports/draws.py); raise it when a number may change
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0.0, 1.0, 101)
+RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's points, to the last bit
 LARGEST = 1e10  # pixels; the official "all" areas end here
 
 Bools = NDArray[np.bool_]

@@ -4,8 +4,11 @@ tracker take these values and do not read the store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.errors import UserError, parsed
 from bench.plan.planning import Plan, fresh
@@ -21,6 +24,21 @@ CLASSIFIER = "classifier.json"  # named by bench/run/predict.py, which imports t
 NEED_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that look at `RowResult.trainings`
 
 
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """One evaluation on other draws of its val images (reports/draws.py makes them).
+
+    Attributes:
+        values: metric -> AP points of each draw, float64; NaN where a draw shows no box of its classes.
+        images: metric -> val images that show a counted box of one of its classes.
+        val: digest of val; evaluations of one val have the same draws of images.
+    """
+
+    values: Mapping[str, NDArray[np.float64]]
+    images: Mapping[str, int]
+    val: str
+
+
 @dataclass(frozen=True)
 class RowResult:
     """The evaluation of one row and seed, with what the figures need.
@@ -33,6 +51,7 @@ class RowResult:
         per_class_ap: AP points of the C classes; None where val has no instance of a class.
         trainings: those that made its model, where a figure of the suite needs them.
         looks: what figures had measured or kept of its models.
+        draws: what its AP is on other draws of val; None: not made.
     """
 
     record: Record
@@ -41,6 +60,7 @@ class RowResult:
     per_class_ap: list[float | None]
     trainings: Sequence[Training] = ()
     looks: Looks = NO_LOOKS
+    draws: Draws | None = None
 
     @classmethod
     def of(

@@ -10,12 +10,17 @@ import io
 import json
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
 from reports.agreement import sentences
+from reports.differences import SHOWN, Difference, tried
 from reports.footnotes import MARK
 from reports.stats import Cell
 from reports.tables import WANTED, Line, Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
 
 Column = tuple[str, str]  # (block, metric), block one of own, delta, against, paper
 NOT_IN_LATEX = ("APs", "APm", "APl", "ACC1", "ACC2", "ACC3", "ACC4")  # a page is 12 columns and a paper block wide
@@ -45,6 +50,10 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(table.title)
     console.print(grid)
+    if any(tried(table.certain, metric) for metric in SHOWN):
+        console.print(_certain_grid(table, width, most))
+    for note in table.certain_notes:
+        console.print(note, soft_wrap=False)
     notes = [*_skips(table), *_notes(table)]
     notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
     if most is not None and len(table.lines) > most:
@@ -62,6 +71,7 @@ def to_markdown(table: Table) -> str:
         wanted = [m for m in table.metrics if any(line.cell("delta", m).n for line in table.lines)]
         parts += [f"\n## Difference from {table.baseline}, paired by seed\n"]
         parts += [_markdown_grid(table, [("delta", metric) for metric in wanted])]
+        parts += [f"- {note}" for note in table.certain_notes]
     if table.controls:
         of = table.controls[0] if len(table.controls) == 1 else "the control of each row"
         wanted = [m for m in table.metrics if any(line.cell("against", m).n for line in table.lines)]
@@ -133,6 +143,51 @@ def _latex_blocks(table: Table) -> list[tuple[str, list[Column]]]:
     return [*found, ("paper", _paper(table))] if _paper(table) else found
 
 
+def format_ends(one: Difference | None) -> str:
+    """` [+4.1, +9.3]`, or nothing for a difference without an interval."""
+    return "" if one is None or one.interval is None else f" [{one.interval.low:+.1f}, {one.interval.high:+.1f}]"
+
+
+def _emphasised(table: Table, line: Line, column: Column) -> str:
+    """For Markdown: a difference with its interval, bold where it is certain."""
+    text, one = _value(line, column), table.certain.get(line.row, {}).get(column[1])
+    if column[0] != "delta" or one is None:
+        return text
+    return (f"**{text}**" if one.certain else text) + format_ends(one)
+
+
+def _certain_grid(table: Table, width: int, most: int | None) -> Grid:
+    """Differences with their intervals, as many metrics as fit; ! where one is certain."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as Grid
+
+    rows = [line for line in table.lines if table.certain.get(line.row)][:most]
+    cells = {
+        metric: [_certain_value(table.certain[line.row].get(metric)) for line in rows]
+        for metric in SHOWN
+        if tried(table.certain, metric)
+    }
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    grid.add_column("row", overflow="fold", max_width=_label_width(table, width))
+    used, shown = _label_width(table, width), list[str]()
+    for metric, texts in cells.items():
+        used += 2 + max(map(len, [*texts, metric]))
+        if shown and used > width:
+            break
+        shown.append(metric)
+        grid.add_column(f"Δ{metric}", justify="right", no_wrap=True)
+    for place, line in enumerate(rows):
+        grid.add_row(_label(line), *(cells[metric][place] for metric in shown))
+    return grid
+
+
+def _certain_value(one: Difference | None) -> str:
+    if one is None:
+        return "-"
+    mean = format_cell(Cell(one.cell.mean, None, one.cell.n), signed=True)
+    return f"{mean}{format_ends(one)}{'!' if one.certain else ' '}"
+
+
 def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
     """Columns by priority while they fit, in the order own, delta, against, paper; and the names of the others."""
     everything: list[Column] = [("own", m) for m in table.metrics]
@@ -192,7 +247,8 @@ def _markdown_grid(table: Table, columns: Sequence[Column]) -> str:
     rows.append("|---|---|" + "---:|" * len(columns))
     for line in table.lines:
         seeds = str(len(line.seeds)) if line.seeds else "-"
-        cells = [_label(line).replace("|", r"\|").replace("*", r"\*"), seeds, *(_value(line, c) for c in columns)]
+        cells = [_label(line).replace("|", r"\|").replace("*", r"\*"), seeds]
+        cells += [_emphasised(table, line, c) for c in columns]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 

@@ -101,10 +101,18 @@ def differences(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> di
     """
     seen: dict[str, list[float | None]] = {}
     for ours, theirs in _pairs(group, baseline):
-        for name, value in ours.record.metrics.items() if _alike(ours, theirs) else ():
-            legal = ours.instance_counts == theirs.instance_counts or not _by_frequency(name)
-            seen.setdefault(name, []).append(_minus(value, theirs.record.metrics.get(name)) if legal else None)
+        for name in ours.record.metrics if _alike(ours, theirs) else ():
+            seen.setdefault(name, []).append(_difference(ours, theirs, name))
     return {name: summarise(values) for name, values in seen.items()}
+
+
+def paired(
+    group: Sequence[RowResult], baseline: Sequence[RowResult], metric: str
+) -> list[tuple[RowResult, RowResult, float]]:
+    """(the row's result, the baseline's, difference of a metric) of each seed that `differences` counts."""
+    alike = [(ours, theirs) for ours, theirs in _pairs(group, baseline) if _alike(ours, theirs)]
+    found = [(ours, theirs, _difference(ours, theirs, metric)) for ours, theirs in alike]
+    return [(ours, theirs, value) for ours, theirs, value in found if value is not None]
 
 
 def other_val(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> bool:
@@ -122,6 +130,12 @@ def other_counts(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> b
 def _pairs(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> list[tuple[RowResult, RowResult]]:
     base = {result.record.seed: result for result in baseline}
     return [(result, base[result.record.seed]) for result in group if result.record.seed in base]
+
+
+def _difference(ours: RowResult, theirs: RowResult, metric: str) -> float | None:
+    if _by_frequency(metric) and ours.instance_counts != theirs.instance_counts:
+        return None
+    return _minus(ours.record.metrics.get(metric), theirs.record.metrics.get(metric))
 
 
 def _alike(ours: RowResult, theirs: RowResult) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from bench.record import metric_names
 from reports import controls, engines
 from reports.agreement import Agreement, agreements
+from reports.differences import Found, caption, certain
 from reports.footnotes import footnotes, other_data, paper_caption
 from reports.load import RowResult
 from reports.paper import Published, published
@@ -81,6 +82,8 @@ class Table:
         caption: what the published column is and how its protocol differs; empty without one.
         agreements: our order against the published one; empty without one.
         footnotes: protocol, seeds, and whatever differs between rows.
+        certain: of each row, its differences with their intervals; empty where there is none.
+        certain_notes: what those intervals are of.
     """
 
     title: str
@@ -91,6 +94,8 @@ class Table:
     caption: str
     agreements: tuple[Agreement, ...]
     footnotes: tuple[str, ...]
+    certain: Found = field(default_factory=dict)
+    certain_notes: tuple[str, ...] = ()
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -125,7 +130,7 @@ def table(
     groups = by_row(rows, order)
     baseline = baseline_of(groups)
     labels = [*order, *(label for label in [*groups, *skipped] if label not in order)]
-    bases = _bases(groups)
+    bases, found = _bases(groups), certain(rows, order)
     lines = [
         _line(label, groups.get(label, []), bases.get(label, []), paper, skipped.get(label))
         for label in dict.fromkeys(labels)
@@ -145,6 +150,8 @@ def table(
             *engines.sentences(groups),
             *footnotes(rows),
         ),
+        certain=found,
+        certain_notes=caption(rows, found),
     )
 
 
@@ -170,12 +177,14 @@ def to_json(
     paper = published(compare_with) if compare_with else None
     orders = _orders(agreements(groups, paper)) if paper else {}
     found: list[dict[str, Any]] = []
-    bases = _bases(groups)
+    bases, sure = _bases(groups), certain(rows, order)
     for label in dict.fromkeys([*order, *groups, *(skipped or {})]):
         group = groups.get(label, [])
         entry: dict[str, Any] = {"row": label, "seeds": [result.record.seed for result in group]}
         entry["metrics"] = {name: _plain(cell) for name, cell in metrics_of(group).items()}
         entry["delta"] = {name: _plain(cell) for name, cell in differences(group, bases.get(label, [])).items()}
+        if label in sure:
+            entry["intervals"] = {metric: one.plain() for metric, one in sure[label].items()}
         entry["protocol"] = group[0].record.protocol.model_dump(mode="json") if group else None
         if label in (against or {}):
             control = (against or {})[label]

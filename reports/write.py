@@ -14,6 +14,7 @@ from bench.spec import Figure
 from bench.store.disk import make_folder, put
 from reports import figures, frames
 from reports.canvas import DEFAULT_EDGES
+from reports.differences import to_csv as intervals_to_csv
 from reports.load import RowResult
 from reports.render import to_csv, to_latex, to_markdown, to_text
 from reports.tables import table, to_json
@@ -56,8 +57,8 @@ def write(
     beside: Mapping[str, str] | None = None,
     against: Mapping[str, str] | None = None,
 ) -> Written:
-    """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller; the
-    figures, each as .png, .svg and .csv.
+    """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller;
+    intervals.csv where rows have draws; and figures as .png, .svg and .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -87,6 +88,8 @@ def write(
         "per_class.csv": frames.per_class_to_csv(row.record for row in rows),
         **(beside or {}),
     }
+    if content.certain or any(row.draws is not None for row in rows):
+        texts["intervals.csv"] = intervals_to_csv(rows, order, content.certain)
     with writing(out):
         make_folder(out)
         for name, text in texts.items():

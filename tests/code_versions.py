@@ -93,7 +93,9 @@ STANDS_FOR: Mapping[str, tuple[str, ...]] = {
     "kind predict": (
         "bench/run/predict.py", "bench/run/features.py", "bench/run/model.py", "bench/lineage.py:trunk_of rest_of",
     ),
-    "kind evaluate": ("bench/run/evaluate.py", "bench/data/split.py", "bench/record.py:points"),
+    "kind evaluate": (
+        "bench/run/evaluate.py", "bench/evaluation/stored.py", "bench/data/split.py", "bench/record.py:points",
+    ),
 }  # fmt: skip
 
 # Files that a job imports and that change no result, and why: they stand under no version.

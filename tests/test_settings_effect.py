@@ -121,7 +121,9 @@ def test_a_report_has_the_differences_from_a_control(write: Write, tmp_path: Pat
     of = {row.evaluate.key: row.label for row in plan.rows if row.evaluate is not None}
 
     def contents(stage: Stage) -> dict[str, str]:
-        return {"result.json": dumps(made("x", AP=ap[of[stage.key]]).record.result)} if stage.key in of else {"x": "x"}
+        if stage.key not in of:
+            return {"x": "x"}
+        return {"result.json": dumps(made("x", key=stage.key, AP=ap[of[stage.key]]).record.result)}
 
     done_store.quick(store, plan.stages.values(), {}, contents)
 

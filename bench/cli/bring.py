@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from bench.cli import sync
+from bench.cli.intervals import with_intervals
 from bench.cli.open import blamed_on, check_weights_early
 from bench.cli.overview import compare
 from bench.cli.progress import Display
@@ -105,9 +106,9 @@ def report_all(
 ) -> None:
     """Report and MLflow, where they do not show what is done (or `anew`), and the table."""
     if not anew and is_reported(plan, store, out):
-        print_table(plan, store, load(store, plan), console)
+        print_table(plan, store, with_intervals(plan, store, load(store, plan), console, wanted=False), console)
         return
-    results = load(store, plan)
+    results = with_intervals(plan, store, load(store, plan), console)
     notice = sync.mirror(plan, store, results, uri, console).notice
     sync.print_notice(notice, console)
     files = write_report(plan, store, results, console, out, failed=ended)

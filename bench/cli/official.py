@@ -13,10 +13,10 @@ from bench.cli.say import cell
 from bench.data.split import open_split
 from bench.errors import UserError
 from bench.evaluation import official
+from bench.evaluation.stored import DETECTIONS, read_detections
 from bench.plan.planning import Plan, fresh
 from bench.record import Result, format_metric, loads, points
-from bench.run.evaluate import RESULT, detected
-from bench.run.predict import DETECTIONS
+from bench.run.evaluate import RESULT
 from bench.store.store import Store
 
 SHOWN = ("AP", "AP50", "AP75", "APr", "APc", "APf")
@@ -56,10 +56,11 @@ def compare(plan: Plan, store: Store) -> list[Compared]:
                 where, hint = str(store.output(stage.key)), "run the suite again: what was changed is made anew"
                 raise UserError("a file is not what was written: its sha256 differs", where=where, hint=hint)
         split = open_split(store.output(val.key), None)
+        path = store.output(predict.key) / DETECTIONS
         bins = tuple(int(edge) for edge in row.evaluate.spec["bins"])
         again = official.evaluate_boxes(
             split.lvis_json(),
-            detected(split, store.output(predict.key) / DETECTIONS),
+            read_detections(split, store.read(predict.key, DETECTIONS), str(path)),
             bins,
             int(row.evaluate.spec["max_detections"]),
         )

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from bench.cli import trials
+from bench.cli.intervals import with_intervals
 from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.tables import absent, write_report
@@ -26,6 +27,10 @@ def command(
     sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
     official: Annotated[bool, typer.Option("--official", help="Check AP against the official lvis package.")] = False,
+    intervals: Annotated[
+        bool | None,
+        typer.Option(help="95 % intervals from 1,000 draws of the val images (default: for up to 100 evaluations)."),
+    ] = None,
     against: Against = None,
     out: Out = None,
 ) -> None:  # fmt: skip
@@ -45,13 +50,16 @@ def command(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        report(loaded, store, Console(), out)
+        report(loaded, store, Console(), out, intervals=intervals)
 
 
-def report(suite: Suite, store_path: Path, console: Console, out: Path | None) -> None:
+def report(
+    suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None
+) -> None:
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
-    write_report(plan, store, load(store, plan), console, out)
+    rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
+    write_report(plan, store, rows, console, out)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
@@ -59,7 +67,8 @@ def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:
     from reports.tables import to_json
 
     plan, store = planning.make(suite), Store(store_path)
+    rows = with_intervals(plan, store, load(store, plan), Console(stderr=True), wanted=False)
     return to_json(
-        load(store, plan), compare_with=suite.sections.compare_with, order=[row.label for row in suite.rows],
+        rows, compare_with=suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, None), against=suite.controls,
     )  # fmt: skip

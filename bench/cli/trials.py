@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.cli import sync
 from bench.cli.bring import How
+from bench.cli.intervals import with_intervals
 from bench.cli.say import cell, clock, count, say
 from bench.cli.tables import default_report_folder, write_report
 from bench.cli.wanted import reported, seen, study_of, whole_view
@@ -281,7 +282,8 @@ def write(
     study = study_of(suite, store)
     view = whole_view(study, suite, store)
     plan = _marked(reported(suite, view), view)
-    finals, folder = load(store, plan), out or default_report_folder(store, plan)
+    finals = with_intervals(plan, store, load(store, plan), console)
+    folder = out or default_report_folder(store, plan)
     files = write_report(plan, store, finals, console, out, failed=ended)
     untouched, edges, heading = view.untouched(), suite.sections.test.bins, plan.suite.heading
     written = write_search(

@@ -162,22 +162,30 @@ def lean_ground_truth(gt: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def capped(detections: DetectedBoxes, max_detections: int) -> DetectedBoxes:
-    """The best `max_detections` of each image over ALL classes; equal scores in their given order, as officially.
+    """The best `max_detections` of each image over ALL classes; sorted as `within_cap`."""
+    return detections[within_cap(detections, max_detections)]
 
-    The result is sorted by (image, score descending, given order).
+
+def within_cap(detections: DetectedBoxes, max_detections: int) -> Ints:
+    """Rows of the best `max_detections` of each image over ALL classes; equal scores in their given order, as
+    officially.
+
+    The rows are sorted by (image, score descending, given order).
     """
     order = np.lexsort((-detections.score, detections.image_id))
     image = detections.image_id[order]
     _, start, count = np.unique(image, return_index=True, return_counts=True)
     rank = np.arange(len(image)) - np.repeat(start, count)
-    return detections[order[rank < max_detections]]
+    return order[rank < max_detections]
 
 
 def countable(gt: Mapping[str, Any], detections: DetectedBoxes) -> DetectedBoxes:
-    """What can count: of a class that is positive or negative in the image, and with an area.
+    """What can count. To be applied after the cap. It changes no number: both evaluators skip the rest."""
+    return detections[can_count(gt, detections)]
 
-    To be applied after the cap. It changes no number: both evaluators skip the rest.
-    """
+
+def can_count(gt: Mapping[str, Any], detections: DetectedBoxes) -> NDArray[np.bool_]:
+    """True N: of a class that is positive or negative in the image, and with an area."""
     # Positions in place of ids, which may be negative or so large that their products overflow.
     category_ids = np.unique(np.array([c["id"] for c in gt["categories"]], dtype=np.int64))
     image_ids = np.unique(np.array([i["id"] for i in gt["images"]], dtype=np.int64))
@@ -191,7 +199,7 @@ def countable(gt: Mapping[str, Any], detections: DetectedBoxes) -> DetectedBoxes
     inside = np.isin(detections.category_id, category_ids)
     at = np.searchsorted(image_ids, detections.image_id) * span + np.searchsorted(category_ids, detections.category_id)
     judged = np.isin(at, pairs)
-    return detections[inside & judged & (detections.xywh[:, 2] * detections.xywh[:, 3] > 0)]
+    return np.asarray(inside & judged & (detections.xywh[:, 2] * detections.xywh[:, 3] > 0), dtype=np.bool_)
 
 
 def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections: int = 300) -> Floats:
@@ -231,7 +239,7 @@ def summarise(
         UserError: a category without a count of training instances.
     """
     categories = sorted(gt["categories"], key=lambda c: int(c["id"]))
-    counts = _instance_counts(categories, instance_counts)
+    counts = training_instances(categories, instance_counts)
     bins = instance_bin(counts, edges)
     everything = precision[:, :, :, 0]
     per_class = np.array([_mean_or_nan(everything[:, :, k]) for k in range(len(categories))])
@@ -256,7 +264,12 @@ def summarise(
     )
 
 
-def _instance_counts(categories: Sequence[Mapping[str, Any]], given: Mapping[int, int] | None) -> Ints:
+def training_instances(categories: Sequence[Mapping[str, Any]], given: Mapping[int, int] | None = None) -> Ints:
+    """Training instances of each category, in their order: `given` by id, else the categories' own `instance_count`.
+
+    Raises:
+        UserError: a category without a count.
+    """
     counts = [c.get("instance_count") if given is None else given.get(c["id"]) for c in categories]
     missing = [c["id"] for c, n in zip(categories, counts, strict=True) if n is None]
     if missing:

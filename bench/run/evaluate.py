@@ -15,16 +15,17 @@ import numpy as np
 
 from bench.data.split import Split, open_split
 from bench.evaluation.accuracy import Accuracy, accuracy, assign
-from bench.evaluation.ap import ApResult, DetectedBoxes, evaluate_boxes
+from bench.evaluation.ap import ApResult, evaluate_boxes
+from bench.evaluation.stored import DETECTIONS, read_detections
 from bench.key import digest
 from bench.lineage import model_chain
 from bench.record import Negatives, PerClass, Protocol, Result, dumps, points
 from bench.run.checkpoint import read_tensors
 from bench.run.model import TRAIN_INFO
-from bench.run.predict import DETECTIONS, PROPOSALS
+from bench.run.predict import PROPOSALS
 from bench.run.work import Work
 from bench.stage import DataSpec, EvaluateSpec, PredictSpec, Stage, TrainSpec, spec_of
-from bench.store.disk import read_json, write_atomic
+from bench.store.disk import read_bytes, read_json, write_atomic
 
 RESULT = "result.json"
 EVALUATOR = "faster-coco-eval"
@@ -36,7 +37,9 @@ def run(work: Work) -> None:
     spec = spec_of(work.stage, EvaluateSpec)
     edges, predict = tuple(spec["bins"]), work.input("predict")
     split = open_split(work.input("val"), None)
-    ap = evaluate_boxes(split.lvis_json(), detected(split, predict / DETECTIONS), edges, spec["max_detections"])
+    path = predict / DETECTIONS
+    found = read_detections(split, read_bytes(path), str(path))
+    ap = evaluate_boxes(split.lvis_json(), found, edges, spec["max_detections"])
     acc = proposal_accuracy(split, predict / PROPOSALS, edges)
     model = work.stage.inputs["predict"].inputs["model"].key
     metrics = points({**ap.metrics(), **acc.metrics()})
@@ -45,16 +48,6 @@ def run(work: Work) -> None:
         protocol=_protocol(work, split), per_class=_per_class(split, ap),
     )  # fmt: skip
     write_atomic(work.out / RESULT, dumps(result).encode())
-
-
-def detected(split: Split, path: Path) -> DetectedBoxes:
-    """The detections of a predict stage, under the ids of the annotation file."""
-    rows = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-    image_ids = np.array([image.id for image in split.images], np.int64)
-    category_ids = np.array([category.id for category in split.categories], np.int64)
-    return DetectedBoxes.from_xyxy(
-        image_ids[rows["image"]], category_ids[rows["labels"]], rows["boxes"], rows["scores"]
-    )
 
 
 def proposal_accuracy(split: Split, path: Path, edges: tuple[int, ...]) -> Accuracy:

@@ -14,12 +14,12 @@ from tiny_suite import bring, key_of, tiny
 
 from bench.evaluation import official
 from bench.evaluation.ap import DetectedBoxes
+from bench.evaluation.stored import DETECTIONS
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.record import Result, dumps, loads, points
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_classifier
-from bench.run.predict import DETECTIONS
 from bench.stage import Stage
 from bench.store.store import Store
 from bench.suite.tuning import Tuning

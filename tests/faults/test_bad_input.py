@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from bench.cli.open import open_suite
+from bench.evaluation.stored import DETECTIONS
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.run.model import WEIGHTS
-from bench.run.predict import DETECTIONS
 from bench.store.store import Store
 from tests.conftest import TINY, Bench, Ran, Write, line_of
 from tests.tiny_suite import bring

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_suite import SETS, SMOKE, Undisturbed, key_of
 
-from bench.run.predict import DETECTIONS
+from bench.evaluation.stored import DETECTIONS
 from bench.store.store import Store
 from reports.load import CLASSIFIER
 from reports.records import RESULT

@@ -1,0 +1,53 @@
+"""Draws of val images for the intervals of a report: made where they are lacking, with a bar. Separate from tables.py,
+which writes reports, since it is the one part of a report that takes long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench.cli.say import cell, count, say
+from bench.plan.planning import Plan
+from bench.store.store import Store
+from reports.load import RowResult
+
+MOST = 100  # evaluations whose draws are made unasked: seconds each
+
+
+def with_intervals(
+    plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, wanted: bool | None = None
+) -> list[RowResult]:
+    """The same results with their draws.
+
+    Args:
+        plan: of `results`.
+        store: where predictions are.
+        results: what is done.
+        console: where the bar is drawn.
+        wanted: None: made for up to `MOST` evaluations; False: those that are kept, and none is made.
+
+    Raises:
+        UserError: predictions that were changed, or that do not give the recorded AP.
+    """
+    from bench.evaluation.resample import DRAWS
+    from reports.draws import lacking, with_draws, with_kept
+
+    found = with_kept(store, plan.stages, results)
+    missing = lacking(found)
+    if not missing or wanted is False:
+        return found
+    if wanted is None and len(missing) > MOST:
+        what = f"intervals are not made unasked for more than {MOST} evaluations (here {len(missing)})"
+        say(console, f"{what}: {plan.suite.command('report', store.root)} --intervals")
+        return found
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"intervals of {count(len(missing), 'evaluation')}", total=len(missing) * DRAWS)
+
+        def made(row: RowResult, number: int) -> None:
+            said = f"intervals: {cell(row.record.row)}, seed {row.record.seed}"
+            bar.update(task, advance=number, description=said)
+
+        return with_draws(store, plan.stages, found, made)

@@ -1,0 +1,133 @@
+"""How sure a number is: 95 % intervals of AP and of differences, over val images and over seeds; which differences stay
+after Holm's correction; which rows are likely among the best. Separate from stats.py (means and paired differences) and
+from draws.py (AP on other draws of val).
+
+What varies. One seed: the images of val alone. Its variance is that of the bootstrap (bench/evaluation/resample.py),
+the interval a normal one, for the model that there is. Several seeds: their sample variance s^2 holds all that a seed
+changes, initial weights and order of training and, where the data follow the seed, train and val as well. Images that
+the seeds share vary once more, by the bootstrap of the mean over seeds, less what s^2 has of it already. The sum has
+Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946), at least n - 1, and the interval is Student's. Centres
+are the estimates themselves: the mean of a bootstrap is shifted by images that are drawn twice. How often they hold the
+truth: python -m tests.interval_coverage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.load import Draws, RowResult
+from reports.stats import paired
+
+Floats = NDArray[np.float64]
+LEVEL = 0.95
+FEWEST_IMAGES = (
+    30  # that show a class of the metric: with fewer, intervals hold the truth too seldom (tests/interval_coverage.py)
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Of the mean over seeds, in AP points.
+
+    Attributes:
+        low, high: ends.
+        p: two-sided, that the true value is 0; of a difference.
+        seeds: how many it is of. With 1 it knows the images of val alone.
+    """
+
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+
+def interval(values: Sequence[float], draws: Sequence[Floats]) -> Interval | None:
+    """Of the mean of `values`.
+
+    Args:
+        values: one per seed, points.
+        draws: per seed, the same on other draws of its val; draws at one place are of the same images where seeds have
+            the same val, and independent where they have not.
+
+    Returns:
+        None where nothing varies that is known: no draws, or all of them alike.
+    """
+    count = len(values)
+    known = ~np.isnan(np.array(draws)).any(0)
+    drawn = np.array(draws)[:, known]
+    if not count or drawn.shape[1] < 2:
+        return None
+    mean = float(np.mean(values))
+    images = float(drawn.mean(0).var(ddof=1))
+    if count == 1:
+        return _of(mean, images, math.inf, 1)
+    seeds = float(np.var(values, ddof=1)) / count
+    # What the images alone make of the spread over seeds.
+    shifted = drawn - drawn.mean(1, keepdims=True)
+    own = float(shifted.var(0, ddof=1).mean()) / count
+    variance = max(0.0, images - own) + seeds
+    freedom = (count - 1) * (variance / seeds) ** 2 if seeds > 0 else math.inf
+    return _of(mean, variance, freedom, count)
+
+
+def _of(mean: float, variance: float, freedom: float, seeds: int) -> Interval | None:
+    from scipy.stats import norm, t
+
+    if variance <= 0:
+        return None
+    error = math.sqrt(variance)
+    law = norm if math.isinf(freedom) else t(freedom)
+    half = float(law.ppf(0.5 + LEVEL / 2)) * error
+    return Interval(mean - half, mean + half, float(2 * law.sf(abs(mean) / error)), seeds)
+
+
+def of_row(group: Sequence[RowResult], metric: str) -> Interval | None:
+    """Of a row's mean over its seeds; None where a seed has no draws, or too few images show the metric's classes."""
+    known = [(value, row.draws) for row in group if (value := row.record.metrics.get(metric)) is not None]
+    draws = [one for _, one in known if one is not None and _enough(one, metric)]
+    if len(draws) < len(known):
+        return None
+    return interval([value for value, _ in known], [one.values[metric] for one in draws])
+
+
+def of_difference(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> Interval | None:
+    """Of the mean difference, paired by seed and by draws of images; None as in `of_row`."""
+    values, draws = [], []
+    for ours, theirs, value in paired(group, base, metric):
+        if ours.draws is None or theirs.draws is None or not _enough(ours.draws, metric):
+            return None
+        values.append(value)
+        draws.append(ours.draws.values[metric] - theirs.draws.values[metric])
+    return interval(values, draws)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Each p, corrected for how many there are (Holm, Scandinavian Journal of Statistics 6, 1979): in rising order the
+    smallest of m is multiplied by m, the next by m - 1 ...; none falls below the one before, none rises above 1."""
+    found: dict[str, float] = {}
+    least = 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[name]))
+        found[name] = least
+    return found
+
+
+def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, int]:
+    """Metric -> most images of a val that show its classes, of those metrics that have no interval for it."""
+    found = {
+        metric: max(row.draws.images.get(metric, 0) for row in rows if row.draws is not None)
+        for metric in metrics
+        if any(row.draws is not None and metric in row.draws.values for row in rows)
+    }
+    return {metric: images for metric, images in found.items() if 0 < images < FEWEST_IMAGES}
+
+
+def _enough(draws: Draws, metric: str) -> bool:
+    # AP50 and AP75 rest on the images of AP.
+    images = draws.images.get(metric, draws.images["AP"])
+    return metric in draws.values and images >= FEWEST_IMAGES

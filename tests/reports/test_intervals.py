@@ -1,0 +1,136 @@
+"""Intervals and Holm's correction by hand (quantiles from a table of Student's t), and how they are shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reports.differences import certain, to_csv
+from reports.intervals import few, holm, interval, of_difference, of_row
+from reports.load import Draws, RowResult
+from reports.render import to_markdown, to_text
+from reports.tables import table, to_json
+from tests.reports.made_records import made
+
+T2, T1, Z = 4.30265, 12.7062, 1.95996  # 97.5 % of Student's t with 2 and 1 degrees of freedom, and of the normal
+
+
+def test_one_seed_knows_the_images_alone() -> None:
+    """Draws 1 and 3: sample variance 2."""
+    found = interval([5.0], [np.array([1.0, 3.0])])
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(5 - Z * 2**0.5, 1e-5), pytest.approx(5 + Z * 2**0.5, 1e-5))
+    assert found.p == pytest.approx(4.07e-4, abs=1e-6)  # two-sided, of 5 / sqrt 2 = 3.5355 standard errors
+    assert found.seeds == 1
+
+
+def test_seeds_with_a_val_of_their_own_are_students_interval() -> None:
+    """Values 1, 2, 3: s^2 = 1. Draws that are independent add nothing: their spread is in s^2 already."""
+    rng = np.random.default_rng(0)
+    for draws in ([np.zeros(1000)] * 3, [rng.normal(0, 1, 20_000) for _ in range(3)]):
+        found = interval([1.0, 2.0, 3.0], draws)
+        assert found is not None
+        assert found.high - 2 == pytest.approx(T2 / 3**0.5, rel=0.02)
+        assert found.low + found.high == pytest.approx(4)
+    exact = interval([1.0, 2.0, 3.0], [np.zeros(1000)] * 3)
+    assert exact is not None
+    assert exact.high == pytest.approx(2 + T2 / 3**0.5, 1e-5)
+    assert exact.p == pytest.approx(0.074180, abs=1e-5)  # t = 3.4641, 2 degrees of freedom
+
+
+def test_images_that_seeds_share_vary_once_more() -> None:
+    """Draws -1 and 1 of both seeds at once: variance 2 of their mean; values 0 and 2: s^2 / 2 = 1; together 3, with
+    (3 / 1)^2 = 9 degrees of freedom, of which the 97.5 % point is 2.26216."""
+    found = interval([0.0, 2.0], [np.array([-1.0, 1.0])] * 2)
+    assert found is not None
+    assert found.high == pytest.approx(1 + 2.26216 * 3**0.5, 1e-5)
+
+
+def test_what_does_not_vary_has_no_interval() -> None:
+    assert interval([], []) is None
+    assert interval([1.0], [np.full(9, 2.0)]) is None
+    assert interval([1.0], [np.full(9, np.nan)]) is None
+    assert interval([1.0, 1.0], [np.zeros(9)] * 2) is None
+
+
+def test_a_draw_without_a_box_is_left_out() -> None:
+    whole, part = interval([5.0], [np.array([1.0, 3.0])]), interval([5.0], [np.array([1.0, np.nan, 3.0])])
+    assert whole == part
+
+
+def test_holm_by_hand() -> None:
+    """0.01 * 4 = 0.04; 0.02 * 3 = 0.06; 0.021 * 2 = 0.042, but not below the one before; 0.9."""
+    found = holm({"c": 0.021, "a": 0.01, "d": 0.9, "b": 0.02})
+    assert found == pytest.approx({"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.9})
+    assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+# -- rows
+
+
+def drawn(row: RowResult, images: int = 50, **draws: list[float]) -> RowResult:
+    values = {name: np.array(of) for name, of in draws.items()}
+    return replace(row, draws=Draws(values, dict.fromkeys(draws, images), row.record.protocol.val_digest))
+
+
+def rows() -> list[RowResult]:
+    """Of +6 with a sd of sqrt 2, and +1 with one of sqrt 8; the draws of AP1 are of 12 images."""
+    base = drawn(made("baseline", AP=20.0, AP1=0.5), AP=[19.0, 21.0], AP1=[0.0, 1.0])
+    good = drawn(made("BAGS", AP=26.0, AP1=9.0), AP=[24.0, 28.0], AP1=[8.0, 9.0])
+    weak = drawn(made("RFS", AP=21.0, AP1=0.5), AP=[18.0, 24.0], AP1=[0.0, 1.0])
+    thin = [replace(row, draws=replace(row.draws, images={"AP": 50, "AP1": 12})) for row in (base, good, weak)]  # type: ignore[type-var]
+    return [*thin, made("new", AP=22.0)]
+
+
+def test_differences_are_paired_by_draw() -> None:
+    """BAGS less baseline: 5 and 7 on the two draws, so a standard error of sqrt 2; its own AP has one of sqrt 8."""
+    base, good, *_ = rows()
+    apart, own = of_difference([good], [base], "AP"), of_row([good], "AP")
+    assert apart is not None
+    assert own is not None
+    assert (apart.low, apart.high) == (pytest.approx(6 - Z * 2**0.5, 1e-5), pytest.approx(6 + Z * 2**0.5, 1e-5))
+    assert own.high == pytest.approx(26 + Z * 8**0.5, 1e-5)
+    assert of_difference([good], [base], "AP1") is None
+    assert of_row([made("new", AP=1.0)], "AP") is None
+    assert few(rows(), ["AP", "AP1", "APr"]) == {"AP1": 12}
+
+
+def test_certain_is_what_holm_leaves() -> None:
+    found = certain(rows())
+    assert set(found) == {"BAGS", "RFS", "new"}
+    assert found["BAGS"]["AP"].certain
+    assert found["BAGS"]["AP"].holm == pytest.approx(2 * 2.2090e-05, rel=1e-3)  # of two: 6 / sqrt 2 standard errors
+    assert not found["RFS"]["AP"].certain
+    assert found["new"]["AP"].interval is None
+    assert found["BAGS"]["AP1"].interval is None
+    assert certain([made("baseline", AP=20.0), made("BAGS", AP=26.0)]) == {}
+
+
+def test_how_it_is_shown() -> None:
+    shown = table(rows(), suite="made")
+    text = to_text(shown)
+    assert "BAGS      +6.0 [+3.2, +8.8]!" in text
+    assert "RFS       +1.0 [-4.5, +6.5]" in text
+    assert "AP1 (12 images)" in text
+    assert "Holm's correction over 2 rows" in " ".join(text.split())
+    markdown = to_markdown(shown)
+    assert "**+6.0** [+3.2, +8.8]" in markdown
+    assert "| +1.0 [-4.5, +6.5]" in markdown
+    entry: dict[str, Any] = {line["row"]: line for line in json.loads(json.dumps(to_json(rows())))}
+    assert entry["BAGS"]["intervals"]["AP"]["low"] == pytest.approx(6 - Z * 2**0.5, 1e-5)
+    assert "intervals" not in entry["baseline"]
+    lines = to_csv(rows(), (), certain(rows())).splitlines()
+    assert lines[0].startswith("row,metric,seeds,value,low,high,base,difference")
+    assert "BAGS,AP,1,26,20.4564,31.5436,baseline,6,3.22819,8.77181,2.20905e-05,4.4181e-05,2" in lines
+    assert "new,AP,1,22,,,baseline,2,,,,,2" in lines
+
+
+def test_without_draws_nothing_is_said_of_intervals() -> None:
+    text = to_text(table([made("baseline", AP=20.0), made("BAGS", AP=26.0)], suite="made"))
+    assert "interval" not in text
+    assert "Holm" not in text

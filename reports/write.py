@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.errors import UserError
 from bench.spec import Figure
 from bench.store.disk import make_folder, put
-from reports import figures
+from reports import error_figure, figures
 from reports.canvas import DEFAULT_EDGES
 from reports.differences import to_csv as intervals_to_csv
 from reports.load import RowResult
@@ -55,7 +55,8 @@ def write(
     wanted: Sequence[Figure] = (),
     planned: Sequence[RowPlan] = (),
 ) -> Written:
-    """table.txt, .md, .tex, .csv, .json, intervals.csv where rows have draws, and figures as .png, .svg and .csv.
+    """table.txt, .md, .tex, .csv, .json; intervals.csv, error_kinds.csv and confusion.csv where they were made; figures
+    as .png, .svg and .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -65,7 +66,7 @@ def write(
         order: labels in suite order.
         skipped: label -> reason.
         edges: edges of the instance bins.
-        wanted: the suite's figures; () draws AP by bin and weight norms.
+        wanted: the suite's figures; () draws AP by bin, weight norms and error costs.
         planned: the suite's rows with their settings, done or not.
 
     Raises:
@@ -82,6 +83,9 @@ def write(
     }
     if content.certain or any(row.draws is not None for row in rows):
         texts["intervals.csv"] = intervals_to_csv(rows, order, content.certain)
+    if any(row.errors is not None for row in rows):
+        texts |= {"error_kinds.csv": error_figure.to_csv(rows, order)}
+        texts |= {"confusion.csv": error_figure.confusion_csv(rows, order)}
     with writing(out):
         make_folder(out)
         for name, text in texts.items():

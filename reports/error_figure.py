@@ -28,8 +28,8 @@ MOST_ROWS = 20
 DARK = 0.55  # of the scale; above it a number is white
 FIELDS = ("row", "seed", "group", "kind", "count", "cost", "classes", "classes_unfound", "boxes", "found", "ap50")
 SAID = (
-    "AP50 points that each kind of error costs, alone put right (TIDE); kinds do not add up. A missed box of a class of "
-    "which nothing is found costs nothing, since no precision is known of it: how many such classes the first row has "
+    "AP50 points that each kind of error costs, alone put right (TIDE); kinds do not add up. A missed box of a class of"
+    " which nothing is found costs nothing, since no precision is known of it: how many such classes the first row has "
     "at its first seed stands below."
 )
 

@@ -13,6 +13,7 @@ from bench.spec import Figure
 from reports.bars import ap_by_bin, bars
 from reports.canvas import DEFAULT_EDGES, Drawing, save
 from reports.cost_figure import cost
+from reports.error_figure import error_costs
 from reports.footnotes import figure_caption, some_rows
 from reports.lines import points
 from reports.load import RowResult
@@ -26,11 +27,11 @@ from reports.training_figures import class_counts, embeddings, loss_shares
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
 
-DEFAULT = (Figure(kind="bins"), Figure(kind="norms"))
+DEFAULT = (Figure(kind="bins"), Figure(kind="norms"), Figure(kind="errors"))
 NAMES = {
     "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
     "embeddings": "embeddings", "linear_probe": "linear_probe", "attention": "attention",
-    "reconstructions": "reconstructions", "cost": "cost",
+    "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
 OF_IMAGES = {"attention": attention, "reconstructions": reconstructions}
@@ -42,6 +43,7 @@ LACKING = {
     "attention": "none of its rows has a map that is done (the engine must give those of its backbone)",
     "reconstructions": "none of its rows has a pre-training that paints images",
     "cost": "none of its rows has a training whose time is known",
+    "errors": "the kinds of its errors were not made (report --intervals makes them)",
 }
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
@@ -125,6 +127,9 @@ def _drawing(
         return bars(rows, figure.metrics, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "cost":
         return cost(rows, order=order, caption=caption, title=figure.title)
+    if figure.kind == "errors":
+        caption = figure_caption(rows, suite, "Mean over seeds." if several else "One run a row.")
+        return error_costs(rows, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "sweep":
         assert figure.x is not None
         return sweep(

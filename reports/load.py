@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UserError, parsed
+from bench.evaluation.error_kinds import Group
 from bench.plan.planning import Plan, fresh
 from bench.record import Record
 from bench.stage import Stage
@@ -26,7 +27,7 @@ NEED_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figure
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """One evaluation on other draws of its val images (reports/draws.py makes them).
+    """One evaluation on other draws of its val images (reports/predictions.py makes them).
 
     Attributes:
         values: metric -> AP points of each draw, float64; NaN where a draw shows no box of its classes.
@@ -37,6 +38,19 @@ class Draws:
     values: Mapping[str, NDArray[np.float64]]
     images: Mapping[str, int]
     val: str
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The kinds of errors of one evaluation (reports/predictions.py makes them).
+
+    Attributes:
+        groups: AP (all classes), AP1.., APr, APc, APf -> counts, and costs as fractions of AP50.
+        confusion: bin of a box x bin of what it is taken for, as in `bench.evaluation.error_kinds.ErrorKinds`.
+    """
+
+    groups: Mapping[str, Group]
+    confusion: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,7 @@ class RowResult:
         trainings: those that made its model, where a figure of the suite needs them.
         looks: what figures had measured or kept of its models.
         draws: what its AP is on other draws of val; None: not made.
+        errors: their kinds; None: not made.
     """
 
     record: Record
@@ -61,6 +76,7 @@ class RowResult:
     trainings: Sequence[Training] = ()
     looks: Looks = NO_LOOKS
     draws: Draws | None = None
+    errors: Errors | None = None
 
     @classmethod
     def of(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.errors import UserError
 from bench.spec import Figure
 from bench.store.disk import make_folder, put
-from reports import figures, frames
+from reports import error_figure, figures, frames
 from reports.canvas import DEFAULT_EDGES
 from reports.differences import to_csv as intervals_to_csv
 from reports.load import RowResult
@@ -58,7 +58,7 @@ def write(
     against: Mapping[str, str] | None = None,
 ) -> Written:
     """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller;
-    intervals.csv where rows have draws; and figures as .png, .svg and .csv.
+    intervals.csv, error_kinds.csv and confusion.csv where they were made; figures as .png, .svg and .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -68,7 +68,7 @@ def write(
         order: labels in suite order.
         skipped: label -> reason.
         edges: edges of the instance bins.
-        wanted: the suite's figures; () draws AP by bin and weight norms.
+        wanted: the suite's figures; () draws AP by bin, weight norms and error costs.
         planned: the suite's rows with their settings, done or not.
         beside: name -> text of more files to lay beside the tables.
         against: label -> label of the row that it has to beat.
@@ -90,6 +90,9 @@ def write(
     }
     if content.certain or any(row.draws is not None for row in rows):
         texts["intervals.csv"] = intervals_to_csv(rows, order, content.certain)
+    if any(row.errors is not None for row in rows):
+        texts |= {"error_kinds.csv": error_figure.to_csv(rows, order)}
+        texts |= {"confusion.csv": error_figure.confusion_csv(rows, order)}
     with writing(out):
         make_folder(out)
         for name, text in texts.items():

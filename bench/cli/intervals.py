@@ -1,5 +1,5 @@
-"""Draws of val images for the intervals of a report: made where they are lacking, with a bar. Separate from tables.py,
-which writes reports, since it is the one part of a report that takes long.
+"""What a report makes of stored predictions, intervals and error kinds: made where it is lacking, with a bar. Separate
+from tables.py, which writes reports, since it is the one part of a report that takes long.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from bench.plan.planning import Plan
 from bench.store.store import Store
 from reports.load import RowResult
 
-MOST = 100  # evaluations whose draws are made unasked: seconds each
+MOST = 100  # evaluations for which it is made unasked: seconds each
 
 
 def with_intervals(
     plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, wanted: bool | None = None
 ) -> list[RowResult]:
-    """The same results with their draws.
+    """The same results with their draws and errors.
 
     Args:
         plan: of `results`.
         store: where predictions are.
         results: what is done.
         console: where the bar is drawn.
-        wanted: None: made for up to `MOST` evaluations; False: those that are kept, and none is made.
+        wanted: None: made for up to `MOST` evaluations; False: what is kept, and nothing is made.
 
     Raises:
         UserError: predictions that were changed, or that do not give the recorded AP.
     """
     from bench.evaluation.resample import DRAWS
-    from reports.draws import lacking, with_draws, with_kept
+    from reports.predictions import lacking, with_kept, with_predictions
 
     found = with_kept(store, plan.stages, results)
     missing = lacking(found)
@@ -50,4 +50,4 @@ def with_intervals(
             said = f"intervals: {cell(row.record.row)}, seed {row.record.seed}"
             bar.update(task, advance=number, description=said)
 
-        return with_draws(store, plan.stages, found, made)
+        return with_predictions(store, plan.stages, found, made)

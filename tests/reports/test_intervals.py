@@ -114,8 +114,8 @@ def test_certain_is_what_holm_leaves() -> None:
 def test_how_it_is_shown() -> None:
     shown = table(rows(), suite="made")
     text = to_text(shown)
-    assert "BAGS      +6.0 [+3.2, +8.8]!" in text
-    assert "RFS       +1.0 [-4.5, +6.5]" in text
+    assert "BAGS  +6.0 [+3.2, +8.8]!" in text
+    assert "RFS    +1.0 [-4.5, +6.5]" in text
     assert "AP1 (12 images)" in text
     assert "Holm's correction over 2 rows" in " ".join(text.split())
     markdown = to_markdown(shown)

@@ -1,0 +1,166 @@
+"""What a report makes of stored predictions: AP on a thousand other draws of the val images, and the kinds of errors.
+Both are kept beside the evaluation, so that they are made once. Separate from load.py, which only reads, and from
+intervals.py and errors.py, which make tables and figures of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from bench.data.split import Split, open_split
+from bench.errors import UserError, parsed
+from bench.evaluation.ap import DetectedBoxes, lean_ground_truth
+from bench.evaluation.error_kinds import Costs, Counts, Group, error_kinds
+from bench.evaluation.matches import Accumulator, match_boxes
+from bench.evaluation.resample import DRAWS, ap_of, bootstrap, class_groups, images_that_show
+from bench.evaluation.stored import DETECTIONS, read_detections
+from bench.stage import EvaluateSpec, Stage, spec_of
+from bench.store.disk import read_bytes, write_atomic
+from bench.store.store import Store
+from reports.load import Draws, Errors, RowResult
+
+Floats = NDArray[np.float64]
+DRAWS_VERSION = ERRORS_VERSION = 1  # of what is kept; raise it when a number may change
+CLOSE = 1e-6  # points; what is accumulated again is the recorded AP to this
+_IMAGES = "images of "  # before a metric, in a kept file
+
+
+def with_predictions(
+    store: Store, stages: Mapping[str, Stage], rows: Sequence[RowResult], made: Callable[[RowResult, int], None]
+) -> list[RowResult]:
+    """The same results, each with its draws and errors; without where its predictions are not in the store.
+
+    Args:
+        store: where predictions are, and where what is made is kept, if it can be written.
+        stages: by key, among them all that evaluated `rows`.
+        rows: results; what they have is left as it is.
+        made: is told of a row for which draws are being made that so many more are done.
+
+    Raises:
+        UserError: predictions that were changed, or that do not give the recorded AP.
+    """
+    return [row if _whole(row) else _made(store, stages[row.record.evaluate_key], row, made) for row in rows]
+
+
+def with_kept(store: Store, stages: Mapping[str, Stage], rows: Sequence[RowResult]) -> list[RowResult]:
+    """The same results, with what is kept of them. Makes nothing."""
+    found = []
+    for row in rows:
+        stage = stages[row.record.evaluate_key]
+        errors = _kept_errors(_errors_path(store, stage))
+        found.append(replace(row, draws=_kept_draws(_draws_path(store, stage), row), errors=errors))
+    return found
+
+
+def lacking(rows: Sequence[RowResult]) -> list[RowResult]:
+    """The results that lack something of it."""
+    return [row for row in rows if not _whole(row)]
+
+
+def _whole(row: RowResult) -> bool:
+    return row.draws is not None and row.errors is not None
+
+
+def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult, int], None]) -> RowResult:
+    predicted = stage.inputs["predict"].key
+    done = store.done(predicted)
+    if done is None or DETECTIONS not in done.digests:
+        return row
+    spec = spec_of(stage, EvaluateSpec)
+    edges, most = tuple(spec["bins"]), int(spec["max_detections"])
+    split = open_split(store.output(stage.inputs["val"].key), None)
+    where = str(store.output(predicted) / DETECTIONS)
+    found = read_detections(split, store.read(predicted, DETECTIONS), where)
+    draws, errors = row.draws, row.errors
+    if draws is None:
+        draws = _draws(split, found, edges, most, row, where, lambda number: made(row, number))
+        _keep(_draws_path(store, stage), _packed(draws))
+    if errors is None:
+        errors = _errors(split, found, edges, most)
+        _keep(_errors_path(store, stage), json.dumps(asdict(errors)).encode())
+    return replace(row, draws=draws, errors=errors)
+
+
+def _draws(
+    split: Split, found: DetectedBoxes, edges: tuple[int, ...], most: int, row: RowResult, where: str,
+    made: Callable[[int], None],
+) -> Draws:  # fmt: skip
+    matches = match_boxes(lean_ground_truth(split.lvis_json()), found, most)
+    counts = [category.instance_count for category in split.categories]
+    groups = class_groups([category.frequency for category in split.categories], counts, edges)
+    ones = ap_of(Accumulator(matches).per_class(np.ones((1, len(matches.image_ids)), np.int64)), groups)
+    for name, (fraction,) in ones.items():
+        value, recorded = 100.0 * float(fraction), row.record.metrics.get(name)
+        if recorded is not None and not abs(value - recorded) < CLOSE:
+            what = (
+                f"the stored predictions give {name} {value:.6f}, and the record of this evaluation has {recorded:.6f}"
+            )
+            raise UserError(what, where=where, hint="run the suite again: what was changed is made anew")
+    val = row.record.protocol.val_digest
+    drawn = bootstrap(matches, groups, val, DRAWS, made)
+    return Draws({name: 100.0 * values for name, values in drawn.items()}, images_that_show(matches, groups), val)
+
+
+def _errors(split: Split, found: DetectedBoxes, edges: tuple[int, ...], most: int) -> Errors:
+    kinds = error_kinds(split.lvis_json(), found, edges, most)
+    groups = {"AP": kinds.overall} | {f"AP{i}": group for i, group in enumerate(kinds.bins, start=1)}
+    groups |= {f"AP{letter}": group for letter, group in kinds.frequencies.items()}
+    return Errors(groups, tuple(tuple(int(n) for n in line) for line in kinds.confusion))
+
+
+def _keep(path: Path, content: bytes) -> None:
+    with contextlib.suppress(UserError):  # a store that others may only read
+        write_atomic(path, content)
+
+
+def _draws_path(store: Store, stage: Stage) -> Path:
+    return store.folder(stage.key) / f"draws-{DRAWS_VERSION}-{DRAWS}-{_predicted(store, stage)}.safetensors"
+
+
+def _errors_path(store: Store, stage: Stage) -> Path:
+    return store.folder(stage.key) / f"errors-{ERRORS_VERSION}-{_predicted(store, stage)}.json"
+
+
+def _predicted(store: Store, stage: Stage) -> str:
+    """Names a file after what was evaluated, beside the evaluation: it is freed with its stage, and never taken for
+    another's."""
+    done = store.done(stage.inputs["predict"].key)
+    return done.digest[:16] if done is not None else "-"
+
+
+def _packed(draws: Draws) -> bytes:
+    images = {_IMAGES + name: np.array([number]) for name, number in draws.images.items()}
+    return safetensors.numpy.save({name: v.astype(np.float32) for name, v in draws.values.items()} | images)
+
+
+def _kept_draws(path: Path, row: RowResult) -> Draws | None:
+    """None where there is no whole file: it is made again."""
+    with contextlib.suppress(OSError, UserError, ValueError, SafetensorError):
+        found = safetensors.numpy.load(read_bytes(path))
+        values = {name: array.astype(np.float64) for name, array in found.items() if not name.startswith(_IMAGES)}
+        images = {n.removeprefix(_IMAGES): int(array[0]) for n, array in found.items() if n.startswith(_IMAGES)}
+        if "AP" in images and values and all(array.shape == (DRAWS,) for array in values.values()):
+            return Draws(values, images, row.record.protocol.val_digest)
+    return None
+
+
+def _kept_errors(path: Path) -> Errors | None:
+    with contextlib.suppress(OSError, UserError, ValueError, TypeError, KeyError, AttributeError):
+        content = parsed(read_bytes(path))
+        groups = {name: _group(one) for name, one in content["groups"].items()}
+        return Errors(groups, tuple(tuple(int(n) for n in line) for line in content["confusion"]))
+    return None
+
+
+def _group(one: dict[str, Any]) -> Group:
+    return Group(**{**one, "counts": Counts(**one["counts"]), "costs": Costs(**one["costs"])})

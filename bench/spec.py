@@ -300,12 +300,13 @@ class Figure(Section):
     probe of the features tells right after each training of a row (stages of its own, which `plan` shows); attention:
     where the last map of the backbone is large after each training of a row, on the images of val with the rarest
     classes (stages of its own, too); reconstructions: what the decoder of a pre-training paints; cost: minutes and
-    memory of the trainings of each row; errors: what each kind of error costs, for all classes and by instance bin.
+    memory of the trainings of each row; errors: what each kind of error costs, for all classes and by instance bin;
+    ranking: how likely each row is among the best three.
     """
 
     kind: Literal[
         "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
-        "reconstructions", "cost", "errors",
+        "reconstructions", "cost", "errors", "ranking",
     ]  # fmt: skip
     """What is drawn."""
     x: Text | None = None

@@ -20,6 +20,7 @@ from reports.load import RowResult
 from reports.norms import weight_norms
 from reports.pictures import attention, reconstructions
 from reports.probe_figure import probe_bars
+from reports.ranking import ranking
 from reports.settings import ABSENT
 from reports.sweep import sweep
 from reports.training_figures import class_counts, embeddings, loss_shares
@@ -31,9 +32,10 @@ DEFAULT = (Figure(kind="bins"), Figure(kind="norms"), Figure(kind="errors"))
 NAMES = {
     "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
     "embeddings": "embeddings", "linear_probe": "linear_probe", "attention": "attention",
-    "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs",
+    "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs", "ranking": "ranking",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
+OF_PREDICTIONS = {"errors": error_costs, "ranking": ranking}
 OF_IMAGES = {"attention": attention, "reconstructions": reconstructions}
 LACKING = {
     "counts": "none of its rows was trained on chosen annotations",
@@ -43,6 +45,7 @@ LACKING = {
     "attention": "none of its rows has a map that is done (the engine must give those of its backbone)",
     "reconstructions": "none of its rows has a pre-training that paints images",
     "cost": "none of its rows has a training whose time is known",
+    "ranking": "fewer than four of its rows have draws of val images that show enough (report --intervals makes them)",
     "errors": "the kinds of its errors were not made (report --intervals makes them)",
 }
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
@@ -127,9 +130,9 @@ def _drawing(
         return bars(rows, figure.metrics, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "cost":
         return cost(rows, order=order, caption=caption, title=figure.title)
-    if figure.kind == "errors":
+    if figure.kind in OF_PREDICTIONS:
         caption = figure_caption(rows, suite, "Mean over seeds." if several else "One run a row.")
-        return error_costs(rows, order=order, edges=edges, caption=caption, title=figure.title)
+        return OF_PREDICTIONS[figure.kind](rows, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind == "sweep":
         assert figure.x is not None
         return sweep(

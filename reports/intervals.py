@@ -89,7 +89,7 @@ def _of(mean: float, variance: float, freedom: float, seeds: int) -> Interval | 
 def of_row(group: Sequence[RowResult], metric: str) -> Interval | None:
     """Of a row's mean over its seeds; None where a seed has no draws, or too few images show the metric's classes."""
     known = [(value, row.draws) for row in group if (value := row.record.metrics.get(metric)) is not None]
-    draws = [one for _, one in known if one is not None and _enough(one, metric)]
+    draws = [one for _, one in known if one is not None and enough(one, metric)]
     if len(draws) < len(known):
         return None
     return interval([value for value, _ in known], [one.values[metric] for one in draws])
@@ -99,7 +99,7 @@ def of_difference(group: Sequence[RowResult], base: Sequence[RowResult], metric:
     """Of the mean difference, paired by seed and by draws of images; None as in `of_row`."""
     values, draws = [], []
     for ours, theirs, value in paired(group, base, metric):
-        if ours.draws is None or theirs.draws is None or not _enough(ours.draws, metric):
+        if ours.draws is None or theirs.draws is None or not enough(ours.draws, metric):
             return None
         values.append(value)
         draws.append(ours.draws.values[metric] - theirs.draws.values[metric])
@@ -127,7 +127,8 @@ def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, int]:
     return {metric: images for metric, images in found.items() if 0 < images < FEWEST_IMAGES}
 
 
-def _enough(draws: Draws, metric: str) -> bool:
+def enough(draws: Draws, metric: str) -> bool:
+    """Whether enough val images show a class of the metric for an interval."""
     # AP50 and AP75 rest on the images of AP.
     images = draws.images.get(metric, draws.images["AP"])
     return metric in draws.values and images >= FEWEST_IMAGES

@@ -1,0 +1,129 @@
+"""Which rows are likely among the best. Separate from intervals.py, which looks at one difference at a time: here all
+rows are ranked anew in every draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, over, palette, tidy
+from reports.intervals import enough
+from reports.load import RowResult
+from reports.stats import by_row
+
+Floats = NDArray[np.float64]
+BEST = 3
+DRAWN = 4000
+METRICS = ("AP", "AP1")
+MOST_ROWS = 40
+
+
+def among_best(rows: Sequence[RowResult], metric: str, order: Sequence[str] = (), best: int = BEST) -> dict[str, float]:
+    """Row -> how often it is among the `best` highest means when what varies is drawn anew, all rows on the same draws.
+
+    With one seed the val images are drawn. With several, the seeds are, with replacement (deviations widened by
+    sqrt(n / (n - 1)), so that their variance is the sample variance), and, where all seeds have one val, its images as
+    well: where they have not, the spread over seeds has them already.
+
+    Args:
+        rows: one result per row and seed. Rows that lack draws, the metric, or a seed that most have, are left out.
+        metric: AP, AP1, ...
+        order: labels in suite order.
+        best: among how many.
+
+    Returns:
+        Empty where fewer than `best` + 1 rows can be ranked.
+    """
+    seeds = _seeds(rows)
+    groups = {label: {r.record.seed: r for r in group} for label, group in by_row(rows, order).items()}
+    ranked = {label: [of[s] for s in seeds] for label, of in groups.items() if all(s in of for s in seeds)}
+    ranked = {label: group for label, group in ranked.items() if all(_known(result, metric) for result in group)}
+    if len(ranked) <= best:
+        return {}
+    values = np.array([[r.record.metrics[metric] for r in group] for group in ranked.values()], np.float64)
+    rng = np.random.default_rng(0)
+    drawn = values.mean(1)[:, None] + _of_seeds(values, rng) + _of_images(list(ranked.values()), metric, rng)
+    places = (-drawn).argsort(0, kind="stable").argsort(0, kind="stable")
+    return {label: float((place < best).mean()) for label, place in zip(ranked, places, strict=True)}
+
+
+def ranking(
+    rows: Sequence[RowResult],
+    *,
+    order: Sequence[str] = (),
+    edges: Sequence[int] = DEFAULT_EDGES,
+    caption: str = "",
+    title: str | None = None,
+) -> Drawing | None:
+    """For AP and AP1, a bar for each row: the probability that it is among the best three.
+
+    Returns:
+        None where too few rows have draws.
+    """
+    found = {metric: of for metric in METRICS if (of := among_best(rows, metric, order))}
+    if not found:
+        return None
+    labels = list(dict.fromkeys(label for of in found.values() for label in of))[:MOST_ROWS]
+    width = 0.075 * max(map(len, labels)) + 0.6 + 2.6 * len(found)
+    figure, every = blank(width, 0.8 + 0.2 * len(labels), 1, len(found))
+    for place, (axes, (metric, of)) in enumerate(zip(every, found.items(), strict=True)):
+        shown = [100 * of.get(label, 0.0) for label in labels]
+        axes.barh(range(len(labels)), shown, 0.72, color=palette()[0], linewidth=0)
+        for y, label in enumerate(labels):
+            text = f"{100 * of[label]:.0f}" if label in of else "-"
+            axes.annotate(
+                text, (shown[y], y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color="0.2"
+            )
+        axes.set_yticks(range(len(labels)), labels if place == 0 else [""] * len(labels), fontsize=8)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_xlim(0, 112)
+        axes.set_xticks([0, 50, 100])
+        axes.set_title("\n".join(filter(None, (metric, over(metric, edges)))), fontsize=9)
+        axes.set_xlabel(f"among the best {BEST} (%)", fontsize=8)
+        axes.tick_params(axis="y", length=0)
+        tidy(axes, "x")
+    seeds = _seeds(rows)
+    what = "val images and seeds" if len(seeds) > 1 else "val images (one seed: nothing is known of other trainings)"
+    said = f"How often a row is among the best {BEST} when {what} are drawn again, all rows on the same draws."
+    lines = tuple((label, metric, 100 * p) for metric, of in found.items() for label, p in of.items())
+    return Drawing(finish(figure, {}, f"{caption} {said}".strip(), title), ("row", "metric", "percent"), lines)
+
+
+def _seeds(rows: Sequence[RowResult]) -> list[int]:
+    """Those of the row that has most."""
+    groups = by_row(rows).values()
+    return max(([r.record.seed for r in group] for group in groups), key=len, default=[])
+
+
+def _known(result: RowResult, metric: str) -> bool:
+    return result.record.metrics.get(metric) is not None and result.draws is not None and enough(result.draws, metric)
+
+
+def _of_seeds(values: Floats, rng: np.random.Generator) -> Floats:
+    """Deviations of the mean over seeds, R x DRAWN; 0 with one seed."""
+    count = values.shape[1]
+    if count == 1:
+        return np.zeros((len(values), DRAWN))
+    apart = values - values.mean(1, keepdims=True)
+    picked = rng.integers(0, count, (DRAWN, count))
+    return np.asarray(apart[:, picked].mean(2) * np.sqrt(count / (count - 1)))
+
+
+def _of_images(ranked: Sequence[Sequence[RowResult]], metric: str, rng: np.random.Generator) -> Floats:
+    """Deviations of the mean over seeds by the images of the val that all share, R x DRAWN; 0 where they share none."""
+    if len({result.record.protocol.val_digest for group in ranked for result in group}) > 1:
+        return np.zeros((len(ranked), DRAWN))
+    drawn = np.array([np.mean([_values(r, metric) for r in group], axis=0) for group in ranked])
+    drawn = drawn[:, ~np.isnan(drawn).any(0)]
+    if drawn.shape[1] < 2:
+        return np.zeros((len(ranked), DRAWN))
+    picked = rng.integers(0, drawn.shape[1], DRAWN)
+    return np.asarray((drawn - drawn.mean(1, keepdims=True))[:, picked])
+
+
+def _values(result: RowResult, metric: str) -> Floats:
+    assert result.draws is not None
+    return result.draws.values[metric]

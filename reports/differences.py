@@ -1,4 +1,5 @@
-"""Which differences from the baseline are real: each with its interval, and corrected for how many rows were tried.
+"""Which differences from the baseline or a control are real: each with its interval, and corrected for how many rows
+were tried.
 Separate from tables.py, which has one cell per column, and from intervals.py, which knows one difference at a time.
 """
 
@@ -6,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,28 +43,44 @@ class Difference:
         """The interval is without 0, and stays so when all rows are looked at together."""
         return self.interval is not None and self.holm is not None and self.holm <= 1 - LEVEL
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self, metric: str) -> dict[str, Any]:
         """For JSON."""
         low, high = _ends(self.interval)
         p = None if self.interval is None else self.interval.p
-        return {"base": self.base, "difference": self.cell.mean, "low": low, "high": high, "p": p, "p_holm": self.holm}
+        found = {"metric": metric, "base": self.base, "difference": self.cell.mean, "low": low, "high": high}
+        return found | {"p": p, "p_holm": self.holm}
 
 
-Found = Mapping[str, Mapping[str, Difference]]
+Found = Mapping[str, Mapping[str, Difference]]  # row -> metric -> Difference
+Blocks = Mapping[str, Found]  # delta: from the baseline; against: from a control
 
 
-def certain(rows: Sequence[RowResult], order: Sequence[str] = (), metrics: Sequence[str] = SHOWN) -> Found:
-    """Row -> metric -> Difference, of every row that has one to be compared with; empty where no row has draws."""
-    groups = by_row(rows, order)
+def certain(rows: Sequence[RowResult], order: Sequence[str] = (), against: Mapping[str, str] | None = None) -> Blocks:
+    """The differences from the baseline (or that of a row's engine) and from controls, of every row that has one to be
+    compared with. Holm's correction is over the rows of each.
+
+    Args:
+        rows: one result per row and seed.
+        order: labels in suite order.
+        against: label -> label of the row that it has to beat.
+
+    Returns:
+        Empty where no row has draws.
+    """
     if not any(row.draws is not None for row in rows):
         return {}
+    groups = by_row(rows, order)
+    return {"delta": _certain(groups, bases_of(groups)), "against": _certain(groups, against or {})}
+
+
+def _certain(groups: Mapping[str, Sequence[RowResult]], bases: Mapping[str, str]) -> Found:
     cells = {
-        label: (base, differences(groups[label], groups[base]))
-        for label, base in bases_of(groups).items()
-        if label != base
+        label: (bases[label], differences(group, groups[bases[label]]))
+        for label, group in groups.items()
+        if bases.get(label, label) != label and bases[label] in groups
     }
     found: dict[str, dict[str, Difference]] = {label: {} for label in cells}
-    for metric in metrics:
+    for metric in SHOWN:
         ends = {label: of_difference(groups[label], groups[base], metric) for label, (base, _) in cells.items()}
         corrected = holm({label: one.p for label, one in ends.items() if one is not None})
         for label, (base, own) in cells.items():
@@ -77,17 +94,17 @@ def tried(found: Found, metric: str) -> int:
     return sum(metric in of and of[metric].interval is not None for of in found.values())
 
 
-def caption(rows: Sequence[RowResult], found: Found) -> tuple[str, ...]:
+def caption(rows: Sequence[RowResult], blocks: Blocks) -> tuple[str, ...]:
     """What intervals are of, and where there is none."""
-    if not found:
+    if not any(blocks.values()):
         return ()
     notes = []
-    most = max(tried(found, metric) for metric in SHOWN)
-    if most:
+    over_rows = [most for found in blocks.values() if (most := max(tried(found, metric) for metric in SHOWN))]
+    if over_rows:
         seeds = max(len(group) for group in by_row(rows).values())
         over = f"val images and {seeds} seeds" if seeds > 1 else "val images; one seed knows no other training"
         what = f"[low, high]: 95 % interval over {over} ({DRAWS} draws of the images, paired)"
-        notes = [f"{what}; bold or !: without 0 after Holm's correction over {most} rows"]
+        notes = [f"{what}; bold or !: without 0 after Holm's correction over {' and '.join(map(str, over_rows))} rows"]
     thin = few(rows, SHOWN)
     if thin:
         listed = ", ".join(f"{metric} ({images} images)" for metric, images in thin.items())
@@ -95,37 +112,36 @@ def caption(rows: Sequence[RowResult], found: Found) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def to_csv(rows: Sequence[RowResult], order: Sequence[str], found: Found) -> str:
-    """Long form: a line for each row and metric, full digits; an empty field is no value."""
+def to_csv(rows: Sequence[RowResult], order: Sequence[str], blocks: Blocks) -> str:
+    """Long form, full digits; an empty field is no value. A line for each row and metric, with its difference from the
+    baseline, and one more where the row has a control, with that from it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
-    groups = by_row(rows, order)
-    for label, group in groups.items():
+    for label, group in by_row(rows, order).items():
         own = metrics_of(group)
         for metric in (name for name in SHOWN if name in own and own[name].n):
-            ends, apart = of_row(group, metric), found.get(label, {}).get(metric)
-            numbers = [own[metric].mean, *_ends(ends)]
-            if apart is None:
-                further: list[float | str | None] = ["", *[None] * 6]
-            else:
-                p = None if apart.interval is None else apart.interval.p
-                further = [
-                    cell_text(apart.base),
-                    apart.cell.mean,
-                    *_ends(apart.interval),
-                    p,
-                    apart.holm,
-                    str(tried(found, metric)),
-                ]
-            writer.writerow([cell_text(label), metric, own[metric].n, *_written(numbers), *_written(further)])
+            numbers = [own[metric].mean, *_ends(of_row(group, metric))]
+            first = [cell_text(label), metric, str(own[metric].n), *_written(numbers)]
+            apart = [_further(found, label, metric) for found in blocks.values()]
+            for further in [one for one in apart if one is not None] or [("",) * 7]:
+                writer.writerow([*first, *further])
     return out.getvalue()
+
+
+def _further(found: Found, label: str, metric: str) -> tuple[str, ...] | None:
+    """The columns of a difference; None where there is none."""
+    one = found.get(label, {}).get(metric)
+    if one is None:
+        return None
+    p = None if one.interval is None else one.interval.p
+    numbers = [one.cell.mean, *_ends(one.interval), p, one.holm]
+    return cell_text(one.base), *_written(numbers), str(tried(found, metric))
 
 
 def _ends(one: Interval | None) -> tuple[float | None, float | None]:
     return (None, None) if one is None else (one.low, one.high)
 
 
-def _written(values: Sequence[float | str | None]) -> Iterator[str]:
-    for value in values:
-        yield "" if value is None else value if isinstance(value, str) else f"{value:.6g}"
+def _written(values: Sequence[float | None]) -> list[str]:
+    return ["" if value is None else f"{value:.6g}" for value in values]

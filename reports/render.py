@@ -50,8 +50,9 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
     console = Console(file=out, width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(table.title)
     console.print(grid)
-    if any(tried(table.certain, metric) for metric in SHOWN):
-        console.print(_certain_grid(table, width, most))
+    for block, found in table.certain.items():
+        if any(tried(found, metric) for metric in SHOWN):
+            console.print(_certain_grid(table, block, width, most))
     for note in table.certain_notes:
         console.print(note, soft_wrap=False)
     notes = [*_skips(table), *_notes(table)]
@@ -150,34 +151,37 @@ def format_ends(one: Difference | None) -> str:
 
 def _emphasised(table: Table, line: Line, column: Column) -> str:
     """For Markdown: a difference with its interval, bold where it is certain."""
-    text, one = _value(line, column), table.certain.get(line.row, {}).get(column[1])
-    if column[0] != "delta" or one is None:
+    block, metric = column
+    text = _value(line, column)
+    one = table.certain.get(block, {}).get(line.row, {}).get(metric)
+    if one is None:
         return text
     return (f"**{text}**" if one.certain else text) + format_ends(one)
 
 
-def _certain_grid(table: Table, width: int, most: int | None) -> Grid:
-    """Differences with their intervals, as many metrics as fit; ! where one is certain."""
+def _certain_grid(table: Table, block: str, width: int, most: int | None) -> Grid:
+    """Differences of a block with their intervals, as many metrics as fit; ! where one is certain."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as Grid
 
-    rows = [line for line in table.lines if table.certain.get(line.row)][:most]
+    found = table.certain[block]
+    rows = [line for line in table.lines if found.get(line.row)][:most]
     cells = {
-        metric: [_certain_value(table.certain[line.row].get(metric)) for line in rows]
+        _heading(block, metric, " "): [_certain_value(found[line.row].get(metric)) for line in rows]
         for metric in SHOWN
-        if tried(table.certain, metric)
+        if tried(found, metric)
     }
     grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("row", overflow="fold", max_width=_label_width(table, width))
     used, shown = _label_width(table, width), list[str]()
-    for metric, texts in cells.items():
-        used += 2 + max(map(len, [*texts, metric]))
+    for heading, texts in cells.items():
+        used += 2 + max(map(len, [*texts, heading]))
         if shown and used > width:
             break
-        shown.append(metric)
-        grid.add_column(f"Δ{metric}", justify="right", no_wrap=True)
+        shown.append(heading)
+        grid.add_column(heading, justify="right", no_wrap=True)
     for place, line in enumerate(rows):
-        grid.add_row(_label(line), *(cells[metric][place] for metric in shown))
+        grid.add_row(_label(line), *(cells[heading][place] for heading in shown))
     return grid
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from bench.record import metric_names
 from reports import controls, engines
 from reports.agreement import Agreement, agreements
-from reports.differences import Found, caption, certain
+from reports.differences import Blocks, caption, certain
 from reports.footnotes import footnotes, other_data, paper_caption
 from reports.load import RowResult
 from reports.paper import Published, published
@@ -82,7 +82,7 @@ class Table:
         caption: what the published column is and how its protocol differs; empty without one.
         agreements: our order against the published one; empty without one.
         footnotes: protocol, seeds, and whatever differs between rows.
-        certain: of each row, its differences with their intervals; empty where there is none.
+        certain: block (delta, against) -> of each row, its differences with their intervals; empty where none was made.
         certain_notes: what those intervals are of.
     """
 
@@ -94,7 +94,7 @@ class Table:
     caption: str
     agreements: tuple[Agreement, ...]
     footnotes: tuple[str, ...]
-    certain: Found = field(default_factory=dict)
+    certain: Blocks = field(default_factory=dict)
     certain_notes: tuple[str, ...] = ()
 
     @property
@@ -130,7 +130,7 @@ def table(
     groups = by_row(rows, order)
     baseline = baseline_of(groups)
     labels = [*order, *(label for label in [*groups, *skipped] if label not in order)]
-    bases, found = _bases(groups), certain(rows, order)
+    bases, found = _bases(groups), certain(rows, order, against)
     lines = [
         _line(label, groups.get(label, []), bases.get(label, []), paper, skipped.get(label))
         for label in dict.fromkeys(labels)
@@ -177,14 +177,15 @@ def to_json(
     paper = published(compare_with) if compare_with else None
     orders = _orders(agreements(groups, paper)) if paper else {}
     found: list[dict[str, Any]] = []
-    bases, sure = _bases(groups), certain(rows, order)
+    bases, sure = _bases(groups), certain(rows, order, against)
     for label in dict.fromkeys([*order, *groups, *(skipped or {})]):
         group = groups.get(label, [])
         entry: dict[str, Any] = {"row": label, "seeds": [result.record.seed for result in group]}
         entry["metrics"] = {name: _plain(cell) for name, cell in metrics_of(group).items()}
         entry["delta"] = {name: _plain(cell) for name, cell in differences(group, bases.get(label, [])).items()}
-        if label in sure:
-            entry["intervals"] = {metric: one.plain() for metric, one in sure[label].items()}
+        apart = [one.plain(metric) for found in sure.values() for metric, one in found.get(label, {}).items()]
+        if apart:
+            entry["intervals"] = apart
         entry["protocol"] = group[0].record.protocol.model_dump(mode="json") if group else None
         if label in (against or {}):
             control = (against or {})[label]

@@ -101,7 +101,7 @@ def test_differences_are_paired_by_draw() -> None:
 
 
 def test_certain_is_what_holm_leaves() -> None:
-    found = certain(rows())
+    found = certain(rows())["delta"]
     assert set(found) == {"BAGS", "RFS", "new"}
     assert found["BAGS"]["AP"].certain
     assert found["BAGS"]["AP"].holm == pytest.approx(2 * 2.2090e-05, rel=1e-3)  # of two: 6 / sqrt 2 standard errors
@@ -122,7 +122,8 @@ def test_how_it_is_shown() -> None:
     assert "**+6.0** [+3.2, +8.8]" in markdown
     assert "| +1.0 [-4.5, +6.5]" in markdown
     entry: dict[str, Any] = {line["row"]: line for line in json.loads(json.dumps(to_json(rows())))}
-    assert entry["BAGS"]["intervals"]["AP"]["low"] == pytest.approx(6 - Z * 2**0.5, 1e-5)
+    of_ap = next(one for one in entry["BAGS"]["intervals"] if one["metric"] == "AP")
+    assert (of_ap["base"], of_ap["low"]) == ("baseline", pytest.approx(6 - Z * 2**0.5, 1e-5))
     assert "intervals" not in entry["baseline"]
     lines = to_csv(rows(), (), certain(rows())).splitlines()
     assert lines[0].startswith("row,metric,seeds,value,low,high,base,difference")
@@ -134,3 +135,18 @@ def test_without_draws_nothing_is_said_of_intervals() -> None:
     text = to_text(table([made("baseline", AP=20.0), made("BAGS", AP=26.0)], suite="made"))
     assert "interval" not in text
     assert "Holm" not in text
+
+
+def test_a_control_has_a_block_and_a_correction_of_its_own() -> None:
+    """BAGS less RFS: 6 and 4 on the two draws: 5 with a standard error of sqrt 2; of one row, p stays as it is."""
+    found = certain(rows(), against={"BAGS": "RFS", "RFS": "gone"})
+    one = found["against"]["BAGS"]["AP"]
+    assert set(found["against"]) == {"BAGS"}
+    assert one.interval is not None
+    assert (one.base, one.interval.low) == ("RFS", pytest.approx(5 - Z * 2**0.5, 1e-5))
+    assert one.holm == one.interval.p == pytest.approx(4.07e-4, abs=1e-6)
+    text = to_text(table(rows(), suite="made", against={"BAGS": "RFS"}))
+    assert "BAGS  +5.0 [+2.2, +7.8]!" in text
+    assert "Holm's correction over 2 and 1 rows" in " ".join(text.split())
+    lines = to_csv(rows(), (), found).splitlines()
+    assert [line.split(",")[6] for line in lines if line.startswith("BAGS,AP,")] == ["baseline", "RFS"]

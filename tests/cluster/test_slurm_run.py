@@ -28,6 +28,8 @@ from tests.conftest import TINY, Bench
 SEEDS = ("seeds=[0,1,2]", "data.seed=0")  # one data set, three baselines: equal jobs
 SLOWER = ("schedule.steps=40",)  # time enough to be killed in
 RFS = "  RFS: {method: rfs, cluster: {time_min: 20}}\n"
+SMALL_DETR = "{width: 16, heads: 2, decoder: 2, ffn: 32, queries: 20}"
+DETR = f"  DETR: {{method: baseline, detector: {{engine: detr, detr: {SMALL_DETR}}}}}\n"
 
 
 def jobs_of(plan: Plan, root: Path) -> list[JobPlan]:
@@ -104,8 +106,8 @@ def test_a_later_run_submits_nothing_twice(slurm: Slurm, queue: Queue, planned: 
 
 
 def test_a_suite_gives_the_same_bits_in_slurm(slurm: Slurm, planned: Planned, tmp_path: Path) -> None:
-    """Submitted by a driver that leaves at once, watched by the next one."""
-    plan, root = planned(), tmp_path / "store"
+    """Submitted by a driver that leaves at once, watched by the next one; of both engines of the house."""
+    plan, root = planned(DETR), tmp_path / "store"
     drive(plan, root, detach=True)
     assert drive(plan, root).code == 0
     assert digests(plan, root) == undisturbed(plan, tmp_path / "here")

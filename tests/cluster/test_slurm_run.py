@@ -106,8 +106,8 @@ def test_a_later_run_submits_nothing_twice(slurm: Slurm, queue: Queue, planned: 
 
 
 def test_a_suite_gives_the_same_bits_in_slurm(slurm: Slurm, planned: Planned, tmp_path: Path) -> None:
-    """Submitted by a driver that leaves at once, watched by the next one; of both engines of the house."""
-    plan, root = planned(DETR), tmp_path / "store"
+    """Submitted by a driver that leaves at once, watched by the next one."""
+    plan, root = planned(), tmp_path / "store"
     drive(plan, root, detach=True)
     assert drive(plan, root).code == 0
     assert digests(plan, root) == undisturbed(plan, tmp_path / "here")
@@ -115,6 +115,13 @@ def test_a_suite_gives_the_same_bits_in_slurm(slurm: Slurm, planned: Planned, tm
     assert {note.ended for note in notes(plan, root)} <= {"COMPLETED", ""}  # "": done before anybody looked
     environment = Store(root).done(plan.rows[0].evaluate.key).environment  # type: ignore[union-attr]
     assert environment["slurm"]["job"] in {note.id for note in notes(plan, root)}
+
+
+def test_a_deformable_detr_gives_the_same_bits_in_slurm(slurm: Slurm, planned: Planned, tmp_path: Path) -> None:
+    """Beside the other engine's baseline in one array job."""
+    plan, root = planned(DETR), tmp_path / "store"
+    assert drive(plan, root).code == 0
+    assert digests(plan, root) == undisturbed(plan, tmp_path / "here")
 
 
 @pytest.mark.slow

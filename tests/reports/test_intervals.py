@@ -50,6 +50,14 @@ def test_images_that_seeds_share_vary_once_more() -> None:
     assert found.high == pytest.approx(1 + 2.26216 * 3**0.5, 1e-5)
 
 
+def test_seeds_that_agree_by_luck_are_not_surer_than_their_images() -> None:
+    """2.0 and 2.001, each on a val of its own whose draws have variance 16 / 3, so that of the mean half of it."""
+    far = [np.array([-2.0, 2.0, -2.0, 2.0]), np.array([-2.0, -2.0, 2.0, 2.0])]  # independent of one another
+    found = interval([2.0, 2.001], far)
+    assert found is not None
+    assert found.high == pytest.approx(2.0005 + Z * (16 / 3 / 2) ** 0.5, 1e-4)
+
+
 def test_what_does_not_vary_has_no_interval() -> None:
     assert interval([], []) is None
     assert interval([1.0], [np.full(9, 2.0)]) is None

@@ -1,6 +1,5 @@
-"""How sure a number is: 95 % intervals of AP and of differences, over val images and over seeds; which differences stay
-after Holm's correction; which rows are likely among the best. Separate from stats.py (means and paired differences) and
-from predictions.py (AP on other draws of val).
+"""How sure a number is: 95 % intervals of AP and of differences, over val images and over seeds, and Holm's correction.
+Separate from stats.py (means and paired differences) and from predictions.py (AP on other draws of val).
 
 What varies. One seed: the images of val alone. Its variance is that of the bootstrap (bench/evaluation/resample.py),
 the interval a normal one, for the model that there is. Several seeds: their sample variance s^2 holds all that a seed
@@ -8,8 +7,8 @@ changes, initial weights and order of training and, where the data follow the se
 the seeds share vary once more, by the bootstrap of the mean over seeds, less what s^2 has of it already. The sum has
 Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946), at least n - 1, and the interval is Student's. Two or
 three seeds agree by luck in one cell of five more closely than images allow: an interval is never narrower than
-that of the images alone. With several seeds it so holds the truth in 95 % or more. Centres are the estimates themselves:
-the mean of a bootstrap is shifted by images that are drawn twice. Measured: python -m tests.interval_coverage.
+that of the images alone. With several seeds it so holds the truth in 95 % or more. Centres are the estimates: the mean
+of a bootstrap is shifted by images that are drawn twice. Measured: python -m tests.interval_coverage.
 """
 
 from __future__ import annotations

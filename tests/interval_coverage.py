@@ -175,10 +175,12 @@ def intervals(
     images = images_that_show(matches, groups)
     found = []
     for metric in groups:
-        one = interval([v[metric] for v in values[0]], [d[metric] for d in drawn[0]])
+        shared = not asked.own_val
+        one = interval([v[metric] for v in values[0]], [d[metric] for d in drawn[0]], shared=shared)
         apart = interval(
             [b[metric] - a[metric] for a, b in zip(*values, strict=True)],
             [b[metric] - a[metric] for a, b in zip(*drawn, strict=True)],
+            shared=shared,
         )
         for what, ends in (("AP of one", one), ("no difference" if even else "difference", apart)):
             if ends is not None and images[metric]:

@@ -32,9 +32,9 @@ def test_seeds_with_a_val_of_their_own_are_students_interval() -> None:
     """Values 1, 2, 3: s^2 = 1. Draws that are independent add nothing: their spread is in s^2 already."""
     rng = np.random.default_rng(0)
     for draws in ([np.zeros(1000)] * 3, [rng.normal(0, 1, 20_000) for _ in range(3)]):
-        found = interval([1.0, 2.0, 3.0], draws)
+        found = interval([1.0, 2.0, 3.0], draws, shared=False)
         assert found is not None
-        assert found.high - 2 == pytest.approx(T2 / 3**0.5, rel=0.02)
+        assert found.high - 2 == pytest.approx(T2 / 3**0.5, 1e-5)
         assert found.low + found.high == pytest.approx(4)
     exact = interval([1.0, 2.0, 3.0], [np.zeros(1000)] * 3)
     assert exact is not None
@@ -43,19 +43,27 @@ def test_seeds_with_a_val_of_their_own_are_students_interval() -> None:
 
 
 def test_images_that_seeds_share_vary_once_more() -> None:
-    """Draws -1 and 1 of both seeds at once: variance 2 of their mean; values 0 and 2: s^2 / 2 = 1; together 3, with
-    (3 / 1)^2 = 9 degrees of freedom, of which the 97.5 % point is 2.26216."""
-    found = interval([0.0, 2.0], [np.array([-1.0, 1.0])] * 2)
-    assert found is not None
-    assert found.high == pytest.approx(1 + 2.26216 * 3**0.5, 1e-5)
+    """Draws -1 and 1 of all seeds at once: variance 2 of their mean. Values 0, 0, 0, 0, 5: s^2 / 5 = 1. Together 3, with
+    4 * (3 / 1)^2 = 36 degrees of freedom, of which the 97.5 % point is 2.02809; the seeds alone have 2.776 * 1. Of two
+    seeds, 0 and 2, s^2 / 2 = 1 as well, and Student's 12.7 of these alone is wider than any sum."""
+    shared = np.array([-1.0, 1.0])
+    five, two = interval([0.0, 0.0, 0.0, 0.0, 5.0], [shared] * 5), interval([0.0, 2.0], [shared] * 2)
+    assert five is not None
+    assert two is not None
+    assert five.high == pytest.approx(1 + 2.02809 * 3**0.5, 1e-5)
+    assert two.high == pytest.approx(1 + T1, 1e-5)
 
 
 def test_seeds_that_agree_by_luck_are_not_surer_than_their_images() -> None:
     """2.0 and 2.001, each on a val of its own whose draws have variance 16 / 3, so that of the mean half of it."""
     far = [np.array([-2.0, 2.0, -2.0, 2.0]), np.array([-2.0, -2.0, 2.0, 2.0])]  # independent of one another
-    found = interval([2.0, 2.001], far)
+    found = interval([2.0, 2.001], far, shared=False)
     assert found is not None
     assert found.high == pytest.approx(2.0005 + Z * (16 / 3 / 2) ** 0.5, 1e-4)
+    assert found.p == pytest.approx(0.2206, abs=1e-4)  # of 2.0005 / 1.633 standard errors; Student's is 0.00016
+    sure = interval([20.0, 20.2], far, shared=False)
+    assert sure is not None
+    assert sure.p == pytest.approx(0.00317, abs=1e-5)  # Student's of 20.1 / 0.1 with 1 degree; the normal one is 1e-34
 
 
 def test_what_does_not_vary_has_no_interval() -> None:

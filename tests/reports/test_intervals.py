@@ -43,7 +43,7 @@ def test_seeds_with_a_val_of_their_own_are_students_interval() -> None:
 
 
 def test_images_that_seeds_share_vary_once_more() -> None:
-    """Draws -1 and 1 of all seeds at once: variance 2 of their mean. Values 0, 0, 0, 0, 5: s^2 / 5 = 1. Together 3, with
+    """Draws -1 and 1 of all seeds at once: variance 2 of their mean. Values 0, 0, 0, 0, 5: s^2 / 5 = 1. Together 3, of
     4 * (3 / 1)^2 = 36 degrees of freedom, of which the 97.5 % point is 2.02809; the seeds alone have 2.776 * 1. Of two
     seeds, 0 and 2, s^2 / 2 = 1 as well, and Student's 12.7 of these alone is wider than any sum."""
     shared = np.array([-1.0, 1.0])

@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.evaluation.ap import DetectedBoxes, Floats, Ints, can_count, within_cap
+from bench.evaluation.overlap import iou_xywh
 
 Bools = NDArray[np.bool_]
 
@@ -171,7 +172,7 @@ def _spans(images: Ints, chosen: Ints) -> Iterator[slice]:
 def _judge_image(found: Found, truth: Truth, d: slice, g: Ints, out: Judged) -> None:
     """One image: detections `d`, by falling score, and boxes `g`; written into `out`."""
     counts_G, own_label_DG = truth.counts[g], found.label[d, None] == truth.label[g]
-    iou_DG = _iou(found.xywh[d], truth.xywh[g], truth.crowd[g])
+    iou_DG = iou_xywh(found.xywh[d], truth.xywh[g], truth.crowd[g])
     own_DG = np.where(own_label_DG & counts_G, iou_DG, 0.0)
     other_DG = np.where(~own_label_DG & counts_G, iou_DG, 0.0)
     match_D = _match(own_DG)
@@ -230,15 +231,3 @@ def _match(iou_DG: Floats, reusable_G: Bools | None = None) -> Ints:
         if reusable_G is None or not reusable_G[column]:
             gone.add(column)
     return match_D
-
-
-def _iou(a_D4: Floats, b_G4: Floats, crowd_G: Bools) -> Floats:
-    """IoU D x G of xywh boxes, to the bits of pycocotools; in a crowd box the share of the detection."""
-    low = np.maximum(a_D4[:, None, :2], b_G4[:, :2])
-    high = np.minimum(a_D4[:, None, :2] + a_D4[:, None, 2:], b_G4[:, :2] + b_G4[:, 2:])
-    side = (high - low).clip(0.0)
-    inter = side[..., 0] * side[..., 1]
-    area_D1, area_G = (a_D4[:, 2] * a_D4[:, 3])[:, None], b_G4[:, 2] * b_G4[:, 3]
-    union = np.where(crowd_G, area_D1, area_D1 + area_G - inter)
-    ratio: Floats = inter / union
-    return ratio

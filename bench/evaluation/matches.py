@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.evaluation.ap import UNCOUNTED, DetectedBoxes, Floats, Ints, capped, check, countable
-
-VERSION = 1  # of what is kept of it beside the store (reports/draws.py); raise it when a number may change
+from bench.evaluation.overlap import iou_xywh
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's points, to the last bit
@@ -127,7 +126,7 @@ def _groups(truth: _Truth, of_found: Ints, classes: int) -> Iterator[tuple[slice
 
 def _matched(found: Floats, boxes: Floats, crowd: Bools, ignored: Bools) -> tuple[Bools, Bools]:
     """(matched a counted box, matched another) T x D of one image and class; counted boxes come first."""
-    iou = _iou(found, boxes, crowd)
+    iou = iou_xywh(found, boxes, crowd)
     hit = np.zeros((len(THRESHOLDS), len(found)), bool)
     hidden = np.zeros_like(hit)
     least = np.minimum(THRESHOLDS, 1 - 1e-10)
@@ -143,17 +142,6 @@ def _matched(found: Floats, boxes: Floats, crowd: Bools, ignored: Bools) -> tupl
         hidden[:, d] = some & ignored[last]
         free[levels[some], last[some]] = crowd[last[some]]
     return hit, hidden
-
-
-def _iou(found: Floats, boxes: Floats, crowd: Bools) -> Floats:
-    """D x G, as the evaluators compute it: with a crowd box over the detection's area."""
-    low = np.maximum(found[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(found[:, None, :2] + found[:, None, 2:], boxes[None, :, :2] + boxes[None, :, 2:])
-    side = np.clip(high - low, 0.0, None)
-    shared = side[..., 0] * side[..., 1]
-    own, other = found[:, 2] * found[:, 3], boxes[:, 2] * boxes[:, 3]
-    union = np.where(crowd[None], own[:, None], own[:, None] + other[None] - shared)
-    return np.asarray(shared / union)
 
 
 class Accumulator:

@@ -109,7 +109,7 @@ def _resume(learner: Learner) -> int:
     if further is not None:
         step, tensors = further
     if tensors:
-        _load(learner, tensors)
+        _load(learner, tensors, step)
     return step
 
 
@@ -154,14 +154,15 @@ def _read_rung(learner: Learner, key: str, step: int) -> tuple[int, dict[str, Te
     return reached, tensors
 
 
-def _load(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
-    """Weights, buffers, and the state of optimiser and losses, by their names in a checkpoint."""
+def _load(learner: Learner, tensors: Mapping[str, Tensor], step: int) -> None:
+    """Weights, buffers, and the state of optimiser and losses, by their names in a checkpoint. One of step 0, of a job
+    that was stopped before it began to train, has no means: they begin with the first step."""
     with torch.no_grad():
         for name, target in learner.saved.items():
             target.copy_(tensors[_MODEL + name])
         for name, target in learner.carried.items():
             target.copy_(tensors[name])
-        if learner.schedule.ema:
+        if learner.schedule.ema and step:
             learner.average = {n: torch.empty_like(t).copy_(tensors[_MEAN + n]) for n, t in learner.saved.items()}
     learner.optimiser.load(tensors)
 

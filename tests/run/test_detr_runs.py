@@ -90,7 +90,7 @@ def test_two_processes_are_one(suite: Suite, tmp_path: Path) -> None:
     assert moved > 0  # they sum in another order: the same bits would say that one process did it all
 
 
-@pytest.mark.parametrize("step", [1, 3, STEPS - 1])
+@pytest.mark.parametrize("step", [0, 1, 3, STEPS - 1])
 def test_it_goes_on_exactly_after_a_stop(
     suite: Suite, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,7 @@ def test_the_model_holds_nothing_of_its_losses(store: Store, done: Stage) -> Non
         assert sum(parts) == pytest.approx(one["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("stop", [1, 7, HEAD_STEPS - 1])
+@pytest.mark.parametrize("stop", [0, 1, 7, HEAD_STEPS - 1])
 def test_stopped_and_resumed_it_has_the_same_bits(
     stop: int, store: Store, done: Stage, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

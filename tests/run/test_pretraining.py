@@ -145,7 +145,7 @@ def test_the_detector_takes_these_groups_and_says_what_is_new(
     assert {name.split(".")[0] for name in new} == {"fpn", "rpn", "box_head", "box_regressor", "classifier"} - groups
 
 
-@pytest.mark.parametrize("stop", [2, STEPS - 1])
+@pytest.mark.parametrize("stop", [0, 2, STEPS - 1])
 @pytest.mark.parametrize("row", ["infonce", "aligned"])
 def test_stopped_and_resumed_it_has_the_same_bits(
     row: str, stop: int, store: Store, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

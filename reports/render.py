@@ -1,4 +1,5 @@
-"""A Table as terminal text, Markdown, LaTeX or CSV. Separate from reports/tables.py, which decides what is in it.
+"""A Table as terminal text, Markdown or CSV. Separate from reports/tables.py, which decides what is in it, and from
+latex.py, whose table is for a paper.
 
 A missing value is `-` in every form (empty in CSV beside n = 0); a published figure stands under a heading of its own.
 """
@@ -9,7 +10,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 Column = tuple[str, str]  # (block, metric), block one of own, delta, against, paper
-NOT_IN_LATEX = ("APs", "APm", "APl", "ACC1", "ACC2", "ACC3", "ACC4")  # a page is 12 columns and a paper block wide
-IN_LATEX = ("AP", "AP1")  # of differences
 WIDTH = 110  # characters; terminals of 100-120 are common
-LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
-         "Δ": r"$\Delta$", MARK: r"\textdagger{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
 
 
 def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
@@ -43,7 +38,7 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
     for block, metric in columns:
         grid.add_column(_heading(block, metric, "\n"), justify="right", no_wrap=True)
     for line in table.lines[:most]:
-        grid.add_row(_label(line), *(_value(line, column) for column in columns))
+        grid.add_row(label_of(line), *(value_of(line, column) for column in columns))
     out = io.StringIO()
     # A cut number is a wrong number: rather a wider line than "30…".
     width = max(width, grid.__rich_measure__(Console(width=1000), Console(width=1000).options).maximum)
@@ -55,11 +50,11 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
             console.print(_certain_grid(table, block, width, most))
     for note in table.certain_notes:
         console.print(note, soft_wrap=False)
-    notes = [*_skips(table), *_notes(table)]
-    notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
+    told = notes_of(table)
+    told += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
     if most is not None and len(table.lines) > most:
-        notes.insert(0, f"and {len(table.lines) - most} more rows: see table.txt of the report")
-    for note in notes:
+        told.insert(0, f"and {len(table.lines) - most} more rows: see table.txt of the report")
+    for note in told:
         console.print(note, soft_wrap=False)
     return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
 
@@ -67,7 +62,7 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
 def to_markdown(table: Table) -> str:
     """All own metrics, the published block, the differences from the baseline and from controls, the footnotes."""
     parts = [f"# {table.title}\n", _markdown_grid(table, _all_columns(table))]
-    parts += [f"- {note.removeprefix('* ')}" for note in (*_skips(table), *_notes(table))]
+    parts += [f"- {note.removeprefix('* ')}" for note in notes_of(table)]
     if table.baseline and any(line.delta for line in table.lines):
         wanted = [m for m in table.metrics if any(line.cell("delta", m).n for line in table.lines)]
         parts += [f"\n## Difference from {table.baseline}, paired by seed\n"]
@@ -79,27 +74,6 @@ def to_markdown(table: Table) -> str:
         parts += [f"\n## Difference from {of}, paired by seed\n"]
         parts += [_markdown_grid(table, [("against", metric) for metric in wanted])]
     return "\n".join(parts) + "\n"
-
-
-def to_latex(table: Table) -> str:
-    """A booktabs table (needs \\usepackage{booktabs,graphicx}): AP, bins, LVIS groups, ACC, published AP and bins; AP
-    and AP1 of both differences where rows have a control."""
-    blocks = _latex_blocks(table)
-    columns = [column for _, block in blocks for column in block]
-    head = " & ".join(["row", *(_tex(metric) for _, metric in columns)]) + r" \\"
-    lines = [r"\begin{table}", r"\centering", r"\resizebox{\linewidth}{!}{%",
-             rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]  # fmt: skip
-    if len(blocks) > 1:
-        spans = [rf"\multicolumn{{{len(block)}}}{{c}}{{{title}}}" for title, block in blocks]
-        lines.append(" & ".join(["", *spans]) + r" \\")
-        ends = list(accumulate((len(block) for _, block in blocks), initial=1))
-        lines.append(" ".join(rf"\cmidrule(lr){{{a + 1}-{b}}}" for a, b in pairwise(ends)))
-    lines += [head, r"\midrule"]
-    for line in table.lines:
-        lines.append(" & ".join([_tex(_label(line)), *(_tex(_value(line, c)) for c in columns)]) + r" \\")
-    caption = " ".join(_tex(_sentence(text)) for text in (table.title, *_skips(table), *_notes(table)))
-    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
 
 
 def to_csv(table: Table) -> str:
@@ -132,18 +106,6 @@ def format_cell(cell: Cell, *, signed: bool = False) -> str:
     return mean if cell.sd is None else f"{mean} ± {cell.sd:.1f}"
 
 
-def _latex_blocks(table: Table) -> list[tuple[str, list[Column]]]:
-    """(title, columns): ours, the two differences where there are controls, the paper's."""
-    found: list[tuple[str, list[Column]]] = [
-        ("ours", [("own", metric) for metric in table.metrics if metric not in NOT_IN_LATEX])
-    ]
-    if table.controls:
-        from_control = table.controls[0] if len(table.controls) == 1 else "control"
-        found += [(rf"$\Delta$ {_tex(table.baseline)}", [("delta", m) for m in IN_LATEX])] if table.baseline else []
-        found += [(rf"$\Delta$ {_tex(from_control)}", [("against", metric) for metric in IN_LATEX])]
-    return [*found, ("paper", _paper(table))] if _paper(table) else found
-
-
 def format_ends(one: Difference | None) -> str:
     """` [+4.1, +9.3]`, or nothing for a difference without an interval."""
     return "" if one is None or one.interval is None else f" [{one.interval.low:+.1f}, {one.interval.high:+.1f}]"
@@ -152,7 +114,7 @@ def format_ends(one: Difference | None) -> str:
 def _emphasised(table: Table, line: Line, column: Column) -> str:
     """For Markdown: a difference with its interval, bold where it is certain."""
     block, metric = column
-    text = _value(line, column)
+    text = value_of(line, column)
     one = table.certain.get(block, {}).get(line.row, {}).get(metric)
     if one is None:
         return text
@@ -181,7 +143,7 @@ def _certain_grid(table: Table, block: str, width: int, most: int | None) -> Gri
         shown.append(heading)
         grid.add_column(heading, justify="right", no_wrap=True)
     for place, line in enumerate(rows):
-        grid.add_row(_label(line), *(cells[heading][place] for heading in shown))
+        grid.add_row(label_of(line), *(cells[heading][place] for heading in shown))
     return grid
 
 
@@ -203,7 +165,7 @@ def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
     chosen: list[Column] = []
     for column in [c for c in WANTED if c in full] + [c for c in full if c not in WANTED]:
         needed = max(len(part) for part in _heading(*column, "\n").split("\n"))
-        needed = 2 + max([needed, *(len(_value(line, column)) for line in table.lines)])
+        needed = 2 + max([needed, *(len(value_of(line, column)) for line in table.lines)])
         if chosen and used + needed > width:
             break
         used += needed
@@ -215,7 +177,7 @@ def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
 
 def _label_width(table: Table, width: int) -> int:
     """A long label of a sweep goes over two lines rather than push AP off the screen."""
-    longest = max((len(_label(line)) for line in table.lines), default=3)
+    longest = max((len(label_of(line)) for line in table.lines), default=3)
     return max(3, min(longest, max(20, width // 3)))
 
 
@@ -224,7 +186,8 @@ def _heading(block: str, metric: str, gap: str) -> str:
     return {"own": metric, "delta": f"Δ{metric}", "against": control, "paper": f"paper{gap}{metric}"}[block]
 
 
-def _value(line: Line, column: Column) -> str:
+def value_of(line: Line, column: Column) -> str:
+    """A cell as text."""
     block, metric = column
     if block == "paper":
         figure = line.paper.get(metric)
@@ -234,7 +197,8 @@ def _value(line: Line, column: Column) -> str:
     return format_cell(cell, signed=block in ("delta", "against")) + fewer
 
 
-def _label(line: Line) -> str:
+def label_of(line: Line) -> str:
+    """A row's label with its marks."""
     return " ".join([line.row, *(["*"] if line.skipped else []), *([MARK] if line.mark else [])])
 
 
@@ -251,7 +215,7 @@ def _markdown_grid(table: Table, columns: Sequence[Column]) -> str:
     rows.append("|---|---|" + "---:|" * len(columns))
     for line in table.lines:
         seeds = str(len(line.seeds)) if line.seeds else "-"
-        cells = [_label(line).replace("|", r"\|").replace("*", r"\*"), seeds]
+        cells = [label_of(line).replace("|", r"\|").replace("*", r"\*"), seeds]
         cells += [_emphasised(table, line, c) for c in columns]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
@@ -265,16 +229,14 @@ def _skips(table: Table) -> list[str]:
     return [f"* {', '.join(labels)}: {reason}" for reason, labels in reasons.items()]
 
 
-def _notes(table: Table) -> list[str]:
-    return [*([table.caption] if table.caption else []), *map(sentences, table.agreements), *table.footnotes]
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+def notes_of(table: Table) -> list[str]:
+    """What stands below a table: which rows have no number, what the published column is, the footnotes."""
+    return [
+        *_skips(table),
+        *([table.caption] if table.caption else []),
+        *map(sentences, table.agreements),
+        *table.footnotes,
+    ]
 
 
 def _digits(value: float | None) -> str:

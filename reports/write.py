@@ -15,8 +15,9 @@ from bench.store.disk import make_folder, put
 from reports import error_figure, figures, frames
 from reports.canvas import DEFAULT_EDGES
 from reports.differences import to_csv as intervals_to_csv
+from reports.latex import to_latex, to_protocol
 from reports.load import RowResult
-from reports.render import to_csv, to_latex, to_markdown, to_text
+from reports.render import to_csv, to_markdown, to_text
 from reports.tables import table, to_json
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ def write(
     planned: Sequence[RowPlan] = (),
     beside: Mapping[str, str] | None = None,
     against: Mapping[str, str] | None = None,
+    columns: Sequence[str] = (),
 ) -> Written:
-    """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller;
-    intervals.csv, error_kinds.csv and confusion.csv where they were made; figures as .png, .svg and .csv.
+    """table.txt, .md, .tex, .csv, .json; table_protocol.tex; results.csv and per_class.csv (reports/frames.py); files
+    of the caller; intervals.csv, error_kinds.csv and confusion.csv where they were made; figures as .png, .svg, .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -72,16 +74,18 @@ def write(
         planned: the suite's rows with their settings, done or not.
         beside: name -> text of more files to lay beside the tables.
         against: label -> label of the row that it has to beat.
+        columns: of table.tex, see `reports.latex.to_latex`.
 
     Raises:
-        UserError: no such published table, or `out` cannot be written.
+        UserError: no such column, no such published table, or `out` cannot be written.
     """
     content = table(rows, suite=suite, compare_with=compare_with, order=order, skipped=skipped, against=against)
     plain = to_json(rows, compare_with=compare_with, order=order, skipped=skipped, against=against)
     texts = {
         "table.txt": to_text(content),
         "table.md": to_markdown(content),
-        "table.tex": to_latex(content),
+        "table.tex": to_latex(content, columns, out.name),
+        "table_protocol.tex": to_protocol(content),
         "table.csv": to_csv(content),
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
         "results.csv": frames.to_csv(row.record for row in rows),

@@ -105,6 +105,7 @@ OTHER: dict[str, tuple[str, ...]] = {
     "Schedule.drops": ("schedule.drops=[0.5]",),
     "Schedule.epochs": ("schedule.epochs=3",),
     "Sections.against": ("against=BAGS",),
+    "Sections.columns": ("columns=[AP1]",),
     "Sections.compare_with": ("compare_with=bags_table1",),
     "Sections.seeds": ("seeds=[1]",),
     "Sections.title": ("title=other",),
@@ -198,6 +199,7 @@ EFFECTS: dict[str, str] = {
     "Search.tune": "tests/search/test_loop.py::test_what_trials_are_measured_on",
     "Search.tune_seed": "tests/search/test_loop.py::test_what_trials_are_measured_on",
     "Sections.against": "tests/test_settings_effect.py::test_a_report_has_the_differences_from_a_control",
+    "Sections.columns": "tests/test_settings_effect.py::test_a_paper_s_table_has_the_suite_s_columns",
     "Sections.compare_with": "tests/test_settings_effect.py::test_a_report_has_the_title_and_the_published_table",
     "Sections.title": "tests/test_settings_effect.py::test_a_report_has_the_title_and_the_published_table",
 }

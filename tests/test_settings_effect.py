@@ -216,3 +216,32 @@ def test_a_figure_is_drawn_as_its_settings_say(tmp_path: Path) -> None:
     )
     assert edges == ["bags", "other", "edges 2"]  # of those with edges 1, two lines: they differ in their method
     assert both == ["bags, edges 1", "bags, edges 2", "other, edges 1"]
+
+
+def test_a_paper_s_table_has_the_suite_s_columns(write: Write, tmp_path: Path, call: Bench) -> None:
+    """columns: of the suite, or of the command line in their place; a mistake says which there are."""
+    plan, store = plan_of(write(THREE)), Store(tmp_path / "store")
+    of = {row.evaluate.key for row in plan.rows if row.evaluate is not None}
+
+    def contents(stage: Stage) -> dict[str, str]:
+        result = dumps(made("x", key=stage.key, AP=20.0, AP1=1.0).record.result)
+        return {"result.json": result} if stage.key in of else {"x": "x"}
+
+    done_store.quick(store, plan.stages.values(), {}, contents)
+
+    def head(text: str, *words: str) -> str:
+        said = call("report", write(text), *words, "--out", tmp_path / "out")
+        assert said.code == 0, said.err
+        lines = (tmp_path / "out" / "table.tex").read_text().splitlines()
+        return lines[lines.index(r"\midrule") - 1]
+
+    assert head(THREE) == r" & AP & AP1 & AP \\"
+    assert head(THREE + "columns: [AP1, dAP1]\n") == r" & AP1 & AP1 \\"
+    assert head(THREE + "columns: [AP1, dAP1]\n", "--columns", "AP, dAP") == r" & AP & AP \\"
+    wrong = call("report", write(THREE), "--columns", "AP,dAP11", "--out", tmp_path / "out")
+    assert wrong.code == 2
+    assert "dAP11" in wrong.err
+    assert "Did you mean 'dAP1'" in wrong.err
+    wrong = call("report", write(THREE + "columns: [mAP]\n"), "--out", tmp_path / "out")
+    assert wrong.code == 2
+    assert "no column 'mAP'" in wrong.err

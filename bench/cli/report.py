@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,9 @@ def command(
         typer.Option(help="95 % intervals from 1,000 draws of the val images (default: for up to 100 evaluations)."),
     ] = None,
     against: Against = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of table.tex, e.g. AP,AP1,dAP1,cAP1 (docs/results.md).", metavar="A,B")
+    ] = None,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
@@ -50,16 +54,18 @@ def command(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        report(loaded, store, Console(), out, intervals=intervals)
+        named = tuple(name.strip() for name in columns.split(",")) if columns else ()
+        report(loaded, store, Console(), out, intervals=intervals, columns=named)
 
 
 def report(
-    suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None
-) -> None:
+    suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None,
+    columns: Sequence[str] = (),
+) -> None:  # fmt: skip
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
     rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
-    write_report(plan, store, rows, console, out)
+    write_report(plan, store, rows, console, out, columns=columns)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

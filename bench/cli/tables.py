@@ -51,6 +51,7 @@ def write_report(
     out: Path | None,
     *,
     failed: Ended | None = None,
+    columns: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Write the report of what is done, and print the table; the files."""
     from reports.write import write
@@ -60,7 +61,7 @@ def write_report(
         results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
         planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
-        against=suite.controls,
+        against=suite.controls, columns=columns or suite.sections.columns,
     )  # fmt: skip
     print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):

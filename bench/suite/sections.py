@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -66,6 +67,18 @@ Stages = Annotated[
 ]  # name -> changes of `schedule`
 
 
+def _columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[dcp]?(AP|ACC)(50|75|bg|[smlrcf]|[1-9])?", name):
+            raise ValueError(f"no column {name!r}: a metric (AP, AP1, APr, ACC, ...), behind d, c or p where it is one")
+    if len(set(names)) < len(names):
+        raise ValueError("a column is named twice")
+    return names
+
+
+Columns = Annotated[tuple[str, ...], Field(max_length=64), AfterValidator(_columns)]
+
+
 class Sections(BaseModel):
     """The typed top level of a suite without its rows."""
 
@@ -88,8 +101,11 @@ class Sections(BaseModel):
     against: str | None = None
     """The label of the row that the others have to beat (a control): tables then have the differences from it as well,
     paired by seed, beside those from the baseline. A row's own `against` takes its place; null: none."""
+    columns: Columns = ()
+    """Of the table for LaTeX: a metric (AP1) is ours, dAP1 the difference from the baseline, cAP1 that from a control,
+    pAP1 the published figure; none named: AP, the bins, and differences of AP."""
     figures: Annotated[tuple[Figure, ...], Field(max_length=50)] = ()
-    """Of the report; none named: AP by bin, and weight norms."""
+    """Of the report; none named: AP by bin, weight norms and costs of errors."""
     title: Title | None = None
     """For the heading of tables and the captions of figures."""
     search: Search | None = None

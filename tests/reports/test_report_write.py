@@ -17,7 +17,7 @@ from reports.load import RowResult
 from reports.write import write
 
 NORMS = [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0]
-TABLES = {"table.txt", "table.md", "table.tex", "table.csv", "table.json", "results.csv", "per_class.csv"}
+TABLES = {"table.txt", "table.md", "table.tex", "table_protocol.tex", "table.csv", "table.json", "results.csv", "per_class.csv"}
 
 
 def results() -> list[RowResult]:

@@ -1,0 +1,104 @@
+"""table.tex: chosen columns, short captions, names as they are, and that TeX takes it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from bench.errors import UserError
+from bench.suite.sections import Sections
+from reports.latex import to_latex, to_protocol
+from reports.load import Draws, RowResult
+from reports.tables import Table, table
+from tests.reports.made_records import made
+
+HOSTILE = r"50%_of & \x{~^$#} <b>é"
+
+
+def drawn(row: RowResult, *ap: float) -> RowResult:
+    return replace(row, draws=Draws({"AP": np.array(ap)}, {"AP": 99}, row.record.protocol.val_digest))
+
+
+def content() -> Table:
+    rows = [
+        drawn(made("baseline", AP=20.0, AP1=1.0, APr=2.0), 19.0, 21.0),
+        drawn(made(HOSTILE, AP=26.0, AP1=None, APr=3.0), 24.0, 28.0),
+        drawn(made("RFS", AP=21.0, AP1=2.0, APr=3.0, mark="a reconstruction"), 18.0, 24.0),
+    ]
+    return table(rows, suite="a_b", compare_with="bags_table1", against={"RFS": HOSTILE}, skipped={"gone": "failed: x"})
+
+
+def test_the_usual_columns() -> None:
+    """AP and the bins that there are, the two differences of AP, and the published AP and bins."""
+    text = to_latex(content(), label="suite a_b")
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert body[0] == (
+        r" & \multicolumn{2}{c}{ours} & \multicolumn{1}{c}{$\Delta$ baseline} & "
+        r"\multicolumn{1}{c}{$\Delta$ 50\%\_of \& \textbackslash{}x\{\textasciitilde{}\textasciicircum{}\$\#\} "
+        r"\textless{}b\textgreater{}é} & \multicolumn{2}{c}{published} \\"
+    )
+    assert body[1] == r" & AP & AP1 & AP & AP & AP & AP1 \\"
+    assert body[2].startswith(r"baseline & 20.0 & 1.0 & - & - & ")
+    assert r"& 26.0 & - & \textbf{+6.0} [+3.2, +8.8] & - & - & - \\" in body[3]
+    assert body[4].startswith(r"RFS \textdagger{} & 21.0 & 2.0 & +1.0 [-4.5, +6.5] & \textbf{-5.0} [-7.8, -2.2] & ")
+    assert body[5] == r"gone * & - & - & - & - & - & - \\"
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4} \cmidrule(lr){5-5} \cmidrule(lr){6-7}" in text
+    assert r"\label{tab:suite-a-b}" in text
+    assert r"\begin{tabular}{@{}lrrrrrr@{}}" in text
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
+    assert caption.startswith(r"\caption{a\_b: box AP (points), one run a row. Differences have 95 \% intervals;")
+    assert "RFS: a reconstruction" in caption
+    assert len(caption) < 500
+
+
+def test_chosen_columns() -> None:
+    text = to_latex(content(), ["dAP", "AP", "cAP1"])
+    assert r" & AP & AP & AP1 \\" in text
+    assert text.index("Delta$ baseline") < text.index("ours") < text.index("Delta$ 50")
+    assert r"\begin{table}" in text
+    assert r"\begin{table*}" in to_latex(content(), ["AP", "AP1", "APr", "dAP", "dAP1", "dAPr", "cAP", "cAP1"])
+    with pytest.raises(UserError, match="Did you mean 'dAP1'"):
+        to_latex(content(), ["AP", "ddAP1"])
+
+
+def test_columns_of_a_suite_are_checked_when_it_is_read() -> None:
+    assert Sections(columns=("AP", "dAP1", "cAPr", "pAP75", "ACCbg")).columns[1] == "dAP1"
+    for wrong in (("AP10",), ("xAP",), ("AP", "AP"), ("mAP",)):
+        with pytest.raises(ValidationError, match="column"):
+            Sections(columns=wrong)
+
+
+def test_the_protocol_stands_in_a_file_of_its_own() -> None:
+    text = to_protocol(content())
+    assert r"\% interval over val images" in text
+    assert "train digest" in text
+    assert "gone: failed: x." in text
+    assert not re.search(r"(?<!\\)[&#_]", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", ["", "twocolumn"])
+def test_tex_takes_it(columns: str, tmp_path: Path) -> None:
+    """Without an overfull box: a table that does not fit is none."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex: apt-get install texlive-latex-recommended")
+    names = ["AP", "AP1", "dAP"] if columns else []
+    (tmp_path / "table.tex").write_text(to_latex(content(), names))
+    (tmp_path / "protocol.tex").write_text(to_protocol(content()))
+    (tmp_path / "paper.tex").write_text(
+        rf"\documentclass[{columns}]{{article}}\usepackage[utf8]{{inputenc}}\usepackage{{booktabs}}"
+        "\n\\begin{document}\\sloppy\n\\input{table}\n\\input{protocol}\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout[-2000:]
+    assert "Float too large" not in ended.stdout
+    assert "Missing character" not in ended.stdout
+    assert (tmp_path / "paper.pdf").stat().st_size > 10_000

@@ -84,7 +84,7 @@ def write(
     texts = {
         "table.txt": to_text(content),
         "table.md": to_markdown(content),
-        "table.tex": to_latex(content, columns, out.name),
+        "table.tex": to_latex(content, columns, suite.split(":")[0]),
         "table_protocol.tex": to_protocol(content),
         "table.csv": to_csv(content),
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",

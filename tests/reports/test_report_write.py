@@ -17,7 +17,10 @@ from reports.load import RowResult
 from reports.write import write
 
 NORMS = [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0]
-TABLES = {"table.txt", "table.md", "table.tex", "table_protocol.tex", "table.csv", "table.json", "results.csv", "per_class.csv"}
+TABLES = {
+    "table.txt", "table.md", "table.tex", "table_protocol.tex", "table.csv", "table.json", "results.csv",
+    "per_class.csv",
+}  # fmt: skip
 
 
 def results() -> list[RowResult]:
@@ -105,7 +108,7 @@ def test_names_are_unique_and_the_first_keeps_its_name() -> None:
 def test_files_of_the_caller_lie_beside_the_tables(tmp_path: Path) -> None:
     written = write(results(), tmp_path, "table1", beside={"suite.yaml": "rows: {}\n"})
     assert (tmp_path / "suite.yaml").read_text() == "rows: {}\n"
-    assert "table.txt .md .tex .csv .json, results.csv, per_class.csv, suite.yaml, " in written.spoken()
+    assert "table.txt .md .tex .csv .json, table_protocol.tex, results.csv, per_class.csv, suite.yaml, " in written.spoken()
 
 
 def test_labels_are_text_in_every_csv(tmp_path: Path) -> None:

@@ -52,21 +52,26 @@ def best_of_each_class(detections: DetectedBoxes, per_class: int = PER_CLASS) ->
     return detections[np.sort(order[rank < per_class])]
 
 
-def pooled(
-    gt: Mapping[str, Any], detections: DetectedBoxes, groups: Mapping[str, Bools], per_class: int = PER_CLASS
-) -> dict[str, Pooled]:
-    """AP-pool and AP-fixed of each group.
+def match_by_class(gt: Mapping[str, Any], detections: DetectedBoxes, per_class: int = PER_CLASS) -> Matches:
+    """Matches of the best `per_class` of each class, without a limit for an image.
 
     Args:
         gt: from `lean_ground_truth`.
-        detections: all that are stored, without a limit for an image.
-        groups: name -> bool K, as of `class_groups`.
-        per_class: detections of a class over the data set.
+        detections: all that are stored.
 
     Raises:
         UserError: detections of unknown images or that are not finite.
     """
-    matches = match_boxes(gt, best_of_each_class(detections, per_class), max_detections=max(len(detections), 1))
+    return match_boxes(gt, best_of_each_class(detections, per_class), max_detections=max(len(detections), 1))
+
+
+def pooled(matches: Matches, groups: Mapping[str, Bools]) -> dict[str, Pooled]:
+    """AP-pool and AP-fixed of each group.
+
+    Args:
+        matches: of `match_by_class`, or of `match_boxes` where its limit cuts nothing off.
+        groups: name -> bool K, as of `class_groups`.
+    """
     fixed = ap_of(Accumulator(matches).per_class(_once(matches)), groups)
     return {
         name: Pooled(

@@ -16,23 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluation.ap import Floats, Ints
+from bench.evaluation.ap import Ints
 from bench.evaluation.judged import Truth, truth_of
 from bench.evaluation.matches import THRESHOLDS, Bools, Matches, matched
+from bench.evaluation.stored import Proposals
 
 BUDGETS = (100, 300, 1000)  # proposals of an image
-
-
-@dataclass(frozen=True, eq=False)
-class Proposals:
-    """Class-agnostic boxes of a split in ORIGINAL pixels; those of one image stand best first.
-
-    Attributes:
-        image_id: int64 N, ids of the annotation file. xywh: float64 N x 4.
-    """
-
-    image_id: Ints
-    xywh: Floats
 
 
 @dataclass(frozen=True)

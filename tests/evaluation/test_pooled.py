@@ -16,7 +16,7 @@ from test_recall import groups_of
 from bench.evaluation.ap import DetectedBoxes, evaluate_boxes, lean_ground_truth
 from bench.evaluation.matches import THRESHOLDS, Bools, Matches, match_boxes
 from bench.evaluation.official import precisions as official_precisions
-from bench.evaluation.pooled import Pooled, best_of_each_class, pooled
+from bench.evaluation.pooled import Pooled, best_of_each_class, match_by_class, pooled
 
 A, B = [0.0, 0.0, 100.0, 100.0], [200.0, 0.0, 100.0, 100.0]
 NOWHERE = [0.0, 500.0, 50.0, 50.0]
@@ -35,7 +35,7 @@ def scene() -> dict[str, Any]:
 
 
 def of(gt: dict[str, Any], found: DetectedBoxes, **more: int) -> dict[str, Pooled]:
-    return pooled(lean_ground_truth(gt), found, groups_of(gt), **more)
+    return pooled(match_by_class(lean_ground_truth(gt), found, **more), groups_of(gt))
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(0.3, 1.0), (0.5, (51 + 50 * 2 / 3) / 101)])

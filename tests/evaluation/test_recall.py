@@ -16,8 +16,9 @@ from federated import boxes_of, federated
 
 from bench.evaluation.ap import lean_ground_truth
 from bench.evaluation.matches import Bools, match_boxes
-from bench.evaluation.recall import Proposals, Recall, recalls
+from bench.evaluation.recall import Recall, recalls
 from bench.evaluation.resample import class_groups
+from bench.evaluation.stored import Proposals
 
 A, B, C = ([x, 0.0, 100.0, 100.0] for x in (0.0, 200.0, 400.0))
 NOWHERE = [0.0, 500.0, 50.0, 50.0]

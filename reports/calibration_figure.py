@@ -18,8 +18,8 @@ from reports.stats import by_row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_ROWS = 10
-MARKERS, STYLES = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p"), ("-", "--", "-.", ":")
+MOST_ROWS = 6  # of more the curves cannot be told apart
+MARKERS, STYLES = ("o", "s", "^", "D", "v", "P"), ("-", "--", "-.", ":")
 TICKS = (0, 1, 5, 10, 25, 50, 100)
 SAID = (
     "Judged detections in 15 bins of equal mass by score: mean score and share of true positives at IoU 0.5, on axes of"
@@ -50,8 +50,11 @@ def calibration_curves(
     names = [name for name in next(iter(shown.values())) if name == "AP" or name[2:].isdigit()]
     drawn = list(shown)[:MOST_ROWS]
     if len(drawn) < len(shown):
-        caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; ECE of all is in more_metrics.csv."
-    figure, every = blank(2.55 * len(names), 3.0, 1, len(names))
+        caption += (
+            f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in the figure's CSV, and `rows`"
+        )
+        caption += " of the figure names those to draw."
+    figure, every = blank(2.8 * len(names), 3.1, 1, len(names))
     end = max((100 * max(b.score, b.right) for of in shown.values() for n in names for b in of[n].bins), default=100.0)
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _panel(axes, {label: shown[label][name] for label in drawn}, end)
@@ -89,7 +92,7 @@ def _panel(axes: Axes, of_rows: Mapping[str, Calibration], end: float) -> None:
     texts = ["-" if found.ece is None else f"{100 * found.ece:.1f}" for found in of_rows.values()]
     axes.legend(
         [lines[label] for label in of_rows], texts, title="ECE", fontsize=6.5, title_fontsize=7, frameon=False,
-        loc="upper left", ncols=1 if len(texts) < 6 else 2, handlelength=2.4, columnspacing=0.8, borderpad=0.1,
+        loc="best", handlelength=2.6, borderpad=0.1,
     )  # fmt: skip
     axes.tick_params(labelsize=7)
     axes.set_aspect("equal")

@@ -51,7 +51,7 @@ LACKING = {
     "ranking": "fewer than four of its rows have draws of val images that show enough (report --intervals makes them)",
     "errors": "the kinds of its errors were not made (report --intervals makes them)",
     "calibration": "the calibration of its scores was not made (report --intervals makes it)",
-    "recall": "the recall of its proposals was not made (report --intervals makes it)",
+    "recall": "the recall of its proposals was not made (report --intervals makes it where they are stored)",
 }
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 

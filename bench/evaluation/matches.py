@@ -76,7 +76,7 @@ def match_boxes(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections
     small = found.xywh[:, 2] * found.xywh[:, 3] <= LARGEST
     counted = np.repeat((exhaustive.astype(bool) & small)[None], len(THRESHOLDS), axis=0)
     for boxes, rows in _groups(truth, image * len(category_ids) + category, len(category_ids)):
-        hit, hidden = matched(found.xywh[rows], truth.xywh[boxes], truth.crowd[boxes], truth.ignored[boxes])
+        hit, hidden = _matched(found.xywh[rows], truth.xywh[boxes], truth.crowd[boxes], truth.ignored[boxes])
         true[:, rows] = hit
         counted[:, rows] = (counted[:, rows] | hit) & ~hidden
     keep = ~truth.ignored
@@ -125,16 +125,9 @@ def _groups(truth: _Truth, of_found: Ints, classes: int) -> Iterator[tuple[slice
         yield slice(int(first[group]), int(first[group] + count[group])), order[start[group] : stop[group]]
 
 
-def matched(found: Floats, boxes: Floats, crowd: Bools, ignored: Bools) -> tuple[Bools, Bools]:
-    """Greedy matching of one image and class.
-
-    Args:
-        found: xywh D x 4, the best first. boxes: xywh G x 4, counted ones first. crowd, ignored: bool G.
-
-    Returns:
-        (matched a counted box, matched another), each T x D.
-    """
-    iou = _iou(found, boxes, crowd)
+def _matched(found: Floats, boxes: Floats, crowd: Bools, ignored: Bools) -> tuple[Bools, Bools]:
+    """(matched a counted box, matched another) T x D of one image and class; counted boxes come first."""
+    iou = overlaps(found, boxes, crowd)
     hit = np.zeros((len(THRESHOLDS), len(found)), bool)
     hidden = np.zeros_like(hit)
     least = np.minimum(THRESHOLDS, 1 - 1e-10)
@@ -152,8 +145,8 @@ def matched(found: Floats, boxes: Floats, crowd: Bools, ignored: Bools) -> tuple
     return hit, hidden
 
 
-def _iou(found: Floats, boxes: Floats, crowd: Bools) -> Floats:
-    """D x G, as the evaluators compute it: with a crowd box over the detection's area."""
+def overlaps(found: Floats, boxes: Floats, crowd: Bools) -> Floats:
+    """IoU D x G of xywh boxes, as the evaluators compute it: with a crowd box over the detection's area."""
     low = np.maximum(found[:, None, :2], boxes[None, :, :2])
     high = np.minimum(found[:, None, :2] + found[:, None, 2:], boxes[None, :, :2] + boxes[None, :, 2:])
     side = np.clip(high - low, 0.0, None)

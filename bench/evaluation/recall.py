@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.evaluation.ap import Ints
+from bench.evaluation.ap import Floats, Ints
 from bench.evaluation.judged import Truth, truth_of
-from bench.evaluation.matches import THRESHOLDS, Bools, Matches, matched
+from bench.evaluation.matches import THRESHOLDS, Bools, Matches, overlaps
 from bench.evaluation.stored import Proposals
 
 BUDGETS = (100, 300, 1000)  # proposals of an image
@@ -78,13 +78,10 @@ def recalls(
     in_order = xywh[order]
     found = {name: np.zeros(len(budgets), np.int64) for name in groups}
     for i, boxes in _by_image(truth):
-        shown = in_order[cuts[i] : cuts[i + 1]]
+        iou_NG = overlaps(in_order[cuts[i] : cuts[i + 1]], truth.xywh[boxes], truth.crowd[boxes])
         for name, chosen in groups.items():
-            of_group = truth.xywh[boxes[chosen[truth.label[boxes]]]]
-            if len(of_group) and len(shown):
-                none = np.zeros(len(of_group), np.bool_)
-                hit, _ = matched(shown, of_group, none, none)
-                found[name] += [int(hit[:, :budget].sum()) for budget in budgets]
+            taken_N = _taken(iou_NG[:, chosen[truth.label[boxes]]])
+            found[name] += [int(taken_N[:budget].sum()) for budget in budgets]
     boxes_K = np.bincount(truth.label[truth.counts], minlength=len(matches.category_ids))
     hits_K = np.bincount(matches.category, matches.true.sum(0), minlength=len(matches.category_ids))
     counted_K = np.bincount(matches.truth_category, minlength=len(matches.category_ids))
@@ -99,6 +96,29 @@ def recalls(
         },
         most=int(np.diff(cuts).max(initial=0)),
     )
+
+
+def _taken(iou_NG: Floats) -> Ints:
+    """At how many thresholds each proposal of an image takes a box: the free one of highest IoU, of equals the last.
+
+    The thresholds at which a box is still free, and at which a proposal has none yet, are the bits of a number.
+    """
+    taken_N = np.zeros(len(iou_NG), np.int64)
+    row_P, column_P = np.nonzero(iou_NG >= THRESHOLDS[0])
+    iou_P = iou_NG[row_P, column_P]
+    order = np.lexsort((-column_P, -iou_P, row_P))
+    reached_P = (1 << np.searchsorted(THRESHOLDS, iou_P, side="right")) - 1
+    everywhere = (1 << len(THRESHOLDS)) - 1
+    free, waiting, last = [everywhere] * iou_NG.shape[1], everywhere, -1
+    for row, column, reached in zip(*(of[order].tolist() for of in (row_P, column_P, reached_P)), strict=True):
+        if row != last:
+            last, waiting = row, everywhere
+        takes = waiting & free[column] & reached
+        if takes:
+            free[column] ^= takes
+            waiting ^= takes
+            taken_N[row] += takes.bit_count()
+    return taken_N
 
 
 def _by_image(truth: Truth) -> list[tuple[int, Ints]]:

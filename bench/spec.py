@@ -301,12 +301,13 @@ class Figure(Section):
     where the last map of the backbone is large after each training of a row, on the images of val with the rarest
     classes (stages of its own, too); reconstructions: what the decoder of a pre-training paints; cost: minutes and
     memory of the trainings of each row; errors: what each kind of error costs, for all classes and by instance bin;
-    ranking: how likely each row is among the best three.
+    ranking: how likely each row is among the best three; calibration: by instance bin, whether scores are the chance to
+    be right; recall: by instance bin, what share of the boxes proposals reach and detections find.
     """
 
     kind: Literal[
         "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
-        "reconstructions", "cost", "errors", "ranking",
+        "reconstructions", "cost", "errors", "ranking", "calibration", "recall",
     ]  # fmt: skip
     """What is drawn."""
     x: Text | None = None

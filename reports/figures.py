@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.spec import Figure
 from reports.bars import ap_by_bin, bars
+from reports.calibration_figure import calibration_curves
 from reports.canvas import DEFAULT_EDGES, Drawing, save
 from reports.cost_figure import cost
 from reports.error_figure import error_costs
@@ -21,6 +22,7 @@ from reports.norms import weight_norms
 from reports.pictures import attention, reconstructions
 from reports.probe_figure import probe_bars
 from reports.ranking import ranking
+from reports.recall_figure import recall_dots
 from reports.settings import ABSENT
 from reports.sweep import sweep
 from reports.training_figures import class_counts, embeddings, loss_shares
@@ -33,9 +35,10 @@ NAMES = {
     "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
     "embeddings": "embeddings", "linear_probe": "linear_probe", "attention": "attention",
     "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs", "ranking": "ranking",
+    "calibration": "calibration", "recall": "recall",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
-OF_PREDICTIONS = {"errors": error_costs, "ranking": ranking}
+OF_PREDICTIONS = {"errors": error_costs, "ranking": ranking, "recall": recall_dots}
 OF_IMAGES = {"attention": attention, "reconstructions": reconstructions}
 LACKING = {
     "counts": "none of its rows was trained on chosen annotations",
@@ -47,6 +50,8 @@ LACKING = {
     "cost": "none of its rows has a training whose time is known",
     "ranking": "fewer than four of its rows have draws of val images that show enough (report --intervals makes them)",
     "errors": "the kinds of its errors were not made (report --intervals makes them)",
+    "calibration": "the calibration of its scores was not made (report --intervals makes it)",
+    "recall": "the recall of its proposals was not made (report --intervals makes it where they are stored)",
 }
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
@@ -142,6 +147,8 @@ def _drawing(
     first = min(result.record.seed for result in rows)
     shown = [result for result in rows if result.record.seed == first]
     caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
+    if figure.kind == "calibration":
+        return calibration_curves(shown, order=order, edges=edges, caption=caption, title=figure.title)
     if figure.kind in OF_IMAGES:
         return OF_IMAGES[figure.kind](shown, caption=caption, title=figure.title)
     if figure.kind in OF_TRAININGS:

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UserError, parsed
+from bench.evaluation.calibration import Calibration
 from bench.evaluation.error_kinds import Group
+from bench.evaluation.pooled import Pooled
+from bench.evaluation.recall import Recalls
 from bench.plan.planning import Plan, fresh
 from bench.record import Record
 from bench.stage import Stage
@@ -54,6 +57,22 @@ class Errors:
 
 
 @dataclass(frozen=True)
+class MoreMetrics:
+    """What the predictions of one evaluation say beside AP (reports/predictions.py makes it); fractions.
+
+    Attributes:
+        calibration, pooled: AP (all classes), AP1.., APr, APc, APf -> of these classes.
+        recall: of the same groups; None where no proposals are stored.
+        stored: detections of the image that has most: no more could be looked at.
+    """
+
+    calibration: Mapping[str, Calibration]
+    pooled: Mapping[str, Pooled]
+    recall: Recalls | None
+    stored: int
+
+
+@dataclass(frozen=True)
 class RowResult:
     """The evaluation of one row and seed, with what the figures need.
 
@@ -67,6 +86,7 @@ class RowResult:
         looks: what figures had measured or kept of its models.
         draws: what its AP is on other draws of val; None: not made.
         errors: their kinds; None: not made.
+        more: calibration, recall of proposals, AP-pool and AP-fixed; None: not made.
     """
 
     record: Record
@@ -77,6 +97,7 @@ class RowResult:
     looks: Looks = NO_LOOKS
     draws: Draws | None = None
     errors: Errors | None = None
+    more: MoreMetrics | None = None
 
     @classmethod
     def of(

@@ -1,6 +1,7 @@
-"""What a report makes of stored predictions: AP on a thousand other draws of the val images, and the kinds of errors.
-Both are kept beside the evaluation, so that they are made once. Separate from load.py, which only reads, and from
-intervals.py and errors.py, which make tables and figures of it.
+"""What a report makes of stored predictions: AP on a thousand other draws of the val images, the kinds of errors, and
+calibration, recall and pooled AP. All are kept beside the evaluation, so that they are made once. Separate from
+load.py, which only reads, and from intervals.py, error_figure.py and more_metrics.py, which make tables and
+figures of it.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ from safetensors import SafetensorError
 from bench.data.split import Split, open_split
 from bench.errors import UserError, parsed
 from bench.evaluation.ap import DetectedBoxes, lean_ground_truth
+from bench.evaluation.calibration import Calibration, ReliabilityBin, calibrations
 from bench.evaluation.error_kinds import Costs, Counts, Group, error_kinds
-from bench.evaluation.matches import Accumulator, match_boxes
+from bench.evaluation.matches import Accumulator, Matches, match_boxes
+from bench.evaluation.pooled import PER_CLASS, Pooled, match_by_class, pooled
+from bench.evaluation.recall import Recall, Recalls, recalls
 from bench.evaluation.resample import DRAWS, ap_of, bootstrap, class_groups, images_that_show
-from bench.evaluation.stored import DETECTIONS, read_detections
+from bench.evaluation.stored import DETECTIONS, PROPOSALS, Proposals, read_detections, read_proposals
 from bench.stage import EvaluateSpec, Stage, spec_of
 from bench.store.disk import read_bytes, write_atomic
 from bench.store.store import Store
-from reports.load import Draws, Errors, RowResult
+from reports.load import Draws, Errors, MoreMetrics, RowResult
 
 Floats = NDArray[np.float64]
-DRAWS_VERSION = ERRORS_VERSION = 1  # of what is kept; raise it when a number may change
+Bools = NDArray[np.bool_]
+DRAWS_VERSION = ERRORS_VERSION = MORE_VERSION = 1  # of what is kept; raise it when a number may change
 CLOSE = 1e-6  # points; what is accumulated again is the recorded AP to this
 _IMAGES = "images of "  # before a metric, in a kept file
 
@@ -38,7 +43,7 @@ _IMAGES = "images of "  # before a metric, in a kept file
 def with_predictions(
     store: Store, stages: Mapping[str, Stage], rows: Sequence[RowResult], made: Callable[[RowResult, int], None]
 ) -> list[RowResult]:
-    """The same results, each with its draws and errors; without where its predictions are not in the store.
+    """The same results, each with its draws, errors and more; without where its predictions are not in the store.
 
     Args:
         store: where predictions are, and where what is made is kept, if it can be written.
@@ -57,8 +62,8 @@ def with_kept(store: Store, stages: Mapping[str, Stage], rows: Sequence[RowResul
     found = []
     for row in rows:
         stage = stages[row.record.evaluate_key]
-        errors = _kept_errors(_errors_path(store, stage))
-        found.append(replace(row, draws=_kept_draws(_draws_path(store, stage), row), errors=errors))
+        errors, more = _kept_errors(_errors_path(store, stage)), _kept_more(_more_path(store, stage))
+        found.append(replace(row, draws=_kept_draws(_draws_path(store, stage), row), errors=errors, more=more))
     return found
 
 
@@ -68,7 +73,7 @@ def lacking(rows: Sequence[RowResult]) -> list[RowResult]:
 
 
 def _whole(row: RowResult) -> bool:
-    return row.draws is not None and row.errors is not None
+    return row.draws is not None and row.errors is not None and row.more is not None
 
 
 def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult, int], None]) -> RowResult:
@@ -81,23 +86,28 @@ def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult,
     split = open_split(store.output(stage.inputs["val"].key), None)
     where = str(store.output(predicted) / DETECTIONS)
     found = read_detections(split, store.read(predicted, DETECTIONS), where)
-    draws, errors = row.draws, row.errors
+    draws, errors, more = row.draws, row.errors, row.more
+    lean, groups = lean_ground_truth(split.lvis_json()), _groups(split, edges)
+    matches = match_boxes(lean, found, most)
     if draws is None:
-        draws = _draws(split, found, edges, most, row, where, lambda number: made(row, number))
+        draws = _draws(matches, groups, row, where, lambda number: made(row, number))
         _keep(_draws_path(store, stage), _packed(draws))
     if errors is None:
-        errors = _errors(split, found, edges, most)
+        errors = _errors(lean, found, edges, most)
         _keep(_errors_path(store, stage), json.dumps(asdict(errors)).encode())
-    return replace(row, draws=draws, errors=errors)
+    if more is None:
+        proposals = None
+        if PROPOSALS in done.digests:
+            place = str(store.output(predicted) / PROPOSALS)
+            proposals = read_proposals(split, store.read(predicted, PROPOSALS), place)
+        more = _more(lean, found, proposals, matches, groups, most)
+        _keep(_more_path(store, stage), json.dumps(asdict(more)).encode())
+    return replace(row, draws=draws, errors=errors, more=more)
 
 
 def _draws(
-    split: Split, found: DetectedBoxes, edges: tuple[int, ...], most: int, row: RowResult, where: str,
-    made: Callable[[int], None],
-) -> Draws:  # fmt: skip
-    matches = match_boxes(lean_ground_truth(split.lvis_json()), found, most)
-    counts = [category.instance_count for category in split.categories]
-    groups = class_groups([category.frequency for category in split.categories], counts, edges)
+    matches: Matches, groups: Mapping[str, Bools], row: RowResult, where: str, made: Callable[[int], None]
+) -> Draws:
     ones = ap_of(Accumulator(matches).per_class(np.ones((1, len(matches.image_ids)), np.int64)), groups)
     for name, (fraction,) in ones.items():
         value, recorded = 100.0 * float(fraction), row.record.metrics.get(name)
@@ -111,11 +121,32 @@ def _draws(
     return Draws({name: 100.0 * values for name, values in drawn.items()}, images_that_show(matches, groups), val)
 
 
-def _errors(split: Split, found: DetectedBoxes, edges: tuple[int, ...], most: int) -> Errors:
-    kinds = error_kinds(split.lvis_json(), found, edges, most)
+def _errors(lean: Mapping[str, Any], found: DetectedBoxes, edges: tuple[int, ...], most: int) -> Errors:
+    kinds = error_kinds(lean, found, edges, most)
     groups = {"AP": kinds.overall} | {f"AP{i}": group for i, group in enumerate(kinds.bins, start=1)}
     groups |= {f"AP{letter}": group for letter, group in kinds.frequencies.items()}
     return Errors(groups, tuple(tuple(int(n) for n in line) for line in kinds.confusion))
+
+
+def _more(
+    lean: Mapping[str, Any], found: DetectedBoxes, proposals: Proposals | None, matches: Matches,
+    groups: Mapping[str, Bools], most: int,
+) -> MoreMetrics:  # fmt: skip
+    stored, of_class = (
+        int(np.unique(ids, return_counts=True)[1].max(initial=0)) for ids in (found.image_id, found.category_id)
+    )
+    nothing_cut = stored <= most and of_class <= PER_CLASS  # then all are in `matches`
+    return MoreMetrics(
+        calibration=calibrations(matches, groups),
+        pooled=pooled(matches if nothing_cut else match_by_class(lean, found), groups),
+        recall=None if proposals is None else recalls(lean, proposals, matches, groups),
+        stored=stored,
+    )
+
+
+def _groups(split: Split, edges: tuple[int, ...]) -> dict[str, Bools]:
+    counts = [category.instance_count for category in split.categories]
+    return class_groups([category.frequency for category in split.categories], counts, edges)
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -129,6 +160,10 @@ def _draws_path(store: Store, stage: Stage) -> Path:
 
 def _errors_path(store: Store, stage: Stage) -> Path:
     return store.folder(stage.key) / f"errors-{ERRORS_VERSION}-{_predicted(store, stage)}.json"
+
+
+def _more_path(store: Store, stage: Stage) -> Path:
+    return store.folder(stage.key) / f"more-{MORE_VERSION}-{_predicted(store, stage)}.json"
 
 
 def _predicted(store: Store, stage: Stage) -> str:
@@ -164,3 +199,23 @@ def _kept_errors(path: Path) -> Errors | None:
 
 def _group(one: dict[str, Any]) -> Group:
     return Group(**{**one, "counts": Counts(**one["counts"]), "costs": Costs(**one["costs"])})
+
+
+def _kept_more(path: Path) -> MoreMetrics | None:
+    with contextlib.suppress(OSError, UserError, ValueError, TypeError, KeyError, AttributeError):
+        content = parsed(read_bytes(path))
+        calibration = {name: _calibration(one) for name, one in content["calibration"].items()}
+        of_pool = {name: Pooled(**one) for name, one in content["pooled"].items()}
+        recall = content["recall"]
+        if calibration.keys() == of_pool.keys() and "AP" in of_pool:
+            return MoreMetrics(calibration, of_pool, None if recall is None else _recalls(recall), content["stored"])
+    return None
+
+
+def _calibration(one: dict[str, Any]) -> Calibration:
+    return Calibration(**{**one, "bins": tuple(ReliabilityBin(**each) for each in one["bins"])})
+
+
+def _recalls(one: dict[str, Any]) -> Recalls:
+    groups = {name: Recall(**{**of, "proposals": tuple(of["proposals"])}) for name, of in one["groups"].items()}
+    return Recalls(groups, one["most"])

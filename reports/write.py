@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.errors import UserError
 from bench.spec import Figure
 from bench.store.disk import make_folder, put
-from reports import error_figure, figures, frames
+from reports import error_figure, figures, frames, more_metrics
 from reports.canvas import DEFAULT_EDGES
 from reports.differences import to_csv as intervals_to_csv
 from reports.latex import to_latex, to_protocol
@@ -60,7 +60,7 @@ def write(
     columns: Sequence[str] = (),
 ) -> Written:
     """table.txt, .md, .tex, .csv, .json; table_protocol.tex; results.csv and per_class.csv (reports/frames.py); files
-    of the caller; intervals.csv, error_kinds.csv and confusion.csv where they were made; figures as .png, .svg, .csv.
+    of the caller; intervals, error_kinds, confusion, more_metrics.csv where made; figures as .png, .svg, .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -97,6 +97,8 @@ def write(
     if any(row.errors is not None for row in rows):
         texts |= {"error_kinds.csv": error_figure.to_csv(rows, order)}
         texts |= {"confusion.csv": error_figure.confusion_csv(rows, order)}
+    if any(row.more is not None for row in rows):
+        texts |= {"more_metrics.csv": more_metrics.to_csv(rows, order)}
     with writing(out):
         make_folder(out)
         for name, text in texts.items():

@@ -15,10 +15,9 @@ from bench.data.loader import eval_batch, eval_batches
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Context, HeadSpec, Taps, Targets
 from bench.detection.per_head import PerHead
-from bench.evaluation.stored import DETECTIONS
+from bench.evaluation.stored import DETECTIONS, PROPOSALS
 from bench.run.checkpoint import read_tensors
 from bench.run.model import load_model
-from bench.run.predict import PROPOSALS
 
 PIXEL = 1e-3  # boxes are float32 and were divided by the image's scale
 LARGE = 1000.0  # features that make a classifier of four steps as sure as one that was trained to the end

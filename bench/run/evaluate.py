@@ -16,13 +16,12 @@ import numpy as np
 from bench.data.split import Split, open_split
 from bench.evaluation.accuracy import Accuracy, accuracy, assign
 from bench.evaluation.ap import ApResult, evaluate_boxes
-from bench.evaluation.stored import DETECTIONS, read_detections
+from bench.evaluation.stored import DETECTIONS, PROPOSALS, read_detections
 from bench.key import digest
 from bench.lineage import model_chain
 from bench.record import Negatives, PerClass, Protocol, Result, dumps, points
 from bench.run.checkpoint import read_tensors
 from bench.run.model import TRAIN_INFO
-from bench.run.predict import PROPOSALS
 from bench.run.work import Work
 from bench.stage import DataSpec, EvaluateSpec, PredictSpec, Stage, TrainSpec, spec_of
 from bench.store.disk import read_bytes, read_json, write_atomic

@@ -19,7 +19,7 @@ from torch import Tensor
 from bench import spec as specs
 from bench.detection.contract import BatchGeometry, Classifier, Detections, PredictOutput
 from bench.engines.facts import facts
-from bench.evaluation.stored import DETECTIONS
+from bench.evaluation.stored import DETECTIONS, PROPOSALS
 from bench.lineage import trunk_of
 from bench.run import checkpoint
 from bench.run.features import TrunkPass, cached_pass
@@ -28,7 +28,6 @@ from bench.run.work import Work, device_of
 from bench.stage import PredictSpec, spec_of
 from bench.store.disk import write_json
 
-PROPOSALS = "proposals.safetensors"
 CLASSIFIER = "classifier.json"
 FIELDS = ("image", "boxes", "scores", "labels")  # of bench.detection.contract.Detections
 

@@ -1,9 +1,10 @@
-"""Draws of val and error kinds: from stored predictions, kept beside the evaluation, and never of anything else."""
+"""What is made of stored predictions is kept beside the evaluation, and never taken from anything else."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from test_changed_results import WORDS, change
 from tiny_suite import SMOKE, Undisturbed, key_of
 
 from bench.errors import UserError
-from bench.evaluation.stored import DETECTIONS
+from bench.evaluation.stored import DETECTIONS, PROPOSALS
+from bench.store.done import format_done
 from bench.store.store import Store
 from reports.load import RESULT, RowResult, load
 from reports.predictions import with_kept, with_predictions
@@ -134,3 +136,52 @@ def test_error_kinds_are_kept_and_come_back_as_they_were(smoke: Undisturbed, sto
     again, told = made(smoke, store)
     assert [row.errors for row in again] == [row.errors for row in rows]
     assert told == []  # draws are still there
+
+
+def test_more_metrics_are_kept_and_come_back_as_they_were(smoke: Undisturbed, store: Store) -> None:
+    for kept in store.root.glob("*/more-*"):
+        kept.unlink()
+    rows, _ = made(smoke, store)
+    (path, *_) = store.folder(key_of(smoke.plan, "BAGS", "evaluate")).glob("more-*")
+    again, _ = made(smoke, store)
+    assert [row.more for row in again] == [row.more for row in rows]
+    for row in rows:
+        assert row.more is not None
+        assert row.more.recall is not None
+        assert row.more.stored <= row.record.protocol.max_detections
+        for name, one in row.more.pooled.items():
+            recorded = row.record.metrics[name]
+            # No limit bites, so that AP-fixed is the recorded AP.
+            assert (None if one.fixed is None else pytest.approx(100 * one.fixed, abs=1e-6)) == recorded
+            assert row.more.recall.groups[name].boxes == one.boxes
+    for damaged in (
+        "{}",
+        path.read_text()[:-20],
+        "[[",
+        '{"calibration": {}, "pooled": {}, "recall": null, "stored": 1}',
+    ):
+        path.write_text(damaged)
+        again, told = made(smoke, store)
+        assert [row.more for row in again] == [row.more for row in rows]
+        assert told == []  # draws are still there
+
+
+def test_without_proposals_there_is_no_recall(smoke: Undisturbed, store: Store) -> None:
+    for kept in store.root.glob("*/more-*"):
+        kept.unlink()
+    kept_rows = with_kept(store, smoke.plan.stages, load(store, smoke.plan))
+    key = key_of(smoke.plan, "BAGS", "predict")
+    done = store.done(key)
+    assert done is not None
+    rest = {
+        part: {file: value for file, value in getattr(done, part).items() if file != PROPOSALS}
+        for part in ("digests", "sizes")
+    }
+    assert rest["digests"].keys() < done.digests.keys()
+    (store.folder(key) / "done").write_bytes(format_done(replace(done, **rest)))
+    rows = with_predictions(Store(store.root), smoke.plan.stages, kept_rows, lambda *_: None)
+    found = {row.record.row: row.more for row in rows}
+    assert found["BAGS"] is not None
+    assert found["BAGS"].recall is None
+    assert found["BAGS"].calibration["AP"].count > 0
+    assert all(more is not None and (more.recall is None) == (label == "BAGS") for label, more in found.items())

@@ -108,7 +108,10 @@ def test_names_are_unique_and_the_first_keeps_its_name() -> None:
 def test_files_of_the_caller_lie_beside_the_tables(tmp_path: Path) -> None:
     written = write(results(), tmp_path, "table1", beside={"suite.yaml": "rows: {}\n"})
     assert (tmp_path / "suite.yaml").read_text() == "rows: {}\n"
-    assert "table.txt .md .tex .csv .json, table_protocol.tex, results.csv, per_class.csv, suite.yaml, " in written.spoken()
+    assert (
+        "table.txt .md .tex .csv .json, table_protocol.tex, results.csv, per_class.csv, suite.yaml, "
+        in written.spoken()
+    )
 
 
 def test_labels_are_text_in_every_csv(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import torch
 from bench.data.split import Category, Image, Split
 from bench.detection.contract import BatchGeometry, HeadSpec, PredictOutput, Taps
 from bench.detection.postprocess import detections
+from bench.evaluation.stored import PROPOSALS
 from bench.record import points
 from bench.run import predict
 from bench.run.evaluate import proposal_accuracy
-from bench.run.predict import PROPOSALS, Head, predict_batch
+from bench.run.predict import Head, predict_batch
 from bench.run.work import Work
 from bench.spec import Inference
 from methods.parts.softmax import Softmax

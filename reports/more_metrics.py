@@ -1,0 +1,58 @@
+"""What predictions say beside AP, as one long table. Separate from predictions.py, which makes it, and from the figures
+of calibration and recall.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from bench.errors import cell_text
+from bench.evaluation.calibration import BINS
+from bench.evaluation.pooled import PER_CLASS
+from bench.evaluation.recall import BUDGETS
+from reports.load import MoreMetrics, RowResult
+from reports.stats import by_row
+
+FIELDS = ("row", "seed", "group", "metric", "value", "count", "note")
+
+
+def to_csv(rows: Sequence[RowResult], order: Sequence[str] = ()) -> str:
+    """Every seed by itself, in points (x 100), empty where there is nothing to measure; groups are all classes (AP),
+    bins of training instances (AP1, ...) and r/c/f (APr, ...).
+
+    ECE, mean_score and true_positives count judged detections; AR@100, AR@300, AR@1000 (proposals), AR_detections,
+    AP_pool and AP_fixed count boxes.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for label, group in by_row(rows, order).items():
+        for result in group:
+            if result.more is not None:
+                writer.writerows((cell_text(label), result.record.seed, *line) for line in _lines(result.more))
+    return out.getvalue()
+
+
+def _lines(more: MoreMetrics) -> Iterator[tuple[str, str, str, int, str]]:
+    """Group, metric, value, count, note."""
+    stored = f"the best {PER_CLASS} of a class among the {more.stored} that an image has at most"
+    for name, found in more.calibration.items():
+        yield name, "ECE", points(found.ece), found.count, f"{BINS} bins of equal mass"
+        yield name, "mean_score", points(found.score), found.count, ""
+        yield name, "true_positives", points(found.right), found.count, "IoU 0.5"
+        if more.recall is not None:
+            reached, most = more.recall.groups[name], more.recall.most
+            for budget, value in zip(BUDGETS, reached.proposals, strict=True):
+                few = f"no image has more than {most}" if most < budget else ""
+                yield name, f"AR@{budget}", points(value), reached.boxes, few
+            yield name, "AR_detections", points(reached.detections), reached.boxes, "of the right class"
+        pool = more.pooled[name]
+        yield name, "AP_pool", points(pool.pool), pool.boxes, stored
+        yield name, "AP_fixed", points(pool.fixed), pool.boxes, f"{stored}; what these crowd out is lacking"
+
+
+def points(fraction: float | None) -> str:
+    """0.25 -> 25; nothing for None."""
+    return "" if fraction is None else f"{100 * fraction:.6g}"

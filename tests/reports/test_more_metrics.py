@@ -1,0 +1,112 @@
+"""Calibration, recall and pooled AP of rows: the long table and the two figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+
+from bench.evaluation.calibration import Calibration, ReliabilityBin
+from bench.evaluation.pooled import Pooled
+from bench.evaluation.recall import Recall, Recalls
+from reports.calibration_figure import calibration_curves
+from reports.load import MoreMetrics, RowResult
+from reports.more_metrics import to_csv
+from reports.recall_figure import recall_dots
+from tests.reports.made_records import made
+
+SOME = Calibration(0.0625, 0.2, 0.1375, 40, (ReliabilityBin(0.05, 0.025, 20), ReliabilityBin(0.35, 0.25, 20)))
+NOTHING = Calibration(None, None, None, 0, ())
+
+
+def row(label: str, seed: int = 0, *, reached: float = 0.6, found: float = 0.3, most: int = 60) -> RowResult:
+    of_bin = Recall(8, (reached, reached, reached), found)
+    recall = Recalls({"AP": of_bin, "AP1": of_bin, "AP2": Recall(0, (None, None, None), None)}, most)
+    pool = {"AP": Pooled(0.25, 0.5, 8), "AP1": Pooled(0.125, 0.375, 8), "AP2": Pooled(None, None, 0)}
+    more = MoreMetrics({"AP": SOME, "AP1": SOME, "AP2": NOTHING}, pool, recall, 300)
+    return replace(made(label, seed, AP=20.0), more=more)
+
+
+def without_proposals(label: str) -> RowResult:
+    result = row(label)
+    assert result.more is not None
+    return replace(result, more=replace(result.more, recall=None))
+
+
+def test_the_long_table() -> None:
+    rows = [row("baseline", 1), row("baseline", 0), without_proposals("=1+1"), made("none", AP=1.0)]
+    lines = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    found = {(x["row"], x["seed"], x["group"], x["metric"]): (x["value"], x["count"]) for x in lines}
+    assert found["baseline", "1", "AP", "ECE"] == ("6.25", "40")
+    assert found["baseline", "1", "AP", "mean_score"] == ("20", "40")
+    assert found["baseline", "1", "AP", "true_positives"] == ("13.75", "40")
+    assert found["baseline", "0", "AP1", "AR@300"] == ("60", "8")
+    assert found["baseline", "0", "AP1", "AR_detections"] == ("30", "8")
+    assert found["baseline", "0", "AP1", "AP_pool"] == ("12.5", "8")
+    assert found["baseline", "0", "AP1", "AP_fixed"] == ("37.5", "8")
+    assert found["baseline", "0", "AP2", "ECE"] == found["baseline", "0", "AP2", "AP_pool"] == ("", "0")
+    assert {metric for label, _, _, metric in found if label == "'=1+1"} == {
+        "ECE", "mean_score", "true_positives", "AP_pool", "AP_fixed"
+    }  # fmt: skip
+    assert not any(label == "none" for label, *_ in found)
+    notes = {x["metric"]: x["note"] for x in lines if (x["row"], x["group"]) == ("baseline", "AP")}
+    assert notes["AR@100"] == "no image has more than 60"
+    assert notes["AP_fixed"].startswith("the best 10000 of a class among the 300 that an image has at most; ")
+    assert notes["AP_fixed"].endswith("what these crowd out is lacking")
+
+
+def test_reliability_is_drawn_per_bin_with_its_ece() -> None:
+    drawing = calibration_curves([row("baseline"), row("BAGS"), made("none", AP=1.0)], edges=(10,), caption="made.")
+    assert drawing is not None
+    assert drawing.lines[:3] == (
+        ("baseline", "AP", 1, pytest.approx(5), pytest.approx(2.5), 20),
+        ("baseline", "AP", 2, pytest.approx(35), pytest.approx(25), 20),
+        ("baseline", "AP1", 1, pytest.approx(5), pytest.approx(2.5), 20),
+    )
+    panels = drawing.figure.axes
+    titles = ["all classes", "1-9 training instances", "10+ training instances"]
+    assert [axes.get_title() for axes in panels] == titles
+    diagonal, first, second = panels[1].get_lines()
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    assert diagonal.get_linestyle() == "--"
+    assert list(first.get_xdata()) == pytest.approx([5, 35])
+    assert list(first.get_ydata()) == pytest.approx([2.5, 25])
+    assert first.get_marker() != second.get_marker()  # readable in grey
+    assert first.get_linestyle() != second.get_linestyle()
+    legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in panels]
+    assert legends == [["6.2", "6.2"], ["6.2", "6.2"], ["-", "-"]]
+    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["baseline", "BAGS"]
+
+
+def test_recall_is_a_mean_over_seeds_beside_that_of_detections() -> None:
+    rows = [row("baseline", 0, reached=0.5), row("baseline", 1, reached=0.7), row("BAGS"), without_proposals("old")]
+    drawing = recall_dots(rows, edges=(10,), caption="made.")
+    assert drawing is not None
+    found = {line[:3]: line[3:] for line in drawing.lines}
+    assert found["baseline", "AP1", "AR@1000"] == (pytest.approx(60), pytest.approx(200**0.5), 2)
+    assert found["baseline", "AP1", "AR_detections"] == (pytest.approx(30), pytest.approx(0), 2)
+    assert found["BAGS", "AP2", "AR@100"] == (None, None, 0)
+    assert not any(label == "old" for label, *_ in found)
+    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["AR@100", "detections"]
+    assert "No image has more than 60 proposals." in drawing.figure.get_supxlabel().replace("\n", " ")
+    marks = drawing.figure.axes[1].collections
+    assert [tuple(map(tuple, one.get_offsets())) for one in marks] == [
+        ((pytest.approx(60), 0), (pytest.approx(60), 1)), ((pytest.approx(30), 0), (pytest.approx(30), 1)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("most", "shown"), [(100, 1), (101, 2), (300, 2), (301, 3), (1000, 3)])
+def test_budgets_that_no_image_can_spend_are_not_drawn(most: int, shown: int) -> None:
+    drawing = recall_dots([row("baseline", most=most)])
+    assert drawing is not None
+    assert len(drawing.figure.legends[0].get_texts()) == shown + 1
+
+
+def test_without_them_there_is_no_figure() -> None:
+    rows = [made("baseline", AP=20.0)]
+    assert calibration_curves(rows) is None
+    assert recall_dots(rows) is None
+    assert recall_dots([without_proposals("old")]) is None
+    assert to_csv(rows).count("\n") == 1

@@ -17,7 +17,7 @@ from reports.canvas import DEFAULT_EDGES
 from reports.differences import to_csv as intervals_to_csv
 from reports.load import RowResult
 from reports.render import to_csv, to_latex, to_markdown, to_text
-from reports.tables import table, to_json
+from reports.tables import Table, table, to_json
 
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
@@ -43,6 +43,19 @@ class Written:
         return ", ".join(f"{stem}{' '.join(of)}" for stem, of in suffixes.items())
 
 
+@dataclass(frozen=True)
+class Report(Written):
+    """What `write` left, with what its files were written from.
+
+    Attributes:
+        table: of all tables.
+        figures: with their captions.
+    """
+
+    table: Table
+    figures: tuple[figures.Drawn, ...]
+
+
 def write(
     rows: Sequence[RowResult],
     out: Path,
@@ -56,7 +69,7 @@ def write(
     planned: Sequence[RowPlan] = (),
     beside: Mapping[str, str] | None = None,
     against: Mapping[str, str] | None = None,
-) -> Written:
+) -> Report:
     """table.txt, .md, .tex, .csv, .json; results.csv and per_class.csv (reports/frames.py); files of the caller;
     intervals.csv, error_kinds.csv and confusion.csv where they were made; figures as .png, .svg and .csv.
 
@@ -100,7 +113,8 @@ def write(
         drawn, lacking = figures.draw(
             rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned
         )  # fmt: skip
-    return Written((*(out / name for name in texts), *drawn), tuple(lacking))
+    files = (*(out / name for name in texts), *(file for one in drawn for file in one.files))
+    return Report(files, tuple(lacking), content, tuple(drawn))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.tables import absent, write_report
 from bench.cli.wanted import reported, seen
+from bench.errors import UserError
 from bench.plan import planning
 from bench.store.existing import existing
 from bench.store.store import Store
@@ -32,14 +33,18 @@ def command(
         typer.Option(help="95 % intervals from 1,000 draws of the val images (default: for up to 100 evaluations)."),
     ] = None,
     against: Against = None,
+    html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
+    if html and (as_json or official):
+        other = "--json" if as_json else "--official"
+        raise UserError(f"{other} writes no report", where="--html", hint=f"leave {other} out")
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
     opened = existing(store)
     if loaded.sections.search is not None:
         if not (official or as_json):
-            trials.write(loaded, opened, Console(), out)
+            trials.write(loaded, opened, Console(), out, html=html)
             return
         loaded = reported(loaded, seen(loaded, opened)).suite
     if official:
@@ -50,16 +55,22 @@ def command(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        report(loaded, store, Console(), out, intervals=intervals)
+        report(loaded, store, Console(), out, intervals=intervals, html=html)
 
 
 def report(
-    suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None
+    suite: Suite,
+    store_path: Path,
+    console: Console,
+    out: Path | None,
+    *,
+    intervals: bool | None = None,
+    html: bool = False,
 ) -> None:
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
     rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
-    write_report(plan, store, rows, console, out)
+    write_report(plan, store, rows, console, out, html=html)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

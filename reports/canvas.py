@@ -28,6 +28,7 @@ DEFAULT_EDGES = (10, 100, 1000)
 LEGEND_POINTS, CAPTION_POINTS = 8.5, 8.0
 CHARACTER = 0.62  # mean width of a character of DejaVu Sans, in its size
 INCH = 72  # points
+CAPTION = "caption-"  # in an svg, the name of what is drawn of a caption; the points that it takes at the foot follow
 LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
 
 
@@ -111,8 +112,10 @@ def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str |
     figure.set_label(caption)
     if caption:
         lines = textwrap.wrap(caption, int(width_in * INCH / (CAPTION_POINTS * 0.55)))
-        figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
-        height_in += len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
+        drawn = figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
+        below_in = len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
+        drawn.set_gid(f"{CAPTION}{below_in * INCH:.0f}")
+        height_in += below_in
     figure.set_size_inches(width_in, height_in)
     as_text(figure)
     return figure

@@ -11,14 +11,14 @@ from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over,
 from reports.differences import SHOWN, Found, tried
 
 COLUMNS = ("row", "metric", "base", "difference", "low", "high", "p", "p_holm", "certain")
-CERTAIN, OPEN = "certain, after Holm", "not told apart from 0"
+CERTAIN, OPEN, UNKNOWN = "certain, after Holm", "not told apart from 0", "no interval"
 MOST_ROWS = 40
 GREY = "0.45"  # told from black, and read, on paper and without colours
 
 
 def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str = "") -> Drawing | None:
     """Rows below one another, the difference (AP points) as a point with its 95 % interval; filled and black where it
-    is certain, hollow and grey where not. A metric without any interval has no panel.
+    is certain, hollow and grey where not; a cross where there is no interval. A metric without any has no panel.
 
     Returns:
         None where no row has an interval.
@@ -37,7 +37,10 @@ def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str =
         axes.axvline(0, color="0.2", linewidth=0.8)
         for y, label in enumerate(drawn):
             one = found[label].get(metric)
-            if one is None or one.interval is None or one.cell.mean is None:
+            if one is None or one.cell.mean is None:
+                continue
+            if one.interval is None:
+                axes.plot([one.cell.mean], [y], "x", color=GREY, markersize=4.5, linestyle="none", label=UNKNOWN)
                 continue
             ends = [[one.cell.mean - one.interval.low], [one.interval.high - one.cell.mean]]
             axes.errorbar(
@@ -51,7 +54,7 @@ def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str =
         axes.tick_params(axis="x", labelsize=8)
         tidy(axes, "x")
         legend |= handles(axes)
-    shown = {name: legend[name] for name in (CERTAIN, OPEN) if name in legend}
+    shown = {name: legend[name] for name in (CERTAIN, OPEN, UNKNOWN) if name in legend}
     lines = [
         (label, metric, one.base, one.cell.mean, *((one.interval.low, one.interval.high, one.interval.p)
          if one.interval else (None,) * 3), one.holm, "yes" if one.certain else "no")

@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from reports.canvas import CAPTION
+
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Elements of a drawing; whatever else a file holds (metadata, style sheets, scripts, foreign content) is left out.
 KEPT = frozenset(
@@ -21,7 +23,8 @@ PROPERTY = re.compile(r"(fill|stroke|opacity|stop|clip|font|text|color|visibilit
 
 
 def inlined(svg: bytes, prefix: str, label: str) -> str:
-    """The markup of one `<svg>`, without a style sheet or style attributes, scripts, links and comments.
+    """The markup of one `<svg>`, without a style sheet or style attributes, scripts, links and comments; and without
+    its caption, which a page has as text.
 
     Args:
         svg: a file as matplotlib writes it.
@@ -30,8 +33,10 @@ def inlined(svg: bytes, prefix: str, label: str) -> str:
 
     Raises:
         ElementTree.ParseError: no XML.
+        KeyError: no viewBox.
     """
     root = ElementTree.fromstring(svg)
+    foot = sum(_without_caption(group) for group in root.iter())
     _reduce(root)
     numbers: dict[str, str] = {}
     for element in root.iter():
@@ -41,10 +46,25 @@ def inlined(svg: bytes, prefix: str, label: str) -> str:
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{SVG}}}")
         element.attrib = _attributes(element.attrib, numbers, used)
-    _, _, width, height = root.attrib.get("viewBox", "0 0 100 100").split()
-    root.attrib = {"viewBox": root.attrib.get("viewBox", ""), "width": width, "height": height, **JOINS}
-    root.attrib |= {"role": "img", "aria-label": label}
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    size = {"width": f"{width:.0f}", "height": f"{height - foot:.0f}"}
+    root.attrib = {"viewBox": f"0 0 {size['width']} {size['height']}", **size, "role": "img", "aria-label": label}
+    for child in root:
+        child.attrib = {**JOINS, **child.attrib}
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _without_caption(parent: ElementTree.Element) -> float:
+    """Points that the caption among an element's children took at the foot of the figure; it is removed, but for the
+    letters that it was the first to draw: others refer to them."""
+    for place, child in enumerate(list(parent)):
+        name = child.attrib.get("id", "")
+        if name.startswith(CAPTION) and name.removeprefix(CAPTION).isdigit():
+            parent.remove(child)
+            for letters in child.iter(f"{{{SVG}}}defs"):
+                parent.insert(place, letters)
+            return float(name.removeprefix(CAPTION))
+    return 0.0
 
 
 def _reduce(parent: ElementTree.Element) -> None:

@@ -166,7 +166,7 @@ def render(page: Page) -> str:
 def policy(style: str, script: str) -> str:
     """The content security policy: nothing is fetched, and no style or script runs but these two."""
     return (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
 
@@ -176,7 +176,8 @@ def _inserted(path: Path) -> str:
     return f"\n{path.read_text(encoding='utf-8')}"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """How a policy names a script or style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

@@ -149,7 +149,7 @@ def forest_drawing(table: Table, edges: Sequence[int]) -> Drawing | None:
     for block in ("delta", "against"):
         found = table.certain.get(block, {})
         whom = table.baseline if block == "delta" else "the control"
-        caption = f"Difference from {whom} in AP points, with 95 % intervals. {' '.join(table.certain_notes)}"
+        caption = f"Difference from {whom} in AP points, with 95 % intervals."
         drawing = forest(found, edges=edges, caption=caption)
         if drawing is not None:
             title, svg = f"Differences from {whom}", image_of(drawing, "svg")

@@ -109,7 +109,7 @@ def _sure(table: Table, done: Sequence[Line], block: str, tail: str, head: str) 
         apart = f"certain: {_some(told, '; ')}" if told else "no difference is certain"
         rest = [line.row for line in known if line not in sure]
         same = f". Not told apart from {whom}: {_some(rest)}" if rest else ""
-        holm = f"Holm over {tried(found, metric)} rows"
+        holm = f"Holm over {_rows(tried(found, metric))}"
         texts.append(f"{metric} against {whom} (95 % intervals, {holm}): {apart}{same}.")
     lacking = [metric for metric in (tail, head) if tried(found, "AP") and not tried(found, metric)]
     if lacking:

@@ -57,6 +57,3 @@ for (const grid of document.querySelectorAll("[data-grid]")) {
   }
   grid.querySelector(".controls").hidden = false;
 }
-addEventListener("beforeprint", () => {
-  for (const list of document.querySelectorAll("details")) list.open = true;
-});

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 116, 40, 44, 16, 4  # px
+WIDTH, HEIGHT, ACROSS, DOWN, EDGE = 150, 40, 40, 16, 4  # px
 CHAIN = ("train", "patch", "predict", "evaluate")  # kinds that stand in the first line; what they take stands below
 
 
@@ -79,5 +79,5 @@ def _curve(source: tuple[int, int], target: tuple[int, int]) -> str:
     return f"M{x0} {y0}H{turn}C{turn + ACROSS // 2} {y0} {x1 - ACROSS // 2} {y1} {x1} {y1}"
 
 
-def _cut(text: str, most: int = 17) -> str:
+def _cut(text: str, most: int = 22) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -91,7 +91,7 @@ def _costs(table: Table, done: Sequence[Line], tail: str, head: str, edges: Sequ
     free = [line.row for line in gainers if head in line.delta and (line.delta[head].mean or 0.0) >= 0]
     free_text = f" Gain the tail and lose nothing at the head, by their means: {_some(free)}." if free else ""
     if not free:
-        free_text = " No row gains the tail without a loss at the head."
+        free_text = " No row gains the tail without a loss at the head, by their means."
     return f"Price at the head, {_metric(head, edges)}: {'; '.join(told)}.{free_text}"
 
 
@@ -109,6 +109,8 @@ def _sure(table: Table, done: Sequence[Line], block: str, tail: str, head: str) 
         apart = f"certain: {_some(told, '; ')}" if told else "no difference is certain"
         rest = [line.row for line in known if line not in sure]
         same = f". Not told apart from {whom}: {_some(rest)}" if rest else ""
+        bare = [line.row for line in done if line not in known and line.cell(block, metric).n]
+        same += f". Without an interval: {_some(bare)}" if bare else ""
         holm = f"Holm over {_rows(tried(found, metric))}"
         texts.append(f"{metric} against {whom} (95 % intervals, {holm}): {apart}{same}.")
     lacking = [metric for metric in (tail, head) if tried(found, "AP") and not tried(found, metric)]

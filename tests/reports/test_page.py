@@ -241,6 +241,10 @@ def test_the_command_line_writes_it(call: Bench, write: Write, tmp_path: Path) -
     shown = call("plan", *words[4:], "--json")
     assert shown.code == 0, shown.err
     assert '"evaluate"' in shown.out
+    why = shlex.split(lines[3][4][0])
+    explained = call("why", *why[4:])
+    assert explained.code == 0, explained.err
+    assert explained.out.startswith(f"evaluate {why[-1]}")
     refused = call("report", write(), "--html", "--json")
     assert refused.code == 2
     assert "--json writes no report" in refused.err

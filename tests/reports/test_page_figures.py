@@ -61,14 +61,14 @@ def test_boxes_stand_right_of_what_they_are_made_from() -> None:
     boxes = (
         Box("data", a, "train", ()), Box("train", b, "base", (("train", a),)),
         Box("fit", c, "", (("model", b), ("data", a))),
-        Box("patch", d, "a name that is long", (("model", b), ("x", c))),
+        Box("patch", d, "a name that is quite long", (("model", b), ("x", c))),
     )  # fmt: skip
     root = ElementTree.fromstring(drawn(boxes, "a <graph>"))
     corners = [(float(one.attrib["x"]), float(one.attrib["y"])) for one in root.iter("rect")]
     assert [x for x, _ in corners] == sorted({x for x, _ in corners})  # one column each, from left to right
     assert [y for _, y in corners] == [60, 4, 60, 4]  # the chain above, what it takes below
     assert [one.text for one in root.iter("text")] == [
-        "data train", "aaaaaa", "train base", "bbbbbb", "fit", "cccccc", "patch a name tha…", "dddddd"
+        "data train", "aaaaaa", "train base", "bbbbbb", "fit", "cccccc", "patch a name that is …", "dddddd"
     ]  # fmt: skip
     assert len(list(root.iter("path"))) == 5
     assert root.attrib["aria-label"] == "a <graph>"

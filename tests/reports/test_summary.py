@@ -86,6 +86,24 @@ def test_a_tail_of_few_images_is_not_called_certain() -> None:
     assert not any(text.startswith("AP1 against baseline (95 %") for text in said)
 
 
+def test_rows_without_an_interval_are_named() -> None:
+    found = [drawn(row, 0.1) for row in rows(0)]
+    bare = [replace(row, draws=None) if row.record.row == "focal" else row for row in found]
+    (ap,) = (text for text in sentences(table(bare, suite="s")) if text.startswith("AP against"))
+    assert "Holm over 2 rows" in ap
+    assert ap.endswith("Without an interval: focal.")
+
+
+def test_a_gain_that_costs_the_head_is_not_called_free() -> None:
+    said = sentences(
+        table([made("baseline", AP=2.0, AP1=1.0, AP4=9.0), made("a", AP=2.0, AP1=2.0, AP4=8.5)], suite="s")
+    )
+    assert said[2] == (
+        "Price at the head, AP4 (1000+ training instances): a -0.5 (AP 0.0). No row gains the tail without a loss at "
+        "the head, by their means."
+    )
+
+
 def test_controls_have_sentences_of_their_own() -> None:
     said = sentences(table(rows(0), suite="s", order=["baseline"], against={"BAGS": "x2"}))
     assert "AP1 against x2, without intervals: BAGS +8.0." in said

@@ -28,6 +28,7 @@ DEFAULT_EDGES = (10, 100, 1000)
 LEGEND_POINTS, CAPTION_POINTS = 8.5, 8.0
 CHARACTER = 0.62  # mean width of a character of DejaVu Sans, in its size
 INCH = 72  # points
+CAPTION = "caption-"  # in an svg, the name of what is drawn of a caption; the points that it takes at the foot follow
 LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
 
 
@@ -49,20 +50,33 @@ class Drawing:
 def save(drawing: Drawing, path: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Write path.png (150 dpi), path.svg and path.csv; formats may name pdf as well."""
     written = []
-    as_text(drawing.figure)  # once more: something may have been written after `finish`
     for suffix in formats:
         target = path.with_name(f"{path.name}.{suffix}")
-        image = io.BytesIO()
-        drawing.figure.savefig(image, format=suffix, dpi=DPI, metadata=UNDATED.get(suffix))
-        put(target, image.getvalue())
+        put(target, image_of(drawing, suffix))
         written.append(target)
     target = path.with_name(f"{path.name}.csv")
+    put(target, csv_of(drawing).encode())
+    return [*written, target]
+
+
+def image_of(drawing: Drawing, suffix: str) -> bytes:
+    """The file of a figure, png, svg or pdf: the same bytes for the same numbers."""
+    import matplotlib
+
+    as_text(drawing.figure)  # once more: something may have been written after `finish`
+    image = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "longtail-bench"}):  # else the ids in an svg are random
+        drawing.figure.savefig(image, format=suffix, dpi=DPI, metadata=UNDATED.get(suffix))
+    return image.getvalue()
+
+
+def csv_of(drawing: Drawing) -> str:
+    """The numbers of a figure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(drawing.columns)
     writer.writerows([[_cell(value) for value in line] for line in drawing.lines])
-    put(target, text.getvalue().encode())
-    return [*written, target]
+    return text.getvalue()
 
 
 def blank(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -78,6 +92,7 @@ def blank(width_in: float, height_in: float, rows: int = 1, columns: int = 1) ->
 
 def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str | None) -> Figure:
     """Legend and title above the Axes, caption below. The figure grows by what they need, the Axes keep their size.
+    Its label, which is not drawn, is the caption on one line.
 
     Args:
         legend: label -> what matplotlib drew for it; empty: no legend.
@@ -94,10 +109,13 @@ def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str |
     elif title:
         figure.suptitle(title, fontsize=11)
         height_in += 0.3
+    figure.set_label(caption)
     if caption:
         lines = textwrap.wrap(caption, int(width_in * INCH / (CAPTION_POINTS * 0.55)))
-        figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
-        height_in += len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
+        drawn = figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
+        below_in = len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
+        drawn.set_gid(f"{CAPTION}{below_in * INCH:.0f}")
+        height_in += below_in
     figure.set_size_inches(width_in, height_in)
     as_text(figure)
     return figure

@@ -48,19 +48,13 @@ def error_costs(
     Returns:
         None where no row has its errors.
     """
-    groups = {label: [r for r in group if r.errors is not None] for label, group in by_row(rows, order).items()}
-    shown = {label: group for label, group in groups.items() if group}
+    shown = _with_errors(rows, order)
     if not shown:
         return None
     first = next(iter(shown.values()))[0].errors
     assert first is not None
-    names = [name for name in first.groups if name.removeprefix("AP") == "" or name[2:].isdigit()]
-    cells = {
-        (label, name, kind): summarise(_cost(result, name, kind) for result in group)
-        for label, group in shown.items()
-        for name in names
-        for kind in KINDS
-    }
+    cells = costs(rows, order)
+    names = list(dict.fromkeys(name for _, name, _ in cells))
     drawn = list(shown)[:MOST_ROWS]
     if len(drawn) < len(shown):
         caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in error_kinds.csv."
@@ -79,6 +73,24 @@ def error_costs(
         ("row", "group", "kind", "mean", "sd", "n"),
         tuple(lines),
     )
+
+
+def costs(rows: Sequence[RowResult], order: Sequence[str] = ()) -> dict[tuple[str, str, str], Cell]:
+    """(row, AP or APi, kind) -> AP50 points that this kind costs, over the seeds; of rows that have their errors."""
+    shown = _with_errors(rows, order)
+    found = next((group[0].errors for group in shown.values()), None)
+    names = [name for name in (found.groups if found else ()) if name.removeprefix("AP") == "" or name[2:].isdigit()]
+    return {
+        (label, name, kind): summarise(_cost(result, name, kind) for result in group)
+        for label, group in shown.items()
+        for name in names
+        for kind in KINDS
+    }
+
+
+def _with_errors(rows: Sequence[RowResult], order: Sequence[str]) -> dict[str, list[RowResult]]:
+    groups = {label: [r for r in group if r.errors is not None] for label, group in by_row(rows, order).items()}
+    return {label: group for label, group in groups.items() if group}
 
 
 def to_csv(rows: Sequence[RowResult], order: Sequence[str] = ()) -> str:

@@ -5,6 +5,7 @@ which name is decided alike for every kind.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,29 @@ LACKING = {
     "calibration": "the calibration of its scores was not made (report --intervals makes it)",
     "recall": "the recall of its proposals was not made (report --intervals makes it where they are stored)",
 }
+NO_TITLE = {
+    "bins": "AP by training instances", "norms": "Weight norms by class", "bars": "Metrics by row",
+    "counts": "Class counts of the trainings", "losses": "Losses of the trainings", "cost": "Cost of the trainings",
+    "embeddings": "Embeddings over a pre-training", "linear_probe": "Linear probes", "attention": "Last maps",
+    "reconstructions": "Painted images", "errors": "Cost of each kind of error", "ranking": "Ranks under new draws",
+}  # fmt: skip
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was written.
+
+    Attributes:
+        title: the suite's, else what its kind shows.
+        caption: as below the figure, on one line.
+        files: its png, svg and csv.
+    """
+
+    name: str
+    title: str
+    caption: str
+    files: tuple[Path, ...]
 
 
 def draw(
@@ -65,7 +88,7 @@ def draw(
     order: Sequence[str] = (),
     edges: Sequence[int] = DEFAULT_EDGES,
     planned: Sequence[RowPlan] = (),
-) -> tuple[list[Path], list[str]]:
+) -> tuple[list[Drawn], list[str]]:
     """Write each figure as png, svg and csv.
 
     Args:
@@ -78,9 +101,9 @@ def draw(
         planned: the suite's rows with their settings, done or not.
 
     Returns:
-        (the files, one sentence for each figure of `wanted` that cannot be drawn).
+        (what was written, one sentence for each figure of `wanted` that cannot be drawn).
     """
-    written: list[Path] = []
+    written: list[Drawn] = []
     lacking: list[str] = []
     if not rows:
         return written, lacking
@@ -89,7 +112,8 @@ def draw(
         chosen = [result for result in rows if result.record.row in shown]
         drawing = _drawing(figure, chosen, suite, order, edges, planned) if chosen else None
         if drawing is not None:
-            written += save(drawing, out / name)
+            title = figure.title or NO_TITLE.get(figure.kind) or f"Metrics over {figure.x}"
+            written.append(Drawn(name, title, str(drawing.figure.get_label()), tuple(save(drawing, out / name))))
         elif wanted:
             lacking.append(f"no figure {name}: {_why(figure, bool(chosen))}")
     return written, lacking

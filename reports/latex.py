@@ -13,7 +13,7 @@ from itertools import accumulate, groupby, pairwise
 
 from bench.errors import unknown
 from reports.footnotes import MARK
-from reports.render import Column, format_cell, label_of, notes_of, value_of
+from reports.render import Column, format_cell, notes_under, reasons, row_name, value_text
 from reports.stats import Cell
 from reports.tables import Line, Table
 
@@ -51,7 +51,7 @@ def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") ->
     lines.append(" & ".join(["", *(tex(metric) for _, metric in columns)]) + r" \\")
     lines.append(r"\midrule")
     for line in table.lines:
-        lines.append(" & ".join([tex(label_of(line)), *(_cell(table, line, c) for c in columns)]) + r" \\")
+        lines.append(" & ".join([tex(row_name(line)), *(_cell(table, line, c) for c in columns)]) + r" \\")
     lines += [
         r"\bottomrule", r"\end{tabular}", rf"\caption{{{' '.join(map(tex, _caption(table, columns)))}}}",
         rf"\label{{tab:{_plain(label)}}}", rf"\end{{table{star}}}",
@@ -61,7 +61,7 @@ def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") ->
 
 def to_protocol(table: Table) -> str:
     """The file table_protocol.tex: what stands below the table in its other forms, a paragraph each."""
-    notes = [*table.certain_notes, *notes_of(table)]
+    notes = [*table.certain_notes, *reasons(table), *notes_under(table)]
     said = [tex(note if note.endswith(".") else f"{note}.") for note in notes]
     return "\n\n".join([r"% To be read by \input.", *said]) + "\n"
 
@@ -92,7 +92,7 @@ def _cell(table: Table, line: Line, column: Column) -> str:
     block, metric = column
     one = table.certain.get(block, {}).get(line.row, {}).get(metric)
     if one is None or one.interval is None:
-        return tex(value_of(line, column))
+        return tex(value_text(line, column))
     mean = format_cell(Cell(one.cell.mean, None, one.cell.n), signed=True)
     ends = f"[{one.interval.low:+.1f}, {one.interval.high:+.1f}]"
     strong = rf"\textbf{{{mean}}}" if one.certain else mean

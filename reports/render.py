@@ -36,9 +36,9 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
     grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     grid.add_column("row", overflow="fold", max_width=_label_width(table, width))
     for block, metric in columns:
-        grid.add_column(_heading(block, metric, "\n"), justify="right", no_wrap=True)
+        grid.add_column(column_name(block, metric, "\n"), justify="right", no_wrap=True)
     for line in table.lines[:most]:
-        grid.add_row(label_of(line), *(value_of(line, column) for column in columns))
+        grid.add_row(row_name(line), *(value_text(line, column) for column in columns))
     out = io.StringIO()
     # A cut number is a wrong number: rather a wider line than "30…".
     width = max(width, grid.__rich_measure__(Console(width=1000), Console(width=1000).options).maximum)
@@ -50,11 +50,11 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
             console.print(_certain_grid(table, block, width, most))
     for note in table.certain_notes:
         console.print(note, soft_wrap=False)
-    told = notes_of(table)
-    told += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
+    notes = [*reasons(table), *notes_under(table)]
+    notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
     if most is not None and len(table.lines) > most:
-        told.insert(0, f"and {len(table.lines) - most} more rows: see table.txt of the report")
-    for note in told:
+        notes.insert(0, f"and {len(table.lines) - most} more rows: see table.txt of the report")
+    for note in notes:
         console.print(note, soft_wrap=False)
     return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
 
@@ -62,7 +62,7 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
 def to_markdown(table: Table) -> str:
     """All own metrics, the published block, the differences from the baseline and from controls, the footnotes."""
     parts = [f"# {table.title}\n", _markdown_grid(table, _all_columns(table))]
-    parts += [f"- {note.removeprefix('* ')}" for note in notes_of(table)]
+    parts += [f"- {note.removeprefix('* ')}" for note in (*reasons(table), *notes_under(table))]
     if table.baseline and any(line.delta for line in table.lines):
         wanted = [m for m in table.metrics if any(line.cell("delta", m).n for line in table.lines)]
         parts += [f"\n## Difference from {table.baseline}, paired by seed\n"]
@@ -114,7 +114,7 @@ def format_ends(one: Difference | None) -> str:
 def _emphasised(table: Table, line: Line, column: Column) -> str:
     """For Markdown: a difference with its interval, bold where it is certain."""
     block, metric = column
-    text = value_of(line, column)
+    text = value_text(line, column)
     one = table.certain.get(block, {}).get(line.row, {}).get(metric)
     if one is None:
         return text
@@ -129,7 +129,7 @@ def _certain_grid(table: Table, block: str, width: int, most: int | None) -> Gri
     found = table.certain[block]
     rows = [line for line in table.lines if found.get(line.row)][:most]
     cells = {
-        _heading(block, metric, " "): [_certain_value(found[line.row].get(metric)) for line in rows]
+        column_name(block, metric, " "): [_certain_value(found[line.row].get(metric)) for line in rows]
         for metric in SHOWN
         if tried(found, metric)
     }
@@ -143,7 +143,7 @@ def _certain_grid(table: Table, block: str, width: int, most: int | None) -> Gri
         shown.append(heading)
         grid.add_column(heading, justify="right", no_wrap=True)
     for place, line in enumerate(rows):
-        grid.add_row(label_of(line), *(cells[heading][place] for heading in shown))
+        grid.add_row(row_name(line), *(cells[heading][place] for heading in shown))
     return grid
 
 
@@ -164,30 +164,31 @@ def _fitting(table: Table, width: int) -> tuple[list[Column], list[str]]:
     used = _label_width(table, width)
     chosen: list[Column] = []
     for column in [c for c in WANTED if c in full] + [c for c in full if c not in WANTED]:
-        needed = max(len(part) for part in _heading(*column, "\n").split("\n"))
-        needed = 2 + max([needed, *(len(value_of(line, column)) for line in table.lines)])
+        needed = max(len(part) for part in column_name(*column, "\n").split("\n"))
+        needed = 2 + max([needed, *(len(value_text(line, column)) for line in table.lines)])
         if chosen and used + needed > width:
             break
         used += needed
         chosen.append(column)
     # Values that no row has (masks, accuracy without a background score) are not worth a line in a terminal.
-    left_out = [_heading(*column, " ") for column in full if column not in chosen]
+    left_out = [column_name(*column, " ") for column in full if column not in chosen]
     return [column for column in everything if column in chosen], left_out
 
 
 def _label_width(table: Table, width: int) -> int:
     """A long label of a sweep goes over two lines rather than push AP off the screen."""
-    longest = max((len(label_of(line)) for line in table.lines), default=3)
+    longest = max((len(row_name(line)) for line in table.lines), default=3)
     return max(3, min(longest, max(20, width // 3)))
 
 
-def _heading(block: str, metric: str, gap: str) -> str:
+def column_name(block: str, metric: str, gap: str) -> str:
+    """Header of a column; `gap` stands between its words."""
     control = f"Δ{metric}{gap}control"
     return {"own": metric, "delta": f"Δ{metric}", "against": control, "paper": f"paper{gap}{metric}"}[block]
 
 
-def value_of(line: Line, column: Column) -> str:
-    """A cell as text."""
+def value_text(line: Line, column: Column) -> str:
+    """A cell as it is printed; how many seeds it is of, where they are fewer than the row's."""
     block, metric = column
     if block == "paper":
         figure = line.paper.get(metric)
@@ -197,8 +198,8 @@ def value_of(line: Line, column: Column) -> str:
     return format_cell(cell, signed=block in ("delta", "against")) + fewer
 
 
-def label_of(line: Line) -> str:
-    """A row's label with its marks."""
+def row_name(line: Line) -> str:
+    """The label, with a mark where something is said of the row below."""
     return " ".join([line.row, *(["*"] if line.skipped else []), *([MARK] if line.mark else [])])
 
 
@@ -211,32 +212,28 @@ def _paper(table: Table) -> list[Column]:
 
 
 def _markdown_grid(table: Table, columns: Sequence[Column]) -> str:
-    rows = ["| row | seeds | " + " | ".join(_heading(*column, " ") for column in columns) + " |"]
+    rows = ["| row | seeds | " + " | ".join(column_name(*column, " ") for column in columns) + " |"]
     rows.append("|---|---|" + "---:|" * len(columns))
     for line in table.lines:
         seeds = str(len(line.seeds)) if line.seeds else "-"
-        cells = [label_of(line).replace("|", r"\|").replace("*", r"\*"), seeds]
+        cells = [row_name(line).replace("|", r"\|").replace("*", r"\*"), seeds]
         cells += [_emphasised(table, line, c) for c in columns]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
 
-def _skips(table: Table) -> list[str]:
-    reasons: dict[str, list[str]] = {}
+def reasons(table: Table) -> list[str]:
+    """Why rows have no number."""
+    found: dict[str, list[str]] = {}
     for line in table.lines:
         if line.skipped:
-            reasons.setdefault(line.skipped, []).append(line.row)
-    return [f"* {', '.join(labels)}: {reason}" for reason, labels in reasons.items()]
+            found.setdefault(line.skipped, []).append(line.row)
+    return [f"* {', '.join(labels)}: {reason}" for reason, labels in found.items()]
 
 
-def notes_of(table: Table) -> list[str]:
-    """What stands below a table: which rows have no number, what the published column is, the footnotes."""
-    return [
-        *_skips(table),
-        *([table.caption] if table.caption else []),
-        *map(sentences, table.agreements),
-        *table.footnotes,
-    ]
+def notes_under(table: Table) -> list[str]:
+    """All that stands under a table, but for why rows have no number."""
+    return [*([table.caption] if table.caption else []), *map(sentences, table.agreements), *table.footnotes]
 
 
 def _digits(value: float | None) -> str:

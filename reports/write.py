@@ -18,7 +18,7 @@ from reports.differences import to_csv as intervals_to_csv
 from reports.latex import to_latex, to_protocol
 from reports.load import RowResult
 from reports.render import to_csv, to_markdown, to_text
-from reports.tables import table, to_json
+from reports.tables import Table, table, to_json
 
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
@@ -44,6 +44,19 @@ class Written:
         return ", ".join(f"{stem}{' '.join(of)}" for stem, of in suffixes.items())
 
 
+@dataclass(frozen=True)
+class Report(Written):
+    """What `write` left, with what its files were written from.
+
+    Attributes:
+        table: of all tables.
+        figures: with their captions.
+    """
+
+    table: Table
+    figures: tuple[figures.Drawn, ...]
+
+
 def write(
     rows: Sequence[RowResult],
     out: Path,
@@ -58,7 +71,7 @@ def write(
     beside: Mapping[str, str] | None = None,
     against: Mapping[str, str] | None = None,
     columns: Sequence[str] = (),
-) -> Written:
+) -> Report:
     """table.txt, .md, .tex, .csv, .json; table_protocol.tex; results.csv and per_class.csv (reports/frames.py); files
     of the caller; intervals, error_kinds, confusion, more_metrics.csv where made; figures as .png, .svg, .csv.
 
@@ -106,7 +119,8 @@ def write(
         drawn, lacking = figures.draw(
             rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned
         )  # fmt: skip
-    return Written((*(out / name for name in texts), *drawn), tuple(lacking))
+    files = (*(out / name for name in texts), *(file for one in drawn for file in one.files))
+    return Report(files, tuple(lacking), content, tuple(drawn))
 
 
 @contextlib.contextmanager

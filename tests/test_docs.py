@@ -38,7 +38,10 @@ SUITES = sorted((TREE / "suites").glob("*.yaml"))
 COMMAND = re.compile(r"python -m bench [^`\n|]+")
 ON_NO_INDEX = {"detectron2"}  # optional; the message that refuses it links upstream's installation
 NOT_IMPORTED_BY_NAME = {"pillow": "PIL", "pyyaml": "yaml", "faster-coco-eval": "faster_coco_eval"}
-BROUGHT_BY = {"sqlalchemy": "mlflow", "alembic": "mlflow", "pydantic_core": "pydantic"}  # imported to name their errors
+BROUGHT_BY = {
+    "sqlalchemy": "mlflow", "alembic": "mlflow", "pydantic_core": "pydantic",  # imported to name their errors
+    "markupsafe": "jinja2",  # its type of text that is markup already
+}  # fmt: skip
 UNDECLARED = {"pycocotools", "cmaes"}  # lvis and Optuna's CMA-ES import them and do not say so
 
 

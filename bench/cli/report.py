@@ -16,6 +16,7 @@ from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
 from bench.cli.tables import absent, write_report
 from bench.cli.wanted import reported, seen
+from bench.errors import UserError
 from bench.plan import planning
 from bench.store.existing import existing
 from bench.store.store import Store
@@ -36,14 +37,18 @@ def command(
     columns: Annotated[
         str | None, typer.Option(help="Columns of table.tex, e.g. AP,AP1,dAP1,cAP1 (docs/results.md).", metavar="A,B")
     ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
+    if html and (as_json or official):
+        other = "--json" if as_json else "--official"
+        raise UserError(f"{other} writes no report", where="--html", hint=f"leave {other} out")
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
     opened = existing(store)
     if loaded.sections.search is not None:
         if not (official or as_json):
-            trials.write(loaded, opened, Console(), out)
+            trials.write(loaded, opened, Console(), out, html=html)
             return
         loaded = reported(loaded, seen(loaded, opened)).suite
     if official:
@@ -55,17 +60,17 @@ def command(
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
         named = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        report(loaded, store, Console(), out, intervals=intervals, columns=named)
+        report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html)
 
 
 def report(
     suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None,
-    columns: Sequence[str] = (),
+    columns: Sequence[str] = (), html: bool = False,
 ) -> None:  # fmt: skip
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
     rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
-    write_report(plan, store, rows, console, out, columns=columns)
+    write_report(plan, store, rows, console, out, columns=columns, html=html)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

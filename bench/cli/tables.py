@@ -8,6 +8,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,12 +23,13 @@ from bench.launch.loop import Ended
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.stage import walk
-from bench.store.disk import write_atomic
+from bench.store.disk import put, write_atomic
 from bench.store.store import Store
 from bench.suite.suite import Suite
 from reports.load import RowResult
 
 MOST_PRINTED = 200  # rows of a table on the terminal; the files have all
+PAGE = "report.html"
 REPORTED = ".told"  # in a report's folder: the results that report and MLflow show, see `is_reported`
 
 
@@ -52,9 +54,10 @@ def write_report(
     *,
     failed: Ended | None = None,
     columns: Sequence[str] = (),
+    html: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the report of what is done, and print the table; the files."""
-    from reports.write import write
+    """Write the report of what is done, and print the table; the files. `html`: report.html too."""
+    from reports.write import write, writing
 
     suite, folder = plan.suite, out or default_report_folder(store, plan)
     written = write(
@@ -63,6 +66,14 @@ def write_report(
         planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
         against=suite.controls, columns=columns or suite.sections.columns,
     )  # fmt: skip
+    if html:
+        from reports.page import render
+        from reports.page_content import page_of
+
+        page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines())
+        with writing(folder):
+            put(folder / PAGE, render(page).encode())
+        written = replace(written, files=(*written.files, folder / PAGE))
     print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
         say(console, line)

@@ -263,7 +263,13 @@ def report(suite: Suite, store: Store, view: View, how: How, out: Path | None, e
 
 
 def write(
-    suite: Suite, store: Store, console: Console, out: Path | None, *, ended: Ended | None = None
+    suite: Suite,
+    store: Store,
+    console: Console,
+    out: Path | None,
+    *,
+    ended: Ended | None = None,
+    html: bool = False,
 ) -> tuple[Path, ...]:
     """The table of the untouched and the searched rows on val, the gain, the figures of the search; their files.
 
@@ -273,6 +279,7 @@ def write(
         console: where the table and the gain are printed.
         out: folder; None: below the store's reports.
         ended: how the final rows ended.
+        html: also the table and its figures as a page.
 
     Raises:
         UserError: nothing was searched yet.
@@ -284,7 +291,7 @@ def write(
     plan = _marked(reported(suite, view), view)
     finals = with_intervals(plan, store, load(store, plan), console)
     folder = out or default_report_folder(store, plan)
-    files = write_report(plan, store, finals, console, out, failed=ended)
+    files = write_report(plan, store, finals, console, out, failed=ended, html=html)
     untouched, edges, heading = view.untouched(), suite.sections.test.bins, plan.suite.heading
     written = write_search(
         view, records(suite, store, view), finals, folder, heading, untouched=untouched,

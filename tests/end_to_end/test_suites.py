@@ -23,8 +23,9 @@ SETS = (
     "stages.tune={steps: 3, lr: 1e-3}", "test.bins=[5, 15, 25]",
 )  # fmt: skip
 # Rows of each suite, and the figures that it names (without them: AP by bin, and weight norms).
+USUAL = ["ap_by_bin", "error_costs", "weight_norms"]
 ENDS = {
-    "table1": (15, ["ap_by_bin", "weight_norms"]),
+    "table1": (15, USUAL),
     "table4": (7, ["bars"]),
     "table5": (5, ["bars"]),
     "figure1": (2, ["weight_norms"]),
@@ -36,20 +37,20 @@ ENDS = {
     "choices": (25, ["bars"]),
     "second_stage": (7, ["sweep_schedule_steps"]),
     "stepwise": (8, ["ap_by_bin", "class_counts", "losses"]),
-    "stepwise_components": (5, ["ap_by_bin", "weight_norms"]),
-    "stepwise_transfer": (7, ["ap_by_bin", "weight_norms"]),
-    "stepwise_exemplars": (10, ["ap_by_bin", "weight_norms"]),
-    "stepwise_division": (7, ["ap_by_bin", "weight_norms"]),
-    "stepwise_memory": (5, ["ap_by_bin", "weight_norms"]),
-    "stepwise_rfs": (5, ["ap_by_bin", "weight_norms"]),
-    "simltd": (6, ["ap_by_bin", "weight_norms"]),
+    "stepwise_components": (5, USUAL),
+    "stepwise_transfer": (7, USUAL),
+    "stepwise_exemplars": (10, USUAL),
+    "stepwise_division": (7, USUAL),
+    "stepwise_memory": (5, USUAL),
+    "stepwise_rfs": (5, USUAL),
+    "simltd": (6, USUAL),
     "drcl": (8, ["ap_by_bin", "attention", "embeddings", "linear_probe", "losses", "reconstructions"]),
     "drcl_ablation": (11, ["ap_by_bin", "linear_probe", "reconstructions"]),
     "drcl_cost": (9, ["cost"]),
-    "drcl_rebalancing": (7, ["ap_by_bin", "weight_norms"]),
-    "detr": (9, ["ap_by_bin", "weight_norms"]),
-    "stepwise_detr": (7, ["ap_by_bin", "losses"]),
-    "engines": (10, ["ap_by_bin", "weight_norms"]),
+    "drcl_rebalancing": (7, USUAL),
+    "detr": (10, USUAL),
+    "stepwise_detr": (7, ["ap_by_bin", "error_costs", "losses"]),
+    "engines": (10, USUAL),
 }
 ABSENT = ENGINES["detectron2"].absent()  # why its rows are skipped here
 CHAINS = ("expert", "unified", "tail", "few", "pretrain")  # names of schedules that recipes of chains use

@@ -1,0 +1,64 @@
+"""A figure of the differences with their intervals, a panel for each metric. Separate from differences.py, which makes
+the numbers and draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over, tidy
+from reports.differences import SHOWN, Found, tried
+
+COLUMNS = ("row", "metric", "base", "difference", "low", "high", "p", "p_holm", "certain")
+CERTAIN, OPEN, UNKNOWN = "certain, after Holm", "not told apart from 0", "no interval"
+MOST_ROWS = 40
+GREY = "0.45"  # told from black, and read, on paper and without colours
+
+
+def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str = "") -> Drawing | None:
+    """Rows below one another, the difference (AP points) as a point with its 95 % interval; filled and black where it
+    is certain, hollow and grey where not; a cross where there is no interval. A metric without any has no panel.
+
+    Returns:
+        None where no row has an interval.
+    """
+    metrics = [metric for metric in SHOWN if tried(found, metric)]
+    if not metrics:
+        return None
+    labels = [label for label, of in found.items() if any(metric in of for metric in metrics)]
+    drawn = labels[:MOST_ROWS]
+    if len(drawn) < len(labels):
+        caption += f" {len(drawn)} of {len(labels)} rows, the first of the suite; all are in the table below."
+    label_in = 0.075 * max(map(len, drawn))
+    figure, every = blank(label_in + 0.5 + 1.75 * len(metrics), 1.0 + 0.24 * len(drawn), 1, len(metrics))
+    legend: dict[str, Any] = {}
+    for place, (metric, axes) in enumerate(zip(metrics, every, strict=True)):
+        axes.axvline(0, color="0.2", linewidth=0.8)
+        for y, label in enumerate(drawn):
+            one = found[label].get(metric)
+            if one is None or one.cell.mean is None:
+                continue
+            if one.interval is None:
+                axes.plot([one.cell.mean], [y], "x", color=GREY, markersize=4.5, linestyle="none", label=UNKNOWN)
+                continue
+            ends = [[one.cell.mean - one.interval.low], [one.interval.high - one.cell.mean]]
+            axes.errorbar(
+                [one.cell.mean], [y], xerr=ends, fmt="o" if one.certain else "D", markersize=4.5, capsize=2.5,
+                color="black" if one.certain else GREY, markerfacecolor="black" if one.certain else "white",
+                linewidth=1.4 if one.certain else 0.9, label=CERTAIN if one.certain else OPEN,
+            )  # fmt: skip
+        axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
+        axes.set_ylim(len(drawn) - 0.5, -0.5)
+        axes.set_title("\n".join(filter(None, (f"Δ{metric}", over(metric, edges)))), fontsize=9)
+        axes.tick_params(axis="x", labelsize=8)
+        tidy(axes, "x")
+        legend |= handles(axes)
+    shown = {name: legend[name] for name in (CERTAIN, OPEN, UNKNOWN) if name in legend}
+    lines = [
+        (label, metric, one.base, one.cell.mean, *((one.interval.low, one.interval.high, one.interval.p)
+         if one.interval else (None,) * 3), one.holm, "yes" if one.certain else "no")
+        for label, of in found.items()
+        for metric, one in of.items()
+    ]  # fmt: skip
+    return Drawing(finish(figure, shown, caption.strip(), None), COLUMNS, tuple(lines))

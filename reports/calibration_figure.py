@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluation.calibration import Calibration
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over, palette, tidy
+from reports.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, over, palette, tidy
 from reports.load import RowResult
 from reports.stats import by_row
 
@@ -47,7 +47,7 @@ def calibration_curves(
     shown = {label: more.calibration for label, more in firsts.items() if more is not None}
     if not shown:
         return None
-    names = [name for name in next(iter(shown.values())) if name == "AP" or name[2:].isdigit()]
+    names = bins_of(next(iter(shown.values())))
     drawn = list(shown)[:MOST_ROWS]
     if len(drawn) < len(shown):
         caption += (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +181,11 @@ def over(metric: str, edges: Sequence[int] = DEFAULT_EDGES) -> str:
     if len(number) == 1 and number.isdigit() and int(number) <= len(names):
         return f"{names[int(number) - 1]} training instances"
     return {"r": "rare", "c": "common", "f": "frequent"}.get(number, "")
+
+
+def bins_of(names: Iterable[str]) -> list[str]:
+    """Of these metrics AP and the instance bins, AP1 to AP9: what a figure has a panel for."""
+    return [name for name in names if name == "AP" or (len(name) == 3 and name[:2] == "AP" and name[2].isdigit())]
 
 
 def unit(metrics: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, numbers, over
+from reports.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, numbers, over
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, summarise
 
@@ -79,7 +79,7 @@ def costs(rows: Sequence[RowResult], order: Sequence[str] = ()) -> dict[tuple[st
     """(row, AP or APi, kind) -> AP50 points that this kind costs, over the seeds; of rows that have their errors."""
     shown = _with_errors(rows, order)
     found = next((group[0].errors for group in shown.values()), None)
-    names = [name for name in (found.groups if found else ()) if name.removeprefix("AP") == "" or name[2:].isdigit()]
+    names = bins_of(found.groups if found else ())
     return {
         (label, name, kind): summarise(_cost(result, name, kind) for result in group)
         for label, group in shown.items()

@@ -37,13 +37,11 @@ class Interval:
     Attributes:
         low, high: ends.
         p: two-sided, that the true value is 0; of a difference.
-        seeds: how many it is of. With 1 it knows the images of val alone.
     """
 
     low: float
     high: float
     p: float
-    seeds: int
 
 
 def interval(values: Sequence[float], draws: Sequence[Floats], *, shared: bool = True) -> Interval | None:
@@ -72,10 +70,10 @@ def interval(values: Sequence[float], draws: Sequence[Floats], *, shared: bool =
             own = float((drawn - drawn.mean(1, keepdims=True)).var(0, ddof=1).mean()) / count
             both = max(0.0, images - own) + seeds
             laws.append((both, (count - 1) * (both / seeds) ** 2))
-    return _widest(float(np.mean(values)), [law for law in laws if law[0] > 0], count)
+    return _widest(float(np.mean(values)), [law for law in laws if law[0] > 0])
 
 
-def _widest(mean: float, laws: Sequence[tuple[float, float]], seeds: int) -> Interval | None:
+def _widest(mean: float, laws: Sequence[tuple[float, float]]) -> Interval | None:
     """Of (variance, degrees of freedom), the interval that is widest at any level, so that its p is the largest."""
     from scipy.stats import norm, t
 
@@ -86,7 +84,7 @@ def _widest(mean: float, laws: Sequence[tuple[float, float]], seeds: int) -> Int
         law, error = norm if math.isinf(freedom) else t(freedom), math.sqrt(variance)
         half = max(half, float(law.ppf(0.5 + LEVEL / 2)) * error)
         p = max(p, float(2 * law.sf(abs(mean) / error)))
-    return Interval(mean - half, mean + half, p, seeds)
+    return Interval(mean - half, mean + half, p)
 
 
 def of_row(group: Sequence[RowResult], metric: str) -> Interval | None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import accumulate, groupby, pairwise
 
 from bench.errors import unknown
+from reports.canvas import bins_of
 from reports.footnotes import MARK
 from reports.render import Column, format_cell, notes_under, reasons, row_name, value_text
 from reports.stats import Cell
@@ -78,7 +79,7 @@ def chosen(table: Table, names: Sequence[str]) -> list[Column]:
             raise unknown("column", name, have, where="columns")
     if names:
         return [have[name] for name in names]
-    bins = [m for m in _filled(table, "own") if m == "AP" or (m[:2] == "AP" and m[2:].isdigit() and len(m) == 3)]
+    bins = bins_of(_filled(table, "own"))
     found: list[Column] = [("own", metric) for metric in bins]
     found += [(block, "AP") for block in ("delta", "against") if "AP" in _filled(table, block)]
     return found + [("paper", metric) for metric in table.paper_metrics if metric in bins]

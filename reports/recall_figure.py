@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.evaluation.recall import BUDGETS
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy
+from reports.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
 from reports.load import RowResult
 from reports.stats import Cell, by_row, summarise
 
@@ -46,7 +46,7 @@ def recall_dots(
         return None
     first = next(iter(shown.values()))[0].more
     assert first is not None
-    names = [name for name in first.calibration if name == "AP" or name[2:].isdigit()]
+    names = bins_of(first.calibration)
     cells = {
         (label, name, metric): summarise(of_result(result, name)[metric] for result in group)
         for label, group in shown.items()

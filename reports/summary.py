@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reports.canvas import DEFAULT_EDGES, over
+from reports.canvas import DEFAULT_EDGES, bins_of, over
 from reports.differences import Difference, tried
 from reports.render import format_cell, format_ends
 from reports.stats import Cell
@@ -45,7 +45,7 @@ def sentences(
 
 def _ends(table: Table) -> tuple[str, str]:
     """The metrics of the rarest and of the most frequent classes: AP1 and AP4, or APr and APf."""
-    bins = [name for name in table.metrics if name.removeprefix("AP").isdigit() and len(name) == 3]
+    bins = [name for name in bins_of(table.metrics) if name != "AP"]
     bins = [name for name in bins if any(line.cell("delta", name).n for line in table.lines)]
     return (bins[0], bins[-1]) if len(bins) > 1 else ("APr", "APf")
 

@@ -31,7 +31,7 @@ def command(
     official: Annotated[bool, typer.Option("--official", help="Check AP against the official lvis package.")] = False,
     intervals: Annotated[
         bool | None,
-        typer.Option(help="95 % intervals from 1,000 draws of the val images (default: for up to 100 evaluations)."),
+        typer.Option(help="Intervals, kinds of errors, more metrics (default: of up to 100 evaluations)."),
     ] = None,
     against: Against = None,
     columns: Annotated[

@@ -25,7 +25,6 @@ def test_one_seed_knows_the_images_alone() -> None:
     assert found is not None
     assert (found.low, found.high) == (pytest.approx(5 - Z * 2**0.5, 1e-5), pytest.approx(5 + Z * 2**0.5, 1e-5))
     assert found.p == pytest.approx(4.07e-4, abs=1e-6)  # two-sided, of 5 / sqrt 2 = 3.5355 standard errors
-    assert found.seeds == 1
 
 
 def test_seeds_with_a_val_of_their_own_are_students_interval() -> None:

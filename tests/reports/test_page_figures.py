@@ -75,8 +75,8 @@ def test_boxes_stand_right_of_what_they_are_made_from() -> None:
 
 
 def test_differences_are_drawn_with_their_intervals() -> None:
-    sure = Difference("baseline", Cell(3.0, None, 1), Interval(2.0, 4.0, 0.001, 1), 0.002)
-    open_ = Difference("baseline", Cell(-1.0, None, 1), Interval(-3.0, 1.0, 0.4, 1), 0.4)
+    sure = Difference("baseline", Cell(3.0, None, 1), Interval(2.0, 4.0, 0.001), 0.002)
+    open_ = Difference("baseline", Cell(-1.0, None, 1), Interval(-3.0, 1.0, 0.4), 0.4)
     bare = Difference("baseline", Cell(2.0, None, 1), None, None)
     found = {"BAGS": {"AP": sure, "AP1": bare}, "x2": {"AP": open_, "AP1": bare}, "NCM": {"AP": bare}}
     drawing = forest(found)

@@ -149,7 +149,8 @@ def _tree(root: Path, path: Path, chance: Random) -> Case:
     if what == "moved":
         os.rename(path, aside)
         return Case(what, path.relative_to(root).as_posix())
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # An earlier change of the same case may have left a link in its place.
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if what == "folder":
         path.mkdir()
     elif what == "pipe":

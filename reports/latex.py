@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import accumulate, groupby, pairwise
 
 from bench.errors import unknown
-from reports.canvas import bins_of
+from reports.figures.canvas import bins_of
 from reports.footnotes import MARK
 from reports.render import Column, format_cell, notes_under, reasons, row_name, value_text
 from reports.stats import Cell

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from bench.errors import UserError
 from bench.spec import Figure
 from bench.store.disk import make_folder, put
-from reports import error_figure, figures, frames, more_metrics
-from reports.canvas import DEFAULT_EDGES
+from reports import frames, more_metrics
 from reports.differences import to_csv as intervals_to_csv
+from reports.figures import errors as error_figure
+from reports.figures import kinds as figures
+from reports.figures.canvas import DEFAULT_EDGES
 from reports.latex import to_latex, to_protocol
 from reports.load import RowResult
 from reports.render import to_csv, to_markdown, to_text

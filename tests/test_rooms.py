@@ -62,7 +62,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "bench.contract_check",
         "methods.parts",
     ),
-    "jinja2": ("reports.page",),
+    "jinja2": ("reports.page.render",),
     "typer": ("bench.cli",),
 }
 LINES_A_FILE, LINES_A_FUNCTION = 450, 80

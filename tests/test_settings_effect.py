@@ -24,7 +24,7 @@ from bench.run.work import device_of
 from bench.spec import Figure, Machine
 from bench.stage import Stage
 from bench.store.store import Store
-from reports import figures
+from reports.figures import kinds as figures
 from tests import done_store
 from tests.conftest import TINY, Bench, Write
 from tests.planned import plan_of

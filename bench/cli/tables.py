@@ -67,8 +67,8 @@ def write_report(
         against=suite.controls, columns=columns or suite.sections.columns,
     )  # fmt: skip
     if html:
-        from reports.page import render
-        from reports.page_content import page_of
+        from reports.page.content import page_of
+        from reports.page.render import render
 
         page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines())
         with writing(folder):

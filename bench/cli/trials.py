@@ -284,7 +284,7 @@ def write(
     Raises:
         UserError: nothing was searched yet.
     """
-    from reports.search import gain_sentences, write_search
+    from reports.search.report import gain_sentences, write_search
 
     study = study_of(suite, store)
     view = whole_view(study, suite, store)

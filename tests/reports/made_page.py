@@ -18,8 +18,8 @@ from bench.plan import planning
 from bench.record import PerClass
 from bench.store.store import Store
 from reports.load import Draws, Errors, RowResult
-from reports.page import Page
-from reports.page_content import page_of
+from reports.page.content import page_of
+from reports.page.render import Page
 from reports.write import write
 from tests.done_store import quick
 from tests.reports.made_records import COUNTS, made

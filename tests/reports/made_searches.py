@@ -14,7 +14,7 @@ from bench.suite.search import ROW, Dimension, Scalar, Search, Space
 from methods.bags import Bags
 from methods.tau_norm import TauNorm
 from reports.load import RowResult
-from reports.searched import Searched
+from reports.search.searched import Searched
 
 BAGS = Row("BAGS", Bags(), Bags().model_dump())
 TAU = Row("tau-norm", TauNorm(), TauNorm().model_dump())

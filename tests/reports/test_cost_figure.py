@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reports.cost_figure import cost
+from reports.figures.cost import cost
 from reports.load import RowResult
 from reports.trainings import Training, _seconds
 from tests.reports.made_records import made

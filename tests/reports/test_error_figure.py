@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bench.evaluation.error_kinds import Costs, Counts, Group
-from reports.error_figure import confusion_csv, error_costs, to_csv
+from reports.figures.errors import confusion_csv, error_costs, to_csv
 from reports.load import Errors, RowResult
 from tests.reports.made_records import made
 

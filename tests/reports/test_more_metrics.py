@@ -11,10 +11,10 @@ import pytest
 from bench.evaluation.calibration import Calibration, ReliabilityBin
 from bench.evaluation.pooled import Pooled
 from bench.evaluation.recall import Recall, Recalls
-from reports.calibration_figure import calibration_curves
+from reports.figures.calibration import calibration_curves
+from reports.figures.recall import recall_dots
 from reports.load import MoreMetrics, RowResult
 from reports.more_metrics import to_csv
-from reports.recall_figure import recall_dots
 from tests.reports.made_records import made
 
 SOME = Calibration(0.0625, 0.2, 0.1375, 40, (ReliabilityBin(0.05, 0.025, 20), ReliabilityBin(0.35, 0.25, 20)))

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import printable
-from reports import page as pages
-from reports.page import Page, render
-from reports.page_content import class_grid
+from reports.page import render as pages
+from reports.page.content import class_grid
+from reports.page.render import Page, render
 from tests.conftest import Bench, Write
 from tests.reports.made_page import Reader, made_page, read, result
 

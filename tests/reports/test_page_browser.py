@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from reports.page import digest, render
+from reports.page.render import digest, render
 from tests.reports.made_page import made_page, result
 
 BROWSER = next(

@@ -7,13 +7,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reports.canvas import Drawing as Drawn
-from reports.canvas import blank, finish, image_of
 from reports.differences import Difference
-from reports.forest import forest
-from reports.inline_svg import inlined
+from reports.figures.canvas import Drawing as Drawn
+from reports.figures.canvas import blank, finish, image_of
+from reports.figures.forest import forest
 from reports.intervals import Interval
-from reports.lineage_graph import Box, drawn
+from reports.page.inline_svg import inlined
+from reports.page.lineage_graph import Box, drawn
 from reports.stats import Cell
 
 GIVEN = """<?xml version="1.0"?><!DOCTYPE svg>

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reports.figures.pictures import attention, error, reconstructions, shares
 from reports.looks import Attended, Attention, Looks, Painted
-from reports.pictures import attention, error, reconstructions, shares
 from tests.reports.made_records import made
 
 MAP = np.array([[4.0, 0.0], [1.0, 3.0]])

@@ -9,8 +9,8 @@ import pytest
 from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.suite.tuning import Tuning
+from reports.figures.probe import by_bin, dimensions, probe_bars
 from reports.looks import Looks, Probe
-from reports.probe_figure import by_bin, dimensions, probe_bars
 from tests.conftest import Write
 from tests.reports.made_records import made
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reports.figures.ranking import among_best, ranking
 from reports.load import Draws, RowResult
-from reports.ranking import among_best, ranking
 from tests.reports.made_records import made
 
 

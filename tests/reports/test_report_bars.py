@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_records import made
 
-from reports.bars import ap_by_bin, bars
+from reports.figures.bars import ap_by_bin, bars
 from reports.load import RowResult
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from made_records import COUNTS, made
 
-from reports.canvas import save
+from reports.figures.canvas import save
+from reports.figures.norms import default_rows, weight_norms
 from reports.load import RowResult
-from reports.norms import default_rows, weight_norms
 
 NORMS = {"baseline": [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0], "BAGS": [0.8, 0.9, 0.8, 0.9, 0.8, 0.9, 1.2]}
 

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bench.plan.planning import RowPlan
-from reports.canvas import Drawing
+from reports.figures.canvas import Drawing
+from reports.figures.sweep import sweep
 from reports.load import RowResult
 from reports.settings import ABSENT, scale, setting, text
-from reports.sweep import sweep
 
 
 def heads(values: list[Any], method: str = "bags", name: str = "beta", **more: Any) -> list[RowResult]:

@@ -12,7 +12,7 @@ from made_records import made
 
 from bench.errors import UserError
 from bench.spec import Figure
-from reports.figures import names
+from reports.figures.kinds import names
 from reports.load import RowResult
 from reports.write import write
 
@@ -64,7 +64,7 @@ def test_labels_and_titles_that_no_formula_is_made_of_are_text(tmp_path: Path) -
 
 
 def test_ticks_that_count_decades_stay_powers_of_ten() -> None:
-    from reports import canvas
+    from reports.figures import canvas
 
     figure, (axes, *_) = canvas.blank(3, 2)
     axes.set_xscale("log")

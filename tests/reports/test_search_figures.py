@@ -28,11 +28,11 @@ from matplotlib.axes import Axes
 from bench.search.study import Study
 from bench.search.view import View
 from bench.suite.search import Dimension, Search
-from reports.canvas import Drawing
-from reports.searched import Searched
+from reports.figures.canvas import Drawing
+from reports.search.searched import Searched
+from reports.search.space_figures import contour, curves, importance, slices
+from reports.search.trial_figures import history, intermediate, pareto
 from reports.settings import round_numbers
-from reports.space_figures import contour, curves, importance, slices
-from reports.trial_figures import history, intermediate, pareto
 
 
 def drawn(drawing: Drawing | str) -> Drawing:

@@ -28,8 +28,8 @@ from bench.errors import UserError, cell_text
 from bench.search.view import MARK, Trial, View
 from bench.suite.search import Dimension
 from reports.load import RowResult
-from reports.search import gain_sentences, write_search
-from reports.searched import Searched
+from reports.search.report import gain_sentences, write_search
+from reports.search.searched import Searched
 from reports.write import Written
 
 

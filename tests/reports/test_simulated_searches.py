@@ -19,8 +19,8 @@ from bench.search.view import View
 from bench.suite.search import Search
 from reports.gain import Gain
 from reports.load import RowResult
-from reports.search import gain_sentences
-from reports.searched import Searched
+from reports.search.report import gain_sentences
+from reports.search.searched import Searched
 
 SEARCHES, SEEDS, TRIALS = 200, 5, 16
 EDGES = (10, 100, 1000)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from reports.load import Draws, RowResult
-from reports.summary import sentences
+from reports.page.summary import sentences
 from reports.tables import table
 from tests.reports.made_records import made
 

@@ -9,9 +9,9 @@ import pytest
 
 from bench.spec import Figure
 from bench.store.store import Store
-from reports.figures import OF_TRAININGS, draw
+from reports.figures.kinds import OF_TRAININGS, draw
+from reports.figures.training import class_counts, embeddings, loss_shares, share
 from reports.load import NEED_TRAININGS, load
-from reports.training_figures import class_counts, embeddings, loss_shares, share
 from reports.trainings import Training, trainings
 from tests.tiny_suite import STEPS, Undisturbed, key_of
 

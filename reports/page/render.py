@@ -1,6 +1,6 @@
 """A report as one HTML file that needs nothing else: no network, no server, and no script to be read.
 
-Separate from what stands in it (reports/page_content.py): `render` takes a `Page`, plain values, and returns text.
+Separate from what stands in it (reports/page/content.py): `render` takes a `Page`, plain values, and returns text.
 Texts may hold anything; all are `printable` and escaped, and the page's policy forbids every script, style and address
 but its own.
 """
@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.errors import printable
-from reports.inline_svg import inlined
-from reports.lineage_graph import Box, drawn
+from reports.page.inline_svg import inlined
+from reports.page.lineage_graph import Box, drawn
 
 TEMPLATES = Path(__file__).with_name("templates")
 

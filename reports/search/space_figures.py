@@ -1,6 +1,6 @@
 """Figures over the dimensions of a search: slices, contour, importances, and metrics over a setting in the form of
-Figures 4 and 5 of arXiv 2006.10408. Separate from those over its trials (reports/trial_figures.py). Each returns the
-drawing, or why there is none.
+Figures 4 and 5 of arXiv 2006.10408. Separate from those over its trials (reports/search/trial_figures.py). Each
+returns the drawing, or why there is none.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.search.view import Trial
 from bench.suite.search import ROW, Dimension, Scalar
-from reports.canvas import Drawing, blank, calm, finish, handles, palette, tidy
+from reports.figures.canvas import Drawing, blank, calm, finish, handles, palette, tidy
+from reports.figures.sweep import MARGIN, sweep
 from reports.load import RowResult
-from reports.searched import Searched, chosen_text, is_numeric
+from reports.search.searched import Searched, chosen_text, is_numeric
+from reports.search.trial_figures import axis_name, mark_size, stars
 from reports.settings import ABSENT, Scale, round_numbers, setting, text
-from reports.sweep import MARGIN, sweep
-from reports.trial_figures import axis_name, mark_size, stars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over, tidy
 from reports.differences import SHOWN, Found, tried
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over, tidy
 
 COLUMNS = ("row", "metric", "base", "difference", "low", "high", "p", "p_holm", "certain")
 CERTAIN, OPEN, UNKNOWN = "certain, after Holm", "not told apart from 0", "no interval"

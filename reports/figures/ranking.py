@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, over, palette, tidy
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, over, palette, tidy
 from reports.intervals import enough
 from reports.load import RowResult
 from reports.stats import by_row

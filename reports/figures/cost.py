@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.canvas import Drawing, blank, finish, handles, numbers, palette, tidy
+from reports.figures.canvas import Drawing, blank, finish, handles, numbers, palette, tidy
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, summarise
 from reports.trainings import Training

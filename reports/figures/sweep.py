@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
-from reports.lines import Point, lines, points
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
+from reports.figures.lines import Point, lines, points
 from reports.load import RowResult
 from reports.settings import ABSENT, Scale, scale, text
 from reports.stats import MISSING
@@ -62,7 +62,7 @@ def sweep(
         rows: one result per row and seed.
         x: the setting, dotted where it is nested (schedule.lr).
         metrics: one panel for each.
-        by: settings, or "method": one line for each combination of their values (`reports.lines`).
+        by: settings, or "method": one line for each combination of their values (`reports.figures.lines`).
         labels: rows to draw; of these, rows without the setting are dashed horizontal lines. () takes all that have it;
             rows that all lack it are lines beside all that have it.
         planned: the suite's rows, so that one without a result keeps its place.

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
-from reports.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, numbers, over
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, numbers, over
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, summarise
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluation.calibration import Calibration
-from reports.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, over, palette, tidy
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, over, palette, tidy
 from reports.load import RowResult
 from reports.stats import by_row
 

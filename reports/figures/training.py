@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reports.canvas import Drawing, blank, finish, handles, palette, tidy
-from reports.norms import by_count
+from reports.figures.canvas import Drawing, blank, finish, handles, palette, tidy
+from reports.figures.norms import by_count
 from reports.trainings import Training
 
 COUNTED = ("row", "training", "rank", "class", "instances")

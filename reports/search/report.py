@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bench.search.view import View
 from bench.store.disk import make_folder, put
-from reports import search_text
-from reports.canvas import Drawing, save
+from reports.figures.canvas import Drawing, save
 from reports.load import RowResult
-from reports.searched import Searched
-from reports.space_figures import contour, curves, importance, slices
-from reports.trial_figures import history, intermediate, pareto
+from reports.search import text as search_text
+from reports.search.searched import Searched
+from reports.search.space_figures import contour, curves, importance, slices
+from reports.search.trial_figures import history, intermediate, pareto
 from reports.write import Written, writing
 
 

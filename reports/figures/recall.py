@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.evaluation.recall import BUDGETS
-from reports.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
 from reports.load import RowResult
 from reports.stats import Cell, by_row, summarise
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, baseline_of, by_row, metrics_of
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reports.canvas import DEFAULT_EDGES, Drawing, bin_names, blank, finish, handles, palette, tidy
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, bin_names, blank, finish, handles, palette, tidy
 from reports.footnotes import some_rows
 from reports.load import RowResult
 from reports.stats import baseline_of, by_row

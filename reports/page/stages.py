@@ -13,8 +13,8 @@ from bench.plan import planning
 from bench.plan.cost import share_of_pass
 from bench.plan.planning import CachedStore, Plan, RowPlan, State
 from bench.stage import KINDS, Stage, walk
-from reports.lineage_graph import Box
-from reports.page import Chain, Column, Entry, Grid, Step
+from reports.page.lineage_graph import Box
+from reports.page.render import Chain, Column, Entry, Grid, Step
 
 MOST_STAGES = 2000  # lines; a plan with more is told by its first ones
 MOST_ROWS = 60  # whose lineage is told

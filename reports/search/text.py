@@ -15,7 +15,7 @@ from bench.suite.search import ROW, Dimension, Scalar
 from reports.footnotes import footnotes
 from reports.gain import shown, signed
 from reports.render import WIDTH
-from reports.searched import Final, Searched, chosen_text, row_text
+from reports.search.searched import Final, Searched, chosen_text, row_text
 from reports.settings import text
 from reports.stats import MISSING, Cell
 

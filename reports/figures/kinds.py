@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.spec import Figure
-from reports.bars import ap_by_bin, bars
-from reports.calibration_figure import calibration_curves
-from reports.canvas import DEFAULT_EDGES, Drawing, save
-from reports.cost_figure import cost
-from reports.error_figure import error_costs
+from reports.figures.bars import ap_by_bin, bars
+from reports.figures.calibration import calibration_curves
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, save
+from reports.figures.cost import cost
+from reports.figures.errors import error_costs
+from reports.figures.lines import points
+from reports.figures.norms import weight_norms
+from reports.figures.pictures import attention, reconstructions
+from reports.figures.probe import probe_bars
+from reports.figures.ranking import ranking
+from reports.figures.recall import recall_dots
+from reports.figures.sweep import sweep
+from reports.figures.training import class_counts, embeddings, loss_shares
 from reports.footnotes import figure_caption, some_rows
-from reports.lines import points
 from reports.load import RowResult
-from reports.norms import weight_norms
-from reports.pictures import attention, reconstructions
-from reports.probe_figure import probe_bars
-from reports.ranking import ranking
-from reports.recall_figure import recall_dots
 from reports.settings import ABSENT
-from reports.sweep import sweep
-from reports.training_figures import class_counts, embeddings, loss_shares
 
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan

@@ -1,5 +1,6 @@
-"""What stands in the page of a report: values of reports/page.py from rows, table, figures, plan and store. Separate
-from how they are written.
+"""What stands in the page of a report: values of reports/page/render.py from rows, table, figures, plan and store.
+
+Separate from how they are written.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from bench.frequency import instance_bin
 from bench.plan import planning
 from bench.plan.planning import Plan, RowPlan
 from bench.store.store import Store
-from reports import page_stages
-from reports.canvas import DEFAULT_EDGES, bin_names, csv_of, image_of, over
 from reports.differences import SHOWN, Difference, tried
 from reports.differences import to_csv as intervals_csv
-from reports.error_figure import KINDS, costs
-from reports.error_figure import to_csv as errors_csv
-from reports.figures import Drawn
-from reports.forest import forest
+from reports.figures.canvas import DEFAULT_EDGES, bin_names, csv_of, image_of, over
+from reports.figures.errors import KINDS, costs
+from reports.figures.errors import to_csv as errors_csv
+from reports.figures.forest import forest
+from reports.figures.kinds import Drawn
 from reports.load import RowResult
-from reports.page import Column, Drawing, Entry, Grid, Page
+from reports.page import stages as page_stages
+from reports.page.render import Column, Drawing, Entry, Grid, Page
+from reports.page.summary import sentences
 from reports.render import column_name, format_cell, format_ends, notes_under, reasons, row_name, to_csv, value_text
 from reports.stats import Cell, bases_of, by_row, summarise
-from reports.summary import sentences
 from reports.tables import Table
 from reports.write import Report
 

@@ -1,5 +1,5 @@
 """Figures over the trials of a search: history, intermediate values, Pareto front. Separate from those over its
-dimensions (reports/space_figures.py). Each returns the drawing, or why there is none.
+dimensions (reports/search/space_figures.py). Each returns the drawing, or why there is none.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.search.view import Trial
-from reports.canvas import Drawing, blank, calm, finish, handles, palette, tidy
-from reports.searched import STATES, Searched
+from reports.figures.canvas import Drawing, blank, calm, finish, handles, palette, tidy
+from reports.search.searched import STATES, Searched
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from reports.canvas import CAPTION
+from reports.figures.canvas import CAPTION
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Elements of a drawing; whatever else a file holds (metadata, style sheets, scripts, foreign content) is left out.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.canvas import Drawing, blank, finish
+from reports.figures.canvas import Drawing, blank, finish
 from reports.load import RowResult
 from reports.looks import Attended, Attention, Floats, Painted
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.frequency import instance_bin
-from reports.bars import of_cells
-from reports.canvas import DEFAULT_EDGES, Drawing, numbers
+from reports.figures.bars import of_cells
+from reports.figures.canvas import DEFAULT_EDGES, Drawing, numbers
 from reports.load import RowResult
 from reports.looks import Probe
 from reports.stats import Cell, summarise

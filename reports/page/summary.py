@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reports.canvas import DEFAULT_EDGES, bins_of, over
 from reports.differences import Difference, tried
+from reports.figures.canvas import DEFAULT_EDGES, bins_of, over
 from reports.render import format_cell, format_ends
 from reports.stats import Cell
 from reports.tables import Line, Table

@@ -1,0 +1,1 @@
+"""Reports of searches: trials, spaces, and what the search gained."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -290,6 +290,14 @@ Names = Annotated[
 ]  # loss, or [loss, clip]
 
 
+FigureKind = Literal[
+    "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
+    "reconstructions", "cost", "errors", "ranking", "calibration", "recall", "tradeoff", "classes",
+    "confusion", "curves", "gain",
+]  # fmt: skip
+FIGURES: tuple[str, ...] = get_args(FigureKind)
+
+
 class Figure(Section):
     """A figure that a report draws beside the table.
 
@@ -302,14 +310,14 @@ class Figure(Section):
     classes (stages of its own, too); reconstructions: what the decoder of a pre-training paints; cost: minutes and
     memory of the trainings of each row; errors: what each kind of error costs, for all classes and by instance bin;
     ranking: how likely each row is among the best three; calibration: by instance bin, whether scores are the chance to
-    be right; recall: by instance bin, what share of the boxes proposals reach and detections find.
+    be right; recall: by instance bin, what share of the boxes proposals reach and detections find; tradeoff: AP of the
+    tail against AP of the head, a point for each row; classes: AP of each class against its training instances;
+    confusion: by instance bin, what boxes are taken for; curves: the loss over the steps of a row's trainings; gain:
+    what a row gains against the minutes of its trainings. Any other is a file of figures_path.
     """
 
-    kind: Literal[
-        "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
-        "reconstructions", "cost", "errors", "ranking", "calibration", "recall",
-    ]  # fmt: skip
-    """What is drawn."""
+    kind: FigureKind | Text
+    """What is drawn: one of these, or the name of a file of figures_path, without .py."""
     x: Text | None = None
     """Of a sweep: the setting on the axis, e.g. beta or schedule.lr."""
     by: Names = ()

@@ -25,7 +25,9 @@ from reports.records import RESULT, record_of
 from reports.trainings import Training, trainings
 
 CLASSIFIER = "classifier.json"  # named by bench/run/predict.py, which imports torch and so is not imported here
-NEED_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that look at `RowResult.trainings`
+NEED_TRAININGS = frozenset(
+    {"counts", "losses", "embeddings", "cost", "curves", "gain"}
+)  # figures that look at `RowResult.trainings`
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from reports import frames, more_metrics
 from reports.differences import to_csv as intervals_to_csv
 from reports.figures import errors as error_figure
 from reports.figures import kinds as figures
-from reports.figures.canvas import DEFAULT_EDGES
+from reports.figures.canvas import DEFAULT_EDGES, FORMATS
 from reports.latex import to_latex, to_protocol
 from reports.load import RowResult
 from reports.render import to_csv, to_markdown, to_text
@@ -73,6 +73,8 @@ def write(
     beside: Mapping[str, str] | None = None,
     against: Mapping[str, str] | None = None,
     columns: Sequence[str] = (),
+    own_figures: Mapping[str, Path] | None = None,
+    formats: Sequence[str] = FORMATS,
 ) -> Report:
     """table.txt, .md, .tex, .csv, .json; table_protocol.tex; results.csv and per_class.csv (reports/frames.py); files
     of the caller; intervals, error_kinds, confusion, more_metrics.csv where made; figures as .png, .svg, .csv.
@@ -90,6 +92,8 @@ def write(
         beside: name -> text of more files to lay beside the tables.
         against: label -> label of the row that it has to beat.
         columns: of table.tex, see `reports.latex.to_latex`.
+        own_figures: kind -> file, see `reports.figures.own`.
+        formats: of figures.
 
     Raises:
         UserError: no such column, no such published table, or `out` cannot be written.
@@ -119,7 +123,7 @@ def write(
         for name, text in texts.items():
             put(out / name, text.encode())
         drawn, lacking = figures.draw(
-            rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned
+            rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned, own=own_figures, formats=formats
         )  # fmt: skip
     files = (*(out / name for name in texts), *(file for one in drawn for file in one.files))
     return Report(files, tuple(lacking), content, tuple(drawn))

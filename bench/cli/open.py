@@ -106,8 +106,8 @@ def config_text(suite: Suite) -> str:
             rows[row.label]["cluster"] = plain(canonical(row.cluster))
         if sections["against"] not in (controls.get(row.label), row.label):
             rows[row.label]["against"] = controls.get(row.label)
-    paths = [str(path.resolve()) for path in suite.methods_path]
-    more = {"methods_path": paths} if paths else {}
+    brought = {"methods_path": suite.methods_path, "figures_path": suite.figures_path}
+    more = {name: [str(path.resolve()) for path in paths] for name, paths in brought.items() if paths}
     text: str = yaml.safe_dump({**sections, **more, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
     return text
 

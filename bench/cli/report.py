@@ -38,6 +38,7 @@ def command(
         str | None, typer.Option(help="Columns of table.tex, e.g. AP,AP1,dAP1,cAP1 (docs/results.md).", metavar="A,B")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also a PDF of every figure.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
@@ -60,17 +61,17 @@ def command(
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
         named = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html)
+        report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html, pdf=pdf)
 
 
 def report(
     suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None,
-    columns: Sequence[str] = (), html: bool = False,
+    columns: Sequence[str] = (), html: bool = False, pdf: bool = False,
 ) -> None:  # fmt: skip
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
     rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
-    write_report(plan, store, rows, console, out, columns=columns, html=html)
+    write_report(plan, store, rows, console, out, columns=columns, html=html, pdf=pdf)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

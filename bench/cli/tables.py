@@ -25,6 +25,7 @@ from bench.plan.planning import Plan
 from bench.stage import walk
 from bench.store.disk import put, write_atomic
 from bench.store.store import Store
+from bench.suite.catalogue import figure_files
 from bench.suite.suite import Suite
 from reports.load import RowResult
 
@@ -55,8 +56,10 @@ def write_report(
     failed: Ended | None = None,
     columns: Sequence[str] = (),
     html: bool = False,
+    pdf: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the report of what is done, and print the table; the files. `html`: report.html too."""
+    """Write the report of what is done, and print the table; the files. `html`: report.html too; `pdf`: of figures."""
+    from reports.figures.canvas import FORMATS
     from reports.write import write, writing
 
     suite, folder = plan.suite, out or default_report_folder(store, plan)
@@ -65,6 +68,7 @@ def write_report(
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
         planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
         against=suite.controls, columns=columns or suite.sections.columns,
+        own_figures=figure_files(suite.figures_path), formats=(*FORMATS, "pdf") if pdf else FORMATS,
     )  # fmt: skip
     if html:
         from reports.page.content import page_of

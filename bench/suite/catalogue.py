@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.errors import UserError, unknown
 from bench.method import Method
+from bench.spec import FIGURES
 
 
 def discover(extra: Sequence[Path] = ()) -> dict[str, type[Method]]:
@@ -67,15 +68,18 @@ def collect(module: Any, found: dict[str, type[Method]]) -> None:
         found[name] = value
 
 
-def imported(file: Path) -> Any:
-    """A file of methods, as a module.
+def imported(file: Path, what: str = "method") -> Any:
+    """A file of methods, or of what else a suite brings, as a module.
+
+    Args:
+        what: it has; also of the setting that names it, `methods_path`.
 
     Raises:
         UserError: no such file, or it cannot be imported.
     """
-    spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"bench_{what}_{file.stem}", file)
     if spec is None or spec.loader is None or not os.path.isfile(file):
-        raise UserError("no such method file", where=str(file), hint="methods_path: a .py file or a folder of them")
+        raise UserError(f"no such {what} file", where=str(file), hint=f"{what}s_path: a .py file or a folder of them")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
     try:
@@ -83,3 +87,24 @@ def imported(file: Path) -> Any:
     except Exception as error:
         raise UserError(f"cannot be imported: {type(error).__name__}: {error}", where=str(file)) from error
     return module
+
+
+def figure_files(extra: Sequence[Path]) -> dict[str, Path]:
+    """Kind of figure -> the file of a suite's figures_path that draws it: the name of the file, without .py. Nothing is
+    imported.
+
+    Raises:
+        UserError: no such file; one that has the name of a kind that there is; two of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in extra:
+        for file in sorted(path.glob("*.py")) if os.path.isdir(path) else [path]:
+            if not os.path.isfile(file) or file.suffix != ".py":
+                hint = "figures_path: a .py file or a folder of them"
+                raise UserError("no such figure file", where=str(file), hint=hint)
+            if file.stem in FIGURES:
+                raise UserError(f"there is a figure '{file.stem}' already", where=str(file), hint="rename the file")
+            if found.get(file.stem, file) != file:
+                raise UserError(f"two figures are called '{file.stem}'", where=f"{file}, {found[file.stem]}")
+            found[file.stem] = file
+    return found

@@ -47,6 +47,7 @@ def of_suite() -> dict[str, Any]:
     properties |= {
         "preset": {"type": "string", "description": "a file of suites/_presets, without .yaml"},
         "methods_path": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        "figures_path": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         "rows": _of_each({"description": "label: method and settings; the order is that of the table"}, "Row"),
     }
     assert set(OF_THE_FILE) <= set(properties)

@@ -112,7 +112,7 @@ class Sections(BaseModel):
     """What `bench search` searches over the rows' settings; `bench run` runs the rows as they are."""
 
 
-OF_THE_FILE = ("preset", "rows", "methods_path")  # legal at the top of a suite, beside the sections
+OF_THE_FILE = ("preset", "rows", "methods_path", "figures_path")  # legal at the top of a suite, beside the sections
 
 
 def check_sections(tree: dict[str, Any], document: yamlfile.Document) -> Sections:

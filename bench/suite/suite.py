@@ -21,14 +21,10 @@ from bench.environment import masked
 from bench.errors import UserError, unknown
 from bench.key import Fixed, Part, module_version, part
 from bench.method import Builder, Usual
-from bench.spec import (
-    FolderData,
-    GeneratedData,
-    Schedule,
-)
+from bench.spec import FIGURES, Figure, FolderData, GeneratedData, Schedule
 from bench.stage import Stage
 from bench.suite import yamlfile
-from bench.suite.catalogue import discover
+from bench.suite.catalogue import discover, figure_files
 from bench.suite.layers import MOVED, apply_set, merge, preset_named
 from bench.suite.rows import MOST_ROWS, Row, check_control, check_rows, merged_schedule, rows_of_only
 from bench.suite.search import Space, check_search
@@ -59,6 +55,7 @@ class Suite:
     source: Source
     notes: tuple[str, ...] = ()
     methods_path: tuple[Path, ...] = ()
+    figures_path: tuple[Path, ...] = ()
     set_aside: tuple[Row, ...] = ()  # rows of the file that --only leaves out
     options: tuple[str, ...] = ()  # of the command line, those that change the table
     space: Space | None = None  # of `search:`
@@ -347,7 +344,8 @@ def load(
     rows = tree.pop("rows", None)
     named = preset or tree.get("preset")
     tree.pop("preset", None)
-    methods_path = tree.pop("methods_path", [])
+    extra = _paths(tree.pop("methods_path", []), "methods_path", document)
+    figures_path = _paths(tree.pop("figures_path", []), "figures_path", document)
     base, presets = preset_named(named, "--preset" if preset else document.where("preset")) if named else ({}, ())
     document = replace(document, below=presets)
     notes = []
@@ -377,8 +375,8 @@ def load(
         notes.append("detector.norm is frozen but there are no weights: nothing will have set its statistics")
     if sections.detector.norm == "batch" and sections.machine.tasks > 1:
         notes.append("detector.norm is batch: several processes (machine.tasks) train heads, but no whole detector")
-    extra = _methods_path(methods_path, document)
     known = discover(extra)
+    _check_figures(sections.figures, figure_files(figures_path), document)
     checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document, sections.against)
     kept_rows = rows_of_only(checked, only, document)
     notes += check_control(sections.against, checked, kept_rows, document, option=against is not None)
@@ -389,13 +387,20 @@ def load(
     space = check_search(section, kept_rows, sections.schedule, bins, document) if section else None
     kept_labels = {row.label for row in kept_rows}
     others = tuple(row for row in checked if row.label not in kept_labels)
+    options = _as_words(preset, data, only, seeds, sets)
+    return Suite(
+        path.stem, path, sections, kept_rows, document, source, tuple(notes), extra, figures_path, others,
+        options, space,
+    )  # fmt: skip
+
+
+def _as_words(
+    preset: str | None, data: str | None, only: Sequence[str], seeds: Sequence[int], sets: Sequence[str]
+) -> tuple[str, ...]:
+    """Options that change the table, as on the command line."""
     given = [("--preset", preset), ("--data", data), *(("--only", text) for text in only)]
     given += [("--seeds", seeds_text(seeds)), *(("--set", text) for text in sets)]
-    options = [word for name, value in given if value for word in (name, value)]
-    return Suite(
-        path.stem, path, sections, kept_rows, document, source, tuple(notes), tuple(extra), others, tuple(options),
-        space,
-    )  # fmt: skip
+    return tuple(word for name, value in given if value for word in (name, value))
 
 
 def _tuned(base: Schedule) -> dict[str, Any]:
@@ -406,12 +411,18 @@ def _tuned(base: Schedule) -> dict[str, Any]:
     return {name: max(1, round(length * 10 / 12)), "lr": base.lr / 100, "decay": "steps", "drops": [0.7]}
 
 
-def _methods_path(value: Any, document: yamlfile.Document) -> tuple[Path, ...]:
-    """Files and folders with more methods, relative to the suite."""
+def _paths(value: Any, name: str, document: yamlfile.Document) -> tuple[Path, ...]:
+    """Files and folders with more methods or figures, relative to the suite."""
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(p, str) for p in paths):
         allowed = "a .py file or a folder of them, or a list of these; relative to the suite"
-        raise UserError(
-            f"not a path: {value!r}", where=f"{document.where('methods_path')} methods_path", allowed=allowed
-        )
+        raise UserError(f"not a path: {value!r}", where=f"{document.where(name)} {name}", allowed=allowed)
     return tuple(document.path.parent / p for p in paths)
+
+
+def _check_figures(figures: Sequence[Figure], own: Collection[str], document: yamlfile.Document) -> None:
+    """Every figure is of a kind that there is."""
+    for number, figure in enumerate(figures):
+        if figure.kind not in FIGURES and figure.kind not in own:
+            at = f"{document.where('figures', number, 'kind')} figures.{number}.kind"
+            raise unknown("figure", figure.kind, [*FIGURES, *own], where=at, hint="figures_path: names files with more")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
+from reports.intervals import Interval, of_row
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, baseline_of, by_row, metrics_of
 
@@ -23,7 +24,17 @@ MOST_SHOWN = 40  # rows in panels: beyond, nobody reads them, and a figure takes
 MOST_PRINTED = 30  # bars in a grouped figure that have their value above them
 PANELS_A_LINE = 5
 
+# Of the bars of a row, so that they can be told apart in print without colours; the first row's are plain.
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "|||", "ooo", "+++", "**")
+WITH_INTERVAL = (
+    "Lines: 95 % interval of the value over {over}, where enough val images show the classes; compare rows by their "
+    "paired differences, which are surer."
+)
+
 Cells = Mapping[str, Mapping[str, Cell]]  # row -> metric -> Cell
+Ends = tuple[float, float] | None
+AllEnds = Mapping[str, Mapping[str, Ends]]  # row -> metric -> Ends
+Spans = Mapping[str, Mapping[str, Interval]]  # row -> metric -> of its mean
 
 
 def ap_by_bin(
@@ -48,7 +59,8 @@ def bars(
     caption: str = "",
     title: str | None = None,
 ) -> Drawing:
-    """Means over seeds as bars, with 1 sd. A missing metric leaves a gap with a '-' in it: it cannot be read as 0.
+    """Means over seeds as bars, with their 95 % intervals where all rows have draws, else 1 sd. A missing metric leaves
+    a gap with a '-' in it: it cannot be read as 0.
 
     Args:
         rows: one result per row and seed.
@@ -63,7 +75,22 @@ def bars(
     cells = {label: metrics_of(group) for label, group in groups.items()}
     if len(groups) < len(every):
         caption += f" {len(groups)} of {len(every)} rows, the first of the suite; all are in the table's files."
-    return of_cells(cells, metrics, baseline=baseline_of(groups), edges=edges, caption=caption, title=title)
+    spans = intervals(groups, metrics)
+    if spans is not None:
+        several = any(len(group) > 1 for group in groups.values())
+        over_what = "val images and seeds" if several else "val images"
+        caption += f" {WITH_INTERVAL.format(over=over_what)}"
+    return of_cells(
+        cells, metrics, baseline=baseline_of(groups), edges=edges, caption=caption.strip(), title=title, spans=spans
+    )
+
+
+def intervals(groups: Mapping[str, Sequence[RowResult]], metrics: Sequence[str]) -> Spans | None:
+    """Those of each row's mean that there are; None where a row lacks draws: marks of two meanings are not mixed."""
+    if any(result.draws is None for group in groups.values() for result in group):
+        return None
+    found = {label: {metric: of_row(group, metric) for metric in metrics} for label, group in groups.items()}
+    return {label: {metric: one for metric, one in of.items() if one is not None} for label, of in found.items()}
 
 
 def of_cells(
@@ -74,17 +101,35 @@ def of_cells(
     edges: Sequence[int] = DEFAULT_EDGES,
     caption: str = "",
     title: str | None = None,
+    spans: Spans | None = None,
 ) -> Drawing:
-    """Bars of what was summarised already; `baseline`: the row whose value is dashed in panels."""
+    """Bars of what was summarised already; `baseline`: the row whose value is dashed in panels; `spans`: what lines
+    show in place of 1 sd."""
+    ends = {r: {m: _ends(cell, None if spans is None else spans[r].get(m), spans is None) for m, cell in of.items()}
+            for r, of in cells.items()}  # fmt: skip
     if len(cells) > MOST_GROUPED:
-        figure = _panels(cells, metrics, edges, baseline)
+        figure = _panels(cells, ends, metrics, edges, baseline)
         legend: dict[str, Any] = {}
         caption += f" Dashed: {baseline}." if baseline else ""
     else:
-        figure = _grouped(cells, metrics, edges)
+        figure = _grouped(cells, ends, metrics, edges)
         legend = handles(figure.axes[0])
-    lines = [(r, m, *numbers(of_row.get(m, MISSING))) for r, of_row in cells.items() for m in metrics]
-    return Drawing(finish(figure, legend, caption, title), ("row", "metric", "mean", "sd", "n"), tuple(lines))
+    columns = ("row", "metric", "mean", "sd", "n", *(() if spans is None else ("low", "high")))
+    lines = [
+        (r, m, *numbers(of.get(m, MISSING)), *(() if spans is None else ends[r].get(m) or (None, None)))
+        for r, of in cells.items()
+        for m in metrics
+    ]
+    return Drawing(finish(figure, legend, caption, title), columns, tuple(lines))
+
+
+def _ends(cell: Cell, span: Interval | None, by_sd: bool) -> Ends:
+    """Where a line of a bar begins and ends; None: it has none."""
+    if cell.mean is None:
+        return None
+    if by_sd:
+        return (cell.mean - cell.sd, cell.mean + cell.sd) if cell.sd else None
+    return None if span is None else (span.low, span.high)
 
 
 def _shown(groups: Mapping[str, Sequence[RowResult]]) -> list[str]:
@@ -94,18 +139,19 @@ def _shown(groups: Mapping[str, Sequence[RowResult]]) -> list[str]:
     return first if start is None or start in first else [start, *first[:-1]]
 
 
-def _grouped(cells: Cells, metrics: Sequence[str], edges: Sequence[int]) -> Figure:
+def _grouped(cells: Cells, ends: AllEnds, metrics: Sequence[str], edges: Sequence[int]) -> Figure:
     printed = len(cells) * len(metrics) <= MOST_PRINTED
     inches = 0.3 if printed else 0.15  # a bar: a value needs 0.27 at 7 points, a bar's own error bar less
     width_in = max(7.5, 1.2 + len(metrics) * (len(cells) + 1.5) * inches)
     figure, (axes,) = blank(width_in, 3.6)
     bar = 0.84 / max(1, len(cells))
-    for r, (label, of_row) in enumerate(cells.items()):
+    for r, (label, own) in enumerate(cells.items()):
         offset = (r - (len(cells) - 1) / 2) * bar
-        of_metrics = [of_row.get(metric, MISSING) for metric in metrics]
-        _row(axes, of_metrics, offset, bar, palette()[r], label)
+        of_metrics = [own.get(metric, MISSING) for metric in metrics]
+        of_ends = [ends[label].get(metric) for metric in metrics]
+        _row(axes, of_metrics, of_ends, offset, bar, r, label)
         if printed:
-            _values(axes, of_metrics, offset)
+            _values(axes, of_metrics, of_ends, offset)
     if len(metrics) > 1 and "AP" in (metrics[0], metrics[-1]):  # the mean over all classes stands apart from its parts
         axes.axvline(len(metrics) - 1.5 if metrics[-1] == "AP" else 0.5, color="0.6", linewidth=0.8)
     texts = [(metric, over(metric, edges)) for metric in metrics]
@@ -117,30 +163,40 @@ def _grouped(cells: Cells, metrics: Sequence[str], edges: Sequence[int]) -> Figu
     return figure
 
 
-def _row(axes: Axes, cells: Sequence[Cell], offset: float, bar: float, colour: Any, label: str) -> None:
+def _row(
+    axes: Axes, cells: Sequence[Cell], ends: Sequence[Ends], offset: float, bar: float, number: int, label: str
+) -> None:
     present = [(x + offset, cell.mean) for x, cell in enumerate(cells) if cell.mean is not None]
-    axes.bar([x for x, _ in present], [mean for _, mean in present], bar * 0.92, color=colour, label=label, linewidth=0)
-    spread = [(x + offset, cell.mean, cell.sd) for x, cell in enumerate(cells) if cell.mean is not None and cell.sd]
+    axes.bar(
+        [x for x, _ in present], [mean for _, mean in present], bar * 0.92, color=palette()[number], label=label,
+        linewidth=0, hatch=HATCHES[number], edgecolor="white",
+    )  # fmt: skip
+    spread = [(x + offset, c.mean, e) for x, (c, e) in enumerate(zip(cells, ends, strict=True)) if c.mean and e]
     if spread:
         axes.errorbar(
-            [x for x, _, _ in spread], [mean for _, mean, _ in spread], [sd for _, _, sd in spread],
-            fmt="none", ecolor="0.15", elinewidth=0.9, capsize=1.5,
+            [x for x, _, _ in spread], [mean for _, mean, _ in spread], _to_sides(spread), fmt="none", ecolor="0.15",
+            elinewidth=0.9, capsize=1.5,
         )  # fmt: skip
     for x, cell in enumerate(cells):
         if cell.mean is None:
             axes.text(x + offset, 0, "-", ha="center", va="bottom", fontsize=8, color="0.3")
 
 
-def _values(axes: Axes, cells: Sequence[Cell], offset: float) -> None:
-    for x, cell in enumerate(cells):
+def _to_sides(spread: Sequence[tuple[float, float, tuple[float, float]]]) -> list[list[float]]:
+    """Below and above each mean, as matplotlib takes them. An interval of AP may end below 0; a bar does not."""
+    return [[mean - max(low, 0.0) for _, mean, (low, _) in spread], [high - mean for _, mean, (_, high) in spread]]
+
+
+def _values(axes: Axes, cells: Sequence[Cell], ends: Sequence[Ends], offset: float) -> None:
+    for x, (cell, end) in enumerate(zip(cells, ends, strict=True)):
         if cell.mean is not None:
             axes.annotate(
-                f"{cell.mean:.1f}", (x + offset, cell.mean + (cell.sd or 0.0)), xytext=(0, 2),
+                f"{cell.mean:.1f}", (x + offset, end[1] if end else cell.mean), xytext=(0, 2),
                 textcoords="offset points", ha="center", va="bottom", fontsize=7, color="0.3",
             )  # fmt: skip
 
 
-def _panels(cells: Cells, metrics: Sequence[str], edges: Sequence[int], baseline: str | None) -> Figure:
+def _panels(cells: Cells, ends: AllEnds, metrics: Sequence[str], edges: Sequence[int], baseline: str | None) -> Figure:
     columns = min(len(metrics), PANELS_A_LINE)
     deep = -(-len(metrics) // columns)
     label_in = 0.075 * max(map(len, cells))
@@ -149,7 +205,7 @@ def _panels(cells: Cells, metrics: Sequence[str], edges: Sequence[int], baseline
         spare.remove()
     for number, (metric, axes) in enumerate(zip(metrics, every, strict=False)):
         of_rows = [of_row.get(metric, MISSING) for of_row in cells.values()]
-        _lying(axes, of_rows)
+        _lying(axes, of_rows, [of.get(metric) for of in ends.values()])
         start = cells[baseline].get(metric, MISSING).mean if baseline else None
         if start is not None:
             axes.axvline(start, color="0.35", linestyle=(0, (3, 2)), linewidth=0.9)
@@ -163,19 +219,19 @@ def _panels(cells: Cells, metrics: Sequence[str], edges: Sequence[int], baseline
     return figure
 
 
-def _lying(axes: Axes, cells: Sequence[Cell]) -> None:
+def _lying(axes: Axes, cells: Sequence[Cell], ends: Sequence[Ends]) -> None:
     """One horizontal bar per row, its value behind its end."""
-    present = [(y, cell.mean, cell.sd) for y, cell in enumerate(cells) if cell.mean is not None]
+    present = [(y, c.mean, e) for y, (c, e) in enumerate(zip(cells, ends, strict=True)) if c.mean is not None]
     axes.barh([y for y, _, _ in present], [mean for _, mean, _ in present], 0.72, color=palette()[0], linewidth=0)
-    spread = [(y, mean, sd) for y, mean, sd in present if sd]
+    spread = [(y, mean, end) for y, mean, end in present if end]
     if spread:
         axes.errorbar(
-            [mean for _, mean, _ in spread], [y for y, _, _ in spread], xerr=[sd for _, _, sd in spread],
-            fmt="none", ecolor="0.15", elinewidth=0.9, capsize=1.5,
+            [mean for _, mean, _ in spread], [y for y, _, _ in spread], xerr=_to_sides(spread), fmt="none",
+            ecolor="0.15", elinewidth=0.9, capsize=1.5,
         )  # fmt: skip
-    ends = [mean + (sd or 0.0) for _, mean, sd in present]
-    axes.set_xlim(0, 1.3 * max([*ends, 1.0]))  # room for the longest bar's value
-    for (y, mean, _), end in zip(present, ends, strict=True):
+    far = [end[1] if end else mean for _, mean, end in present]
+    axes.set_xlim(0, 1.3 * max([*far, 1.0]))  # room for the longest bar's value
+    for (y, mean, _), end in zip(present, far, strict=True):
         axes.annotate(
             f"{mean:.1f}", (end, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color="0.2",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+FORMATS = ("png", "svg")
 UNDATED: Mapping[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same rows, the same file
 DEFAULT_EDGES = (10, 100, 1000)
 LEGEND_POINTS, CAPTION_POINTS = 8.5, 8.0
@@ -47,7 +48,7 @@ class Drawing:
     lines: tuple[tuple[object, ...], ...]
 
 
-def save(drawing: Drawing, path: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+def save(drawing: Drawing, path: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write path.png (150 dpi), path.svg and path.csv; formats may name pdf as well."""
     written = []
     for suffix in formats:

@@ -1,0 +1,107 @@
+"""Points with their names beside them, for figures of a point for each row. Separate from the kinds that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from reports.figures.canvas import CHARACTER, INCH, palette
+from reports.stats import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+SIZE = 7.5  # of a name, points
+MARKERS = "os^Dv<>Pp*"
+GAP = 5.0  # from a point to its name, points
+# Where a name may stand: (x, y) from the point in gaps, and its horizontal and vertical alignment; the first that
+# covers least is taken. Corners come first: the other places lie on the lines of the point's own spread.
+PLACES = (
+    (0.6, 0.6, "left", "bottom"), (0.6, -0.6, "left", "top"), (-0.6, 0.6, "right", "bottom"),
+    (-0.6, -0.6, "right", "top"), (1.2, 0, "left", "center"), (-1.2, 0, "right", "center"),
+    (0, 1.2, "center", "bottom"), (0, -1.2, "center", "top"),
+)  # fmt: skip
+
+
+def named_points(axes: Axes, at: Mapping[str, tuple[Cell, Cell]], size_in: Point, baseline: str | None) -> None:
+    """A mark for each row with one sample standard deviation to each side, and its name beside it, where it covers
+    least. The baseline's mark is hollow. Limits of the Axes are set here.
+
+    Args:
+        axes: without limits yet.
+        at: row -> (x, y), both with a mean.
+        size_in: width and height of the Axes in inches, about.
+        baseline: label of the row that is drawn hollow.
+    """
+    points = {label: (x.mean or 0.0, y.mean or 0.0) for label, (x, y) in at.items()}
+    for index, (label, (x, y)) in enumerate(at.items()):
+        colour = palette()[index % 10]
+        axes.errorbar(
+            [points[label][0]], [points[label][1]], xerr=x.sd, yerr=y.sd, fmt=MARKERS[index % len(MARKERS)],
+            markersize=6, color=colour, markerfacecolor="white" if label == baseline else colour, elinewidth=0.8,
+            capsize=1.5, zorder=3,
+        )  # fmt: skip
+    low_x, high_x = _limits([points[label][0] + s * (x.sd or 0) for label, (x, _) in at.items() for s in (-1, 1)])
+    low_y, high_y = _limits([points[label][1] + s * (y.sd or 0) for label, (_, y) in at.items() for s in (-1, 1)])
+    axes.set_xlim(low_x, high_x)
+    axes.set_ylim(low_y, high_y)
+    wide, high = size_in[0] * INCH, size_in[1] * INCH
+    across, up = wide / (high_x - low_x), high / (high_y - low_y)  # points of print of one on each axis
+    drawn = {label: ((x - low_x) * across, (y - low_y) * up) for label, (x, y) in points.items()}
+    spread = {label: ((x.sd or 0.0) * across, (y.sd or 0.0) * up) for label, (x, y) in at.items()}
+    for label, place in places(drawn, (wide, high), spread).items():
+        x_gap, y_gap, across_as, up_as = PLACES[place]
+        axes.annotate(
+            label, points[label], xytext=(x_gap * GAP, y_gap * GAP), textcoords="offset points", ha=across_as,
+            va=up_as, fontsize=SIZE, color="0.1", zorder=4,
+        )  # fmt: skip
+
+
+def places(points: Mapping[str, Point], size: Point, spread: Mapping[str, Point] | None = None) -> dict[str, int]:
+    """For each name, which of PLACES covers least of points, of the lines of their spread, of names placed before, and
+    of what is outside.
+
+    Args:
+        points: name -> (x, y) in points of print, from the lower left corner.
+        size: of the Axes, in points of print.
+        spread: name -> length of the lines to each side, across and upwards.
+    """
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in points.values()]
+    for name, (wide, high) in (spread or {}).items():
+        x, y = points[name]
+        taken += [(x - wide, y - 1, x + wide, y + 1), (x - 1, y - high, x + 1, y + high)]
+    found = {}
+    for name, point in points.items():
+        boxes = [_box(name, point, place) for place in range(len(PLACES))]
+        costs = [sum(_common(box, other) for other in taken) + _outside(box, size) for box in boxes]
+        found[name] = costs.index(min(costs))
+        taken.append(boxes[found[name]])
+    return found
+
+
+def _box(name: str, point: Point, place: int) -> Box:
+    x_gap, y_gap, across, upright = PLACES[place]
+    width, height = len(name) * CHARACTER * SIZE, 1.3 * SIZE
+    x = point[0] + x_gap * GAP - {"left": 0.0, "center": 0.5, "right": 1.0}[across] * width
+    y = point[1] + y_gap * GAP - {"bottom": 0.0, "center": 0.5, "top": 1.0}[upright] * height
+    return x, y, x + width, y + height
+
+
+def _common(a: Box, b: Box) -> float:
+    """Area that two boxes share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _outside(box: Box, size: Point) -> float:
+    """Area of a box that is not on the Axes."""
+    return (box[2] - box[0]) * (box[3] - box[1]) - _common(box, (0.0, 0.0, *size))
+
+
+def _limits(values: Sequence[float]) -> Point:
+    """With an eighth of the span to each side, and a point at least."""
+    low, high = min(values), max(values)
+    margin = max((high - low) / 8, 0.5)
+    return low - margin, high + margin

@@ -196,6 +196,7 @@ class Input(Section):
 class Inference(Section):
     """Post-processing and evaluation protocol."""
 
+    LATER = frozenset({"stored"})
     NOT_IN_KEY = frozenset({"bins"})  # not used in prediction: train and evaluate stages have them in their specs
 
     score_threshold: Amount = 1e-4
@@ -204,10 +205,24 @@ class Inference(Section):
     """IoU from which NMS drops the lower-scored detection of the same class."""
     max_detections: Size = 300
     """Detections per image, the highest scores of all classes."""
+    stored: Size | None = None
+    """Detections per image that are kept, where these should be more: AP counts the best max_detections of them, and
+    AP-fixed and AP-pool (docs/reading-results.md) all; null: as many as max_detections."""
     batch: Size = 16
     """Images per forward pass."""
     bins: Edges = (10, 100, 1000)
     """Edges, in training instances, between the bins of AP1, AP2, ..."""
+
+    @property
+    def kept(self) -> int:
+        """Detections per image that a prediction has at most."""
+        return self.stored or self.max_detections
+
+    @model_validator(mode="after")
+    def _what_ap_counts_is_stored(self) -> Inference:
+        if self.kept < self.max_detections:
+            raise ValueError(f"stored ({self.stored}) is less than max_detections ({self.max_detections})")
+        return self
 
 
 class Rates(Section):

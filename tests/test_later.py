@@ -31,7 +31,7 @@ from tests.conftest import ROOT, TINY, Bench, Write
 # Section.field -> its default, of all fields of LATER there are. Append only: a key without the field means this value.
 DEFAULTS: dict[str, Any] = {
     "FolderData.exif": "ignore", "Schedule.optimiser": "sgd", "Schedule.betas": (0.9, 0.999), "Schedule.groups": {},
-    "Schedule.ema": 0.0,
+    "Schedule.ema": 0.0, "Inference.stored": None,
 }  # fmt: skip
 SECTIONS = {
     "bench/spec.py": ("GlyphsData", "FolderData", "Input", "Inference", "Schedule", "Machine"),

@@ -91,6 +91,7 @@ OTHER: dict[str, tuple[str, ...]] = {
     "FolderData.val": ("data.val=train.json",),
     "GlyphsData.seed": ("data.seed=7",),
     "GlyphsData.object_px": ("data.object_px=[8, 30]",),
+    "Inference.stored": ("test.stored=400",),
     "Input.mean": ("input.mean=[0.5, 0.5, 0.5]",),
     "Input.scale_jitter": ("input.scale_jitter=[0.8, 1.2]",),
     "Input.std": ("input.std=[0.5, 0.5, 0.5]",),

@@ -30,7 +30,7 @@ def predicts_well_formed(subject: Subject) -> str | None:
     place, predict = subject.place, subject.result.inputs["predict"]
     split = open_split(place.store.output(predict.inputs["val"].key), None)
     found = {n: t.numpy() for n, t in read_tensors(place.store.output(predict.key) / DETECTIONS).items()}
-    check_detections(found, split, int(predict.spec["test"]["max_detections"]))
+    check_detections(found, split, specs.Inference.model_validate(predict.spec["test"]).kept)
     decided = read_tensors(place.store.output(predict.key) / PROPOSALS)["predicted"]
     C = split.num_classes
     if len(decided) and (int(decided.min()) < -1 or int(decided.max()) > C):

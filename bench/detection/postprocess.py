@@ -1,6 +1,6 @@
 """From class scores and refined boxes to final detections. Separate because two-stage engines share it exactly.
 
-The rule is plain: keep scores above a threshold, suppress per class, keep the best `max_detections` of the image. NMS
+The rule is plain: keep scores above a threshold, suppress per class, keep the best of the image (`Inference.kept`). NMS
 is greedy by score and few boxes are kept, so it runs over the candidates in blocks, best first, and stops once enough
 have survived: what comes later cannot change what was kept before. The result is that of full per-class NMS, ties
 included, because every cut obeys one total order: score descending, then candidate index n * C + c ascending.
@@ -27,7 +27,7 @@ VERSION = 1  # in the keys of the stages that this code enters; raise it when a 
 # Shorter sides are dropped after clipping, as torchvision's RoIHeads.postprocess_detections does; they have no area to
 # match. (detectron2 keeps them.)
 MIN_SIZE = 1e-2
-# The first block holds this many times `max_detections`; later ones double. Measured by benchmarks/postprocess.py.
+# The first block holds this many times what is kept of an image; later ones double. By benchmarks/postprocess.py.
 FIRST_BLOCK = 2
 # Pairs compared at once (about 60 bytes each): bounds the memory, changes no decision.
 MAX_PAIRS = 4_000_000
@@ -60,7 +60,7 @@ def postprocess(
         image_N: image of each row, 0..num_images-1.
         num_images: B.
         sizes: (height, width) of each resized image inside the padding.
-        test: score_threshold (kept: strictly above), nms (suppressed: IoU strictly above), max_detections.
+        test: score_threshold (kept: strictly above), nms (suppressed: IoU strictly above), kept.
         scale: (sy, sx) = resized / original of each image; boxes are divided by it. None: they stay as they are.
         image_index: what `Detections.image` holds for each image (position in the split). None: 0..B-1.
 
@@ -109,7 +109,7 @@ def _survivors(
     C, device = p_NC.shape[1], p_NC.device
     limit = torch.tensor([[w, h, w, h] for h, w in sizes], dtype=torch.float32, device=device).reshape(-1, 4)
     queues = [
-        _blocks(p_NC[a:b].flatten(), a * C, test.score_threshold, FIRST_BLOCK * test.max_detections)
+        _blocks(p_NC[a:b].flatten(), a * C, test.score_threshold, FIRST_BLOCK * test.kept)
         for a, b in itertools.pairwise(start)
     ]
     kept = [torch.zeros(0, dtype=torch.int64, device=device) for _ in queues]
@@ -132,8 +132,8 @@ def _survivors(
         split = torch.bincount(of_U[keep_U], minlength=len(queues)).tolist()
         for i, survivors in enumerate(torch.split(index_U[keep_U], split)):
             if i in blocks:
-                kept[i] = survivors[: test.max_detections]
-        active = [i for i in active if len(kept[i]) < test.max_detections]
+                kept[i] = survivors[: test.kept]
+        active = [i for i in active if len(kept[i]) < test.kept]
     return kept
 
 

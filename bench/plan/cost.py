@@ -242,7 +242,8 @@ class Estimate:
         images = self._images(predict.inputs["val"])
         engine, detector = _engine(trunk_of(predict.inputs["model"]))
         proposals, _ = engine.proposals(detector, self._classes(predict.inputs["val"]))
-        kept = float(predict.spec["test"]["max_detections"])
+        test = predict.spec["test"]
+        kept = float(test.get("stored") or test["max_detections"])
         return None if images is None else images * (kept * _BOX_BYTES + proposals * (4 * FLOAT + 4 + 4))
 
     def _bytes_of_training(self, train: Stage) -> float:

@@ -113,6 +113,26 @@ def test_several_rounds_equal_plain_nms(levels: int) -> None:
         assert listed(p, boxes, image, [(24, 24)], test) == plain_nms(p, boxes, image, [(24, 24)], test)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), keep=st.integers(1, 6), more=st.integers(0, 40), levels=st.sampled_from([2, 50]))
+def test_what_is_stored_beyond_changes_nothing_before(seed: int, keep: int, more: int, levels: int) -> None:
+    """More detections are kept, and the best `keep` of each image, which AP counts, are those of keeping no more."""
+    case = random_case(np.random.default_rng(seed), 3, 30, 5, per_class=True, levels=levels, grid=True)
+    rule = {"score_threshold": 0.0, "nms": 0.5, "max_detections": keep}
+    stored, usual = listed(*case, Inference(**rule, stored=keep + more)), listed(*case, Inference(**rule))
+    assert stored == plain_nms(*case, Inference(**rule | {"max_detections": keep + more}))
+    images = [image for image, *_ in stored]
+    best = [one for place, one in enumerate(stored) if images[:place].count(one[0]) < keep]
+    assert best == usual
+
+
+def test_fewer_cannot_be_stored_than_count() -> None:
+    with pytest.raises(ValueError, match=r"stored \(299\) is less than max_detections \(300\)"):
+        Inference(stored=299)
+    assert Inference().kept == 300
+    assert Inference(stored=1000).kept == 1000
+
+
 def test_many_blocks_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The case above does go beyond its first block (else it would show nothing)."""
     lengths: list[int] = []

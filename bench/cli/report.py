@@ -38,7 +38,7 @@ def command(
         str | None, typer.Option(help="Columns of table.tex, e.g. AP,AP1,dAP1,cAP1 (docs/results.md).", metavar="A,B")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
-    pdf: Annotated[bool, typer.Option("--pdf", help="Also a PDF of every figure.")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also a PDF of every figure, without its caption.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""

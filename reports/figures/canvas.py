@@ -6,10 +6,11 @@ without pyplot, so that no display is needed and a notebook's backend stays as i
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,14 +62,33 @@ def save(drawing: Drawing, path: Path, formats: Sequence[str] = FORMATS) -> list
 
 
 def image_of(drawing: Drawing, suffix: str) -> bytes:
-    """The file of a figure, png, svg or pdf: the same bytes for the same numbers."""
+    """The file of a figure, png, svg or pdf: the same bytes for the same numbers. A PDF is for a paper, which has a
+    caption of its own: ours is left out."""
     import matplotlib
 
     as_text(drawing.figure)  # once more: something may have been written after `finish`
     image = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "longtail-bench"}):  # else the ids in an svg are random
+    bare = without_caption(drawing.figure) if suffix == "pdf" else contextlib.nullcontext()
+    with bare, matplotlib.rc_context({"svg.hashsalt": "longtail-bench"}):  # else the ids in an svg are random
         drawing.figure.savefig(image, format=suffix, dpi=DPI, metadata=UNDATED.get(suffix))
     return image.getvalue()
+
+
+@contextlib.contextmanager
+def without_caption(figure: Figure) -> Iterator[None]:
+    """The figure without what `finish` wrote at its foot, and without the room for it."""
+    from matplotlib.text import Text
+
+    (drawn,) = figure.findobj(lambda one: str(one.get_gid()).startswith(CAPTION)) or (Text(),)
+    width_in, height_in = figure.get_size_inches()
+    below_in = float((drawn.get_gid() or CAPTION + "0").removeprefix(CAPTION)) / INCH
+    drawn.set_visible(False)
+    drawn.set_in_layout(False)
+    figure.set_size_inches(width_in, height_in - below_in)
+    yield
+    drawn.set_visible(True)
+    drawn.set_in_layout(True)
+    figure.set_size_inches(width_in, height_in)
 
 
 def csv_of(drawing: Drawing) -> str:

@@ -12,6 +12,8 @@ import yaml
 from bench.cli.open import config_text, open_suite
 from bench.errors import UserError
 from bench.spec import FIGURES, Figure
+from reports.figures.bars import ap_by_bin
+from reports.figures.canvas import image_of
 from reports.write import write
 from tests.conftest import ROOT
 from tests.reports.made_records import made
@@ -107,3 +109,18 @@ def test_pdf_of_every_figure(tmp_path: Path) -> None:
     written = write([made("A", AP=1.0)], tmp_path, "s", wanted=[Figure(kind="bins")], formats=("png", "svg", "pdf"))
     assert (tmp_path / "ap_by_bin.pdf").read_bytes().startswith(b"%PDF")
     assert "ap_by_bin.png .svg .pdf .csv" in written.spoken()
+
+
+def test_a_pdf_has_no_caption_and_the_others_keep_theirs() -> None:
+    """A paper sets its own; the figure is as high as without one."""
+    drawing, bare = (ap_by_bin([made("A", AP=1.0)], caption=caption) for caption in ("what was run; " * 30, ""))
+
+    def points(image: bytes) -> list[float]:
+        found = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", image)
+        assert found is not None
+        return [float(found[1]), float(found[2])]
+
+    before = image_of(drawing, "svg")
+    assert points(image_of(drawing, "pdf")) == pytest.approx(points(image_of(bare, "pdf")), abs=0.5)
+    assert image_of(drawing, "svg") == before
+    assert b"what was run" in before

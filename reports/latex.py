@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, groupby, pairwise
 
-from bench.errors import unknown
+from bench.errors import printable, unknown
 from reports.figures.canvas import bins_of
 from reports.footnotes import MARK
 from reports.render import Column, format_cell, notes_under, reasons, row_name, value_text
@@ -130,4 +130,4 @@ def _plain(label: str) -> str:
 
 def tex(text: str) -> str:
     """A text as TeX prints it."""
-    return "".join(ESCAPED.get(character, character) for character in text)
+    return "".join(ESCAPED.get(character, character) for character in printable(text))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.errors import cell_text
+from bench.errors import cell_text, printable
 from reports.agreement import sentences
 from reports.differences import SHOWN, Difference, tried
 from reports.footnotes import MARK
@@ -43,33 +43,33 @@ def to_text(table: Table, width: int = WIDTH, most: int | None = None) -> str:
     # A cut number is a wrong number: rather a wider line than "30…".
     width = max(width, grid.__rich_measure__(Console(width=1000), Console(width=1000).options).maximum)
     console = Console(file=out, width=width, color_system=None, highlight=False, markup=False, emoji=False)
-    console.print(table.title)
+    console.print(printable(table.title))
     console.print(grid)
     for block, found in table.certain.items():
         if any(tried(found, metric) for metric in SHOWN):
             console.print(_certain_grid(table, block, width, most))
     for note in table.certain_notes:
-        console.print(note, soft_wrap=False)
+        console.print(printable(note), soft_wrap=False)
     notes = [*reasons(table), *notes_under(table)]
     notes += [f"not shown here, but in the CSV and Markdown: {', '.join(left_out)}"] if left_out else []
     if most is not None and len(table.lines) > most:
         notes.insert(0, f"and {len(table.lines) - most} more rows: see table.txt of the report")
     for note in notes:
-        console.print(note, soft_wrap=False)
+        console.print(printable(note), soft_wrap=False)
     return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
 
 
 def to_markdown(table: Table) -> str:
     """All own metrics, the published block, the differences from the baseline and from controls, the footnotes."""
-    parts = [f"# {table.title}\n", _markdown_grid(table, _all_columns(table))]
-    parts += [f"- {note.removeprefix('* ')}" for note in (*reasons(table), *notes_under(table))]
+    parts = [f"# {markdown(table.title)}\n", _markdown_grid(table, _all_columns(table))]
+    parts += [f"- {markdown(note.removeprefix('* '))}" for note in (*reasons(table), *notes_under(table))]
     if table.baseline and any(line.delta for line in table.lines):
         wanted = [m for m in table.metrics if any(line.cell("delta", m).n for line in table.lines)]
-        parts += [f"\n## Difference from {table.baseline}, paired by seed\n"]
+        parts += [f"\n## Difference from {markdown(table.baseline)}, paired by seed\n"]
         parts += [_markdown_grid(table, [("delta", metric) for metric in wanted])]
-        parts += [f"- {note}" for note in table.certain_notes]
+        parts += [f"- {markdown(note)}" for note in table.certain_notes]
     if table.controls:
-        of = table.controls[0] if len(table.controls) == 1 else "the control of each row"
+        of = markdown(table.controls[0]) if len(table.controls) == 1 else "the control of each row"
         wanted = [m for m in table.metrics if any(line.cell("against", m).n for line in table.lines)]
         parts += [f"\n## Difference from {of}, paired by seed\n"]
         parts += [_markdown_grid(table, [("against", metric) for metric in wanted])]
@@ -198,9 +198,17 @@ def value_text(line: Line, column: Column) -> str:
     return format_cell(cell, signed=block in ("delta", "against")) + fewer
 
 
+def markdown(text: str) -> str:
+    """A text that Markdown shows as it is: no table cell ends in it, nothing is emphasised, linked, set as a formula or
+    taken for HTML."""
+    for character in "\\|*`<$":
+        text = text.replace(character, f"\\{character}")
+    return printable(text).replace("](", r"]\(")
+
+
 def row_name(line: Line) -> str:
     """The label, with a mark where something is said of the row below."""
-    return " ".join([line.row, *(["*"] if line.skipped else []), *([MARK] if line.mark else [])])
+    return " ".join([printable(line.row), *(["*"] if line.skipped else []), *([MARK] if line.mark else [])])
 
 
 def _all_columns(table: Table) -> list[Column]:
@@ -216,7 +224,7 @@ def _markdown_grid(table: Table, columns: Sequence[Column]) -> str:
     rows.append("|---|---|" + "---:|" * len(columns))
     for line in table.lines:
         seeds = str(len(line.seeds)) if line.seeds else "-"
-        cells = [row_name(line).replace("|", r"\|").replace("*", r"\*"), seeds]
+        cells = [markdown(row_name(line)), seeds]
         cells += [_emphasised(table, line, c) for c in columns]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"

@@ -13,7 +13,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Elements of a drawing; whatever else a file holds (metadata, style sheets, scripts, foreign content) is left out.
 KEPT = frozenset(
     ("svg", "g", "defs", "path", "use", "rect", "circle", "ellipse", "line", "polyline", "polygon", "clipPath", "image",
-     "text", "tspan", "linearGradient", "radialGradient", "stop", "title", "desc")
+     "pattern", "text", "tspan", "linearGradient", "radialGradient", "stop", "title", "desc")
 )  # fmt: skip
 REFERENCE = re.compile(r"url\(#([^)]*)\)")
 # matplotlib's style sheet, as attributes of the root.

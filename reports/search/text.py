@@ -14,7 +14,7 @@ from bench.search.view import Trial
 from bench.suite.search import ROW, Dimension, Scalar
 from reports.footnotes import footnotes
 from reports.gain import shown, signed
-from reports.render import WIDTH
+from reports.render import WIDTH, markdown
 from reports.search.searched import Final, Searched, chosen_text, row_text
 from reports.settings import text
 from reports.stats import MISSING, Cell
@@ -75,16 +75,16 @@ def to_text(found: Searched) -> str:
 
 def to_markdown(found: Searched) -> str:
     """The same as search.txt."""
-    out = [f"# {_escaped(found.heading)}", *([f"\n**{found.view.mark}**"] if found.view.mark else [])]
+    out = [f"# {markdown(found.heading)}", *([f"\n**{found.view.mark}**"] if found.view.mark else [])]
     for section in sections(found):
-        out.append(f"\n## {_escaped(section.title)}\n")
+        out.append(f"\n## {markdown(section.title)}\n")
         if section.lines:
             head = section.columns or ("",) * len(section.lines[0])
-            out += [f"| {' | '.join(map(_escaped, head))} |", "|---|" + ("---:|" if section.columns else "---|") *
+            out += [f"| {' | '.join(map(markdown, head))} |", "|---|" + ("---:|" if section.columns else "---|") *
                     (len(head) - 1)]  # fmt: skip
-            out += [f"| {' | '.join(map(_escaped, line))} |" for line in section.lines]
+            out += [f"| {' | '.join(map(markdown, line))} |" for line in section.lines]
             out.append("")
-        out += [f"- {_escaped(note)}" for note in section.notes]
+        out += [f"- {markdown(note)}" for note in section.notes]
     return "\n".join(out) + "\n"
 
 
@@ -262,7 +262,3 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
         cell.rjust(wide) if i else cell.ljust(wide) for i, (cell, wide) in enumerate(zip(line, widths, strict=True))
     )
     return "  ".join(cells)
-
-
-def _escaped(text_: str) -> str:
-    return printable(text_).replace("|", r"\|").replace("*", r"\*")

@@ -268,6 +268,21 @@ def test_results_csv_is_the_frame(root: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_parquet_file_gives_the_frame_back(root: Path, tmp_path: Path) -> None:
+    """Read with pyarrow alone: a missing value is null, numbers are doubles with all digits."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    found = frame(root)
+    found.to_parquet(tmp_path / "results.parquet")
+    table = parquet.read_table(tmp_path / "results.parquet").to_pydict()
+    lines = zip(table["row"], table["seed"], table["metric"], table["value"], strict=True)
+    values = {(row, seed, metric): value for row, seed, metric, value in lines}
+    assert values["baseline", 1, "AP"] == 1 / 3
+    assert values["BAGS", 1, "AP1"] == 8.0
+    missing = values["baseline", 0, "AP1"]
+    assert missing is None or math.isnan(missing)
+    assert len(values) == len(found)
+
+
 def test_the_document_names_every_column_and_file(root: Path) -> None:
     text = (ROOT / "docs" / "results.md").read_text()
     table = text.split("| column | |")[1].split("\n\n")[0]

@@ -232,7 +232,7 @@ def test_labels_that_no_formula_is_made_of_are_text(tmp_path: Path) -> None:
     view = conditional()
     write(view, tmp_path, heading=r"of $\frac$ and | $x_")
     assert r"of $\frac$ and | $x_" in svg_text(tmp_path / "history.svg")
-    assert r"# of $\frac$ and \| $x_" in (tmp_path / "search.md").read_text()
+    assert r"# of \$\\frac\$ and \| \$x_" in (tmp_path / "search.md").read_text()
 
 
 def test_a_folder_that_cannot_be_is_a_user_error(tmp_path: Path) -> None:

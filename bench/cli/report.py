@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench.cli import trials
+from bench.cli import travelled, trials
 from bench.cli.intervals import with_intervals
 from bench.cli.open import open_suite
-from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
+from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption
 from bench.cli.tables import absent, write_report
+from bench.cli.travelled import is_travelled
 from bench.cli.wanted import reported, seen
 from bench.errors import UserError
 from bench.plan import planning
@@ -23,9 +24,11 @@ from bench.store.store import Store
 from bench.suite.suite import Suite
 from reports.load import load
 
+Source = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml, or an export.", show_default=False)]
+
 
 def command(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
+    suite: Source, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
     sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
     official: Annotated[bool, typer.Option("--official", help="Check AP against the official lvis package.")] = False,
@@ -40,10 +43,26 @@ def command(
     html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
-    """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
+    """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing.
+
+    In place of a suite's file it takes what `export` has written, a zip or the folder that it was unpacked into, and
+    needs neither the data nor the suite:
+
+        python -m bench report table1.zip
+    """
     if html and (as_json or official):
         other = "--json" if as_json else "--official"
         raise UserError(f"{other} writes no report", where="--html", hint=f"leave {other} out")
+    named = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    if is_travelled(suite):
+        refused = {
+            "--official": official, "--html": html, "--preset": preset, "--data": data, "--set": sets, "--only": only,
+            "--seeds": seeds,
+        }  # fmt: skip
+        return travelled.report(
+            suite, Console(stderr=as_json), out, as_json=as_json, intervals=intervals, against=against, columns=named,
+            refused=refused,
+        )  # fmt: skip
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
     opened = existing(store)
     if loaded.sections.search is not None:
@@ -59,7 +78,6 @@ def command(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        named = tuple(name.strip() for name in columns.split(",")) if columns else ()
         report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html)
 
 

@@ -27,9 +27,20 @@ def is_travelled(path: Path) -> bool:
     return path.suffix == ".zip" or (path.is_dir() and is_export(path))
 
 
+def check(path: Path, given: Sequence[str]) -> None:
+    """Refuse the options that need the suite's file.
+
+    Raises:
+        UserError: one was given.
+    """
+    if given:
+        hint = f"leave it out, or name the suite's file in place of {path}"
+        raise UserError("an export has its table as it was made", where=given[0], hint=hint)
+
+
 def report(
     path: Path, console: Console, out: Path | None, *, as_json: bool, intervals: bool | None, against: str | None,
-    columns: Sequence[str], refused: Mapping[str, object],
+    columns: Sequence[str],
 ) -> None:  # fmt: skip
     """`bench report OUT.zip`, or of a folder that it was unpacked into.
 
@@ -40,15 +51,10 @@ def report(
         as_json: print JSON and write nothing.
         intervals: as `report`; where it has predictions they are made.
         against, columns: as `report`.
-        refused: name of an option -> its value; those that have one need the suite.
 
     Raises:
-        UserError: no export, damaged, or an option that needs the suite's file.
+        UserError: no export, or a damaged one.
     """
-    given = [name for name, value in refused.items() if value]
-    if given:
-        hint = f"leave it out, or name the suite's file in place of {path}"
-        raise UserError("an export has its table as it was made", where=given[0], hint=hint)
     with unpacked(path) as folder:
         opened = open_export(folder)
         opened = replace(opened, shown=replace(opened.shown, against=_controls(opened, against)))

@@ -82,7 +82,7 @@ def register(
 
 def join(store: Path, root: Root) -> bool:
     """Note in a store what a suite needs by another store: who ran it there and when stay with it. Where the suite was
-    run on this one too, its own note stays, with the keys, rows and lines of its table that it lacks behind its own.
+    run on this one too, its own note stays, with the keys, rows and lines of its table that it lacks; its own are last.
 
     Returns:
         Whether anything was new.
@@ -124,9 +124,9 @@ def _place(store: Path, name: str, suite: str) -> tuple[Path, Any]:
 
 
 def _with_further(own: tuple[TableRow, ...], others: tuple[TableRow, ...]) -> tuple[TableRow, ...]:
-    """A table with the lines of another that it lacks behind its own."""
+    """A table, and before it the lines of another that it lacks: of one row and seed the last line is the newest."""
     here = {(row.row, row.seed, row.evaluate) for row in own}
-    return (*own, *(row for row in others if (row.row, row.seed, row.evaluate) not in here))
+    return (*(row for row in others if (row.row, row.seed, row.evaluate) not in here), *own)
 
 
 def _with_earlier(table: tuple[TableRow, ...], known: Any, keys: tuple[str, ...]) -> tuple[TableRow, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from bench.key import canonical
 from bench.stage import Stage, walk
 from reports.compare.sides import Side
-from reports.footnotes import DIGESTS, RECIPE, SHOWN, flat, some_rows, value_text, worded
+from reports.footnotes import DIGEST, DIGESTS, RECIPE, SHOWN, flat, some_rows, value_text, worded
 from reports.load import RowResult
 from reports.stats import by_row
 
@@ -90,9 +90,17 @@ def _of_stages(ours: Stage, theirs: Stage) -> Iterator[tuple[str, str, str, str]
         if name not in mine or name not in their:
             yield ("settings", name, "there", _NOTHING) if name in mine else ("settings", name, _NOTHING, "there")
         elif mine[name].key != their[name].key:
-            specs = (flat(canonical(stage.spec)) for stage in (mine[name], their[name]))
-            for setting, values in _unlike(*specs):
-                yield ("settings", f"{name}: {setting}", *values)
+            yield from _of_stage(name, mine[name], their[name])
+
+
+def _of_stage(name: str, ours: Stage, theirs: Stage) -> Iterator[tuple[str, str, str, str]]:
+    """Of two stages of one place with different keys."""
+    apart = list(_unlike(*(flat(canonical(stage.spec)) for stage in (ours, theirs))))
+    for setting, values in apart:
+        yield ("settings", f"{name}: {setting}", *values)
+    keys = [{name: source.key for name, source in stage.inputs.items()} for stage in (ours, theirs)]
+    if not apart and keys[0] == keys[1]:  # nothing else is in a key
+        yield "settings", f"{name}: version of this kind of stage, by its key", ours.key[:DIGEST], theirs.key[:DIGEST]
 
 
 def _named(evaluate: Stage) -> dict[str, Stage]:

@@ -178,3 +178,16 @@ def test_a_command_line_that_is_wrong(
     before = tree(tmp_path)
     refused(call(*words), *says)
     assert {name: content for name, content in tree(tmp_path).items() if "cache/" not in name} == before
+
+
+def test_a_disk_that_is_full_leaves_the_old_export_whole(
+    suite: Path, call: Bench, mounted: Callable[[str], Path]
+) -> None:
+    disk = mounted("size=200k")
+    target = disk / "a.zip"
+    shutil.copy("good.zip", target)
+    (disk / "filler").write_bytes(b"x" * 120_000)
+    before = target.read_bytes()
+    refused(call("export", suite, target, "--seeds", "0,1"), r"a\.zip: no space left on the disk", "name another file")
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in disk.iterdir()) == ["a.zip", "filler"]

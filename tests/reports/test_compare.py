@@ -139,6 +139,15 @@ def test_what_differs_in_words() -> None:
     assert "nothing differs in protocol, settings, versions or machine" in to_text(compare(NAMES, a, a))
 
 
+def test_a_version_of_the_code_that_only_the_key_shows() -> None:
+    """A stage that was stored by another version of its kind has its settings and another key."""
+    older = stages()
+    vars(older.inputs["predict"].inputs["model"])["key"] = "0" * 64
+    found = texts(compare(NAMES, side(made("BAGS", AP=20.0), evaluate=older), side(made("BAGS", AP=20.0))))
+    new = stages().inputs["predict"].inputs["model"].key[:12]
+    assert found == [f"settings: train: version of this kind of stage, by its key: A 000000000000, B {new}"]
+
+
 def test_digests_that_begin_alike_are_shown_apart() -> None:
     ours, theirs = (made("BAGS", AP=1.0, protocol={"val_digest": "b" * 60 + end}) for end in ("0000", "1111"))
     (one,) = compare(NAMES, side(ours), side(theirs)).differing

@@ -13,8 +13,10 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from bench.errors import UserError
 from bench.store.excerpt import Excerpt
 from bench.store.pack import FORMAT
 from bench.store.store import Store
@@ -102,8 +104,13 @@ def test_unpacked_it_is_a_small_store(suite: Path, call: Bench, tmp_path: Path) 
         assert part is not None
         assert part.digest == whole.digest
         assert (set(part.digests) < set(whole.digests)) == left_out
-    found = frame(tmp_path / "folder")
-    assert sorted(found[found.metric == "AP"].value) == [20.25, 21.75, 24.0, 25.0]
+        if stage.kind == "train":
+            with pytest.raises(UserError, match="left out of the export"):
+                excerpt.read(key, "model.safetensors")
+    ours = frame(tmp_path / "store")
+    for source in (tmp_path / "folder", "a.zip"):
+        pd.testing.assert_frame_equal(frame(source), ours)
+    assert sorted(ours[ours.metric == "AP"].value) == [20.25, 21.75, 24.0, 25.0]
 
 
 def test_json_control_and_columns_of_an_export(suite: Path, call: Bench, tmp_path: Path) -> None:

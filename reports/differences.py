@@ -70,10 +70,16 @@ def certain(rows: Sequence[RowResult], order: Sequence[str] = (), against: Mappi
     if not any(row.draws is not None for row in rows):
         return {}
     groups = by_row(rows, order)
-    return {"delta": _certain(groups, bases_of(groups)), "against": _certain(groups, against or {})}
+    return {"delta": between(groups, bases_of(groups)), "against": between(groups, against or {})}
 
 
-def _certain(groups: Mapping[str, Sequence[RowResult]], bases: Mapping[str, str]) -> Found:
+def between(groups: Mapping[str, Sequence[RowResult]], bases: Mapping[str, str]) -> Found:
+    """The differences of some groups of results from others, paired by seed; Holm's correction is over all of them.
+
+    Args:
+        groups: name -> results, one per seed.
+        bases: name -> name of the group that it is compared with; other groups have no difference.
+    """
     cells = {
         label: (bases[label], differences(group, groups[bases[label]]))
         for label, group in groups.items()

@@ -34,24 +34,24 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
         return ()
     common, mixed = _compare(_protocols(rows))
     notes = [*searched(rows), *(f"{MARK} {text}" for text in marked(rows))]
-    notes += ["protocol: " + "; ".join(f"{_worded(name)} {_text(value)}" for name, value in common.items())]
+    notes += ["protocol: " + "; ".join(f"{worded(name)} {value_text(value)}" for name, value in common.items())]
     notes += [_epochs(rows), _seeds(rows)]
     # Rows are meant to differ in what they train; that is listed, and is not a mixture.
-    notes += [f"by row: {_worded(name)} {where}" for name, where in mixed.items() if name in RECIPE]
+    notes += [f"by row: {worded(name)} {where}" for name, where in mixed.items() if name in RECIPE]
     by = {name: "seed" if _by_seed(rows, name) else "row" for name in DIGESTS}
-    notes += [f"by {by[name]}: {_worded(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
+    notes += [f"by {by[name]}: {worded(name)} {where}" for name, where in mixed.items() if name in DIGESTS]
     rest = {name: where for name, where in mixed.items() if name not in (*RECIPE, *DIGESTS)}
-    notes += [f"not one protocol: {_worded(name)} {where}" for name, where in rest.items()]
+    notes += [f"not one protocol: {worded(name)} {where}" for name, where in rest.items()]
     if unknown := {r.record.protocol.split: None for r in rows if r.record.protocol.negatives == "none listed"}:
         notes.append(
             f"negatives none listed: no image of {' or '.join(unknown)} says which classes are absent from it, so "
             "false positives of classes that an image does not show are not counted; AP is far too high, and "
             "comparable with no other data"
         )
-    same, differing = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows], most=SHOWN)
-    ran = [f"{_worded(name)} {_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
+    same, differing = _compare([(r.record.row, r.record.seed, flat(r.record.environment)) for r in rows], most=SHOWN)
+    ran = [f"{worded(name)} {value_text(same[name])}" for name in RAN_WITH if same.get(name) not in (None, [], "")]
     notes += ["ran with: " + ", ".join(ran)] if ran else []
-    notes += [f"mixes machines or versions: {_worded(name)} {where}" for name, where in differing.items()]
+    notes += [f"mixes machines or versions: {worded(name)} {where}" for name, where in differing.items()]
     return tuple(notes)
 
 
@@ -107,10 +107,10 @@ def other_data(groups: Mapping[str, Sequence[RowResult]], baseline: str | None) 
 
 def paper_caption(paper: Published, rows: Sequence[RowResult]) -> str:
     """What the published column is, and that and how its protocol is another than ours."""
-    theirs = "; ".join(f"{_worded(name)} {text}" for name, text in paper.protocol.items())
+    theirs = "; ".join(f"{worded(name)} {text}" for name, text in paper.protocol.items())
     common, _ = _compare(_protocols(rows))
     shown = {name: value for name, value in common.items() if _comparable(name) or (name, value) == ("split", "tune")}
-    ours = "; ".join(f"{_worded(name)} {_text(value)}" for name, value in shown.items())
+    ours = "; ".join(f"{worded(name)} {value_text(value)}" for name, value in shown.items())
     here = f" Here: {ours}." if ours else ""
     return f"paper: {paper.title}. Measured under another protocol, not to be subtracted from ours: {theirs}.{here}"
 
@@ -121,13 +121,13 @@ def figure_caption(rows: Sequence[RowResult], suite: str, shows: str) -> str:
     ran = [f"suite {suite}"]
     for name in IN_FIGURES:
         if name in common:
-            ran.append(f"{_worded(name)} {_text(common[name])}")
+            ran.append(f"{worded(name)} {value_text(common[name])}")
         elif name in mixed and not (name in DIGESTS and _by_seed(rows, name)):
-            ran.append(f"{_worded(name)} differ{'' if name.endswith('s') else 's'} between rows")
+            ran.append(f"{worded(name)} differ{'' if name.endswith('s') else 's'} between rows")
     ran += [_steps(rows), f"seeds {', '.join(map(str, sorted({r.record.seed for r in rows})))}"]
     ran += [*searched(rows), *marked(rows)]
-    same, _ = _compare([(r.record.row, r.record.seed, _flat(r.record.environment)) for r in rows])
-    ran += [f"{_worded(name)} {_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
+    same, _ = _compare([(r.record.row, r.record.seed, flat(r.record.environment)) for r in rows])
+    ran += [f"{worded(name)} {value_text(same[name])}" for name in MACHINE if same.get(name) not in (None, [], "")]
     return "; ".join(ran) + f". {shows}"
 
 
@@ -190,7 +190,7 @@ def _compare(
     for name in names:
         groups: dict[str, list[tuple[str, int]]] = {}
         for row, seed, fields in values:
-            groups.setdefault(_text(fields.get(name)), []).append((row, seed))
+            groups.setdefault(value_text(fields.get(name)), []).append((row, seed))
         if len(groups) == 1:
             common[name] = next(fields[name] for _, _, fields in values)
         else:
@@ -214,7 +214,7 @@ def _by_seed(rows: Sequence[RowResult], name: str) -> bool:
     """Whether all rows have the same value of a protocol field at the same seed."""
     values: dict[int, set[str]] = {}
     for result in rows:
-        values.setdefault(result.record.seed, set()).add(_text(getattr(result.record.protocol, name)))
+        values.setdefault(result.record.seed, set()).add(value_text(getattr(result.record.protocol, name)))
     return all(len(texts) == 1 for texts in values.values())
 
 
@@ -229,30 +229,33 @@ def _comparable(name: str) -> bool:
                     "score_threshold")  # fmt: skip
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
     found: dict[str, Any] = {}
     for name, inner in value.items():
         if isinstance(inner, Mapping):
-            found |= _flat(inner, f"{prefix}{name}.")
+            found |= flat(inner, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = inner
     return found
 
 
-def _worded(name: str) -> str:
+def worded(name: str) -> str:
+    """A dotted name of a protocol or environment in words."""
     return name.removeprefix("packages.").replace("_", " ").replace(".", " ")
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value of a protocol or environment in few characters; digests are cut, `-` is nothing."""
     if value is None or value in ([], {}, ()):
         return "-"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {value_text(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
         more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
-        return ", ".join(map(_text, value[:SHOWN])) + more
+        return ", ".join(map(value_text, value[:SHOWN])) + more
     if isinstance(value, str) and " + " in value:  # the values of several stages (reports.load)
-        return " + ".join(map(_text, value.split(" + ")))
+        return " + ".join(map(value_text, value.split(" + ")))
     if isinstance(value, str) and len(value) >= 32 and set(value) <= set("0123456789abcdef"):
         return value[:DIGEST]
     return f"{value:g}" if isinstance(value, float) else str(value)

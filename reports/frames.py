@@ -18,8 +18,11 @@ from bench.frequency import instance_bin
 from bench.lineage import fresh, read_stage
 from bench.record import Record
 from bench.stage import Stage
+from bench.store.excerpt import Excerpt
 from bench.store.existing import existing
+from bench.store.pack import is_export, unpacked
 from bench.store.roots import Root
+from bench.store.store import Store
 from bench.tracking import records as tracked
 from reports.records import record_of
 
@@ -52,7 +55,8 @@ def frame(*sources: Word, suites: Word | Sequence[Word] | None = None) -> DataFr
         commit: of the code that made it; "a + b" where stages of a row were made by several.
 
     Args:
-        sources: folders of stores, or MLflow tracking uris (http://..., sqlite:///..., file:///...).
+        sources: folders of stores, exports (`bench export`), or MLflow tracking uris (http://..., sqlite:///...,
+            file:///...).
         suites: names of suites, or their files; None: all that have been run. A file means the suite that was run from
             it or, where none was, those of its name: MLflow knows names alone.
 
@@ -63,7 +67,7 @@ def frame(*sources: Word, suites: Word | Sequence[Word] | None = None) -> DataFr
         UserError: no source, or none with a suite of that name; a source that is not there or cannot be read.
     """
     if not sources:
-        raise UserError("no source of results", where="frame", allowed="a store's folder, or an MLflow tracking uri")
+        raise UserError("no source of results", where="frame", allowed="a store's folder, an export, an MLflow uri")
     wanted = None if suites is None else [suites] if isinstance(suites, str | Path) else list(suites)
     records: list[Record] = []
     names: dict[str, None] = {}
@@ -152,14 +156,21 @@ def _framed(found: Sequence[Line]) -> DataFrame:
 def _read(source: Word, wanted: Sequence[Word] | None) -> tuple[list[Record], list[str], set[Word]]:
     """Of a source: the records of these suites, the names of all there are, and which of `wanted` it has."""
     if not (isinstance(source, str) and tracked.is_uri(source)):
-        return _of_store(Path(source), wanted)
+        return _of_folder(Path(source), wanted)
     names = {word: Path(word).stem if _is_file(word) else str(word) for word in wanted or ()}
     records, known = tracked.read(source, None if wanted is None else list(names.values()))
     return records, known, {word for word, name in names.items() if name in known}
 
 
-def _of_store(folder: Path, wanted: Sequence[Word] | None) -> tuple[list[Record], list[str], set[Word]]:
-    store = existing(folder)
+def _of_folder(path: Path, wanted: Sequence[Word] | None) -> tuple[list[Record], list[str], set[Word]]:
+    """Of a store, or of an export, packed or not."""
+    if path.suffix != ".zip" and not is_export(path):
+        return _of_store(existing(path), path, wanted)
+    with unpacked(path) as folder:
+        return _of_store(Excerpt(folder), path, wanted)
+
+
+def _of_store(store: Store, folder: Path, wanted: Sequence[Word] | None) -> tuple[list[Record], list[str], set[Word]]:
     roots = store.roots()
     of_word = {word: _meant(word, roots) for word in wanted or ()}
     chosen = roots if wanted is None else [root for root in roots if any(root in some for some in of_word.values())]

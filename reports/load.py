@@ -15,8 +15,9 @@ from bench.evaluation.calibration import Calibration
 from bench.evaluation.error_kinds import Group
 from bench.evaluation.pooled import Pooled
 from bench.evaluation.recall import Recalls
-from bench.plan.planning import Plan, fresh
+from bench.plan.planning import Plan, RowPlan, fresh
 from bench.record import Record
+from bench.spec import Figure
 from bench.stage import Stage
 from bench.store.store import Store
 from reports.frames import frame as frame
@@ -122,13 +123,22 @@ def load(store: Store, plan: Plan) -> list[RowResult]:
     Raises:
         UserError: a result.json that cannot be read, or was changed after it was written.
     """
+    return load_rows(store, plan.rows, plan.suite.name, plan.suite.sections.figures)
+
+
+def load_rows(store: Store, planned: Sequence[RowPlan], suite: str, figures: Sequence[Figure]) -> list[RowResult]:
+    """`load` of some rows of a suite of this name, with what these figures look at.
+
+    Raises:
+        UserError: as `load`.
+    """
     found = []
-    kinds = {figure.kind for figure in plan.suite.sections.figures}
-    for row in plan.rows:
+    kinds = {figure.kind for figure in figures}
+    for row in planned:
         noted = row.noted
         if row.evaluate is None or noted is None or not fresh(row.evaluate, store):
             continue
-        record = record_of(store, row.evaluate, noted, plan.suite.name)
+        record = record_of(store, row.evaluate, noted, suite)
         predict = row.evaluate.inputs["predict"]
         model = predict.inputs["model"]
         chain = trainings(store, model) if kinds & NEED_TRAININGS else []

@@ -67,6 +67,11 @@ def with_kept(store: Store, stages: Mapping[str, Stage], rows: Sequence[RowResul
     return found
 
 
+def kept_paths(store: Store, stage: Stage) -> tuple[Path, ...]:
+    """Where it is kept of the evaluation that a stage is, there or not."""
+    return _draws_path(store, stage), _errors_path(store, stage), _more_path(store, stage)
+
+
 def lacking(rows: Sequence[RowResult]) -> list[RowResult]:
     """The results that lack something of it."""
     return [row for row in rows if not _whole(row)]

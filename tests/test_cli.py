@@ -27,6 +27,8 @@ COMMANDS = (
     "stop",
     "retry",
     "report",
+    "export",
+    "merge",
     "methods",
     "engines",
     "gc",

@@ -20,9 +20,11 @@ import bench
 from bench.cli import (
     data,
     engines,
+    export,
     gc,
     init,
     logs,
+    merge,
     methods,
     plan,
     report,
@@ -72,8 +74,8 @@ def _printable_messages() -> Iterator[None]:
 
 # As `--help` lists them: what one does first comes first.
 COMMANDS = (
-    "run", "search", "plan", "status", "logs", "why", "stop", "retry", "report", "methods", "engines", "data", "gc",
-    "sync", "ui", "init", "settings", "schema",
+    "run", "search", "plan", "status", "logs", "why", "stop", "retry", "report", "export", "merge", "methods",
+    "engines", "data", "gc", "sync", "ui", "init", "settings", "schema",
 )  # fmt: skip
 
 
@@ -118,6 +120,7 @@ stays, what is missing runs, what was killed continues.
     python -m bench logs $S BAGS     what the job of a row has printed
     python -m bench stop $S          save and end; `run` continues
     python -m bench report $S        table and figures again
+    python -m bench export $S a.zip  its results in one file, which `report` reads anywhere
     python -m bench methods bags     what a method does, its settings
     python -m bench engines          the detectors there are, and what each lacks
     python -m bench init mine        a suite, method and cluster of one's own
@@ -176,6 +179,8 @@ app.command("why")(why.command)
 app.command("stop")(stop.stop_command)
 app.command("retry")(stop.retry_command)
 app.command("report")(report.command)
+app.command("export")(export.command)
+app.command("merge")(merge.command)
 app.command("gc")(gc.command)
 app.command("sync")(sync.command)
 app.command("ui")(ui.command)

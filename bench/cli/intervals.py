@@ -4,13 +4,14 @@ from tables.py, which writes reports, since it is the one part of a report that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import Progress
 
 from bench.cli.say import cell, count, say
 from bench.plan.planning import Plan
+from bench.stage import Stage
 from bench.store.store import Store
 from reports.load import RowResult
 
@@ -32,16 +33,28 @@ def with_intervals(
     Raises:
         UserError: predictions that were changed, or that do not give the recorded AP.
     """
-    from bench.evaluation.resample import DRAWS
-    from reports.predictions import lacking, with_kept, with_predictions
+    from reports.predictions import with_kept
 
     found = with_kept(store, plan.stages, results)
+    again = plan.suite.command("report", store.root)
+    return with_lacking(plan.stages, store, found, console, again, wanted=wanted)
+
+
+def with_lacking(
+    stages: Mapping[str, Stage], store: Store, found: list[RowResult], console: Console, again: str, *,
+    wanted: bool | None = None,
+) -> list[RowResult]:  # fmt: skip
+    """`with_intervals` of results that have what is kept of them. `stages`: those that measured them, by key; `again`:
+    the command that makes their report."""
+    from bench.evaluation.resample import DRAWS
+    from reports.predictions import lacking, with_predictions
+
     missing = lacking(found)
     if not missing or wanted is False:
         return found
     if wanted is None and len(missing) > MOST:
         what = f"intervals are not made unasked for more than {MOST} evaluations (here {len(missing)})"
-        say(console, f"{what}: {plan.suite.command('report', store.root)} --intervals")
+        say(console, f"{what}: {again} --intervals")
         return found
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"intervals of {count(len(missing), 'evaluation')}", total=len(missing) * DRAWS)
@@ -50,4 +63,4 @@ def with_intervals(
             said = f"intervals: {cell(row.record.row)}, seed {row.record.seed}"
             bar.update(task, advance=number, description=said)
 
-        return with_predictions(store, plan.stages, found, made)
+        return with_predictions(store, stages, found, made)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from bench.cli import trials
+from bench.cli import compare as comparing
+from bench.cli import travelled, trials
 from bench.cli.intervals import with_intervals
 from bench.cli.open import open_suite
-from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption, SuitePath
+from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption
 from bench.cli.tables import absent, write_report
 from bench.cli.wanted import reported, seen
 from bench.errors import UserError
@@ -23,10 +24,15 @@ from bench.store.store import Store
 from bench.suite.suite import Suite
 from reports.load import load
 
+Source = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml, or an export.", show_default=False)]
+Other = Annotated[
+    Path | None, typer.Argument(metavar="[B]", help="With --compare: what SUITE is compared with.", show_default=False)
+]
+
 
 def command(
-    suite: SuitePath, store: StoreOption = DEFAULT_STORE, preset: Preset = None, data: DataPath = None,
-    sets: Sets = None, only: Only = None, seeds: Seeds = None,
+    suite: Source, other: Other = None, store: StoreOption = DEFAULT_STORE, preset: Preset = None,
+    data: DataPath = None, sets: Sets = None, only: Only = None, seeds: Seeds = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts: [{row, seeds, metrics, protocol}].")] = False,
     official: Annotated[bool, typer.Option("--official", help="Check AP against the official lvis package.")] = False,
     intervals: Annotated[
@@ -37,15 +43,61 @@ def command(
     columns: Annotated[
         str | None, typer.Option(help="Columns of table.tex, e.g. AP,AP1,dAP1,cAP1 (docs/results.md).", metavar="A,B")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Two sources side by side, and what differs in their protocols.")
+    ] = False,
     html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also a PDF of every figure, without its caption.")] = False,
     out: Out = None,
 ) -> None:  # fmt: skip
-    """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
+    """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing.
+
+    In place of a suite's file it takes what `export` has written, a zip or the folder that it was unpacked into, and
+    needs neither the data nor the suite:
+
+        python -m bench report table1.zip
+
+    `A B --compare` puts two of them side by side, or two stores (by their folders): what differs in data, settings,
+    versions and machines, then each row of both with its difference and, where both have intervals, how sure it is:
+
+        python -m bench report before.zip suites/table1.yaml --compare --out compared
+    """
+    named = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    of_suite = {"--preset": preset, "--data": data, "--set": sets, "--only": only, "--seeds": seeds}
+    of_page = {"--official": official, "--html": html, "--pdf": pdf}
+
+    def opened(path: Path) -> Suite:
+        return open_suite(path, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
+
+    if compare or other is not None:
+        comparing.check(
+            suite, other, asked=compare, refused=given({**of_page, "--columns": columns, "--against": against})
+        )
+        sources = comparing.Sources(store, opened, given(of_suite))
+        return comparing.compare(suite, other or suite, sources, Console(), out, as_json=as_json)
+    if travelled.is_travelled(suite):
+        travelled.check(suite, given({**of_suite, **of_page}))
+        return travelled.report(
+            suite, Console(), out, as_json=as_json, intervals=intervals, against=against, columns=named
+        )  # fmt: skip
     if html and (as_json or official):
-        other = "--json" if as_json else "--official"
-        raise UserError(f"{other} writes no report", where="--html", hint=f"leave {other} out")
-    loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
+        without = "--json" if as_json else "--official"
+        raise UserError(f"{without} writes no report", where="--html", hint=f"leave {without} out")
+    _report(
+        opened(suite), store, out, as_json=as_json, official=official, intervals=intervals, columns=named, html=html,
+        pdf=pdf,
+    )  # fmt: skip
+
+
+def given(options: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the options that have a value."""
+    return tuple(name for name, value in options.items() if value)
+
+
+def _report(
+    loaded: Suite, store: Path, out: Path | None, *, as_json: bool, official: bool, intervals: bool | None,
+    columns: Sequence[str], html: bool, pdf: bool,
+) -> None:  # fmt: skip
     opened = existing(store)
     if loaded.sections.search is not None:
         if not (official or as_json):
@@ -60,8 +112,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        named = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html, pdf=pdf)
+        report(loaded, store, Console(), out, intervals=intervals, columns=columns, html=html, pdf=pdf)
 
 
 def report(

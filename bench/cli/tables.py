@@ -87,14 +87,20 @@ def write_report(
 def made_by(suite: Suite, store: Store) -> str:
     """What made a report: the command as it was typed, the one that makes the report again, version and commit. (The
     settings are in suite.yaml beside it.) Nothing that gives access is in it, see `masked`."""
-    words = shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])])
+    typed = shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])])
+    return made_by_lines(typed, suite.command("report", store.root))
+
+
+def made_by_lines(typed: str, again: str, *more: str) -> str:
+    """made_by.txt: the command as it was typed, the one that makes it again, this version and commit, more lines."""
     found = source()
     changes = f", with changes (sha256 of the difference {found['dirty']})" if found["dirty"] else ""
     lines = [
-        f"made by:       {words}",
-        f"made again by: {suite.command('report', store.root)}",
+        f"made by:       {typed}",
+        f"made again by: {again}",
         f"version:       longtail-bench {bench.__version__}",
         f"commit:        {found['commit'] or 'unknown'}{changes}",
+        *more,
     ]
     return "".join(f"{printable(line)}\n" for line in lines)
 

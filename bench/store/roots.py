@@ -6,7 +6,7 @@ import contextlib
 import getpass
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,47 @@ def register(
     table: Iterable[TableRow] | None = None,
 ) -> None:
     """See Store.register_root."""
+    path, known = _place(store, name, suite)
+    before = known.get("rows", {}) if isinstance(known, dict) else {}
+    kept = {key: row for key, row in before.items() if (store / key).is_dir()}
+    make_folder(path.parent)
+    noted = None if table is None else _with_earlier(tuple(table), known, keys)
+    write_json(path, to_json(Root(name, suite, keys, kept | dict(rows), noted, _user(), host(), now())))
+
+
+def join(store: Path, root: Root) -> bool:
+    """Note in a store what a suite needs by another store: who ran it there and when stay with it. Where the suite was
+    run on this one too, its own note stays, with the keys, rows and lines of its table that it lacks; its own are last.
+
+    Returns:
+        Whether anything was new.
+
+    Raises:
+        UserError: a name that is none; the store cannot be written.
+    """
+    path, known = _place(store, root.name, root.suite)
+    if known is None:
+        make_folder(path.parent)
+        write_json(path, to_json(root))
+        return True
+    own = read(path)
+    keys = tuple(dict.fromkeys((*own.keys, *root.keys)))
+    table = own.table if root.table is None else _with_further(own.table or (), root.table)
+    joined = replace(own, keys=keys, rows={**root.rows, **own.rows}, table=table)
+    if joined == own:
+        return False
+    write_json(path, to_json(joined))
+    return True
+
+
+def to_json(root: Root) -> dict[str, Any]:
+    """What its file below roots/ holds."""
+    return {name: value for name, value in asdict(root).items() if name != "file"}
+
+
+def _place(store: Path, name: str, suite: str) -> tuple[Path, Any]:
+    """The file of a suite below roots/, and what it holds; None where there is none. Two suites of one name are kept
+    apart."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"'{name}' cannot name a suite", allowed="letters, digits, '_', '-' and '.'")
     path = store / FOLDER / f"{name}.json"
@@ -79,12 +120,13 @@ def register(
     if isinstance(known, dict) and known.get("suite") != suite:
         path = path.with_name(f"{name}-{digest(suite)[:8]}.json")
         known = read_json(path)
-    before = known.get("rows", {}) if isinstance(known, dict) else {}
-    kept = {key: row for key, row in before.items() if (store / key).is_dir()}
-    make_folder(path.parent)
-    noted = None if table is None else _with_earlier(tuple(table), known, keys)
-    root = Root(name, suite, keys, kept | dict(rows), noted, _user(), host(), now())
-    write_json(path, {name: value for name, value in asdict(root).items() if name != "file"})
+    return path, known
+
+
+def _with_further(own: tuple[TableRow, ...], others: tuple[TableRow, ...]) -> tuple[TableRow, ...]:
+    """A table, and before it the lines of another that it lacks: of one row and seed the last line is the newest."""
+    here = {(row.row, row.seed, row.evaluate) for row in own}
+    return (*(row for row in others if (row.row, row.seed, row.evaluate) not in here), *own)
 
 
 def _with_earlier(table: tuple[TableRow, ...], known: Any, keys: tuple[str, ...]) -> tuple[TableRow, ...]:

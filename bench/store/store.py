@@ -287,8 +287,11 @@ class Store:
         seconds: float,
         environment: Mapping[str, Any],
         extra: Mapping[str, Any],
+        finished: str = "",
     ) -> bool:
         """Turn the attempt's outputs into the stage's: sync, rename, hash, and `done` last.
+
+        `finished`: when it was made (ISO time, UTC), where that was in another store; else now.
 
         Returns:
             True if this attempt won; False if another one had won (its outputs count, these are removed).
@@ -313,7 +316,7 @@ class Store:
                 digests=digests,
                 inputs=dict(inputs),
                 seconds=seconds,
-                finished=now(),
+                finished=finished or now(),
                 environment=dict(environment),
                 extra=dict(extra),
                 sizes={name: size_of(outputs / name) or 0 for name in names_of(outputs)},

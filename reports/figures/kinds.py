@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UserError
-from bench.spec import Figure
+from bench.spec import FIGURES, Figure
 from reports.figures.bars import ap_by_bin, bars
 from reports.figures.calibration import calibration_curves
 from reports.figures.canvas import DEFAULT_EDGES, FORMATS, Drawing, save
@@ -135,9 +135,11 @@ def draw(
     for figure, name in zip(wanted or DEFAULT, names(wanted or DEFAULT), strict=True):
         shown = _labels(figure, rows, planned)
         chosen = [result for result in rows if result.record.row in shown]
-        why = ""
+        drawing, why = None, ""
         if chosen and figure.kind in (own or {}):
             drawing, why = drawn_by((own or {})[figure.kind], figure, chosen, suite, order, edges)
+        elif figure.kind not in FIGURES:  # a report that came without its suite's files
+            why = "its file is not here (figures_path)"
         else:
             drawing = _drawing(figure, chosen, suite, order, edges, planned) if chosen else None
         if drawing is not None:

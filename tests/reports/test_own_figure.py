@@ -87,6 +87,11 @@ def test_a_mistake_costs_that_figure_alone(tmp_path: Path, text: str, why: str) 
     assert (tmp_path / "out/ap_by_bin.png").exists()
 
 
+def test_a_report_without_the_suites_files_says_so(tmp_path: Path) -> None:
+    written = write([made("A", AP=1.0, norms=[1.0] * 7)], tmp_path, "s", wanted=[Figure(kind="mine")])
+    assert written.lacking == ("no figure mine: its file is not here (figures_path)",)
+
+
 def test_names_that_there_are_not(write_suite: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no figure 'tradeof'. Did you mean 'tradeoff'\?") as raised:
         open_suite(write_suite("[{kind: bins}, {kind: tradeof}]"))

@@ -1,0 +1,117 @@
+"""`report` of an export: the same table and files as where it was made. Separate from report.py: it opens no suite."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from bench.cli.intervals import with_lacking
+from bench.cli.say import say
+from bench.cli.tables import MOST_PRINTED, made_by_lines
+from bench.environment import masked
+from bench.errors import UserError, printable, unknown
+from bench.store.pack import is_export, unpacked
+from reports.exports.read import Export, open_export
+from reports.load import RowResult
+
+
+def is_travelled(path: Path) -> bool:
+    """Whether the argument of `report` is an export, or is meant to be one."""
+    return path.suffix == ".zip" or (path.is_dir() and is_export(path))
+
+
+def check(path: Path, given: Sequence[str]) -> None:
+    """Refuse the options that need the suite's file.
+
+    Raises:
+        UserError: one was given.
+    """
+    if given:
+        hint = f"leave it out, or name the suite's file in place of {path}"
+        raise UserError("an export has its table as it was made", where=given[0], hint=hint)
+
+
+def report(
+    path: Path, console: Console, out: Path | None, *, as_json: bool, intervals: bool | None, against: str | None,
+    columns: Sequence[str],
+) -> None:  # fmt: skip
+    """`bench report OUT.zip`, or of a folder that it was unpacked into.
+
+    Args:
+        path: the export.
+        console: for the table.
+        out: default: a folder beside it.
+        as_json: print JSON and write nothing.
+        intervals: as `report`; where it has predictions they are made.
+        against, columns: as `report`.
+
+    Raises:
+        UserError: no export, or a damaged one.
+    """
+    with unpacked(path) as folder:
+        opened = open_export(folder)
+        opened = replace(opened, shown=replace(opened.shown, against=_controls(opened, against)))
+        rows = _with_intervals(opened, path, console, wanted=False if as_json else intervals)
+        if as_json:
+            typer.echo(json.dumps(_to_json(opened, rows), indent=1))
+        else:
+            _write(opened, rows, path, out or path.with_name(f"{path.stem}-report"), console, columns)
+
+
+def _controls(opened: Export, against: str | None) -> Mapping[str, str]:
+    if against is None:
+        return opened.shown.against
+    if against not in opened.shown.order:
+        raise unknown("row", against, opened.shown.order, where="--against")
+    return {label: against for label in opened.shown.order if label != against}
+
+
+def _with_intervals(opened: Export, path: Path, console: Console, *, wanted: bool | None) -> list[RowResult]:
+    again = f"python -m bench report {shlex.quote(str(path))}"
+    able = wanted if opened.predictions else False  # without predictions what is kept is all there is
+    return with_lacking(opened.shown.evaluations, opened.store, list(opened.rows), console, again, wanted=able)
+
+
+def _write(
+    opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, columns: Sequence[str]
+) -> None:
+    from reports.render import WIDTH, to_text
+    from reports.write import write
+
+    shown = opened.shown
+    report = write(
+        rows, folder, shown.heading, shown.compare_with, order=shown.order, skipped=shown.skipped, edges=shown.edges,
+        wanted=shown.figures, planned=shown.planned, against=shown.against, columns=columns or shown.columns,
+        beside={"suite.yaml": shown.config, "made_by.txt": _made_by(opened, path)},
+    )  # fmt: skip
+    say(console, to_text(report.table, console.width if console.is_terminal else WIDTH, MOST_PRINTED))
+    for line in (*report.lacking, f"exported by: {_source(opened.made_by)}", f"report: {folder}  ({report.spoken()})"):
+        say(console, line)
+
+
+def _to_json(opened: Export, rows: Sequence[RowResult]) -> object:
+    from reports.tables import to_json
+
+    shown = opened.shown
+    return to_json(
+        rows, compare_with=shown.compare_with, order=shown.order, skipped=shown.skipped, against=shown.against
+    )  # fmt: skip
+
+
+def _made_by(opened: Export, path: Path) -> str:
+    typed = shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])])
+    again = shlex.join(["python", "-m", "bench", "report", str(path)])
+    return made_by_lines(typed, again, f"exported by:   {_source(opened.made_by)}")
+
+
+def _source(made_by: Mapping[str, object]) -> str:
+    """`longtail-bench 0.1.0, commit 1234`: what wrote the export."""
+    changes = ", with changes" if made_by.get("dirty") else ""
+    return printable(f"longtail-bench {made_by.get('version')}, commit {made_by.get('commit') or 'unknown'}{changes}")

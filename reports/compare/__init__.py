@@ -1,0 +1,1 @@
+"""Two sources of results side by side (`bench report A B --compare`)."""

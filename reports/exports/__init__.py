@@ -1,0 +1,1 @@
+"""Results that travel: exports as zips that are small stores, and detections as COCO results."""

@@ -1,0 +1,137 @@
+"""An export: what is in it, that its bytes are the same each time, and that its report elsewhere is the one that came.
+
+With real detections: end_to_end/test_exported_detections.py. Bad ones: faults/test_bad_exports.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.errors import UserError
+from bench.store.excerpt import Excerpt
+from bench.store.pack import FORMAT
+from bench.store.store import Store
+from reports.load import frame
+from tests.conftest import Bench, Write
+from tests.made_stores import TWO_SEEDS, a_plan, finish, tree
+
+
+@pytest.fixture
+def suite(write: Write, tmp_path: Path) -> Path:
+    """A suite that is done in the folder `store`."""
+    path = write(TWO_SEEDS)
+    finish(tmp_path / "store", a_plan(path))
+    return path
+
+
+def names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as packed:
+        return packed.namelist()
+
+
+def test_what_is_in_it_and_what_never_is(suite: Path, call: Bench, tmp_path: Path) -> None:
+    said = call("export", suite, "a.zip")
+    assert said.code == 0, said.err
+    assert "wrote a.zip: 2 rows, 4 results" in said.out
+    outputs = Counter(name.rsplit("/", 1)[1] for name in names(tmp_path / "a.zip") if "/outputs/" in name)
+    assert outputs == {"result.json": 4, "classifier.json": 4, "train.json": 4, "counts.json": 4}
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        manifest = json.loads(packed.read("export.json"))
+        assert (manifest["format"], manifest["version"], manifest["predictions"]) == (FORMAT, 1, False)
+        assert {"report/table.txt", "report/suite.yaml", "report/report.html", "README.txt"} <= set(packed.namelist())
+        stages = [json.loads(packed.read(name)) for name in packed.namelist() if name.endswith("/stage.json")]
+        assert [stage["aside"] for stage in stages] == [{}] * 16  # no paths of this machine
+        assert len([name for name in packed.namelist() if name.endswith("/done")]) == 16
+        assert "bench report THIS.zip" in packed.read("README.txt").decode()
+
+
+def test_the_bytes_do_not_depend_on_the_time(suite: Path, call: Bench, tmp_path: Path) -> None:
+    assert call("export", suite, "a.zip").code == 0
+    before = (tmp_path / "a.zip").read_bytes()
+    for path in (tmp_path / "store").rglob("*"):
+        os.utime(path, (1, 1))
+    assert call("export", suite, "a.zip").code == 0  # an export may be replaced by an export
+    assert (tmp_path / "a.zip").read_bytes() == before
+    assert names(tmp_path / "a.zip") == sorted(names(tmp_path / "a.zip"))
+
+
+def test_its_report_elsewhere_is_the_one_it_came_with(suite: Path, call: Bench, tmp_path: Path) -> None:
+    """Without the store, the suite and the data; from the zip, and from the folder that it was unpacked into."""
+    there = call("report", suite).out.split("report: ")[0]
+    assert call("export", suite, "a.zip").code == 0
+    suite.unlink()
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "away").mkdir()
+    shutil.move(tmp_path / "a.zip", tmp_path / "away" / "b.zip")
+    here = call("report", "away/b.zip")
+    assert here.code == 0, here.err
+    assert here.out.startswith(there.rstrip())
+    with zipfile.ZipFile("away/b.zip") as packed:
+        packed.extractall("folder")
+    came, made = tree(tmp_path / "folder/report"), tree(tmp_path / "away/b-report")
+    assert came.keys() - made.keys() == {"report.html"}
+    assert [name for name in made if made[name] != came[name]] == ["made_by.txt"]
+    assert b"exported by:" in made["made_by.txt"]
+    assert call("report", "folder", "--out", "again").code == 0
+    again = tree(tmp_path / "again")
+    assert [name for name in made if made[name] != again[name]] == ["made_by.txt"]
+    with (tmp_path / "again/table.csv").open() as file:
+        lines = {line["row"]: line for line in csv.DictReader(file)}
+    assert (lines["baseline"]["AP"], lines["baseline"]["AP1"], lines["baseline"]["AP1_n"]) == ("21.0", "0.0", "1")
+    assert (lines["BAGS"]["AP"], lines["BAGS"]["delta_AP"], lines["BAGS"]["ACC"]) == ("24.5", "3.5", "")
+
+
+def test_unpacked_it_is_a_small_store(suite: Path, call: Bench, tmp_path: Path) -> None:
+    assert call("export", suite, "a.zip").code == 0
+    with zipfile.ZipFile("a.zip") as packed:
+        packed.extractall("folder")
+    plain, excerpt, plan = Store(tmp_path / "folder"), Excerpt(tmp_path / "folder"), a_plan(suite)
+    assert plain.keys() == sorted(plan.stages)
+    for key, stage in plan.stages.items():
+        left_out = stage.kind in ("data", "train")  # pixels, weights
+        assert (plain.done(key) is None) == left_out
+        whole, part = Store(tmp_path / "store").done(key), excerpt.done(key)
+        assert whole is not None
+        assert part is not None
+        assert part.digest == whole.digest
+        assert (set(part.digests) < set(whole.digests)) == left_out
+        if stage.kind == "train":
+            with pytest.raises(UserError, match="left out of the export"):
+                excerpt.read(key, "model.safetensors")
+    ours = frame(tmp_path / "store")
+    for source in (tmp_path / "folder", "a.zip"):
+        pd.testing.assert_frame_equal(frame(source), ours)
+    assert sorted(ours[ours.metric == "AP"].value) == [20.25, 21.75, 24.0, 25.0]
+
+
+def test_json_control_and_columns_of_an_export(suite: Path, call: Bench, tmp_path: Path) -> None:
+    assert call("export", suite, "a.zip").code == 0
+    there = json.loads(call("report", suite, "--json").out)
+    shown = call("report", "a.zip", "--json")
+    assert json.loads(shown.out) == there
+    assert there[0]["metrics"]["AP"]["mean"] == 21.0
+    assert not (tmp_path / "a-report").exists()
+    assert call("report", "a.zip", "--against", "BAGS", "--columns", "AP,cAP").code == 0
+    with (tmp_path / "a-report/table.csv").open() as file:
+        assert next(csv.DictReader(file))["against_AP"] == "-3.5"
+
+
+def test_a_row_that_is_not_done_is_there_with_its_reason(write: Write, call: Bench, tmp_path: Path) -> None:
+    path = write(TWO_SEEDS)
+    finish(tmp_path / "store", a_plan(path), leave_out="BAGS")
+    said = call("export", path, "a.zip")
+    assert "without a result: BAGS" in said.out
+    shown = call("report", "a.zip")
+    assert shown.code == 0, shown.err
+    assert "BAGS: not run" in shown.out
+    assert call("export", path, "b.zip", "--seeds", "0", "--only", "baseline").code == 0
+    assert [row["seeds"] for row in json.loads(call("report", "b.zip", "--json").out)] == [[0]]

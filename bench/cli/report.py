@@ -70,9 +70,8 @@ def command(
         return open_suite(path, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
 
     if compare or other is not None:
-        comparing.check(
-            suite, other, asked=compare, refused=given({**of_page, "--columns": columns, "--against": against})
-        )
+        of_table = {**of_page, "--columns": columns, "--against": against, "--intervals": intervals is not None}
+        comparing.check(suite, other, asked=compare, refused=given(of_table))
         sources = comparing.Sources(store, opened, given(of_suite))
         return comparing.compare(suite, other or suite, sources, Console(), out, as_json=as_json)
     if travelled.is_travelled(suite):

@@ -132,11 +132,12 @@ def _seeds(a: Side, b: Side) -> list[str]:
 
 
 def _alone(ours: Mapping[str, Sequence[RowResult]], theirs: Mapping[str, Sequence[RowResult]]) -> list[str]:
-    only = {
-        "A": [label for label in ours if label not in theirs],
-        "B": [label for label in theirs if label not in ours],
-    }
-    return [f"rows only in {side}: {', '.join(labels)}" for side, labels in only.items() if labels]
+    only_a, only_b = ([label for label in one if label not in other] for one, other in ((ours, theirs), (theirs, ours)))
+    notes = [f"rows only in {side}: {', '.join(labels)}" for side, labels in (("A", only_a), ("B", only_b)) if labels]
+    keys = {one.record.evaluate_key: label for label in only_b for one in theirs[label]}
+    found = ((label, keys.get(one.record.evaluate_key)) for label in only_a for one in ours[label])
+    renamed = dict.fromkeys(f"{mine} of A is {their} of B" for mine, their in found if their is not None)
+    return [*notes, *([f"under other labels, by their keys: {', '.join(renamed)}"] if renamed else [])]
 
 
 def cell_of(pair: Pair, side: str, metric: str) -> Cell:

@@ -147,6 +147,7 @@ CASES = [
     (("report", "good.zip", "--compare"), ("two sources are compared, and one was named",)),
     (("report", "good.zip", "gone", "--compare"), ("gone: no such file or folder", "Legal: a suite's file")),
     (("report", "good.zip", "tiny.yaml", "--compare", "--html"), ("--html: a comparison has no use for it",)),
+    (("report", "good.zip", "tiny.yaml", "--compare", "--no-intervals"), ("--intervals: a comparison has no use",)),
     (("report", "good.zip", "good.zip", "--compare", "--seeds", "1"), ("--seeds: options change a suite's file",)),
     (("report", "good.zip", "empty", "--compare"), ("empty: no store: no suite was run on this folder",)),
     (("report", "good.zip", "store/roots/tny.json", "--compare"), (r"no table 'tny'\. Did you mean 'tiny'",)),

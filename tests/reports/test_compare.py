@@ -167,10 +167,12 @@ def test_one_key_with_other_numbers_is_named() -> None:
 
 
 def test_rows_of_one_side_alone() -> None:
-    found = compare(NAMES, side(made("baseline", AP=20.0)), side(made("BAGS", AP=None)))
+    found = compare(NAMES, side(made("baseline", AP=20.0)), side(made("BAGS", AP=None, key="f" * 64)))
     assert [(pair.row, pair.why) for pair in found.pairs] == [("baseline", "only in A"), ("BAGS", "only in B")]
     assert found.notes[-2:] == ("rows only in A: baseline", "rows only in B: BAGS")
     assert "| BAGS | - | - | - |" in to_markdown(found)
+    renamed = compare(NAMES, side(made("base", AP=20.0)), side(made("baseline", AP=20.0)))
+    assert renamed.notes[-1] == "under other labels, by their keys: base of A is baseline of B"
 
 
 def named(*names: str) -> list[SourceTable]:

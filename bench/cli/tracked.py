@@ -31,7 +31,7 @@ def whose(plan: Plan) -> dict[str, Whose]:
         rows, own = plan.needed_by[key], tuple(sorted(seeds[key]))
         name = _name(stage, rows, own)
         times[name] += 1
-        name = name if times[name] == 1 else f"{name}, {times[name]}"
+        name = name if times[name] == 1 else f"{name} ({times[name]})"
         found[key] = Whose(name, rows, methods[rows[0]], own)
     return found
 

@@ -67,7 +67,7 @@ class Mirror:
         self.created = self.logged = 0
         self._source = source
         self._runs: dict[str, Any] = {}
-        self._old: dict[str, list[str]] = {}  # key -> ids of runs of another layout
+        self.old: dict[str, list[Any]] = {}  # of another layout, by key (migrate.py)
         for key in keys if keys is not None and len(keys) <= FEW else (None,):
             self._read(key)
 
@@ -85,8 +85,8 @@ class Mirror:
                 name = run.data.tags.get(KEY)
                 if name is None:
                     continue
-                if run.data.tags.get(LAYOUT_OF) != LAYOUT:
-                    self._old.setdefault(name, []).append(run.info.run_id)
+                if run.data.tags.get(LAYOUT_OF) != LAYOUT and not name.startswith("search/"):  # those are as they were
+                    self.old.setdefault(name, []).append(run)
                     continue
                 first, *more = sorted({r.info.run_id: r for r in (run, self._runs.get(name)) if r}.items())
                 self._runs[name] = first[1]
@@ -113,13 +113,6 @@ class Mirror:
         """Delete a run that cannot be brought up to date: MLflow changes no parameter and takes no metric away."""
         self.client.delete_run(run.info.run_id)
         self._runs.pop(run.data.tags[KEY], None)
-
-    def retire(self, *others: Mirror) -> None:
-        """Delete runs of another layout that are here once more, or in the mirrors of other experiments."""
-        for key, old in self._old.items():
-            if any(mirror.find(key) is not None for mirror in (self, *others)):
-                for run in old:
-                    self.client.delete_run(run)
 
     def write(
         self,

@@ -25,6 +25,8 @@ from bench.tracking.mirror import COMMIT, FILED, FILED_BEFORE, Mirror, legal
 from bench.tracking.stages import NOTE, TEXT, WHAT, flat
 
 PARENT = "mlflow.parentRunId"
+RUN_TYPE = "mlflow.runType"  # of a row: at a first visit MLflow's table is open down to runs of type "evaluation"
+DIGITS = 4  # of what a column shows; record.json has all
 RECORD, PER_CLASS_FILE = "record.json", "per_class.csv"
 NOTED = ("AP", "dAP", "AP1")  # columns of the suite's note
 
@@ -84,7 +86,7 @@ def sync_rows(mirror: Mirror, stages: Mirror, found: TrackedRows, status: str, p
         top = mirror.find(key) or mirror.create(key, suite, began, {WHAT: "suite"})
         lines = []
         for identity, group in groups.items():
-            numbers = _means(group) | dict(found.more.get(group[0].record.row, {}))
+            numbers = _rounded(_means(group) | dict(found.more.get(group[0].record.row, {})))
             run = _sync_row(mirror, f"{key}/{identity}", group, numbers, top.info.run_id)
             for row in group:
                 _sync_seed(mirror, stages, row, run.info.run_id, f"{key}/{identity}")
@@ -98,7 +100,10 @@ def sync_rows(mirror: Mirror, stages: Mirror, found: TrackedRows, status: str, p
 def _sync_row(mirror: Mirror, key: str, group: Sequence[TrackedRow], numbers: Mapping[str, float], parent: str) -> Any:
     record, (began, ended) = group[0].record, _span(group)
     params = {"method": record.method, **flat(record.settings)}
-    tags = _tags("row", record, parent) | {"seeds": ", ".join(str(row.record.seed) for row in group)}
+    tags = _tags("row", record, parent) | {
+        RUN_TYPE: "evaluation",
+        "seeds": ", ".join(str(row.record.seed) for row in group),
+    }
     run = _current(mirror, key, params, numbers) or mirror.create(key, record.row, began, tags)
     changed = {name: value for name, value in numbers.items() if run.data.metrics.get(legal(name)) != value}
     mirror.write(
@@ -117,7 +122,7 @@ def _sync_seed(mirror: Mirror, stages: Mirror, row: TrackedRow, parent: str, par
     key = f"{parent_key}/seed{record.seed}/{record.evaluate_key[:12]}"
     protocol = {f"protocol.{name}": value for name, value in flat(content["protocol"]).items()}
     params = {"method": record.method, "seed": record.seed, **flat(record.settings), **protocol}
-    numbers = {name: value for name, value in record.metrics.items() if value is not None}
+    numbers = _rounded({name: value for name, value in record.metrics.items() if value is not None})
     tags = _tags("seed", record, parent) | {"seed": str(record.seed)}
     began, ended = _span([row])
     run = _current(mirror, key, params, numbers)
@@ -203,6 +208,10 @@ def _means(group: Sequence[TrackedRow]) -> dict[str, float]:
         if len(values) > 1:
             found[f"{name}_sd"] = statistics.stdev(values)
     return found
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, DIGITS) for name, value in numbers.items()}
 
 
 def _line(group: Sequence[TrackedRow], numbers: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from bench.key import digest
 from bench.store.disk import read_bytes
 from bench.tracking import views
+from bench.tracking.migrate import bring_over
 from bench.tracking.mirror import (
     OWN,
     Mirror,
@@ -105,7 +106,7 @@ def sync(
                 progress(len(statuses))
             sync_rows(of_rows, of_stages, rows, overall(statuses), lambda done: progress(len(stages) + done))
             _describe(of_rows, of_stages, suite, rows)
-            of_rows.retire(of_stages)
+            bring_over(of_rows, of_stages, suite)
             return SyncCount(of_rows.created + of_stages.created, of_rows.logged + of_stages.logged)
     except ImportError as error:
         return SyncCount(notice=f"no MLflow ({error}): events stay in the store")

@@ -69,7 +69,6 @@ def sync(store_root: Path, uri: str | None, experiment: str, search: TrackedSear
         with turn(store_root):
             mirror = opened(store_root, uri, experiment, f"{experiment}.yaml")
             _write(mirror, search)
-            mirror.retire()
     except ImportError:
         return None  # `track.prepare` has said so
     except tracker_errors() as error:

@@ -24,6 +24,7 @@ from bench.tracking.place import DATABASE
 
 SHARED = "mlflow.sharedViewState."
 TABLE, SEEDS, TRAININGS = "bench-table", "bench-seeds", "bench-trainings"
+MODES = {TRAININGS: {"compareRunsMode": "CHART"}}  # curves of all trainings in one chart a loss
 ENDS = ("_low", "_high")  # of an interval
 
 
@@ -74,7 +75,7 @@ def _view(name: str, what: str, order: str, columns: Sequence[str], there: str |
     state = {
         "searchFilter": wanted, "orderByKey": order, "orderByAsc": False, "startTime": "ALL",
         "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
-        "selectedColumns": list(columns),
+        "selectedColumns": list(columns), "columnOrder": list(columns), "runsHiddenMode": "FIRST_20_RUNS",
     }  # fmt: skip
     text = json.dumps(state)
     with contextlib.suppress(UserError, TypeError, KeyError):
@@ -99,5 +100,5 @@ def links(store_root: Path, address: str) -> list[tuple[str, str]]:
 
 def link(address: str, experiment: str, view: str) -> str:
     """Where a view is seen. Without `workflowType` MLflow 3 opens its pages for language models."""
-    asked = urlencode({"workflowType": "machine_learning", "viewStateShareKey": view})
+    asked = urlencode({"workflowType": "machine_learning", "viewStateShareKey": view, **MODES.get(view, {})})
     return f"{address}/#/experiments/{experiment}/runs?{asked}"

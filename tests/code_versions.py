@@ -131,7 +131,7 @@ NO_RESULT: Mapping[str, str] = {
     "bench/stage.py": "what it makes is the key (tests/golden)",
     "bench/store/store.py": "where stages lie",
     "bench/store/roots.py": "what gc keeps",
-    "bench/tracking/track.py": "sends to a tracking server",
+    "bench/tracking/stages.py": "sends to a tracking server",
 }
 
 

@@ -27,6 +27,8 @@ from bench.store import below, disk
 from bench.store.store import Store
 from bench.tracking import track
 from bench.tracking.place import artifacts_uri, default_uri, follow_store, is_of_store
+from bench.tracking.rows import TrackedRows
+from bench.tracking.stages import Whose, tracked
 from tests.conftest import Bench, Write
 
 STAGE = Stage("data", {"a": 1})
@@ -261,8 +263,8 @@ def test_where_the_files_of_a_run_lie_is_not_for_the_database_to_say(
     monkeypatch.setattr("bench.tracking.track.PAUSE_S", 0.0)
     assert track.prepare(store.root, None, "x") is None
     done_store.finish(store, [STAGE])
-    stages = [track.tracked(store, STAGE, "label")]
-    assert track.sync(store.root, None, "x", stages, []).runs == 1
+    stages = [tracked(store, STAGE, Whose("label"))]
+    assert track.sync(store.root, None, "x", stages, TrackedRows()).runs == 1
     with sqlite3.connect(store.root / "mlflow.db") as database:
         run = database.execute("select run_uuid from runs").fetchone()[0]
         assert database.execute("select artifact_uri from runs").fetchone()[0] == (
@@ -273,7 +275,7 @@ def test_where_the_files_of_a_run_lie_is_not_for_the_database_to_say(
     follow_store(store.root)
     shutil.copytree(store.root, tmp_path / "copy")
     shutil.rmtree(store.root)
-    assert track.sync(tmp_path / "copy", None, "x", stages, []).runs == 0
+    assert track.sync(tmp_path / "copy", None, "x", stages, TrackedRows()).runs == 0
     with sqlite3.connect(tmp_path / "copy" / "mlflow.db") as database:
         here = (tmp_path / "copy" / "mlflow-artifacts").as_uri()
         assert database.execute("select artifact_uri from runs").fetchone()[0] == f"{here}/{run}/artifacts"

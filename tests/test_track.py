@@ -25,6 +25,8 @@ from bench.stage import Stage
 from bench.store.store import Store
 from bench.tracking import track, ui
 from bench.tracking.place import default_uri
+from bench.tracking.rows import TrackedRow, TrackedRows
+from bench.tracking.stages import TrackedStage, Whose, experiment_of, tracked
 
 mlflow = pytest.importorskip("mlflow")
 EXPERIMENT = "longtail"
@@ -75,14 +77,19 @@ def a_stage(store: Store, name: str) -> Stage:
 
 
 def run_of(client: Any, key: str) -> Any:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    runs = client.search_runs([experiment.experiment_id], f"tags.`bench.key` = '{key}'")
+    name = EXPERIMENT if key.startswith("suite/") else experiment_of(EXPERIMENT)
+    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id], f"tags.`bench.key` = '{key}'")
     assert len(runs) == 1
     return runs[0]
 
 
-def sync(root: Path, *stages: track.TrackedStage, rows: tuple[track.TrackedRow, ...] = ()) -> track.SyncCount:
-    count = track.sync(root, None, EXPERIMENT, stages, rows)
+def sync(
+    root: Path,
+    *stages: TrackedStage,
+    rows: tuple[TrackedRow, ...] = (),
+    more: dict[str, dict[str, float]] | None = None,
+) -> track.SyncCount:
+    count = track.sync(root, None, EXPERIMENT, stages, TrackedRows(rows, more or {}))
     assert count.notice is None
     return count
 
@@ -104,18 +111,18 @@ def test_curves_once_and_a_cut_line_when_it_is_whole(root: Path, store: Store, c
         attempt.events.write("progress", step=1500, total=1600, values={"loss": 7.0})
         with attempt.events.path.open("a") as file:
             file.write('{"event": "metrics", "time": 5.0, "step": 1500, ')
-        first = sync(root, track.tracked(store, stage, "baseline"))
+        first = sync(root, tracked(store, stage, Whose("baseline")))
         assert (first.runs, first.values) == (1, 1500)
-        assert sync(root, track.tracked(store, stage, "baseline")) == track.SyncCount(0, 0)
+        assert sync(root, tracked(store, stage, Whose("baseline"))) == track.SyncCount(0, 0)
         with attempt.events.path.open("a") as file:
             file.write('"values": {"loss": 0.25}}\n')
-        assert sync(root, track.tracked(store, stage, "baseline")).values == 1
+        assert sync(root, tracked(store, stage, Whose("baseline"))).values == 1
         run = run_of(client, stage.key)
         history = client.get_metric_history(run.info.run_id, "loss")
         assert len(history) == 1501
         assert {m.step: m.value for m in history}[1500] == 0.25
         assert run.info.status == "RUNNING"
-        assert run.data.tags["bench.lines"] == "1503"
+        assert run.data.tags["mlflow.bench.lines"] == "1503"
         assert run.data.params["schedule.lr"] == "0.06"
 
 
@@ -125,7 +132,7 @@ def test_a_line_that_is_no_event_is_passed_over(root: Path, store: Store, client
         attempt = store.begin(stage.key, lease)
         attempt.events.path.write_text('{"event": "metr\n[1]\n{"event": "metrics", "time": 1.0, "step": 0}\n')
         attempt.events.write("metrics", step=1, values={"loss": 2.0})
-        assert sync(root, track.tracked(store, stage, "x")).values == 1
+        assert sync(root, tracked(store, stage, Whose("x"))).values == 1
     assert [m.value for m in client.get_metric_history(run_of(client, stage.key).info.run_id, "loss")] == [2.0]
 
 
@@ -133,10 +140,10 @@ def test_true_status_over_attempts(root: Path, store: Store, client: Any) -> Non
     stage = a_stage(store, "statuses")
 
     def status() -> str:
-        sync(root, track.tracked(store, stage, "x"))
+        sync(root, tracked(store, stage, Whose("x")))
         return str(run_of(client, stage.key).info.status)
 
-    assert sync(root, track.tracked(store, stage, "x")).runs == 0  # nobody has begun it: no run
+    assert sync(root, tracked(store, stage, Whose("x"))).runs == 0  # nobody has begun it: no run
     with store.acquire(stage.key) as lease:
         store.begin(stage.key, lease).events.write("start", key=stage.key)
         assert status() == "RUNNING"
@@ -164,7 +171,7 @@ def test_true_status_over_attempts(root: Path, store: Store, client: Any) -> Non
     assert run.data.tags["bench.error"] == ""
     assert run.data.tags["bench.attempts"] == "4"
     assert (run.data.tags["bench.seconds"], run.data.tags["bench.host"]) == ("12.0", "a-host")
-    assert json.loads(run.data.tags["bench.read"])["4"][0] == 2
+    assert json.loads(run.data.tags["mlflow.bench.read"])["4"][0] == 2
 
 
 def test_an_end_line_alone_is_not_done(root: Path, store: Store, client: Any) -> None:
@@ -172,7 +179,7 @@ def test_an_end_line_alone_is_not_done(root: Path, store: Store, client: Any) ->
     with store.acquire(stage.key) as lease:
         attempt = store.begin(stage.key, lease)
         attempt.events.write("end", status="FINISHED")
-    sync(root, track.tracked(store, stage, "x"))
+    sync(root, tracked(store, stage, Whose("x")))
     assert run_of(client, stage.key).info.status == "KILLED"
 
 
@@ -181,7 +188,7 @@ def test_rows_hang_below_their_suite(root: Path, client: Any, tmp_path: Path) ->
     extra.write_text("a line")
     values = {0: 10.0, 1: 13.0}
     rows = tuple(
-        track.TrackedRow(made_record("BAGS", seed, {"AP": value, "AP1": value / 2, "ACC": None}, suite="t1"), (extra,))
+        TrackedRow(made_record("BAGS", seed, {"AP": value, "AP1": value / 2, "ACC": None}, suite="t1"), (extra,))
         for seed, value in values.items()
     )
     assert sync(root, rows=rows[:1]).runs == 3  # suite, row, seed
@@ -195,8 +202,8 @@ def test_rows_hang_below_their_suite(root: Path, client: Any, tmp_path: Path) ->
     assert row.data.metrics["AP_sd"] == pytest.approx(2.1213203)
     assert row.data.metrics["AP_n"] == 2
     assert "ACC" not in row.data.metrics
-    assert top.data.metrics["BAGS/AP"] == 11.5
-    assert "| BAGS | 2 | 11.5 | 5.8 |" in top.data.tags["mlflow.note.content"]
+    assert top.data.metrics == {}, "its chart view would have a chart for each"
+    assert "| BAGS | 2 | 11.5 | - | 5.8 |" in top.data.tags["mlflow.note.content"]
     assert sorted(run.data.metrics["AP"] for run in seeds) == [10.0, 13.0]
     assert all("ACC" not in run.data.metrics for run in seeds)
     assert {run.info.status for run in (top, row, *seeds)} == {"FINISHED"}
@@ -215,15 +222,15 @@ def test_rows_hang_below_their_suite(root: Path, client: Any, tmp_path: Path) ->
 
 def test_what_a_method_wants_to_be_said_is_at_its_runs(root: Path, client: Any) -> None:
     marked = made_record("2DRCL", 0, {"AP": 1.0}, suite="t6").model_copy(update={"mark": "a reconstruction"})
-    sync(root, rows=(track.TrackedRow(marked), track.TrackedRow(made_record("x2", 0, {"AP": 2.0}, suite="t6"))))
+    sync(root, rows=(TrackedRow(marked), TrackedRow(made_record("x2", 0, {"AP": 2.0}, suite="t6"))))
     top = run_of(client, "suite/t6")
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     runs = client.search_runs([experiment], "tags.`bench.mark` = 'a reconstruction'")
     assert sorted(run.data.tags["bench.what"] for run in runs) == ["row", "seed"]
     assert {run.data.params["method"] for run in runs} == {"2DRCL"}
     note = top.data.tags["mlflow.note.content"]
-    assert "| 2DRCL (a reconstruction) | 1 | 1.0 |" in note
-    assert "| x2 | 1 | 2.0 |" in note
+    assert "| 2DRCL (a reconstruction) | 1 | 1.0 | - | - |" in note
+    assert "| x2 | 1 | 2.0 | - | - |" in note
 
 
 def test_the_report_hangs_at_its_suite(root: Path, client: Any, tmp_path: Path) -> None:
@@ -232,12 +239,12 @@ def test_the_report_hangs_at_its_suite(root: Path, client: Any, tmp_path: Path) 
     figure.write_bytes(b"\x89PNG")
 
     def attach() -> str | None:
-        return track.attach(root, None, EXPERIMENT, "t4", (table, figure))
+        return track.attach(root, None, EXPERIMENT, (table, figure))
 
     assert attach() is None  # no row is done
-    sync(root, rows=(track.TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite="t4")),))
+    sync(root, rows=(TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite=EXPERIMENT)),))
     assert attach() is None
-    run = run_of(client, "suite/t4").info
+    run = run_of(client, f"suite/{EXPERIMENT}").info
     names = {file.path for file in client.list_artifacts(run.run_id, "report")}
     assert names == {"report/table.txt", "report/ap_by_bin.png"}
     there = Path(run.artifact_uri.removeprefix("file://")) / "report"
@@ -247,7 +254,7 @@ def test_the_report_hangs_at_its_suite(root: Path, client: Any, tmp_path: Path) 
     table.write_text("| row | AP |")
     assert attach() is None
     assert (there / "table.txt").read_text() == "| row | AP |"
-    gone = track.attach(root, f"sqlite:///{tmp_path}/none/x.db", EXPERIMENT, "t4", (table,))
+    gone = track.attach(root, f"sqlite:///{tmp_path}/none/x.db", EXPERIMENT, (table,))
     assert gone is not None
     assert "MLflow was not updated" in gone
     assert f"{tmp_path}/none" in gone
@@ -272,17 +279,17 @@ def test_a_server_that_is_down_is_told_before_long(tmp_path: Path) -> None:
 
 def test_the_suite_runs_while_a_stage_does(root: Path, store: Store, client: Any) -> None:
     stage = a_stage(store, "of suite t2")
-    rows = (track.TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite="t2")),)
+    rows = (TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite="t2")),)
     with store.acquire(stage.key) as lease:
         store.begin(stage.key, lease)
-        sync(root, track.tracked(store, stage, "x"), rows=rows)
+        sync(root, tracked(store, stage, Whose("x")), rows=rows)
         assert run_of(client, "suite/t2").info.status == "RUNNING"
-    sync(root, track.tracked(store, stage, "x"), rows=rows)
+    sync(root, tracked(store, stage, Whose("x")), rows=rows)
     assert run_of(client, "suite/t2").info.status == "KILLED"
 
 
 def test_other_settings_are_another_run(root: Path) -> None:
-    rows = [track.TrackedRow(made_record("BAGS", 0, {"AP": 1.0}, suite="t3", settings={"beta": b})) for b in (4, 8)]
+    rows = [TrackedRow(made_record("BAGS", 0, {"AP": 1.0}, suite="t3", settings={"beta": b})) for b in (4, 8)]
     assert sync(root, rows=(rows[0],)).runs == 3
     assert sync(root, rows=(rows[1],)).runs == 2
 
@@ -306,7 +313,7 @@ def test_a_broken_tracker_is_a_notice(tmp_path: Path) -> None:
     notice = track.prepare(tmp_path, None, EXPERIMENT)
     assert notice is not None
     assert "MLflow was not updated" in notice
-    assert track.sync(tmp_path, None, EXPERIMENT, [], []).notice is not None
+    assert track.sync(tmp_path, None, EXPERIMENT, [], TrackedRows()).notice is not None
 
 
 def test_a_database_of_a_newer_mlflow_is_a_notice(tmp_path: Path) -> None:
@@ -325,7 +332,7 @@ def test_without_mlflow_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     notice = track.prepare(tmp_path, None, EXPERIMENT)
     assert notice is not None
     assert "events stay in the store" in notice
-    count = track.sync(tmp_path, None, EXPERIMENT, [], [])
+    count = track.sync(tmp_path, None, EXPERIMENT, [], TrackedRows())
     assert (count.runs, count.values) == (0, 0)
     assert count.notice is not None
 

@@ -25,6 +25,8 @@ from bench.store.store import Store
 from bench.tracking import curves, mirror, track, ui
 from bench.tracking.curves import Curves, Tracking
 from bench.tracking.mirror import KEY, Mirror, experiment_id
+from bench.tracking.rows import TrackedRow, TrackedRows
+from bench.tracking.stages import Whose, experiment_of, tracked
 from reports.load import frame
 from tests.test_track import made_record
 
@@ -67,7 +69,7 @@ def client(server: str) -> Any:
 
 
 def runs_of(client: Any, key: str) -> list[Any]:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(experiment_of(EXPERIMENT))
     return list(client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{key}'"))
 
 
@@ -80,13 +82,22 @@ def test_a_job_and_a_driver_write_one_run(
     store.add(stage)
     lease = store.acquire(stage.key)
     assert lease is not None
-    with Curves(Tracking(server, EXPERIMENT, {stage.key: "baseline"}), store, [stage.key]), lease:
+    with (
+        Curves(
+            Tracking(
+                server, EXPERIMENT, {stage.key: Whose("train baseline seed 0", ("baseline", "x2"), "baseline", (0,))}
+            ),
+            store,
+            [stage.key],
+        ),
+        lease,
+    ):
         attempt = store.begin(stage.key, lease)
         attempt.events.write("start", key=stage.key)
         for step in range(20):
             attempt.events.write("metrics", step=step, values={"loss": 1.0 / (step + 1)})
         end = time.monotonic() + 120
-        while not (client.get_experiment_by_name(EXPERIMENT) and runs_of(client, stage.key)):
+        while not (client.get_experiment_by_name(experiment_of(EXPERIMENT)) and runs_of(client, stage.key)):
             assert time.monotonic() < end, "nothing is seen while the job works"
             time.sleep(0.2)
         while len(client.get_metric_history(runs_of(client, stage.key)[0].info.run_id, "loss")) < 20:
@@ -98,8 +109,12 @@ def test_a_job_and_a_driver_write_one_run(
         assert store.finish(attempt, inputs={}, seconds=1.0, environment={}, extra={})
     (run,) = runs_of(client, stage.key)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == f"train baseline {stage.key[:6]}"
-    again = track.sync(store.root, server, EXPERIMENT, [track.tracked(store, stage, "baseline")], ())
+    assert run.info.run_name == "train baseline seed 0"
+    assert {name: run.data.tags[name] for name in ("row", "rows", "seed", "method", "stage")} == {
+        "row": "baseline", "rows": "baseline, x2", "seed": "0", "method": "baseline", "stage": "train",
+    }  # fmt: skip
+    same = tracked(store, stage, Whose("train baseline seed 0", ("baseline", "x2"), "baseline", (0,)))
+    again = track.sync(store.root, server, EXPERIMENT, [same], TrackedRows())
     assert again == track.SyncCount(0, 0)
     assert capfd.readouterr().out == "", "MLflow writes two lines of links a run"
     (after,) = runs_of(client, stage.key)
@@ -110,18 +125,18 @@ def test_a_job_and_a_driver_write_one_run(
 @pytest.mark.slow
 def test_two_that_make_a_run_at_once_agree_on_one(server: str, client: Any, tmp_path: Path) -> None:
     """Two hosts without a common lock: each has looked before the other wrote."""
-    experiment = experiment_id(client, tmp_path, server, EXPERIMENT)
-    mirrors = [Mirror(client, experiment, "both", shared=True) for _ in range(2)]
+    experiment = experiment_id(client, tmp_path, server, experiment_of(EXPERIMENT))
+    mirrors = [Mirror(client, experiment, "x.yaml", ["both"], shared=True) for _ in range(2)]
     made = [mirror.create("both", "train", time.time(), {}) for mirror in mirrors]
     (left,) = runs_of(client, "both")
     assert made[1].info.run_id == left.info.run_id, "who came second has seen both"
-    assert Mirror(client, experiment, "both", shared=True).find("both").info.run_id == left.info.run_id
+    assert Mirror(client, experiment, "x.yaml", ["both"], shared=True).find("both").info.run_id == left.info.run_id
 
 
 @pytest.mark.slow
 def test_results_are_read_back_from_a_server_alone(server: str, tmp_path: Path) -> None:
     rows = [made_record("BAGS", seed, {"AP": 20.0 + seed, "AP1": None}, suite="far") for seed in (0, 1)]
-    assert track.sync(tmp_path, server, "far", [], [track.TrackedRow(row) for row in rows]).notice is None
+    assert track.sync(tmp_path, server, "far", [], TrackedRows([TrackedRow(row) for row in rows])).notice is None
     found = frame(server, suites="far")
     lines = list(zip(found["row"], found["seed"], found["metric"], found["value"].fillna(-1), strict=True))
     assert lines == [("BAGS", 0, "AP", 20.0), ("BAGS", 0, "AP1", -1), ("BAGS", 1, "AP", 21.0), ("BAGS", 1, "AP1", -1)]

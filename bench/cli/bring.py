@@ -5,7 +5,7 @@ the command: its options, its table, what comes next.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench.cli.overview import compare
 from bench.cli.progress import Display
 from bench.cli.say import count, listed, say
 from bench.cli.tables import is_reported, label, note_reported, print_table, write_report
+from bench.cli.tracked import live, whose
 from bench.errors import UserError, show
 from bench.launch import loop as launch
 from bench.launch import submitted
@@ -94,11 +95,22 @@ class Bringing:
         for line in [] if self.launcher.outlives_driver else also_queued(plan, store, self.view.missing):
             say(how.console, line)
         sync.prepare(store, plan.suite, how.tracking_uri, how.console)
-        with Display(plan, store, how.console, above) as display:
+        with self._live(), Display(plan, store, how.console, above) as display:
             return launch.run(
                 plan, store, self.launcher, fuse=how.fuse, keep_going=how.keep_going, show=display.show,
                 detach=how.detach, requests=self._requests,
             )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _live(self) -> Iterator[None]:
+        """The curves of what works on this machine are in the store's MLflow meanwhile."""
+        how = self._how
+        if self.launcher.outlives_driver or self.launcher.tracking is not None:
+            yield
+            return
+        with live(self._plan, self._store, how.tracking_uri) as curves:
+            yield
+        sync.print_notice(curves.notice, how.console)
 
 
 def report_all(
@@ -161,7 +173,7 @@ def _tracking(suite: Suite, plan: Plan, uri: str | None) -> Tracking | None:
     """The server that jobs send their curves to themselves."""
     if uri is None or not is_served(uri):
         return None
-    return Tracking(uri, suite.name, {key: planning.describe(plan, [key]) for key in plan.stages})
+    return Tracking(uri, suite.name, whose(plan))
 
 
 def also_queued(plan: Plan, store: Store, keys: Collection[str]) -> list[str]:

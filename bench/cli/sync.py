@@ -8,19 +8,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from bench.cli.intervals import with_intervals
 from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, TrackingUri
 from bench.cli.say import count, say
 from bench.cli.tables import REPORTED, default_report_folder
+from bench.cli.tracked import rows_of, whose
 from bench.cli.wanted import wanted
 from bench.environment import masked
 from bench.errors import UserError
-from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store.existing import existing
 from bench.store.store import Store
 from bench.suite.suite import Suite
 from bench.tracking import track
+from bench.tracking.stages import tracked
 from bench.tracking.track import SyncCount
 from reports.load import RowResult, load
 
@@ -47,7 +49,8 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
         UserError: the tracker fails.
     """
     plan, store = wanted(suite, store_path), Store(store_path)
-    new = mirror(plan, store, load(store, plan), tracking_uri, console)
+    results = with_intervals(plan, store, load(store, plan), console, wanted=False)
+    new = mirror(plan, store, results, tracking_uri, console)
     if new.notice:
         hint = f"then: {suite.command('sync', store.root)}"
         raise UserError(new.notice, where=masked(tracking_uri or str(store.root)), hint=hint)
@@ -59,11 +62,12 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
 
 def mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | None, console: Console) -> SyncCount:
     """Bring stages and rows into MLflow; what was new, or why that was not possible."""
-    stages = [track.tracked(store, stage, planning.describe(plan, [key])) for key, stage in plan.stages.items()]
-    rows = [track.TrackedRow(r.record, (store.output(r.record.evaluate_key) / "result.json",)) for r in results]
-    total = len(stages) + len(rows)
+    told = whose(plan)
+    stages = [tracked(store, stage, told[key]) for key, stage in plan.stages.items()]
+    rows = rows_of(plan, store, results)
+    total = len(stages) + len(rows.rows)
     if total > MANY and not console.is_terminal:
-        say(console, f"MLflow: {count(len(stages), 'stage')} and {count(len(rows), 'row')} are brought up to date")
+        say(console, f"MLflow: {count(len(stages), 'stage')} and {count(len(rows.rows), 'row')} are brought up to date")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("MLflow", total=total, visible=total > FEW)
         return track.sync(store.root, uri, plan.suite.name, stages, rows, lambda done: bar.update(task, completed=done))
@@ -72,7 +76,7 @@ def mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | No
 def attach(plan: Plan, store: Store, console: Console, uri: str | None, files: tuple[Path, ...]) -> bool:
     """Tables and figures, for those who look at MLflow alone; whether that was possible."""
     name = plan.suite.name
-    notice = track.attach(store.root, uri, name, name, files) if files else None
+    notice = track.attach(store.root, uri, name, files) if files else None
     print_notice(notice, console)
     return not notice
 

@@ -256,7 +256,8 @@ def mirror(suite: Suite, store: Store, view: View, how: How) -> None:
 def report(suite: Suite, store: Store, view: View, how: How, out: Path | None, ended: Ended) -> None:
     """Bring a search that has ended into MLflow, and write its report."""
     plan = _marked(reported(suite, view), view)
-    notice = sync.mirror(plan, store, load(store, plan), how.tracking_uri, how.console).notice
+    results = with_intervals(plan, store, load(store, plan), how.console)
+    notice = sync.mirror(plan, store, results, how.tracking_uri, how.console).notice
     sync.print_notice(notice, how.console)
     files = write(suite, store, how.console, out, ended=ended)
     sync.attach(plan, store, how.console, how.tracking_uri, files)

@@ -16,8 +16,8 @@ from types import TracebackType
 from bench.environment import masked
 from bench.lineage import read_stage
 from bench.store.store import Store
-from bench.tracking import track
 from bench.tracking.mirror import is_served
+from bench.tracking.stages import Whose, follow, tracked
 
 EVERY_S = 15.0  # curves are for people to look at
 PATIENCE_S = 20.0  # for which the end of a stage waits for a slow server
@@ -29,17 +29,17 @@ class Tracking:
 
     Attributes:
         uri: of the tracking server; unless it is http(s) the job leaves tracking to the driver.
-        experiment: name of the experiment, the suite's.
-        labels: key -> label of a stage (the rows that need it).
+        suite: its name.
+        whose: key -> what a stage is made for.
     """
 
     uri: str
-    experiment: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    suite: str
+    whose: Mapping[str, Whose] = field(default_factory=dict)
 
     def of(self, keys: Collection[str]) -> Tracking:
-        """The same for one job: of thousands of labels, those of its stages."""
-        return replace(self, labels={key: self.labels[key] for key in keys if key in self.labels})
+        """The same for one job: of thousands of stages, its own."""
+        return replace(self, whose={key: self.whose[key] for key in keys if key in self.whose})
 
 
 class Curves:
@@ -74,8 +74,9 @@ class Curves:
     def _bring(self, tracking: Tracking, store: Store) -> None:
         for key in self._keys:
             try:
-                stage = track.tracked(store, read_stage(store.load, key), tracking.labels.get(key, ""))
-                track.follow(store.root, tracking.uri, tracking.experiment, stage)
+                stage = read_stage(store.load, key)
+                whose = tracking.whose.get(key) or Whose(f"{stage.kind} {key[:6]}")
+                follow(store.root, tracking.uri, tracking.suite, tracked(store, stage, whose))
             except Exception as error:
                 if not self._reported:
                     print(masked(f"{tracking.uri}: {type(error).__name__}: {str(error)[:300]}"), file=sys.stderr)

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import getpass
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,18 @@ from bench.tracking.place import (
     parent_of_sqlite,
 )
 
+LAYOUT = "2"  # of runs, tags and experiments; runs of another are made again (docs/tracking.md)
 BATCH = 1000  # entries that a log_batch call takes at most (mlflow.utils.validation.MAX_ENTITIES_PER_BATCH)
 PARAMS_TAGS = 100  # of them parameters, or tags, at most (MAX_PARAMS_TAGS_PER_BATCH)
 KEY = "bench.key"
-FILED = "bench.filed"  # a seed's run has its files
+# What only we read. MLflow's pages hide tags that begin with `mlflow.` (Utils.getVisibleTagKeyList of 3.17).
+OWN = "mlflow.bench."
+FILED, LAYOUT_OF = f"{OWN}filed", f"{OWN}layout"  # FILED: digest of what a seed's run has
+FILED_BEFORE = "bench.filed"  # in layout 1
+USER, SOURCE, SOURCE_TYPE, COMMIT = (
+    "mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit",
+)  # fmt: skip
+FEW = 20  # keys that are searched for one by one
 # A server that is down or slow. MLflow's own are 120 s, and 7 retries after pauses that double: a run would start
 # many minutes late.
 HTTP = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
@@ -43,19 +53,23 @@ class Mirror:
     Args:
         client: see `connect`.
         experiment: its id.
-        key: read only the run of this key.
+        source: file that its runs come from, shown as such.
+        keys: read only the runs of these keys.
         shared: others may write at the same time, without the lock (a server, jobs on several hosts).
         store_root: of the store whose own database it is; None: of another, which decides where files go.
     """
 
     def __init__(
-        self, client: Any, experiment: str, key: str | None = None, *, shared: bool = False,
-        store_root: Path | None = None,
+        self, client: Any, experiment: str, source: str, keys: Collection[str] | None = None, *,
+        shared: bool = False, store_root: Path | None = None,
     ) -> None:  # fmt: skip
         self.client, self.experiment, self.shared, self._store_root = client, experiment, shared, store_root
         self.created = self.logged = 0
+        self._source = source
         self._runs: dict[str, Any] = {}
-        self._read(key)
+        self.old: dict[str, list[Any]] = {}  # of another layout, by key (migrate.py)
+        for key in keys if keys is not None and len(keys) <= FEW else (None,):
+            self._read(key)
 
     def _read(self, key: str | None) -> None:
         """Of two runs with one key, made at the same moment, the one with the lower id counts; the other is deleted.
@@ -71,6 +85,9 @@ class Mirror:
                 name = run.data.tags.get(KEY)
                 if name is None:
                     continue
+                if run.data.tags.get(LAYOUT_OF) != LAYOUT and not name.startswith("search/"):  # those are as they were
+                    self.old.setdefault(name, []).append(run)
+                    continue
                 first, *more = sorted({r.info.run_id: r for r in (run, self._runs.get(name)) if r}.items())
                 self._runs[name] = first[1]
                 for double, _ in more:
@@ -84,12 +101,18 @@ class Mirror:
         return self._runs.get(key)
 
     def create(self, key: str, name: str, start: float, tags: Mapping[str, str]) -> Any:
-        run = self.client.create_run(self.experiment, int(start * 1000), {KEY: key, **tags}, name[:250])
+        ours = {KEY: key, LAYOUT_OF: LAYOUT, USER: _user(), SOURCE: self._source, SOURCE_TYPE: "LOCAL"}
+        run = self.client.create_run(self.experiment, int(start * 1000), ours | dict(tags), name[:250])
         self.created += 1
         self._runs[key] = run
         if self.shared:
             self._read(key)
         return self._runs[key]
+
+    def forget(self, run: Any) -> None:
+        """Delete a run that cannot be brought up to date: MLflow changes no parameter and takes no metric away."""
+        self.client.delete_run(run.info.run_id)
+        self._runs.pop(run.data.tags[KEY], None)
 
     def write(
         self,
@@ -140,14 +163,33 @@ class Mirror:
             (Path(place) / last).write_bytes(content)
             self.client.log_artifact(run.info.run_id, str(Path(place) / last), folder or None)
 
-    def finish(self, run: Any, status: str, when: float) -> None:
-        """Set the run's status unless it has it; RUNNING again after an end is legal (a new attempt)."""
-        if run.info.status == status:
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Of the experiment, as they were when first asked for."""
+        return dict(self.client.get_experiment(self.experiment).tags)
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the experiment that differ."""
+        for name, value in tags.items():
+            if self.tags.get(name) != value:
+                self.client.set_experiment_tag(self.experiment, name, value)
+
+    def finish(self, run: Any, status: str, when: float, *, later: bool = False) -> None:
+        """Set the run's status unless it has it; RUNNING again after an end is legal (a new attempt). `later`: set its
+        end too where that has become later."""
+        if run.info.status == status and not (later and (run.info.end_time or 0) < int(when * 1000)):
             return
         if status == "RUNNING":
             self.client.update_run(run.info.run_id, status=status)
         else:
             self.client.set_terminated(run.info.run_id, status, int(when * 1000))
+
+
+def _user() -> str:
+    """Who brings something into MLflow; a container may know no name."""
+    with contextlib.suppress(OSError, KeyError):
+        return getpass.getuser()
+    return "unknown"
 
 
 def connect(store_root: Path, uri: str | None) -> Any:
@@ -221,6 +263,20 @@ def _make_database(path: Path) -> None:
 def is_served(uri: str | None) -> bool:
     """Whether a tracking uri is a server's, which many may write to at once; to a database only one at a time."""
     return (uri or "").startswith(("http://", "https://", "databricks"))
+
+
+def opened(
+    store_root: Path, uri: str | None, experiment: str, source: str, keys: Collection[str] | None = None
+) -> Mirror:
+    """The mirror of an experiment at a tracking uri, connected; makes what is not there.
+
+    Raises:
+        ImportError, OSError: see `connect`. Others: see `tracker_errors`.
+    """
+    client = connect(store_root, uri)
+    number, own = experiment_id(client, store_root, uri, experiment), is_of_store(store_root, uri)
+    shared = is_served(uri)
+    return Mirror(client, number, source, keys, shared=shared, store_root=store_root if own else None)
 
 
 def experiment_id(client: Any, store_root: Path, uri: str | None, name: str) -> str:

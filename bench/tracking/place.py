@@ -62,8 +62,9 @@ def follow_store(store_root: Path) -> None:
             " and artifact_uri != ? || '/' || run_uuid || '/artifacts'", (here, here),
         )  # fmt: skip
         connection.execute(
-            "update experiments set artifact_location = ? where artifact_location != ? and experiment_id in"
-            f" (select experiment_id from runs where run_uuid in ({ours}))", (here, here),
+            "update experiments set artifact_location = ? where artifact_location != ? and (experiment_id in"
+            f" (select experiment_id from runs where run_uuid in ({ours})) or experiment_id in"
+            " (select experiment_id from experiment_tags where key = 'bench.what'))", (here, here),
         )  # fmt: skip
         connection.execute(
             "update experiments set artifact_location = ? where artifact_location != ?"

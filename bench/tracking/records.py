@@ -18,10 +18,11 @@ from bench.errors import UserError
 from bench.record import Record, loads
 from bench.store.disk import read_bytes
 from bench.tracking import credentials
-from bench.tracking.mirror import FILED, reader, tracker_errors
+from bench.tracking.mirror import reader, tracker_errors
 from bench.tracking.place import ARTIFACTS, DATABASE, file_of, file_of_sqlite
+from bench.tracking.rows import RECORD, was_filed
+from bench.tracking.stages import WHAT
 
-RECORD = "record.json"
 SEEDS = "tags.`bench.what` = 'seed'"
 SCHEMES = ("http://", "https://", "sqlite:", "sqlite+", "file:", "databricks", "postgresql", "mysql", "mssql")
 
@@ -47,12 +48,13 @@ def read(uri: str, suites: Sequence[str] | None = None) -> tuple[list[Record], l
         raise UserError("no such MLflow database", where=where, hint="`bench run` and `bench sync` make it")
     try:
         client = reader(credentials.taken(uri) or uri)
-        names = {e.experiment_id: str(e.name) for e in _pages(client.search_experiments)}
+        found = [e for e in _pages(client.search_experiments) if e.tags.get(WHAT) != "stages"]
+        names = {e.experiment_id: str(e.name) for e in found}
         chosen = [number for number, name in names.items() if suites is None or name in suites]
         files = place.parent if place is not None and _is_of_store(place) else None
         with tempfile.TemporaryDirectory() as folder:
             runs = _pages(client.search_runs, chosen, SEEDS) if chosen else iter(())
-            records = [_record(client, run, files, Path(folder), where) for run in runs if FILED in run.data.tags]
+            records = [_record(client, run, files, Path(folder), where) for run in runs if was_filed(run.data.tags)]
             return records, list(names.values())
     except ImportError as error:
         raise UserError(f"mlflow is not installed ({error})", where=where, hint="read the store instead") from None

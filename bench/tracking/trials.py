@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.tracking.mirror import Mirror, connect, experiment_id, is_served, notice, tracker_errors, turn
-from bench.tracking.place import is_of_store
-from bench.tracking.track import NOTE, PARENT
+from bench.tracking.mirror import Mirror, notice, opened, tracker_errors, turn
+from bench.tracking.rows import PARENT
+from bench.tracking.stages import NOTE, WHAT
 
 # MLflow has no state for a trial that ended early; the tag `optuna.state` has Optuna's own.
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "running": "RUNNING"}
@@ -67,9 +67,7 @@ def sync(store_root: Path, uri: str | None, experiment: str, search: TrackedSear
     """Bring a search and its trials into MLflow, as far as they are not there; a notice where the tracker fails."""
     try:
         with turn(store_root):
-            client = connect(store_root, uri)
-            number, own = experiment_id(client, store_root, uri, experiment), is_of_store(store_root, uri)
-            mirror = Mirror(client, number, shared=is_served(uri), store_root=store_root if own else None)
+            mirror = opened(store_root, uri, experiment, f"{experiment}.yaml")
             _write(mirror, search)
     except ImportError:
         return None  # `track.prepare` has said so
@@ -80,7 +78,7 @@ def sync(store_root: Path, uri: str | None, experiment: str, search: TrackedSear
 
 def _write(mirror: Mirror, search: TrackedSearch) -> None:
     key, now = f"search/{search.name}", time.time()
-    top = mirror.find(key) or mirror.create(key, search.name, now, {"bench.what": "search", **search.tags})
+    top = mirror.find(key) or mirror.create(key, search.name, now, {WHAT: "search", **search.tags})
     ended = {state: sum(trial.state == state for trial in search.trials) for state in ("complete", "pruned", "failed")}
     changed = {name: float(value) for name, value in ended.items() if top.data.metrics.get(name) != value}
     mirror.write(
@@ -98,7 +96,7 @@ def _write_trial(mirror: Mirror, search: TrackedSearch, trial: TrackedTrial, par
     if run is not None and run.data.tags.get("optuna.state") == STATES[trial.state] != "RUNNING":
         return
     if run is None:
-        tags = {"bench.what": "trial", PARENT: parent, "optuna.number": str(trial.number), **search.tags}
+        tags = {WHAT: "trial", PARENT: parent, "optuna.number": str(trial.number), **search.tags}
         run = mirror.create(key, f"trial {trial.number}", now, tags)
     curve = [(f"rung {search.objective}", value, now, step) for step, value in sorted(trial.rungs.items())]
     tags = {"optuna.state": STATES[trial.state]} | ({"bench.error": trial.why[:5000]} if trial.why else {})

@@ -21,6 +21,7 @@ from bench.errors import UserError
 from bench.store.disk import create_exclusive
 from bench.store.own import private
 from bench.tracking.place import DATABASE, artifacts_uri, check_no_link, default_uri, follow_store
+from bench.tracking.views import links
 
 ADMIN = "admin"
 OPEN = (
@@ -40,7 +41,9 @@ def ui(store_root: Path, port: int, host: str = "127.0.0.1", *, auth: bool = Fal
     """
     command = ui_command(store_root, port, host, auth=auth)
     more, said = authentication(store_root) if auth else ({}, OPEN)
-    print(said, flush=True)
+    address = f"http://{host}:{port}"
+    lines = [f"{name:<24} {link}" for name, link in links(store_root, address)]
+    print(said, *(lines or [address]), sep="\n", flush=True)
     # Its job runner serves unused features and is seven more processes.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment = {**os.environ, **quiet, **more}
@@ -113,6 +116,7 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1", *, auth: bo
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store_root),
         "--default-artifact-root", artifacts, "--host", host, "--port", str(port), "--workers", "1",
+        "--uvicorn-opts", "--log-level warning",  # its lines would push the links out of sight
         *(("--app-name", "basic-auth") if auth else ()),
     ]  # fmt: skip
 

@@ -103,15 +103,18 @@ def test_store_mlflow_and_report_have_the_same_results(smoke: Undisturbed) -> No
 def test_mlflow_holds_every_stage_and_row_as_finished(smoke: Undisturbed) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
     client = tracking.MlflowClient(tracking_uri=f"sqlite:///{smoke.root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("smoke")
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    keys = {run.data.tags["bench.key"] for run in runs}
-    assert set(smoke.plan.stages) <= keys
-    assert len(keys) == len(runs)
-    names = {run.info.run_name for run in runs}
-    assert all(any(label in name for name in names) for label in LABELS)
-    baseline = next(r for r in runs if r.data.tags["bench.key"] == next(iter(_trained(smoke))))
+    ids = [client.get_experiment_by_name(name).experiment_id for name in ("smoke", "smoke: stages")]
+    results, stages = (client.search_runs([number], max_results=1000) for number in ids)
+    assert {run.info.status for run in (*results, *stages)} == {"FINISHED"}
+    assert sorted(run.data.tags["bench.key"] for run in stages) == sorted(smoke.plan.stages)
+    names = sorted(run.info.run_name for run in results)
+    assert names == sorted(["smoke", *LABELS, *(f"{label} seed 0" for label in LABELS)])
+    assert all(run.info.end_time - run.info.start_time >= 1000 for run in results), "as long as its stages took"
+    rows = {run.info.run_name: run.data.metrics for run in results if run.data.tags["bench.what"] == "row"}
+    assert all("AP" in metrics for metrics in rows.values())
+    assert {label for label, metrics in rows.items() if "dAP" not in metrics} == {"baseline"}
+    baseline = next(r for r in stages if r.data.tags["bench.key"] == next(iter(_trained(smoke))))
+    assert baseline.data.tags["row"] == "baseline"
     curve = client.get_metric_history(baseline.info.run_id, "loss")
     assert [point.step for point in curve] == sorted({point.step for point in curve})
     assert all(math.isfinite(point.value) for point in curve)

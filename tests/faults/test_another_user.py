@@ -242,7 +242,7 @@ def test_where_the_database_says_that_files_lie(place: Place) -> None:
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
         "c.execute('update runs set artifact_uri = ?', (sys.argv[2],));"
         "c.execute('update experiments set artifact_location = ?', (sys.argv[2],));"
-        "c.execute(\"delete from tags where key in ('bench.report', 'bench.filed')\"); c.commit()"
+        "c.execute(\"delete from tags where key in ('mlflow.bench.report', 'mlflow.bench.filed')\"); c.commit()"
     )
     code, said = ended(place.bob.script(place.folder, write, store / "mlflow.db", f"file://{precious}"))
     assert code == 0, said

@@ -27,6 +27,7 @@ from bench.stage import Stage
 from bench.store.store import Store
 from bench.tracking import records, track
 from bench.tracking.place import default_uri
+from bench.tracking.rows import TrackedRow, TrackedRows, per_class_csv
 from reports import frames
 from reports.frames import COLUMNS
 from reports.load import frame, load
@@ -115,7 +116,7 @@ def test_a_database_elsewhere_and_one_whose_files_the_database_names(root: Path,
     rows = load(Store(root), planning.make(open_suite(root.parent / "tiny.yaml")))
     uri = f"sqlite:///{tmp_path}/theirs.db"
     assert track.prepare(root, uri, "tiny") is None
-    count = track.sync(root, uri, "tiny", [], [track.TrackedRow(row.record) for row in rows])
+    count = track.sync(root, uri, "tiny", [], TrackedRows([TrackedRow(row.record) for row in rows]))
     assert count.notice is None
     pd.testing.assert_frame_equal(frame(uri), frame(root))
     known = records.read(uri, ["no such"])
@@ -248,7 +249,7 @@ def test_class_names_are_text_in_a_csv() -> None:
     assert [line["bin"] for line in found] == ["1", "1", "2", "2", "3", "3", "4", "1", "1", "1"]  # 1-9, 10-99, ...
     assert [line["class_id"] for line in found] == [str(i) for i in range(11, 21)]
     assert [(line["AP"], line["AP50"]) for line in found[:2]] == [("1.5", ""), ("", "0.3333333333333333")]
-    of_mlflow = list(csv.DictReader(io.StringIO(track.per_class_csv(classes))))
+    of_mlflow = list(csv.DictReader(io.StringIO(per_class_csv(classes))))
     assert [line["names"] for line in of_mlflow] == list(ATTACKS.values())
     assert frames.per_class_to_csv([record.model_copy(update={"per_class": None})]).count("\n") == 1
 

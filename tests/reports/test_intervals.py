@@ -14,6 +14,7 @@ from reports.intervals import few, holm, interval, of_difference, of_row
 from reports.load import Draws, RowResult
 from reports.render import to_markdown, to_text
 from reports.tables import table, to_json
+from reports.tracked import numbers
 from tests.reports.made_records import made
 
 T2, T1, Z = 4.30265, 12.7062, 1.95996  # 97.5 % of Student's t with 2 and 1 degrees of freedom, and of the normal
@@ -100,6 +101,22 @@ def rows() -> list[RowResult]:
     weak = drawn(made("RFS", AP=21.0, AP1=0.5), AP=[18.0, 24.0], AP1=[0.0, 1.0])
     thin = [replace(row, draws=replace(row.draws, images={"AP": 50, "AP1": 12})) for row in (base, good, weak)]  # type: ignore[type-var]
     return [*thin, made("new", AP=22.0)]
+
+
+def test_a_tracker_shows_ends_and_differences() -> None:
+    """By hand: of BAGS' draws 24 and 28 the sd is sqrt 8, of its differences 5 and 7 it is sqrt 2; 1.95996 of each. AP1
+    is seen on too few images; "new" has no draws, so its difference alone; RFS has BAGS as its control."""
+    found = numbers(rows(), ["baseline", "RFS"], {"RFS": "BAGS"})
+    assert list(found) == ["baseline", "RFS", "BAGS", "new"]
+    assert found["baseline"] == pytest.approx({"AP_low": 20 - 2.771808, "AP_high": 20 + 2.771808})
+    assert found["BAGS"] == pytest.approx({
+        "AP_low": 26 - 5.543616, "AP_high": 26 + 5.543616, "dAP": 6.0, "dAP_low": 6 - 2.771808,
+        "dAP_high": 6 + 2.771808, "dAP1": 8.5,
+    })  # fmt: skip
+    assert found["new"] == {"dAP": 2.0}
+    assert {name: value for name, value in found["RFS"].items() if name.startswith("c")} == pytest.approx(
+        {"cAP": -5.0, "cAP_low": -5 - 2.771808, "cAP_high": -5 + 2.771808, "cAP1": -8.5}
+    )
 
 
 def test_differences_are_paired_by_draw() -> None:

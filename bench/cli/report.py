@@ -38,17 +38,26 @@ def command(
         str | None, typer.Option(help="Columns of table.tex, e.g. AP,AP1,dAP1,cAP1 (docs/results.md).", metavar="A,B")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="With --html: also images.html, boxes and detections of val images.")
+    ] = False,
+    most_images: Annotated[
+        int, typer.Option(min=1, help="With --images: at most so many of each val; all bins take turns.")
+    ] = 300,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing."""
     if html and (as_json or official):
         other = "--json" if as_json else "--official"
         raise UserError(f"{other} writes no report", where="--html", hint=f"leave {other} out")
+    if images and not html:
+        raise UserError("the images stand beside report.html", where="--images", hint="--html --images")
+    most = most_images if images else None
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
     opened = existing(store)
     if loaded.sections.search is not None:
         if not (official or as_json):
-            trials.write(loaded, opened, Console(), out, html=html)
+            trials.write(loaded, opened, Console(), out, html=html, images=most)
             return
         loaded = reported(loaded, seen(loaded, opened)).suite
     if official:
@@ -60,17 +69,17 @@ def command(
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
         named = tuple(name.strip() for name in columns.split(",")) if columns else ()
-        report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html)
+        report(loaded, store, Console(), out, intervals=intervals, columns=named, html=html, images=most)
 
 
 def report(
     suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None,
-    columns: Sequence[str] = (), html: bool = False,
+    columns: Sequence[str] = (), html: bool = False, images: int | None = None,
 ) -> None:  # fmt: skip
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
     rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
-    write_report(plan, store, rows, console, out, columns=columns, html=html)
+    write_report(plan, store, rows, console, out, columns=columns, html=html, images=images)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

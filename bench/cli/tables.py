@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 import bench
+from bench.cli.images import write_images
 from bench.cli.open import config_text
 from bench.cli.say import say
 from bench.environment import masked, source
@@ -55,8 +56,10 @@ def write_report(
     failed: Ended | None = None,
     columns: Sequence[str] = (),
     html: bool = False,
+    images: int | None = None,
 ) -> tuple[Path, ...]:
-    """Write the report of what is done, and print the table; the files. `html`: report.html too."""
+    """Write the report of what is done, and print the table; the files. `html`: report.html too; `images`: with so many
+    images of each val beside it."""
     from reports.write import write, writing
 
     suite, folder = plan.suite, out or default_report_folder(store, plan)
@@ -70,10 +73,15 @@ def write_report(
         from reports.page.content import page_of
         from reports.page.render import render
 
-        page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines())
+        browser = None
+        if images is not None:
+            browser, untold = write_images(plan, store, results, folder, console, images)
+            written = replace(written, lacking=(*written.lacking, *untold))
+        page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines(), browser=browser)
         with writing(folder):
             put(folder / PAGE, render(page).encode())
-        written = replace(written, files=(*written.files, folder / PAGE))
+        pages = (folder / PAGE, *([folder / browser.page] if browser else []))
+        written = replace(written, files=(*written.files, *pages))
     print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
         say(console, line)

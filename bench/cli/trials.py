@@ -270,6 +270,7 @@ def write(
     *,
     ended: Ended | None = None,
     html: bool = False,
+    images: int | None = None,
 ) -> tuple[Path, ...]:
     """The table of the untouched and the searched rows on val, the gain, the figures of the search; their files.
 
@@ -280,6 +281,7 @@ def write(
         out: folder; None: below the store's reports.
         ended: how the final rows ended.
         html: also the table and its figures as a page.
+        images: with so many images of each val beside it.
 
     Raises:
         UserError: nothing was searched yet.
@@ -291,7 +293,7 @@ def write(
     plan = _marked(reported(suite, view), view)
     finals = with_intervals(plan, store, load(store, plan), console)
     folder = out or default_report_folder(store, plan)
-    files = write_report(plan, store, finals, console, out, failed=ended, html=html)
+    files = write_report(plan, store, finals, console, out, failed=ended, html=html, images=images)
     untouched, edges, heading = view.untouched(), suite.sections.test.bins, plan.suite.heading
     written = write_search(
         view, records(suite, store, view), finals, folder, heading, untouched=untouched,

@@ -155,7 +155,11 @@ def write_browser(
         make_folder(out / FOLDER / name)
     for group in by_val.values():
         evaluates = [stages[row.record.evaluate_key] for row in group]
-        val = detected.shown(store, evaluates[0], most)
+        try:
+            val = detected.shown(store, evaluates[0], most)
+        except UserError as error:
+            lacking.append(str(error).splitlines()[0])
+            continue
         views = [detected.seen(store, stage, val) for stage in evaluates]
         lacking += [
             f"{row.record.row}, seed {row.record.seed}: its predictions are no longer in the store"

@@ -302,12 +302,13 @@ class Figure(Section):
     classes (stages of its own, too); reconstructions: what the decoder of a pre-training paints; cost: minutes and
     memory of the trainings of each row; errors: what each kind of error costs, for all classes and by instance bin;
     ranking: how likely each row is among the best three; calibration: by instance bin, whether scores are the chance to
-    be right; recall: by instance bin, what share of the boxes proposals reach and detections find.
+    be right; recall: by instance bin, what share of the boxes proposals reach and detections find; contact_sheet: a
+    dozen val images, the same for every row, with their boxes and detections by kind.
     """
 
     kind: Literal[
         "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
-        "reconstructions", "cost", "errors", "ranking", "calibration", "recall",
+        "reconstructions", "cost", "errors", "ranking", "calibration", "recall", "contact_sheet",
     ]  # fmt: skip
     """What is drawn."""
     x: Text | None = None

@@ -92,6 +92,19 @@ class Shown:
         return Shown(self.whole, self.split.subset(kept), self.chosen_for[list(kept)], self.bins, boxes)
 
 
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A few images as one row and seed sees them.
+
+    Attributes:
+        val: the images, those alone that can be read. pictures: uint8 H x W x 3 of each, made smaller. seen: of each.
+    """
+
+    val: Shown
+    pictures: tuple[Bytes, ...]
+    seen: tuple[Seen, ...]
+
+
 def shown(store: Store, evaluate: Stage, most: int) -> Shown:
     """At most `most` images of what an evaluate stage measured, chosen by RULE from the ground truth alone. Those
     without a box come last, in the file's order.

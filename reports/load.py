@@ -19,6 +19,7 @@ from bench.plan.planning import Plan, fresh
 from bench.record import Record
 from bench.stage import Stage
 from bench.store.store import Store
+from reports.detected import Sheet
 from reports.frames import frame as frame
 from reports.looks import NO_LOOKS, Looks, looks
 from reports.records import RESULT, record_of
@@ -87,6 +88,7 @@ class RowResult:
         draws: what its AP is on other draws of val; None: not made.
         errors: their kinds; None: not made.
         more: calibration, recall of proposals, AP-pool and AP-fixed; None: not made.
+        sheet: a few val images with its detections, where a figure of the suite shows them.
     """
 
     record: Record
@@ -98,6 +100,7 @@ class RowResult:
     draws: Draws | None = None
     errors: Errors | None = None
     more: MoreMetrics | None = None
+    sheet: Sheet | None = None
 
     @classmethod
     def of(

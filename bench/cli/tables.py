@@ -60,9 +60,12 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write the report of what is done, and print the table; the files. `html`: report.html too; `images`: with so many
     images of each val beside it."""
+    from reports.sheets import with_sheets
     from reports.write import write, writing
 
     suite, folder = plan.suite, out or default_report_folder(store, plan)
+    if any(figure.kind == "contact_sheet" for figure in suite.sections.figures):
+        results = with_sheets(store, plan.stages, results)
     written = write(
         results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,

@@ -14,6 +14,7 @@ from bench.spec import Figure
 from reports.figures.bars import ap_by_bin, bars
 from reports.figures.calibration import calibration_curves
 from reports.figures.canvas import DEFAULT_EDGES, Drawing, save
+from reports.figures.contact_sheet import contact_sheet
 from reports.figures.cost import cost
 from reports.figures.errors import error_costs
 from reports.figures.lines import points
@@ -36,7 +37,7 @@ NAMES = {
     "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
     "embeddings": "embeddings", "linear_probe": "linear_probe", "attention": "attention",
     "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs", "ranking": "ranking",
-    "calibration": "calibration", "recall": "recall",
+    "calibration": "calibration", "recall": "recall", "contact_sheet": "contact_sheet",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings}
 OF_PREDICTIONS = {"errors": error_costs, "ranking": ranking, "recall": recall_dots}
@@ -53,12 +54,14 @@ LACKING = {
     "errors": "the kinds of its errors were not made (report --intervals makes them)",
     "calibration": "the calibration of its scores was not made (report --intervals makes it)",
     "recall": "the recall of its proposals was not made (report --intervals makes it where they are stored)",
+    "contact_sheet": "its val images cannot be read, or the predictions of its rows are no longer in the store",
 }
 NO_TITLE = {
     "bins": "AP by training instances", "norms": "Weight norms by class", "bars": "Metrics by row",
     "counts": "Class counts of the trainings", "losses": "Losses of the trainings", "cost": "Cost of the trainings",
     "embeddings": "Embeddings over a pre-training", "linear_probe": "Linear probes", "attention": "Last maps",
     "reconstructions": "Painted images", "errors": "Cost of each kind of error", "ranking": "Ranks under new draws",
+    "contact_sheet": "Val images with boxes and detections",
 }  # fmt: skip
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
@@ -173,6 +176,8 @@ def _drawing(
     caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
     if figure.kind == "calibration":
         return calibration_curves(shown, order=order, edges=edges, caption=caption, title=figure.title)
+    if figure.kind == "contact_sheet":
+        return contact_sheet(shown, labels=figure.rows, caption=caption, title=figure.title)
     if figure.kind in OF_IMAGES:
         return OF_IMAGES[figure.kind](shown, caption=caption, title=figure.title)
     if figure.kind in OF_TRAININGS:

@@ -158,7 +158,8 @@ def write_browser(
         try:
             val = detected.shown(store, evaluates[0], most)
         except UserError as error:
-            lacking.append(str(error).splitlines()[0])
+            record = group[0].record
+            lacking.append(f"{record.row}, seed {record.seed}: its val cannot be read: {str(error).splitlines()[0]}")
             continue
         views = [detected.seen(store, stage, val) for stage in evaluates]
         lacking += [

@@ -92,6 +92,7 @@ def made_store(
     files: Sequence[str] = ("a.jpg", "b.jpg", "c.jpg"), source: Mapping[str, Any] | None = None,
 ) -> tuple[Store, list[RowResult], dict[str, Stage]]:  # fmt: skip
     """A store, its results, and their evaluate stages by key. `source`: the images are files there."""
+    folder.mkdir(exist_ok=True)
     store = Store(folder)
     aside = {} if source is None else {"source": source}
     val = Stage("data", {"data": {}, "split": "val", "reader": 1}, {}, aside)

@@ -235,7 +235,7 @@
     const of = items.filter((item) => Number(item.dataset.val) === run.val).length;
     const place = shown.indexOf(opened);
     find("status").textContent = met === undefined ? `The file ${folder}/rows/${run.run}.js cannot be loaded.` :
-      `${shown.length} of the ${of} images of seed ${wanted.seed}${filtered(wanted) ? " fit the filter" : ""}${opened !== null && place >= 0 ? `; this is number ${place + 1}` : ""}`;
+      `${shown.length} of the ${of} images of seed ${wanted.seed}${filtered(wanted) ? " fit the filter" : ""}${opened === null ? "" : place >= 0 ? `; this is number ${place + 1}` : "; this one does not"}`;
     find("grid").hidden = opened !== null;
     find("view").hidden = opened === null;
     if (opened !== null) {

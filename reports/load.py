@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,13 @@ from bench.plan.planning import Plan, fresh
 from bench.record import Record
 from bench.stage import Stage
 from bench.store.store import Store
-from reports.detected import Sheet
 from reports.frames import frame as frame
 from reports.looks import NO_LOOKS, Looks, looks
 from reports.records import RESULT, record_of
 from reports.trainings import Training, trainings
+
+if TYPE_CHECKING:
+    from reports.detected import Sheet  # reads images, which most commands do not
 
 CLASSIFIER = "classifier.json"  # named by bench/run/predict.py, which imports torch and so is not imported here
 NEED_TRAININGS = frozenset({"counts", "losses", "embeddings", "cost"})  # figures that look at `RowResult.trainings`

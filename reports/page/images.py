@@ -151,8 +151,6 @@ def write_browser(
     by_val: dict[str, list[RowResult]] = {}
     for row in rows:
         by_val.setdefault(stages[row.record.evaluate_key].inputs["val"].key, []).append(row)
-    for name in ("", "boxes", "rows"):
-        make_folder(out / FOLDER / name)
     for group in by_val.values():
         evaluates = [stages[row.record.evaluate_key] for row in group]
         try:
@@ -202,6 +200,8 @@ def _write_val(
         if isinstance(picture, UserError):
             why = why or str(picture).splitlines()[0]
         else:
+            for name in () if kept else ("boxes", "rows"):
+                make_folder(folder / name)
             put(folder / f"{len(browser.thumbnails)}.jpg", _jpeg(picture))
             browser.thumbnails.append(_thumbnail(browser, val, i, picture))
             kept.append(i)
@@ -286,6 +286,6 @@ def _clear(folder: Path, browser: Browser) -> None:
     runs = sum(map(len, browser.runs.values()))
     for name, suffix, number in (("", "jpg", len(browser.thumbnails)), ("boxes", "js", len(browser.thumbnails)),
                                  ("rows", "js", runs)):  # fmt: skip
-        for path in (folder / name).iterdir():
+        for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
             if re.fullmatch(rf"[0-9]+\.{suffix}", path.name) and int(path.stem) >= number:
                 path.unlink()

@@ -132,7 +132,7 @@ def test_a_smaller_report_leaves_nothing_of_a_larger_one(tmp_path: Path) -> None
     assert left == {"images.html"} | {f"report_images/{n}" for n in ("0.jpg", "mine.txt", "boxes/0.js", "rows/0.js")}
 
 
-def test_large_images_are_made_smaller_and_their_boxes_stay_in_pixels_of_the_file(tmp_path: Path) -> None:
+def test_images_are_read_where_the_plan_has_them(tmp_path: Path) -> None:
     """Files where the plan says; one that is gone is left out and said, all gone: no browser."""
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -195,6 +195,7 @@ def test_the_command_line_says_what_is_missing(call: Bench, write: Write, tmp_pa
     assert said.code == 0, said.err
     assert "no images.html: no row has a result" in said.out
     assert not (tmp_path / "out" / "images.html").exists()
+    assert not (tmp_path / "out" / "report_images").exists()
     assert 'href="images.html' not in (tmp_path / "out" / "report.html").read_text()
 
 

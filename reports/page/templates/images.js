@@ -8,6 +8,12 @@
   const FIELDS = ["row", "with", "seed", "kind", "bin", "class", "score"];
   const SVG = "http://www.w3.org/2000/svg";
   const items = Array.from(document.querySelectorAll(".thumbnails li"));
+  const vals = new Map();  // val -> its images
+  items.forEach((item, image) => {
+    const val = Number(item.dataset.val);
+    if (!vals.has(val)) vals.set(val, []);
+    vals.get(val).push(image);
+  });
   const kinds = new Map(Array.from(document.querySelectorAll("[data-kind]"), (one) => [Number(one.dataset.kind), one]));
   const MISSED = 6, BOX = 8;
   const classes = new Map(Array.from(form.elements.class.options).slice(1).map((one) => [Number(one.value), one.dataset]));
@@ -50,6 +56,8 @@
     found.bin = form.elements.bin.value;
     return found;
   };
+  const PIECE = 200;  // images that are laid out at once
+  let most = PIECE;
   let open = null;  // the number of the image in the view
   let shown = [];  // those that the filter leaves
 
@@ -218,6 +226,17 @@
     }
   };
 
+  // The first of what fits is in the grid; thousands of images would take seconds to lay out.
+  let laid = items.keys();
+  const lay = () => {
+    for (const image of laid) items[image].hidden = true;
+    laid = shown.slice(0, most);
+    for (const image of laid) items[image].hidden = false;
+    document.querySelector(".thumbnails").classList.add("laid");
+    find("more").hidden = shown.length <= most;
+    find("more").textContent = `Show ${Math.min(PIECE, shown.length - most)} more`;
+  };
+
   let turn = 0;  // of the newest call: an answer that comes later than another question is dropped
   const show = async (focus) => {
     const own = ++turn, wanted = state();
@@ -226,14 +245,10 @@
     const opened = open;
     const data = opened === null ? null : await load("boxes", opened);
     if (own !== turn) return;
-    shown = [];
-    items.forEach((item, image) => {
-      const fit = Number(item.dataset.val) === run.val && (!filtered(wanted) || (met !== undefined && fits(wanted, met.get(image) ?? [])));
-      item.hidden = !fit;
-      if (fit) shown.push(image);
-    });
-    const of = items.filter((item) => Number(item.dataset.val) === run.val).length;
-    const place = shown.indexOf(opened);
+    const all = vals.get(run.val) ?? [];
+    shown = all.filter((image) => !filtered(wanted) || (met !== undefined && fits(wanted, met.get(image) ?? [])));
+    lay();
+    const of = all.length, place = shown.indexOf(opened);
     find("status").textContent = met === undefined ? `The file ${folder}/rows/${run.run}.js cannot be loaded.` :
       `${shown.length} of the ${of} images of seed ${wanted.seed}${filtered(wanted) ? " fit the filter" : ""}${opened === null ? "" : place >= 0 ? `; this is number ${place + 1}` : "; this one does not"}`;
     find("grid").hidden = opened !== null;
@@ -263,19 +278,22 @@
   };
   const close = () => {
     const link = items[open].querySelector("a");
+    most = Math.max(most, PIECE * Math.ceil((shown.indexOf(open) + 1) / PIECE));
     open = null;
     write(false);
     show(link);
   };
 
-  items.forEach((item, image) => item.querySelector("a").addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  document.querySelector(".thumbnails").addEventListener("click", (event) => {
+    const item = event.target.closest("li");
+    if (!item || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    openImage(image);
-  }));
+    openImage(items.indexOf(item));
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", (event) => {
     if (event.target.name === "row") seeds();
+    most = PIECE;
     if (open !== null && Number(items[open].dataset.val) !== runs[state().row].get(state().seed).val) open = null;
     write(false);
     show();
@@ -284,6 +302,12 @@
     for (const name of ["kind", "bin", "class"]) form.elements[name].value = "";
     write(false);
     show();
+  });
+  find("more").addEventListener("click", () => {
+    const next = items[shown[most]].querySelector("a");
+    most += PIECE;
+    lay();
+    next.focus();
   });
   find("before").addEventListener("click", () => step(-1));
   find("next").addEventListener("click", () => step(1));

@@ -308,7 +308,7 @@ Names = Annotated[
 FigureKind = Literal[
     "bins", "norms", "bars", "sweep", "counts", "losses", "embeddings", "linear_probe", "attention",
     "reconstructions", "cost", "errors", "ranking", "calibration", "recall", "tradeoff", "classes",
-    "confusion", "curves", "gain",
+    "confusion", "curves", "gain", "contact_sheet",
 ]  # fmt: skip
 FIGURES: tuple[str, ...] = get_args(FigureKind)
 
@@ -328,7 +328,8 @@ class Figure(Section):
     be right; recall: by instance bin, what share of the boxes proposals reach and detections find; tradeoff: AP of the
     tail against AP of the head, a point for each row; classes: AP of each class against its training instances;
     confusion: by instance bin, what boxes are taken for; curves: the loss over the steps of a row's trainings; gain:
-    what a row gains against the minutes of its trainings. Any other is a file of figures_path.
+    what a row gains against the minutes of its trainings; contact_sheet: a dozen val images, the same for every row,
+    with their boxes and detections by kind. Any other is a file of figures_path.
     """
 
     kind: FigureKind | Text

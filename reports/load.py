@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from reports.frames import frame as frame
 from reports.looks import NO_LOOKS, Looks, looks
 from reports.records import RESULT, record_of
 from reports.trainings import Training, trainings
+
+if TYPE_CHECKING:
+    from reports.detected import Sheet  # reads images, which most commands do not
 
 CLASSIFIER = "classifier.json"  # named by bench/run/predict.py, which imports torch and so is not imported here
 NEED_TRAININGS = frozenset(
@@ -90,6 +94,7 @@ class RowResult:
         draws: what its AP is on other draws of val; None: not made.
         errors: their kinds; None: not made.
         more: calibration, recall of proposals, AP-pool and AP-fixed; None: not made.
+        sheet: a few val images with its detections, where a figure of the suite shows them.
     """
 
     record: Record
@@ -101,6 +106,7 @@ class RowResult:
     draws: Draws | None = None
     errors: Errors | None = None
     more: MoreMetrics | None = None
+    sheet: Sheet | None = None
 
     @classmethod
     def of(

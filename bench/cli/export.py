@@ -15,7 +15,7 @@ from bench.cli.intervals import with_intervals
 from bench.cli.open import config_text, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, reachable
 from bench.cli.say import count, listed, say, size
-from bench.cli.tables import absent, label, write_report
+from bench.cli.tables import Forms, absent, label, write_report
 from bench.cli.wanted import reported, seen
 from bench.errors import UserError
 from bench.plan import planning
@@ -96,7 +96,7 @@ def export(plan: Plan, store: Store, out: Path, console: Console, *, predictions
         raise UserError("no row has a result yet", where=plan.suite.heading, hint=hint)
     results = with_intervals(plan, store, results, console)
     with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
-        written = write_report(plan, store, results, Console(quiet=True), Path(folder), html=True)
+        written = write_report(plan, store, results, Console(quiet=True), Path(folder), Forms(html=True))
         files = exported(store, shown, label(plan), predictions=predictions, report=written)
         write_zip(out, files)
     rows = len({result.record.row for result in results})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from bench.cli import travelled, trials
 from bench.cli.intervals import with_intervals
 from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption
-from bench.cli.tables import absent, write_report
+from bench.cli.tables import USUAL, Forms, absent, write_report
 from bench.cli.wanted import reported, seen
 from bench.errors import UserError
 from bench.plan import planning
@@ -48,6 +48,12 @@ def command(
     ] = False,
     html: Annotated[bool, typer.Option("--html", help="Also report.html, all of it in one file.")] = False,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also a PDF of every figure, without its caption.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="With --html: also images.html, boxes and detections of val images.")
+    ] = False,
+    most_images: Annotated[
+        int, typer.Option(min=1, help="With --images: at most so many of each val; all bins take turns.")
+    ] = 300,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing.
@@ -64,7 +70,7 @@ def command(
     """
     named = tuple(name.strip() for name in columns.split(",")) if columns else ()
     of_suite = {"--preset": preset, "--data": data, "--set": sets, "--only": only, "--seeds": seeds}
-    of_page = {"--official": official, "--html": html, "--pdf": pdf}
+    of_page = {"--official": official, "--html": html, "--images": images, "--pdf": pdf}
 
     def opened(path: Path) -> Suite:
         return open_suite(path, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
@@ -79,13 +85,14 @@ def command(
         return travelled.report(
             suite, Console(), out, as_json=as_json, intervals=intervals, against=against, columns=named
         )  # fmt: skip
-    if html and (as_json or official):
+    if (html or pdf) and (as_json or official):
         without = "--json" if as_json else "--official"
-        raise UserError(f"{without} writes no report", where="--html", hint=f"leave {without} out")
-    _report(
-        opened(suite), store, out, as_json=as_json, official=official, intervals=intervals, columns=named, html=html,
-        pdf=pdf,
-    )  # fmt: skip
+        where = "--html" if html else "--pdf"
+        raise UserError(f"{without} writes no report", where=where, hint=f"leave {without} out")
+    if images and not html:
+        raise UserError("the images stand beside report.html", where="--images", hint="--html --images")
+    forms = Forms(named, html, most_images if images else None, pdf)
+    _report(opened(suite), store, out, forms, as_json=as_json, official=official, intervals=intervals)
 
 
 def given(options: Mapping[str, object]) -> tuple[str, ...]:
@@ -94,13 +101,13 @@ def given(options: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _report(
-    loaded: Suite, store: Path, out: Path | None, *, as_json: bool, official: bool, intervals: bool | None,
-    columns: Sequence[str], html: bool, pdf: bool,
+    loaded: Suite, store: Path, out: Path | None, forms: Forms, *, as_json: bool, official: bool,
+    intervals: bool | None,
 ) -> None:  # fmt: skip
     opened = existing(store)
     if loaded.sections.search is not None:
         if not (official or as_json):
-            trials.write(loaded, opened, Console(), out, html=html)
+            trials.write(loaded, opened, Console(), out, forms)
             return
         loaded = reported(loaded, seen(loaded, opened)).suite
     if official:
@@ -111,17 +118,17 @@ def _report(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        report(loaded, store, Console(), out, intervals=intervals, columns=columns, html=html, pdf=pdf)
+        report(loaded, store, Console(), out, forms, intervals=intervals)
 
 
 def report(
-    suite: Suite, store_path: Path, console: Console, out: Path | None, *, intervals: bool | None = None,
-    columns: Sequence[str] = (), html: bool = False, pdf: bool = False,
+    suite: Suite, store_path: Path, console: Console, out: Path | None, forms: Forms = USUAL, *,
+    intervals: bool | None = None,
 ) -> None:  # fmt: skip
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
     rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
-    write_report(plan, store, rows, console, out, columns=columns, html=html, pdf=pdf)
+    write_report(plan, store, rows, console, out, forms)
 
 
 def to_json(suite: Suite, store_path: Path) -> list[dict[str, Any]]:

@@ -8,12 +8,13 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 import bench
+from bench.cli.images import write_images
 from bench.cli.open import config_text
 from bench.cli.say import say
 from bench.environment import masked, source
@@ -46,38 +47,64 @@ def default_report_folder(store: Store, plan: Plan) -> Path:
     return store.root / "reports" / label(plan)
 
 
+@dataclass(frozen=True)
+class Forms:
+    """What a report is written as beside its tables and figures.
+
+    Attributes:
+        columns: of table.tex; (): the suite's.
+        html: report.html too.
+        images: with so many images of each val beside it; None: without.
+        pdf: figures as PDF too.
+    """
+
+    columns: tuple[str, ...] = ()
+    html: bool = False
+    images: int | None = None
+    pdf: bool = False
+
+
+USUAL = Forms()
+
+
 def write_report(
     plan: Plan,
     store: Store,
     results: Sequence[RowResult],
     console: Console,
     out: Path | None,
+    forms: Forms = USUAL,
     *,
     failed: Ended | None = None,
-    columns: Sequence[str] = (),
-    html: bool = False,
-    pdf: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the report of what is done, and print the table; the files. `html`: report.html too; `pdf`: of figures."""
+    """Write the report of what is done, and print the table; the files."""
     from reports.figures.canvas import FORMATS
+    from reports.sheets import with_sheets
     from reports.write import write, writing
 
     suite, folder = plan.suite, out or default_report_folder(store, plan)
+    if any(figure.kind == "contact_sheet" for figure in suite.sections.figures):
+        results = with_sheets(store, plan.stages, results)
     written = write(
         results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
         planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
-        against=suite.controls, columns=columns or suite.sections.columns,
-        own_figures=figure_files(suite.figures_path), formats=(*FORMATS, "pdf") if pdf else FORMATS,
+        against=suite.controls, columns=forms.columns or suite.sections.columns,
+        own_figures=figure_files(suite.figures_path), formats=(*FORMATS, "pdf") if forms.pdf else FORMATS,
     )  # fmt: skip
-    if html:
+    if forms.html:
         from reports.page.content import page_of
         from reports.page.render import render
 
-        page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines())
+        browser = None
+        if forms.images is not None:
+            browser, untold = write_images(plan, store, results, folder, console, forms.images)
+            written = replace(written, lacking=(*written.lacking, *untold))
+        page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines(), browser=browser)
         with writing(folder):
             put(folder / PAGE, render(page).encode())
-        written = replace(written, files=(*written.files, folder / PAGE))
+        pages = (folder / PAGE, *([folder / browser.page] if browser else []))
+        written = replace(written, files=(*written.files, *pages))
     print_table(plan, store, results, console, failed=failed)
     for line in (*written.lacking, f"report: {folder}  ({written.spoken()})"):
         say(console, line)

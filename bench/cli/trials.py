@@ -18,7 +18,7 @@ from bench.cli import sync
 from bench.cli.bring import How
 from bench.cli.intervals import with_intervals
 from bench.cli.say import cell, clock, count, say
-from bench.cli.tables import default_report_folder, write_report
+from bench.cli.tables import USUAL, Forms, default_report_folder, write_report
 from bench.cli.wanted import reported, seen, study_of, whole_view
 from bench.key import canonical, plain
 from bench.launch.loop import Ended
@@ -268,9 +268,9 @@ def write(
     store: Store,
     console: Console,
     out: Path | None,
+    forms: Forms = USUAL,
     *,
     ended: Ended | None = None,
-    html: bool = False,
 ) -> tuple[Path, ...]:
     """The table of the untouched and the searched rows on val, the gain, the figures of the search; their files.
 
@@ -279,8 +279,8 @@ def write(
         store: where its trials and rows are.
         console: where the table and the gain are printed.
         out: folder; None: below the store's reports.
+        forms: what the table of the rows is written as.
         ended: how the final rows ended.
-        html: also the table and its figures as a page.
 
     Raises:
         UserError: nothing was searched yet.
@@ -292,7 +292,7 @@ def write(
     plan = _marked(reported(suite, view), view)
     finals = with_intervals(plan, store, load(store, plan), console)
     folder = out or default_report_folder(store, plan)
-    files = write_report(plan, store, finals, console, out, failed=ended, html=html)
+    files = write_report(plan, store, finals, console, out, forms, failed=ended)
     untouched, edges, heading = view.untouched(), suite.sections.test.bins, plan.suite.heading
     written = write_search(
         view, records(suite, store, view), finals, folder, heading, untouched=untouched,

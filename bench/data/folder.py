@@ -24,8 +24,9 @@ from bench.data.values import several
 from bench.errors import UserError
 from bench.frequency import lvis_frequency
 from bench.spec import FolderData
+from bench.stage import WHOLE, DataSpec, Stage, spec_of
 
-__all__ = ["annotation_file", "candidates", "image_root", "inspect", "leaves_root", "read"]
+__all__ = ["annotation_file", "candidates", "image_root", "image_root_of", "inspect", "leaves_root", "read"]
 
 VERSION = 1  # in the key of the data stage; raise it when what is read may change
 MENDED = 1  # of how mends are read: in the fingerprints of files that have some, and in no other
@@ -38,6 +39,17 @@ def image_root(spec: FolderData, split: SplitName = "train") -> Path:
     if images == type(spec).model_fields["images"].default and not root.is_dir():
         return Path(spec.path)
     return root
+
+
+def image_root_of(data: Stage) -> Path | None:
+    """The folder of the images of a folder data set; None where they are made: their pixels lie in the store."""
+    if WHOLE in data.inputs:
+        return image_root_of(data.inputs[WHOLE])
+    source = data.not_in_key.get("source")
+    if not isinstance(source, dict):
+        return None
+    split = spec_of(data, DataSpec)["split"]
+    return image_root(FolderData.model_validate(source), "train" if split == "train" else "val")
 
 
 def annotation_file(spec: FolderData, split: SplitName) -> Path:

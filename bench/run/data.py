@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from bench.data.division import Ints, divide
-from bench.data.folder import image_root
+from bench.data.folder import image_root_of
 from bench.data.formats import FORMATS
 from bench.data.split import ANNOTATIONS, PIXELS, NoPixels, Split, from_document, open_split, read_json, write_json
 from bench.frequency import ClassStatistics
 from bench.run.work import Work
-from bench.spec import FolderData
-from bench.stage import WHOLE, DataSpec, Stage, spec_of
+from bench.stage import WHOLE, DataSpec, spec_of
 from bench.store.disk import write_atomic
 
 _CHUNK = 64  # images whose pixels are copied at a time
@@ -44,17 +43,6 @@ def run(work: Work) -> None:
     else:
         module.write_split(form.section.model_validate(work.stage.not_in_key["source"]), split, out)
     _write_counts(_counts(open_split(out, image_root_of(work.stage))), out)
-
-
-def image_root_of(data: Stage) -> Path | None:
-    """The folder of the images of a folder data set; None where they are made: their pixels lie in the store."""
-    if WHOLE in data.inputs:
-        return image_root_of(data.inputs[WHOLE])
-    source = data.not_in_key.get("source")
-    if not isinstance(source, dict):
-        return None
-    split = spec_of(data, DataSpec)["split"]
-    return image_root(FolderData.model_validate(source), "train" if split == "train" else "val")
 
 
 def _run_side(work: Work) -> None:

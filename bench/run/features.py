@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
+from bench.data.folder import image_root_of
 from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import open_split
 from bench.detection.contract import TAPS, BatchGeometry, PredictOutput, Taps
 from bench.lineage import features_stages, fresh
 from bench.run import checkpoint
-from bench.run.data import image_root_of
 from bench.run.loading import workers_of
 from bench.run.model import load_model
 from bench.run.work import Work, device_of

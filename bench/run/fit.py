@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench import spec as specs
+from bench.data.folder import image_root_of
 from bench.data.loader import eval_batches, eval_pass
 from bench.data.split import Split, open_split
 from bench.detection.boxes import iou
@@ -17,7 +18,6 @@ from bench.detection.contract import Batch, Detector, FitPart, LabelledRois, Who
 from bench.errors import unknown
 from bench.key import resolve
 from bench.run import checkpoint
-from bench.run.data import image_root_of
 from bench.run.loading import workers_of
 from bench.run.model import fitted, load_model
 from bench.run.work import Work, device_of

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from bench import spec as specs
+from bench.data.folder import image_root_of
 from bench.data.loader import Loader
 from bench.data.split import Split, open_split
 from bench.detection.contract import Classifier, Detector, HeadSpec
@@ -28,7 +29,7 @@ from bench.errors import StageError, UserError, unknown
 from bench.key import resolve
 from bench.lineage import rest_of
 from bench.run import distributed, loop
-from bench.run.data import counted, image_root_of
+from bench.run.data import counted
 from bench.run.learner import Learner, begin, save, write
 from bench.run.loading import workers_of
 from bench.run.model import (

@@ -17,6 +17,7 @@ from reports.figures.calibration import calibration_curves
 from reports.figures.canvas import DEFAULT_EDGES, FORMATS, Drawing, save
 from reports.figures.classes import per_class
 from reports.figures.confusion import confusion
+from reports.figures.contact_sheet import contact_sheet
 from reports.figures.cost import cost
 from reports.figures.curves import curves
 from reports.figures.errors import error_costs
@@ -45,6 +46,7 @@ NAMES = {
     "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs", "ranking": "ranking",
     "calibration": "calibration", "recall": "recall", "tradeoff": "head_and_tail", "classes": "ap_by_class",
     "confusion": "confusion_of_bins", "curves": "curves", "gain": "cost_and_gain",
+    "contact_sheet": "contact_sheet",
 }  # fmt: skip
 OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings, "curves": curves}
 OF_ROWS = {
@@ -71,6 +73,7 @@ LACKING = {
     "curves": "none of its rows has a training whose losses are known",
     "gain": "no row beside the baseline has a training whose time is known",
     "recall": "the recall of its proposals was not made (report --intervals makes it where they are stored)",
+    "contact_sheet": "its val images cannot be read, or the predictions of its rows are no longer in the store",
 }
 NO_TITLE = {
     "bins": "AP by training instances", "norms": "Weight norms by class", "bars": "Metrics by row",
@@ -79,6 +82,7 @@ NO_TITLE = {
     "reconstructions": "Painted images", "errors": "Cost of each kind of error", "ranking": "Ranks under new draws",
     "tradeoff": "Head against tail", "classes": "AP by class", "confusion": "What boxes of each bin are taken for",
     "curves": "Losses over the trainings", "gain": "Cost against gain",
+    "contact_sheet": "Val images with boxes and detections",
 }  # fmt: skip
 OF_ALL_SEEDS = {"confusion": "All seeds together."}
 OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
@@ -223,6 +227,8 @@ def _drawing(
     caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
     if figure.kind == "calibration":
         return calibration_curves(shown, order=order, edges=edges, caption=caption, title=figure.title)
+    if figure.kind == "contact_sheet":
+        return contact_sheet(shown, labels=figure.rows, caption=caption, title=figure.title)
     if figure.kind in OF_IMAGES:
         return OF_IMAGES[figure.kind](shown, caption=caption, title=figure.title)
     if figure.kind in OF_TRAININGS:

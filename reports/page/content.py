@@ -24,6 +24,7 @@ from reports.figures.forest import forest
 from reports.figures.kinds import Drawn
 from reports.load import RowResult
 from reports.page import stages as page_stages
+from reports.page.images import Browser
 from reports.page.render import Column, Drawing, Entry, Grid, Page
 from reports.page.summary import sentences
 from reports.render import column_name, format_cell, format_ends, notes_under, reasons, row_name, to_csv, value_text
@@ -49,6 +50,7 @@ def page_of(
     store: Store,
     *,
     made_by: Sequence[str] = (),
+    browser: Browser | None = None,
 ) -> Page:
     """The page of a report that was just written.
 
@@ -58,6 +60,7 @@ def page_of(
         plan: the suite's.
         store: where its stages are; only read.
         made_by: lines that say which command and code made it.
+        browser: the images beside it.
     """
     table, order = written.table, [row.label for row in plan.suite.rows]
     edges = tuple(plan.suite.sections.test.bins)
@@ -71,10 +74,10 @@ def page_of(
         differences=difference_grid(table, intervals_csv(rows, order, table.certain)),
         forest=forest_drawing(table, edges),
         difference_notes=table.certain_notes or (NO_INTERVALS,),
-        errors=error_grid(rows, order, edges),
+        errors=error_grid(rows, order, edges, browser),
         figures=tuple(_read(figure) for figure in written.figures),
         lacking=written.lacking,
-        per_class=class_grid(rows, order),
+        per_class=class_grid(rows, order, browser),
         cost=page_stages.cost(plan, view),
         stages=page_stages.grid(plan, view),
         conditions=tuple(notes_under(table)),
@@ -82,6 +85,7 @@ def page_of(
         untold=untold,
         commands=command_grid(rows, plan, store),
         made_by=tuple(made_by),
+        images=browser.page if browser else "",
     )
 
 
@@ -158,22 +162,26 @@ def forest_drawing(table: Table, edges: Sequence[int]) -> Drawing | None:
     return None
 
 
-def error_grid(rows: Sequence[RowResult], order: Sequence[str], edges: Sequence[int]) -> Grid | None:
+def error_grid(
+    rows: Sequence[RowResult], order: Sequence[str], edges: Sequence[int], browser: Browser | None = None
+) -> Grid | None:
     """What each kind of error costs; None where no row has its errors."""
     cells = costs(rows, order)
     if not cells:
         return None
+    named = list(dict.fromkeys((label, name) for label, name, _ in cells))
     lines = [
         (Entry(label), Entry(f"{name} ({over(name, edges)})"), *(_number(cells[label, name, kind]) for kind in KINDS))
-        for label, name in dict.fromkeys((label, name) for label, name, _ in cells)
+        for label, name in named
     ]
+    links = tuple(browser.of_row(*one) or "" for one in named) if browser else ()
     columns = (Column("row", number=False), Column("classes", number=False), *map(Column, KINDS.values()))
     caption = "AP50 points that each kind of error costs, alone put right; mean over seeds. Kinds do not add up"
     file = ("error_kinds.csv", errors_csv(rows, order))
-    return Grid("error-kinds", caption, columns, tuple(lines), file=file)
+    return Grid("error-kinds", caption, columns, tuple(lines), file=file, links=links)
 
 
-def class_grid(rows: Sequence[RowResult], order: Sequence[str]) -> Grid | None:
+def class_grid(rows: Sequence[RowResult], order: Sequence[str], browser: Browser | None = None) -> Grid | None:
     """AP of each class, by the mean over the seeds that have it; None where no record has its classes.
 
     A class is an id with its name: where data follow the seed they may differ, and so may counts and bins.
@@ -210,7 +218,9 @@ def class_grid(rows: Sequence[RowResult], order: Sequence[str]) -> Grid | None:
     columns_ = (Column("class", number=False), Column("instances", about="training instances"),
                 Column("bin", number=False), *map(Column, labels))  # fmt: skip
     caption = f"AP points of {len(lines):,} classes, mean over seeds; - is a class without a box in val"
-    return Grid("per-class", caption, columns_, tuple(lines), file=("per_class_means.csv", written.getvalue()))
+    file = ("per_class_means.csv", written.getvalue())
+    links = tuple(browser.of_class(*one) or "" for one in sorted(found)) if browser else ()
+    return Grid("per-class", caption, columns_, tuple(lines), file=file, links=links)
 
 
 def command_grid(rows: Sequence[RowResult], plan: Plan, store: Store) -> Grid:

@@ -63,6 +63,7 @@ class Grid:
         lines: an entry for each column.
         anchors: ids of the lines, or empty.
         blocks: (name, what it is called, whether it is shown at first) of the columns that can be chosen.
+        links: address of each line's header in the image browser, "" for none; or empty.
         file: name and text of its CSV; None without one.
     """
 
@@ -73,6 +74,7 @@ class Grid:
     anchors: tuple[str, ...] = ()
     blocks: tuple[tuple[str, str, bool], ...] = ()
     file: tuple[str, str] | None = None
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Page:
         conditions: protocol, environment and where rows differ in them.
         chains: the lineage of the rows; untold: how many rows were left out.
         commands: what makes each number; made_by: what made the report.
+        images: address of the image browser; "" without one.
     """
 
     title: str
@@ -144,6 +147,7 @@ class Page:
     untold: int
     commands: Grid
     made_by: tuple[str, ...]
+    images: str = ""
 
 
 def render(page: Page) -> str:
@@ -152,22 +156,19 @@ def render(page: Page) -> str:
     Raises:
         xml.etree.ElementTree.ParseError: a figure that is no SVG.
     """
+    return filled("page", page=page)
+
+
+def filled(name: str, **values: object) -> str:
+    """NAME.html with NAME.css and NAME.js of our templates in it, and these values."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_shown, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"figure": _figure, "graph": _graph, "download": _download}
-    style, script = (_inserted(TEMPLATES / name) for name in ("page.css", "page.js"))
-    return environment.get_template("page.html").render(
-        page=page, style=Markup(style), script=Markup(script), policy=policy(style, script)
-    )
-
-
-def policy(style: str, script: str) -> str:
-    """The content security policy: nothing is fetched, and no style or script runs but these two."""
-    return (
-        f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+    style, script = (_inserted(TEMPLATES / f"{name}.{suffix}") for suffix in ("css", "js"))
+    return environment.get_template(f"{name}.html").render(
+        values, style=Markup(style), script=Markup(script), style_digest=digest(style), script_digest=digest(script)
     )
 
 

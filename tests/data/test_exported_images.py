@@ -268,7 +268,7 @@ def test_images_beside_their_annotation_file(tmp_path: Path) -> None:
 
 
 def test_a_job_finds_the_images_of_its_split(tmp_path: Path) -> None:
-    from bench.run.data import image_root_of
+    from bench.data.folder import image_root_of
 
     source = FolderData(name="coco", path=str(tmp_path), images={"train": "a", "val": "b"})
     for split, folder in (("train", "a"), ("val", "b")):

@@ -19,6 +19,7 @@ from bench.record import PerClass
 from bench.store.store import Store
 from reports.load import Draws, Errors, RowResult
 from reports.page.content import page_of
+from reports.page.images import Browser
 from reports.page.render import Page
 from reports.write import write
 from tests.done_store import quick
@@ -66,7 +67,9 @@ def result(label: str, seed: int, names: Sequence[str] = ("cat", "dog", "elk", "
     return replace(RowResult.of(record, row.weight_norms), draws=draws, errors=ERRORS)
 
 
-def made_page(folder: Path, rows: Sequence[RowResult] | None = None, title: str = "") -> Page:
+def made_page(
+    folder: Path, rows: Sequence[RowResult] | None = None, title: str = "", browser: Browser | None = None
+) -> Page:
     """The page of the suite above, by default of all its rows and seeds; `folder` must be empty."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "mine.yaml"
@@ -80,7 +83,7 @@ def made_page(folder: Path, rows: Sequence[RowResult] | None = None, title: str 
         found, folder / "report", title or suite.heading, order=order, edges=suite.sections.test.bins,
         planned=plan.rows, against=suite.controls, skipped={"left out": f"because {title}"} if title else None,
     )  # fmt: skip
-    return page_of(found, written, plan, store, made_by=(f"made by: {title}",))
+    return page_of(found, written, plan, store, made_by=(f"made by: {title}",), browser=browser)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pytest
 from bench.errors import printable
 from reports.page import render as pages
 from reports.page.content import class_grid
+from reports.page.images import Browser, Class
 from reports.page.render import Page, render
 from tests.conftest import Bench, Write
 from tests.reports.made_page import Reader, made_page, read, result
@@ -146,6 +147,23 @@ def test_classes_are_means_over_seeds(reader: Reader) -> None:
     assert lines[0] == [("cat", None), ("5", "5"), ("AP1: 1-9", None), *[("11.5", "11.5")] * 3]
     assert lines[1][:3] == [("dog", None), ("2,000", "2000"), ("AP4: 1000+", None)]
     assert lines[2][3:] == [("-", "")] * 3
+
+
+def test_names_lead_to_their_images(tmp_path: Path, page: Page) -> None:
+    """Of classes and of rows, where the image browser has them; and there is no such link without it."""
+    browser = Browser("mine", (10, 100, 1000), runs={"BAGS": [(1, 0, 0)]}, classes={Class(2, "dog", 4, "f"): 0})
+    found = read(render(made_page(tmp_path, browser=browser)))
+    links = [(one.text, one.attributes["href"]) for one in found.all("a") if "images.html" in one.attributes["href"]]
+    assert [text for text, address in links if address == "images.html"] == [
+        "images with boxes and detections",
+        "images",
+    ]
+    assert ("dog", "images.html#class=0") in links
+    assert [address for text, address in links if text == "BAGS"] == [
+        "images.html#row=0", "images.html#row=0&bin=1", "images.html#row=0&bin=4",
+    ]  # fmt: skip
+    assert len(links) == 2 + 1 + 3
+    assert "images.html" not in render(page)
 
 
 def test_classes_whose_counts_follow_the_seed_say_so() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from bench.data.folder import image_root_of
 from bench.data.split import open_split
 from bench.run import checkpoint
-from bench.run.data import image_root_of
 from bench.run.work import Work
 from bench.stage import KINDS, Kind
 

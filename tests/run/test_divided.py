@@ -15,13 +15,13 @@ from tiny_suite import bring, data_keys, tiny
 
 from bench.cli.open import open_suite
 from bench.cli.overview import compare
+from bench.data.folder import image_root_of
 from bench.data.split import open_split
 from bench.launch.submission import Dependencies
 from bench.plan import planning
 from bench.plan.cost import DIVIDE_SECONDS, Estimate
 from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
-from bench.run.data import image_root_of
 from bench.stage import Stage
 from bench.store.store import Store
 from bench.suite.suite import Suite

@@ -24,8 +24,9 @@ MOST_SHOWN = 40  # rows in panels: beyond, nobody reads them, and a figure takes
 MOST_PRINTED = 30  # bars in a grouped figure that have their value above them
 PANELS_A_LINE = 5
 
-# Of the bars of a row, so that they can be told apart in print without colours; the first row's are plain.
-HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "|||", "ooo", "+++", "**")
+# Of the bars of a row, so that they can be told apart in print without colours; the first row's are plain. Lines only:
+# a pattern of dots has 300 kB in an svg.
+HATCHES = ("", "///", "---", "\\\\\\", "|||", "xxx", "+++", "//////", "------", "||||||")
 WITH_INTERVAL = (
     "Lines: 95 % interval of the value over {over}, where enough val images show the classes; compare rows by their "
     "paired differences, which are surer."

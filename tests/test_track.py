@@ -199,7 +199,7 @@ def test_rows_hang_below_their_suite(root: Path, client: Any, tmp_path: Path) ->
     (row,) = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{top.info.run_id}'")
     seeds = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{row.info.run_id}'")
     assert row.data.metrics["AP"] == 11.5
-    assert row.data.metrics["AP_sd"] == pytest.approx(2.1213203)
+    assert row.data.metrics["AP_sd"] == 2.1213
     assert row.data.metrics["AP_n"] == 2
     assert "ACC" not in row.data.metrics
     assert top.data.metrics == {}, "its chart view would have a chart for each"
@@ -374,13 +374,16 @@ def test_ui_refuses_what_cannot_work(root: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_ui_serves_the_store_on_loopback(root: Path, taken: int) -> None:
+def test_ui_serves_the_store_on_loopback(root: Path, taken: int, tmp_path: Path) -> None:
     """Starts the real server (20 s and more) and reads the experiment through its REST interface."""
+    sync(root, rows=(TrackedRow(made_record("RFS", 0, {"AP": 1.0}, suite="t5")),))
     with pytest.raises(UserError) as caught:
         ui.ui_command(root, taken)
     port = int(caught.value.hint.rsplit(" ", 1)[1])
     script = f"import pathlib; from bench.tracking.ui import ui; ui(pathlib.Path({str(root)!r}), {port})"
-    server = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    said = tmp_path / "said.txt"
+    with said.open("w") as file:
+        server = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, stdout=file)
     try:
         url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name={EXPERIMENT}"
         deadline = time.monotonic() + 180
@@ -392,6 +395,11 @@ def test_ui_serves_the_store_on_loopback(root: Path, taken: int) -> None:
                 time.sleep(1)
         assert answer is not None
         assert answer["experiment"]["name"] == EXPERIMENT
+        links = [line.split()[-1] for line in said.read_text().splitlines()[1:]]
+        number = answer["experiment"]["experiment_id"]
+        start = f"http://127.0.0.1:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
+        assert links[0] == f"{start}&viewStateShareKey=bench-table"
+        assert len(links) == 2, "the suite and its stages, and nothing that MLflow says"
     finally:
         os.kill(server.pid, 2)  # as Ctrl-C does
         server.wait(30)

@@ -115,6 +115,7 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1", *, auth: bo
     artifacts = artifacts_uri(store_root)
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(store_root),
+        "--registry-store-uri", default_uri(store_root),  # the same, which it otherwise says
         "--default-artifact-root", artifacts, "--host", host, "--port", str(port), "--workers", "1",
         "--uvicorn-opts", "--log-level warning",  # its lines would push the links out of sight
         *(("--app-name", "basic-auth") if auth else ()),

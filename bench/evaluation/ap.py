@@ -186,20 +186,31 @@ def countable(gt: Mapping[str, Any], detections: DetectedBoxes) -> DetectedBoxes
 
 def can_count(gt: Mapping[str, Any], detections: DetectedBoxes) -> NDArray[np.bool_]:
     """True N: of a class that is positive or negative in the image, and with an area."""
+    pairs = [(a["image_id"], a["category_id"]) for a in gt["annotations"]]
+    pairs += [(i["id"], c) for i in gt["images"] for c in i["neg_category_ids"]]
+    area = detections.xywh[:, 2] * detections.xywh[:, 3]
+    return np.asarray(_of_pairs(gt, detections, pairs) & (area > 0), dtype=np.bool_)
+
+
+def not_exhaustive(gt: Mapping[str, Any], detections: DetectedBoxes) -> NDArray[np.bool_]:
+    """True N: of a class of which the image does not have all instances annotated, so that one without a box is not
+    counted."""
+    pairs = [(i["id"], c) for i in gt["images"] for c in i["not_exhaustive_category_ids"]]
+    return _of_pairs(gt, detections, pairs)
+
+
+def _of_pairs(gt: Mapping[str, Any], detections: DetectedBoxes, pairs: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which detections have image and class of one of these pairs; pairs of what `gt` does not list are passed over."""
     # Positions in place of ids, which may be negative or so large that their products overflow.
     category_ids = np.unique(np.array([c["id"] for c in gt["categories"]], dtype=np.int64))
     image_ids = np.unique(np.array([i["id"] for i in gt["images"]], dtype=np.int64))
     row = {int(c): k for k, c in enumerate(category_ids)}
     column = {int(i): k for k, i in enumerate(image_ids)}
     span = len(category_ids) + 1
-    shown = [a for a in gt["annotations"] if a["image_id"] in column]
-    positive = [column[a["image_id"]] * span + row[a["category_id"]] for a in shown]
-    negative = [column[i["id"]] * span + row[c] for i in gt["images"] for c in i["neg_category_ids"] if c in row]
-    pairs = np.unique(np.array(positive + negative, dtype=np.int64))
+    known = {column[i] * span + row[c] for i, c in pairs if i in column and c in row}
     inside = np.isin(detections.category_id, category_ids)
     at = np.searchsorted(image_ids, detections.image_id) * span + np.searchsorted(category_ids, detections.category_id)
-    judged = np.isin(at, pairs)
-    return np.asarray(inside & judged & (detections.xywh[:, 2] * detections.xywh[:, 3] > 0), dtype=np.bool_)
+    return np.asarray(inside & np.isin(at, np.array(sorted(known), dtype=np.int64)), dtype=np.bool_)
 
 
 def precisions(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections: int = 300) -> Floats:

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.evaluation.ap import DetectedBoxes, Floats, Ints, can_count, within_cap
+from bench.evaluation.ap import DetectedBoxes, Floats, Ints, can_count, not_exhaustive, within_cap
 from bench.evaluation.overlap import iou_xywh
 
 Bools = NDArray[np.bool_]
@@ -128,16 +128,7 @@ def found_of(lean: Mapping[str, Any], detections: DetectedBoxes, max_detections:
     label = np.searchsorted(category_ids, detections.category_id[row])
     rank = np.empty(len(row), dtype=np.int64)
     rank[np.argsort(-detections.score[row], kind="stable")] = np.arange(len(row))
-    K = len(category_ids)
-    at, class_row = {int(i): k for k, i in enumerate(image_ids)}, {int(c): k for k, c in enumerate(category_ids)}
-    pairs = [
-        at[i["id"]] * K + class_row[c]
-        for i in lean["images"]
-        for c in i["not_exhaustive_category_ids"]
-        if c in class_row
-    ]
-    partial = np.isin(image * K + label, np.array(pairs, dtype=np.int64))
-    return Found(row, image, label, detections.xywh[row], rank, partial)
+    return Found(row, image, label, detections.xywh[row], rank, not_exhaustive(lean, detections[row]))
 
 
 def _ids(rows: Sequence[Mapping[str, Any]]) -> Ints:

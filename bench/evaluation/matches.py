@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.evaluation.ap import UNCOUNTED, DetectedBoxes, Floats, Ints, capped, check, countable
+from bench.evaluation.ap import UNCOUNTED, DetectedBoxes, Floats, Ints, capped, check, countable, not_exhaustive
 from bench.evaluation.overlap import iou_xywh
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -69,11 +69,10 @@ def match_boxes(gt: Mapping[str, Any], detections: DetectedBoxes, max_detections
     order = np.lexsort((np.arange(len(found)), -found.score, category))
     found, image, category = found[order], image[order], category[order]
     truth = _truth(gt, image_ids, category_ids)
-    open_ended = _open_ended(gt, category_ids)
     true = np.zeros((len(THRESHOLDS), len(found)), bool)
-    exhaustive = np.array([(i, k) not in open_ended for i, k in zip(image.tolist(), category.tolist(), strict=True)])
+    exhaustive = ~not_exhaustive(gt, found)
     small = found.xywh[:, 2] * found.xywh[:, 3] <= LARGEST
-    counted = np.repeat((exhaustive.astype(bool) & small)[None], len(THRESHOLDS), axis=0)
+    counted = np.repeat((exhaustive & small)[None], len(THRESHOLDS), axis=0)
     for boxes, rows in _groups(truth, image * len(category_ids) + category, len(category_ids)):
         hit, hidden = _matched(found.xywh[rows], truth.xywh[boxes], truth.crowd[boxes], truth.ignored[boxes])
         true[:, rows] = hit
@@ -104,13 +103,6 @@ def _truth(gt: Mapping[str, Any], image_ids: Ints, category_ids: Ints) -> _Truth
     ignored = crowd | np.array([bool(a.get("ignore")) or a["area"] > LARGEST for a in shown], bool)
     order = np.lexsort((ignored, category, image))
     return _Truth(image[order], category[order], xywh[order], crowd[order], ignored[order])
-
-
-def _open_ended(gt: Mapping[str, Any], category_ids: Ints) -> set[tuple[int, int]]:
-    """(image, class) whose unmatched detections are not counted: not all instances are annotated."""
-    row = {int(c): k for k, c in enumerate(category_ids)}
-    column = {image_id: i for i, image_id in enumerate(sorted({i["id"] for i in gt["images"]}))}
-    return {(column[i["id"]], row[c]) for i in gt["images"] for c in i["not_exhaustive_category_ids"] if c in row}
 
 
 def _groups(truth: _Truth, of_found: Ints, classes: int) -> Iterator[tuple[slice, Ints]]:

@@ -35,7 +35,7 @@ def footnotes(rows: Sequence[RowResult]) -> tuple[str, ...]:
     common, mixed = _compare(_protocols(rows))
     notes = [*searched(rows), *(f"{MARK} {text}" for text in marked(rows))]
     notes += ["protocol: " + "; ".join(f"{worded(name)} {value_text(value)}" for name, value in common.items())]
-    notes += [_epochs(rows), _seeds(rows)]
+    notes += [_classes(rows), _epochs(rows), _seeds(rows)]
     # Rows are meant to differ in what they train; that is listed, and is not a mixture.
     notes += [f"by row: {worded(name)} {where}" for name, where in mixed.items() if name in RECIPE]
     by = {name: "seed" if _by_seed(rows, name) else "row" for name in DIGESTS}
@@ -140,6 +140,14 @@ def _steps(rows: Sequence[RowResult]) -> str:
 
 def _protocols(rows: Sequence[RowResult]) -> list[tuple[str, int, dict[str, Any]]]:
     return [(r.record.row, r.record.seed, r.record.protocol.model_dump(mode="json", exclude_none=True)) for r in rows]
+
+
+def _classes(rows: Sequence[RowResult]) -> str:
+    """Over how many classes each AP of a bin is a mean: one of few moves with each of them."""
+    found = dict.fromkeys(result.record.classes_per_bin for result in rows)
+    texts = [", ".join(f"AP{i} {count}" for i, count in enumerate(counts, 1)) for counts in found]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return f"classes of each bin that val shows: {'; or '.join(texts[:SHOWN])}{more}"
 
 
 def _epochs(rows: Sequence[RowResult]) -> str:

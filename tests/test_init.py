@@ -47,8 +47,8 @@ def test_the_version_has_one_source(call: Bench) -> None:
 
 
 def test_a_shell_can_complete_commands() -> None:
-    """What the shell asks after `bench me<TAB>`; completion is the console script's, which is called `bench`."""
+    """What the shell asks after `bench met<TAB>`; completion is the console script's, which is called `bench`."""
     script = "import sys; sys.argv[0] = 'bench'; from bench.cli.app import main; main()"
-    asked = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench me", "COMP_CWORD": "1", "PYTHONPATH": str(ROOT)}
+    asked = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench met", "COMP_CWORD": "1", "PYTHONPATH": str(ROOT)}
     said = subprocess.run([sys.executable, "-c", script], env={**os.environ, **asked}, capture_output=True, text=True)
     assert said.stdout.split() == ["methods"], said.stderr

@@ -198,7 +198,7 @@ def drawn(tmp_path: Path, *wanted: Figure) -> Sequence[Any]:
     rows += [made(f"o {beta}", 0, method="other", AP=1.0, settings={"beta": beta, "edges": 1}) for beta in (1, 2)]
     kept: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", lambda drawing, path: kept.append(drawing) or [])
+        patch.setattr(figures, "save", lambda drawing, path, formats: kept.append(drawing) or [])
         figures.draw(rows, tmp_path, wanted, suite="s")
     return kept
 

@@ -114,4 +114,4 @@ def test_rows_without_them_say_why_there_is_no_figure(kind: str, smoke: Undistur
 
 
 def test_whoever_draws_trainings_gets_them_read() -> None:
-    assert {*OF_TRAININGS, "cost"} == NEED_TRAININGS
+    assert {*OF_TRAININGS, "cost", "gain"} == NEED_TRAININGS

@@ -1,4 +1,4 @@
-"""What the commands print and exit with, as far as nothing has to run. (Bad input: faults/test_bad_input.py.)"""
+"""What the commands print and exit with, as far as nothing has to run. (Bad input: faults/test_bad_*.py.)"""
 
 from __future__ import annotations
 

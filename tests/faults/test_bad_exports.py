@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_bad_input import refused
+from refused import refused
 
 from bench.store.pack import write_zip
 from reports.exports.shown import Shown

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from refused import kept_store, refused, states
 
-from bench.cli.open import open_suite
-from bench.evaluation.stored import DETECTIONS
-from bench.plan import planning
-from bench.plan.planning import Plan
-from bench.run.model import WEIGHTS
-from bench.store.store import Store
-from tests.conftest import TINY, Bench, Ran, Write, line_of
-from tests.tiny_suite import bring
-
-SIDE = 64  # pixels of an image
-
-
-def refused(ran: Ran, *patterns: str) -> None:
-    """One message on stderr that says all this, exit code 2, no traceback."""
-    assert ran.code == 2, ran.out + ran.err
-    assert "Traceback" not in ran.err + ran.out
-    assert ran.err.startswith("error: "), ran.err
-    assert len(re.findall("^error: ", ran.err, re.M)) == 1, ran.err
-    assert len(ran.err.splitlines()) <= 3, ran.err
-    for pattern in patterns:
-        assert re.search(pattern, ran.err), f"{pattern!r} is not in {ran.err!r}"
-
-
-def tree(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file and folder below, with size and time of its last change."""
-    found = {p: p.stat() for p in folder.rglob("*")}
-    return {str(p.relative_to(folder)): (s.st_size, s.st_mtime_ns) for p, s in found.items() if not p.is_dir()}
+from tests.conftest import TINY, Bench, Write, line_of
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
     """A store that holds something; it is the same afterwards."""
-    folder = tmp_path / "store"
-    (folder / "0123abc").mkdir(parents=True)
-    (folder / "0123abc" / "stage.json").write_text("{}")
-    before = tree(folder)
-    yield folder
-    assert tree(folder) == before
+    yield from kept_store(tmp_path / "store")
 
 
 # -- the suite and the options
@@ -277,174 +241,3 @@ def test_a_disk_that_fills_up_in_training_says_what_it_needs(
     ran = bench("run", write(), "--store", disk / "store", "--only", "baseline")
     refused(ran, r"checkpoint-1.*: no space left on the disk: free space .*; needs about \d\.\d MB", "free some space")
     assert {"data"} == {kind for kind, state in states(disk / "store").items() if state == "done"}
-
-
-def states(root: Path) -> dict[str, str]:
-    """Kind -> state of the stages of a store with one stage of a kind (or several of one state)."""
-    store = Store(root)
-    keys = store.keys()
-    return {store.load(key)["kind"]: "done" if store.done(key) else "missing" for key in keys}
-
-
-# -- images and annotations
-
-Document = dict[str, Any]
-PHOTOS = """\
-preset: cpu
-data: {name: lvis, path: photos}
-input: {min_size: 64, max_size: 64}
-schedule: {steps: 3, batch: 4, lr: 0.01, warmup: 1, checkpoint_every: 1}
-test: {bins: [2, 3]}
-rows:
-  baseline: {method: baseline}
-"""
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Six images to train on and two to test on, two classes."""
-    folder = tmp_path / "photos"
-    (folder / "images").mkdir(parents=True)
-    (folder / "annotations").mkdir()
-    rng = np.random.default_rng(0)
-    for split, ids in (("train", range(1, 7)), ("val", range(7, 9))):
-        images, boxes = [], []
-        for i in ids:
-            Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(folder / "images" / f"{i}.png")
-            image = {"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE}
-            images.append(image | {"neg_category_ids": [2 - i % 2]})
-            boxes.append({"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [5, 5, 30, 30], "area": 900})
-        categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "newt"}]
-        document = {"images": images, "annotations": boxes, "categories": categories}
-        (folder / "annotations" / f"{split}.json").write_text(json.dumps(document))
-    return folder
-
-
-def change(file: Path, edit: Callable[[Document], object]) -> None:
-    document = json.loads(file.read_text())
-    edit(document)
-    file.write_text(json.dumps(document))
-
-
-def test_missing_annotation_file(call: Bench, write: Write, photos: Path, store: Path) -> None:
-    (photos / "annotations" / "val.json").rename(photos / "annotations" / "test.json")
-    ran = call("run", write(PHOTOS), "--store", store)
-    refused(ran, r"photos/annotations/val\.json: no such annotation file\. Legal: .*test\.json")
-
-
-def test_truncated_annotation_file(call: Bench, write: Write, photos: Path, store: Path) -> None:
-    file = photos / "annotations" / "train.json"
-    file.write_bytes(file.read_bytes()[:-200])
-    ran = call("run", write(PHOTOS), "--store", store)
-    refused(ran, r"train\.json:1:\d+: not valid JSON at character \d+", "may be cut short")
-
-
-def test_missing_image(call: Bench, write: Write, photos: Path, store: Path) -> None:
-    (photos / "images" / "3.png").unlink()
-    ran = call("run", write(PHOTOS), "--store", store)
-    refused(ran, r"no such image \(1\): 3\.png", "data check")
-
-
-def test_an_image_name_that_leaves_the_root(call: Bench, write: Write, photos: Path, store: Path) -> None:
-    change(photos / "annotations" / "train.json", lambda d: d["images"][0].update(file_name="../../secret.png"))
-    ran = call("run", write(PHOTOS), "--store", store)
-    refused(ran, r"train\.json: an image name leaves the image root \(1\): '\.\./\.\./secret\.png'", "data check")
-
-
-def test_weights_that_are_none(call: Bench, write: Write, photos: Path, store: Path, tmp_path: Path) -> None:
-    (tmp_path / "w.pth").write_bytes(bytes(range(256)) * 20)
-    ran = call("run", write(PHOTOS), "--store", store, "--set", "detector.weights=w.pth")
-    refused(ran, r"--set detector\.weights: cannot read 'w\.pth': damaged, cut short, or not written by torch")
-
-
-def test_ids_that_do_not_exist(call: Bench, write: Write, photos: Path, tmp_path: Path) -> None:
-    change(photos / "annotations" / "train.json", lambda d: d["annotations"][0].update(category_id=77))
-    ran = call("run", write(PHOTOS))
-    refused(ran, r"categories of the training file lack \(1\): annotation 1: category 77", "data check")
-    assert not list((tmp_path / "store").glob("*/attempts"))  # nothing began, not even the data stage
-
-
-@pytest.mark.slow
-def test_an_undecodable_image_is_named_when_training_reaches_it(
-    bench: Bench, write: Write, photos: Path, tmp_path: Path
-) -> None:
-    for image in (photos / "images").glob("[1-6].png"):
-        image.write_bytes(image.read_bytes()[:300])
-    ran = bench("run", write(PHOTOS))
-    refused(ran, r"photos/images/[1-6]\.png: cannot decode this image")
-    assert states(tmp_path / "store") == {
-        "data": "done",
-        "train": "missing",
-        "predict": "missing",
-        "evaluate": "missing",
-    }
-    assert "baseline" in ran.out  # the table is there, with the reason in place of numbers
-    assert "cannot decode" in ran.out
-
-
-# -- a store that has suffered
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
-    """The tiny suite, run to its end."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(TINY)
-    suite = open_suite(folder / "tiny.yaml")
-    outcomes = bring(suite, folder / "store")
-    assert {outcome.state for outcome in outcomes.values()} == {"done"}
-    return planning.make(suite), folder
-
-
-def digests(plan: Plan, root: Path) -> dict[str, str]:
-    store = Store(root)
-    found = {key: store.done(key) for key in plan.stages}
-    return {key: done.digest for key, done in found.items() if done is not None}
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def test_bad_input_leaves_a_finished_store_as_it_is(call: Bench, finished: tuple[Plan, Path]) -> None:
-    _, folder = finished
-    before = tree(folder / "store")
-    for words in (["--set", "schedule.stps=3"], ["--only", "BAG"], ["--preset", "cpo"], ["--set", "test.bins=[3, 2]"]):
-        refused(call("run", folder / "tiny.yaml", "--store", folder / "store", *words))
-    assert tree(folder / "store") == before
-
-
-@pytest.mark.slow
-def test_corrupt_files_of_a_store_are_redone_and_never_loaded(
-    bench: Bench, finished: tuple[Plan, Path], tmp_path: Path
-) -> None:
-    plan, folder = finished
-    root = tmp_path / "store"
-    shutil.copytree(folder / "store", root)
-    before = digests(plan, root)
-    assert set(before) == set(plan.stages)
-    store = Store(root)
-    evaluated = {row.label: row.evaluate for row in plan.rows if row.evaluate is not None}
-    predicted = {label: stage.inputs["predict"] for label, stage in evaluated.items()}
-    model = {label: stage.inputs["model"] for label, stage in predicted.items()}
-
-    cut(store.output(model["baseline"].key) / WEIGHTS)  # a weights file that is too short
-    detections = store.output(predicted["baseline"].key) / DETECTIONS
-    content = bytearray(detections.read_bytes())
-    content[-1] ^= 1
-    detections.write_bytes(content)  # a bit that turned: found when somebody reads it
-    cut(store.folder(evaluated["baseline"].key) / "done")
-    attempt = store.attempts(model["BAGS"].key)[-1]
-    (store.folder(model["BAGS"].key) / "done").unlink()
-    (attempt / "checkpoint-1.safetensors").write_bytes(b"not a checkpoint")
-    cut(store.folder(predicted["BAGS"].key) / "stage.json")
-    (store.folder(evaluated["BAGS"].key) / "done").write_bytes(b"")
-
-    ran = bench("run", folder / "tiny.yaml", "--store", root)
-    assert ran.code == 0, ran.out + ran.err
-    assert "Traceback" not in ran.out + ran.err
-    assert digests(plan, root) == before
-    for stage in (model["baseline"], predicted["baseline"], evaluated["baseline"], model["BAGS"], evaluated["BAGS"]):
-        assert len(Store(root).attempts(stage.key)) == 2, stage.kind
-        assert Store(root).verify(stage.key)
-    assert json.loads((store.folder(predicted["BAGS"].key) / "stage.json").read_text())["key"] == predicted["BAGS"].key

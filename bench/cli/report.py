@@ -23,6 +23,7 @@ from bench.store.existing import existing
 from bench.store.store import Store
 from bench.suite.suite import Suite
 from reports.load import load
+from reports.page import MOST_IMAGES
 
 Source = Annotated[Path, typer.Argument(help="Suite file, e.g. suites/table1.yaml, or an export.", show_default=False)]
 Other = Annotated[
@@ -53,7 +54,7 @@ def command(
     ] = False,
     most_images: Annotated[
         int, typer.Option(min=1, help="With --images: at most so many of each val; all bins take turns.")
-    ] = 300,
+    ] = MOST_IMAGES,
     out: Out = None,
 ) -> None:  # fmt: skip
     """Write the table (text, Markdown, LaTeX, CSV) and the figures from what is done. Runs nothing.

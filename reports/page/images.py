@@ -30,10 +30,10 @@ from reports import detected
 from reports.detected import Boxes, Seen, Shown
 from reports.figures.canvas import bin_names
 from reports.load import RowResult
+from reports.page import MOST_IMAGES
 from reports.page.render import filled
 
 PAGE, FOLDER = "images.html", "report_images"
-MOST = 300  # images of a val unless another number is asked for
 SIDE = 320  # pixels of a thumbnail's longer side
 QUALITY = 85  # of its JPEG
 NOT_JUDGED, BOX = 7, 8  # beside `Kind`: no number below 0 is needed; a box that is not missed
@@ -128,7 +128,7 @@ class Browser:
 
 def write_browser(
     rows: Sequence[RowResult], stages: Mapping[str, Stage], store: Store, out: Path, title: str,
-    most: int = MOST, made: Callable[[int], None] = lambda _: None,
+    most: int = MOST_IMAGES, made: Callable[[int], None] = lambda _: None,
 ) -> tuple[Browser | None, list[str]]:  # fmt: skip
     """Write images.html and report_images/ into a folder. What a report before left in report_images/ is removed.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.cli.open import open_suite
 from bench.cli.overview import Overview, compare
 from bench.cli.status import show
-from bench.plan import forecast, planning
+from bench.plan import cost, forecast, planning
 from bench.plan.cost import Estimate
 from bench.plan.planning import Plan
 from bench.stage import rung
@@ -58,6 +58,25 @@ def test_measured_cost_comes_before_the_declared_one(plan: Plan, full: FakeStore
     estimate = planning.learned(plan, without(full, plan, "x2", "BAGS"))
     assert estimate(model(plan, "x2")) == pytest.approx(900 * 0.6)
     assert estimate(model(plan, "BAGS")) == pytest.approx(10.0)  # 10 s each took its siblings
+
+
+def test_what_is_declared_is_scaled_to_the_machine_of_the_store(plan: Plan) -> None:
+    """Declared are 180 s of the baseline; here it took 450, so the heads' 1337 steps of 0.05 s take 2.5 times as long."""
+    store = FakeStore()
+    store.finish(model(plan, "baseline").inputs["train"])
+    store.finish(model(plan, "baseline"), seconds=450.0)
+    estimate = cost.learned(plan.stages.values(), COST, store)
+    assert estimate.pace == pytest.approx(2.5)
+    assert estimate(model(plan, "BAGS")) == pytest.approx(1337 * 0.05 * 2.5)
+    assert estimate(predict(plan, "BAGS")) == pytest.approx(estimate.pace * (COST.predict or 0))
+
+
+def test_a_short_training_does_not_tell_how_fast_a_machine_is(write: Write) -> None:
+    plan = plan_of(write(SEVEN.replace("schedule: {steps: 900,", "schedule: {steps: 20,")))
+    store = FakeStore()
+    store.finish(model(plan, "baseline").inputs["train"])
+    store.finish(model(plan, "baseline"), seconds=30.0)  # of it 26 are imports
+    assert cost.learned(plan.stages.values(), COST, store).pace == 1.0
 
 
 def test_a_long_run_weighs_more_than_a_short_one(write: Write) -> None:

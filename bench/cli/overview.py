@@ -119,7 +119,7 @@ class Overview:
         lines += [f"  {text}" for text in (self._predictions(), self._features()) if text]
         words = forecast.probe(p, missing, self.estimate)
         lines += [f"  time: measure it first: {forecast.probe_text(self._here(words))}"] if words else []
-        lines += [f"  time: as declared, measured on {self._declared()}"] if self._declared() else []
+        lines += [f"  time: {self._declared()}"] if self._declared() else []
         lines += [f"  note: {note}" for note in p.notes]
         pulled = planning.pulled_in(p)
         lines += [f"  --only pulls in the training of: {', '.join(pulled)}"] if pulled else []
@@ -133,11 +133,13 @@ class Overview:
         return words if str(self.store.root) == "store" else [*words, "--store", str(self.store.root)]
 
     def _declared(self) -> str:
-        """The machine that the suite's declared seconds are of, where what is missing is estimated by them."""
+        """Where what is missing is estimated by the suite's declared seconds: of what machine, and times what."""
         measured_on = self.plan.suite.sections.cost.measured_on
         priced = (self.plan.stages[key] for key in self.missing if self.plan.stages[key].kind != "patch")
         declared = any(self.estimate(stage) is not None and not self.estimate.knows(stage) for stage in priced)
-        return measured_on if declared and measured_on != "-" else ""
+        pace = self.estimate.pace
+        times = "" if pace == 1.0 else f", times {pace:.2f} as the trainings that are done took"
+        return f"as declared, measured on {measured_on}{times}" if declared and measured_on != "-" else ""
 
     def _trainings(self) -> str:
         """`trainings: 4 for about 11 min (rows run singly: 12 for about 34 min)`."""

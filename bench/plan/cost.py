@@ -1,8 +1,8 @@
 """Seconds and bytes of a stage, before it is run. Separate from the plan because it is all measuring and guessing.
 
 What is measured comes first: stages of the plan that are done, then stages of the same shape anywhere in the store (a
-short probe run teaches a long one, since a shape leaves out the length), then what the suite's preset declares. A stage
-that was made in one pass with others has recorded what the pass cost all of them and what it cost for itself.
+short probe run teaches a long one, since a shape leaves out the length), then what the suite's preset declares, times
+how much longer the plan's finished trainings took than declared: another machine is. A stage that was made in one pass with others has recorded what the pass cost all of them and what it cost for itself.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ DIVIDE_SECONDS = 0.25  # one side of 1,000 images; 0.5 s of 1,783 glyphs, 16 to 
 VIEW_SHARE = 0.65  # of a training step, that a view adds at most (benchmarks/README.md, pre-training)
 PATCH_SECONDS = 0.1  # loading a checkpoint and writing its last layer; tests/end_to_end measure 0.03 s
 ENOUGH = 3  # stages of one shape that are looked for in the rest of the store
+LONG = 60.0  # declared seconds of finished trainings, below which starting up hides how fast a machine is
 _BOX_BYTES = 4 * FLOAT + 4 + FLOAT + 4  # box, label, score, image
 _EVALUATE_BYTES = 60_000  # result.json at 80 classes
 _NO_CLASSES = 80  # of photographs that nobody has read yet
@@ -78,6 +79,8 @@ class Estimate:
     classes: dict[str, int] = field(default_factory=dict)
     times: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
     sizes: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
+    trained: float = 0.0  # seconds that finished trainings took
+    expected: float = 0.0  # seconds that are declared for them
     _seconds: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # by key, once asked for
 
     def learn(self, stage: Stage, done: Finished) -> None:
@@ -89,9 +92,17 @@ class Estimate:
             into.own += float(done.extra.get("own_seconds", 0.0))
             into.length += length * float(done.extra.get("part", 1.0))
             into.count += 1
+        if stage.kind == "train" and (declared := self._declared(stage)):
+            self.trained += float(done.extra.get("shared_seconds", done.seconds)) + done.extra.get("own_seconds", 0.0)
+            self.expected += declared * float(done.extra.get("part", 1.0))
         into = self.sizes[_content(stage)]
         into.bytes += sum(done.sizes.values())
         into.count += 1
+
+    @property
+    def pace(self) -> float:
+        """Seconds that this store's machine takes for one that is declared; 1 where too little was trained."""
+        return self.trained / self.expected if self.expected >= LONG else 1.0
 
     def knows(self, stage: Stage) -> bool:
         """Whether a stage of this shape was measured."""
@@ -132,7 +143,7 @@ class Estimate:
             if seen is not None and seen.length:
                 return seen.shared / seen.length * length, seen.own / seen.length * length
         declared = self._declared(stage)
-        return None if declared is None else (declared, 0.0)
+        return None if declared is None else (declared * self.pace, 0.0)
 
     def shapes(self, stage: Stage) -> set[str]:
         """What this stage could be learnt from. Once the images are counted a step tells what an epoch takes, so a

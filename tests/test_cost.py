@@ -13,7 +13,7 @@ from bench.cli.open import open_suite
 from bench.cli.overview import Overview, compare
 from bench.cli.status import show
 from bench.plan import cost, forecast, planning
-from bench.plan.cost import Estimate
+from bench.plan.cost import Estimate, Peak
 from bench.plan.planning import Plan
 from bench.stage import rung
 from bench.store.store import Store
@@ -61,7 +61,7 @@ def test_measured_cost_comes_before_the_declared_one(plan: Plan, full: FakeStore
 
 
 def test_what_is_declared_is_scaled_to_the_machine_of_the_store(plan: Plan) -> None:
-    """Declared are 180 s of the baseline; here it took 450, so the heads' 1337 steps of 0.05 s take 2.5 times as long."""
+    """Declared are 180 s of the baseline, which took 450: the heads' 1337 steps of 0.05 s take 2.5 times as long."""
     store = FakeStore()
     store.finish(model(plan, "baseline").inputs["train"])
     store.finish(model(plan, "baseline"), seconds=450.0)
@@ -231,6 +231,24 @@ def test_trainings_with_and_without_sharing_and_fusing(plan: Plan) -> None:
     assert (apart.passes, apart.singly) == (6, 11)
     assert forecast.passes(plan, Estimate(Cost())).seconds is None
     assert forecast.passes(plan, Estimate(COST), "predict").passes == 4
+
+
+# -- memory
+
+
+def test_memory_is_that_of_the_hungriest_stage(plan: Plan) -> None:
+    """As declared; then as stages of the same shape took it, of before that was recorded not at all."""
+    store, declared = FakeStore(), COST.model_copy(update={"host_mb": 700.0, "gpu_mb": 90.0})
+    assert forecast.peak(plan, plan.stages, Estimate(COST)) is None
+    assert forecast.peak(plan, plan.stages, Estimate(declared)) == Peak(700.0, 90.0)
+    store.finish(model(plan, "baseline").inputs["train"])
+    store.finish(model(plan, "baseline"), host_mb=1200.0, gpu_mb=3000.5)
+    estimate = cost.learned(plan.stages.values(), declared, store)
+    assert estimate.peak(model(plan, "x2")) == Peak(1200.0, 3000.5)
+    assert estimate.peak(model(plan, "BAGS")) == Peak(700.0, 90.0)
+    assert forecast.peak(plan, plan.stages, estimate) == Peak(1200.0, 3000.5)
+    store.finish(model(plan, "baseline"), host_mb="much", gpu_mb=-1)
+    assert cost.learned(plan.stages.values(), declared, store).peak(model(plan, "x2")) == Peak(700.0, 90.0)
 
 
 # -- disk

@@ -357,12 +357,14 @@ def test_every_declared_cost_moves_the_estimate(name: str, write: Write) -> None
     from bench.plan import forecast
 
     plan = plan_of(write(ALL_KINDS))
-    cost = plan.suite.sections.cost
+    cost = plan.suite.sections.cost.model_copy(update={"gpu_mb": 100.0})
 
     def seconds(declared: Cost) -> tuple[float | None, ...]:
         estimate = Estimate(declared)
         whole = forecast.wall_seconds(plan, set(plan.stages), estimate, 1)
-        return (whole, *(estimate(stage) for stage in plan.stages.values()))
+        peak = forecast.peak(plan, plan.stages, estimate)
+        assert peak is not None
+        return (whole, peak.host, peak.gpu, *(estimate(stage) for stage in plan.stages.values()))
 
     value = getattr(cost, name)
     assert value > 0

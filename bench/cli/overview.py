@@ -107,7 +107,7 @@ class Overview:
     def headline(self) -> list[str]:
         """The few lines that `run` and `plan` open with."""
         p, missing = self.plan, self.missing
-        lines = [self.title(), f"  {self._trainings()}; {self._disk()}"]
+        lines = [self.title(), f"  {self._trainings()}; {self._disk()}{self._memory()}"]
         shared = [s for s in p.stages.values() if s.kind == "train" and len(p.needed_by[s.key]) > 1]
         parts = [f"{p.needed_by[s.key][0]} by {len(p.needed_by[s.key])} rows" for s in shared if s.spec["phase"] == 0]
         parts = list(dict.fromkeys(parts))
@@ -155,6 +155,13 @@ class Overview:
         least = "at least " if found.unknown else "about " if self.missing else ""
         there = f" ({size(found.there)} there)" if self.missing and found.there else ""
         return f"disk: {least}{size(found.there + found.to_come)}{there}"
+
+    def _memory(self) -> str:
+        """`; memory: 1053 MB a job, 3.1 GB on its card`, of what is to be done, or where all is done of that."""
+        found = forecast.peak(self.plan, self.missing or self.plan.stages, self.estimate)
+        if found is None or not found.host:
+            return ""
+        return f"; memory: {size(found.host)} a job" + (f", {size(found.gpu)} on its card" if found.gpu else "")
 
     def _predictions(self) -> str:
         """How many passes over the images make the predictions that are missing."""
@@ -231,6 +238,7 @@ class Overview:
             for key, stage in self.plan.stages.items()
         ]  # fmt: skip
         disk = forecast.disk(self.plan, self.estimate, self.done)
+        peak = forecast.peak(self.plan, self.missing or self.plan.stages, self.estimate)
         return {
             "suite": self.plan.suite.name,
             "stages": stages,
@@ -243,6 +251,7 @@ class Overview:
             "trainings": asdict(forecast.passes(self.plan, self.estimate, found=self.jobs_of_all)),
             "predictions": asdict(forecast.passes(self.plan, self.estimate, "predict", found=self.jobs_of_all)),
             "disk_mb": {name: round(value, 2) for name, value in asdict(disk).items()},
+            "memory_mb": None if peak is None else asdict(peak),
             "probe": forecast.probe(self.plan, self.missing, self.estimate),
             "notes": list(self.plan.notes),
             "skipped": {row.label: row.skipped for row in self.plan.rows if row.skipped},

@@ -1,13 +1,15 @@
-"""Seconds and bytes of a stage, before it is run. Separate from the plan because it is all measuring and guessing.
+"""Seconds, bytes and memory of a stage, before it is run. Separate from the plan because it all measures and guesses.
 
 What is measured comes first: stages of the plan that are done, then stages of the same shape anywhere in the store (a
 short probe run teaches a long one, since a shape leaves out the length), then what the suite's preset declares, times
-how much longer the plan's finished trainings took than declared: another machine is. A stage that was made in one pass with others has recorded what the pass cost all of them and what it cost for itself.
+how much longer the plan's finished trainings took than declared, since that was another machine. A stage that was made
+in one pass with others has recorded what the pass cost all of them and what it cost for itself.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +66,17 @@ class Sum:
     count: int = 0
 
 
+@dataclass(frozen=True)
+class Peak:
+    """Most memory at one time, 10^6 bytes: of a job's process, and of what torch has on its card."""
+
+    host: float = 0.0
+    gpu: float = 0.0
+
+    def __or__(self, other: Peak) -> Peak:
+        return Peak(max(self.host, other.host), max(self.gpu, other.gpu))
+
+
 @dataclass
 class Estimate:
     """Seconds and bytes of stages, from what was measured, else from what is declared.
@@ -79,6 +92,7 @@ class Estimate:
     classes: dict[str, int] = field(default_factory=dict)
     times: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
     sizes: dict[str, Sum] = field(default_factory=lambda: defaultdict(Sum))
+    peaks: dict[str, Peak] = field(default_factory=dict)
     trained: float = 0.0  # seconds that finished trainings took
     expected: float = 0.0  # seconds that are declared for them
     _seconds: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # by key, once asked for
@@ -92,6 +106,7 @@ class Estimate:
             into.own += float(done.extra.get("own_seconds", 0.0))
             into.length += length * float(done.extra.get("part", 1.0))
             into.count += 1
+            self.peaks[shape] = self.peaks.get(shape, Peak()) | _peak(done)
         if stage.kind == "train" and (declared := self._declared(stage)):
             self.trained += float(done.extra.get("shared_seconds", done.seconds)) + done.extra.get("own_seconds", 0.0)
             self.expected += declared * float(done.extra.get("part", 1.0))
@@ -127,6 +142,14 @@ class Estimate:
             return seen.bytes / seen.count / MB
         value = self._bytes(stage)
         return None if value is None else value / MB
+
+    def peak(self, stage: Stage) -> Peak | None:
+        """Most memory that a stage takes, as its shape was measured, else as declared; None where neither is known."""
+        seen = [self.peaks[shape] for shape, _ in self.lengths(stage) if shape in self.peaks]
+        if seen and any(peak.host for peak in seen):
+            return functools.reduce(Peak.__or__, seen)
+        host, gpu = self.cost.host_mb, self.cost.gpu_mb
+        return None if host is None and gpu is None else Peak(host or 0.0, gpu or 0.0)
 
     def _known(self, stage: Stage) -> tuple[float, float] | None:
         """`_parts`, reckoned once for each stage: a plan of thousands asks for each many times."""
@@ -298,6 +321,12 @@ def _whole(data: Stage) -> Stage:
 def _reckoned(data: Stage) -> Reckoned | None:
     """What a data stage's settings tell; of a part of another, what they tell of the whole."""
     return reckoned(data.spec["data"], _whole(data).spec["split"])
+
+
+def _peak(done: Finished) -> Peak:
+    """What a stage has recorded; zero for one of before that was."""
+    host, gpu = (done.extra.get(name) for name in ("host_mb", "gpu_mb"))
+    return Peak(*(float(x) if isinstance(x, int | float) and 0 <= x < math.inf else 0.0 for x in (host, gpu)))
 
 
 def _share(part: Stage) -> float:

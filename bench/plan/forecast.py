@@ -1,9 +1,10 @@
-"""The time, trainings and disk of a plan, and how to measure what is unknown. Separate from the plan, which decides the
-order of work, and from cost.py, which estimates single stages.
+"""The time, trainings, disk and memory of a plan, and how to measure what is unknown. Separate from the plan, which
+decides the order of work, and from cost.py, which estimates single stages.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 import shlex
 from collections import defaultdict
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.lineage import Finished
-from bench.plan.cost import Estimate
+from bench.plan.cost import Estimate, Peak
 from bench.plan.jobs import JobPlan, make_jobs
 from bench.plan.planning import Plan
 from bench.stage import KINDS, walk
@@ -125,6 +126,17 @@ def disk(plan: Plan, estimate: Estimate, done: Mapping[str, Finished]) -> Disk:
     sizes = [estimate.megabytes(stage) for key, stage in plan.stages.items() if key not in done]
     known = [size for size in sizes if size is not None]
     return Disk(sum(map(_megabytes, done.values())), sum(known), len(sizes) - len(known))
+
+
+def peak(plan: Plan, keys: Collection[str], estimate: Estimate) -> Peak | None:
+    """Most memory that one of these stages takes; None where nothing is known of any training among them.
+
+    A job makes its stages one after another, so that this is what each job has to be given.
+    """
+    found = {key: estimate.peak(plan.stages[key]) for key in keys}
+    lacking = any(peak is None for key, peak in found.items() if plan.stages[key].kind == "train")
+    known = [peak for peak in found.values() if peak is not None]
+    return None if lacking or not known else functools.reduce(Peak.__or__, known)
 
 
 def probe(plan: Plan, missing: Collection[str], estimate: Estimate) -> list[str] | None:

@@ -38,7 +38,7 @@ SCHEDULES = ("second", "classifier_only", "tune")
 
 
 class Cost(Section):
-    """Seconds measured once, by which `plan` estimates before the store has measurements. Never in a key."""
+    """Seconds and memory measured once, by which `plan` estimates before the store has measurements. Never in a key."""
 
     train_step: Amount | None = None
     """Of one optimiser step of the whole detector."""
@@ -54,6 +54,10 @@ class Cost(Section):
     """That `predict` and `evaluate` were measured on; null: they are for any number."""
     start: Amount = 6.0
     """Of a job's imports."""
+    host_mb: Amount | None = None
+    """Most memory of a job's process, in 10^6 bytes."""
+    gpu_mb: Amount | None = None
+    """Most memory that torch takes on its card, in 10^6 bytes."""
     measured_on: Title = "-"
     """The machine; shown with an estimate from these numbers."""
 

@@ -1,6 +1,8 @@
 """Whatever a store holds: status, plan, gc and report answer with exit code 0 and what is true, or 2 and one message.
 
 And whatever a weights file holds: it is loaded, or refused with one message; code in it never runs.
+
+More stores, a hundred a seed: BENCH_FUZZ_SEEDS=1,2,3 python -m pytest -m slow tests/faults/test_fuzz_store.py
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.slow
 
 SECONDS = 60.0  # of a command; each takes a second or two, on a busy machine several
 N_STORES, N_WEIGHTS = 100, 60
+SEEDS = [int(seed) for seed in os.environ.get("BENCH_FUZZ_SEEDS", "0").split(",")]
 
 
 @contextmanager
@@ -56,24 +59,10 @@ def linked(source: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_store_is_answered(
     smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    answer_all(smoke, tmp_path, call, capsys, monkeypatch, seed=0, n=N_STORES)
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_more_stores(
-    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, seed: int,
-) -> None:  # fmt: skip
-    answer_all(smoke, tmp_path, call, capsys, monkeypatch, seed=seed, n=3 * N_STORES)
-
-
-def answer_all(
-    smoke: Undisturbed, tmp_path: Path, call: Bench, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, *, seed: int, n: int,
 ) -> None:  # fmt: skip
     """All wrong answers at once: a change of the code may bring several."""
     words = [str(SMOKE), *(word for text in SETS for word in ("--set", text))]
@@ -82,7 +71,7 @@ def answer_all(
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))  # nobody types yes
     outside = sorted(path.name for path in tmp_path.iterdir())
     wrong = []
-    for number, change in enumerate(cases(seed, n)):
+    for number, change in enumerate(cases(seed, N_STORES)):
         root = linked(smoke.root, tmp_path / "store")
         case = change(root)
         for command in ("status", "plan", "gc", "report"):

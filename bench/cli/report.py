@@ -71,25 +71,31 @@ def command(
     """
     named = tuple(name.strip() for name in columns.split(",")) if columns else ()
     of_suite = {"--preset": preset, "--data": data, "--set": sets, "--only": only, "--seeds": seeds}
-    of_page = {"--official": official, "--html": html, "--images": images, "--pdf": pdf}
+    of_page = {"--official": official, "--html": html, "--images": images}
 
     def opened(path: Path) -> Suite:
         return open_suite(path, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
 
     if compare or other is not None:
-        of_table = {**of_page, "--columns": columns, "--against": against, "--intervals": intervals is not None}
+        of_table = {
+            **of_page,
+            "--pdf": pdf,
+            "--columns": columns,
+            "--against": against,
+            "--intervals": intervals is not None,
+        }
         comparing.check(suite, other, asked=compare, refused=given(of_table))
         sources = comparing.Sources(store, opened, given(of_suite))
         return comparing.compare(suite, other or suite, sources, Console(), out, as_json=as_json)
-    if travelled.is_travelled(suite):
-        travelled.check(suite, given({**of_suite, **of_page}))
-        return travelled.report(
-            suite, Console(), out, as_json=as_json, intervals=intervals, against=against, columns=named
-        )  # fmt: skip
     if (html or pdf) and (as_json or official):
         without = "--json" if as_json else "--official"
         where = "--html" if html else "--pdf"
         raise UserError(f"{without} writes no report", where=where, hint=f"leave {without} out")
+    if travelled.is_travelled(suite):
+        travelled.check(suite, given({**of_suite, **of_page}))
+        return travelled.report(
+            suite, Console(), out, as_json=as_json, intervals=intervals, against=against, columns=named, pdf=pdf
+        )  # fmt: skip
     if images and not html:
         raise UserError("the images stand beside report.html", where="--images", hint="--html --images")
     forms = Forms(named, html, most_images if images else None, pdf)

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from bench.cli.intervals import with_lacking
 from bench.cli.say import say
-from bench.cli.tables import MOST_PRINTED, made_by_lines
+from bench.cli.tables import MOST_PRINTED, PAGE, made_by_lines
 from bench.environment import masked
 from bench.errors import UserError, printable, unknown
-from bench.store.pack import is_export, unpacked
+from bench.store.pack import REPORT, is_export, unpacked
 from reports.exports.read import Export, open_export
 from reports.load import RowResult
 
@@ -35,12 +35,14 @@ def check(path: Path, given: Sequence[str]) -> None:
     """
     if given:
         hint = f"leave it out, or name the suite's file in place of {path}"
+        if given[0] == "--html":
+            hint = f"the page as it was made is in it: {REPORT}/{PAGE} of {path}"
         raise UserError("an export has its table as it was made", where=given[0], hint=hint)
 
 
 def report(
     path: Path, console: Console, out: Path | None, *, as_json: bool, intervals: bool | None, against: str | None,
-    columns: Sequence[str],
+    columns: Sequence[str], pdf: bool,
 ) -> None:  # fmt: skip
     """`bench report OUT.zip`, or of a folder that it was unpacked into.
 
@@ -50,7 +52,7 @@ def report(
         out: default: a folder beside it.
         as_json: print JSON and write nothing.
         intervals: as `report`; where it has predictions they are made.
-        against, columns: as `report`.
+        against, columns, pdf: as `report`.
 
     Raises:
         UserError: no export, or a damaged one.
@@ -62,7 +64,7 @@ def report(
         if as_json:
             typer.echo(json.dumps(_to_json(opened, rows), indent=1))
         else:
-            _write(opened, rows, path, out or path.with_name(f"{path.stem}-report"), console, columns)
+            _write(opened, rows, path, out or path.with_name(f"{path.stem}-report"), console, columns, pdf)
 
 
 def _controls(opened: Export, against: str | None) -> Mapping[str, str]:
@@ -80,8 +82,10 @@ def _with_intervals(opened: Export, path: Path, console: Console, *, wanted: boo
 
 
 def _write(
-    opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, columns: Sequence[str]
-) -> None:
+    opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, columns: Sequence[str],
+    pdf: bool,
+) -> None:  # fmt: skip
+    from reports.figures.canvas import FORMATS
     from reports.render import WIDTH, to_text
     from reports.write import write
 
@@ -90,6 +94,7 @@ def _write(
         rows, folder, shown.heading, shown.compare_with, order=shown.order, skipped=shown.skipped, edges=shown.edges,
         wanted=shown.figures, planned=shown.planned, against=shown.against, columns=columns or shown.columns,
         beside={"suite.yaml": shown.config, "made_by.txt": _made_by(opened, path)},
+        formats=(*FORMATS, "pdf") if pdf else FORMATS,
     )  # fmt: skip
     say(console, to_text(report.table, console.width if console.is_terminal else WIDTH, MOST_PRINTED))
     for line in (*report.lacking, f"exported by: {_source(opened.made_by)}", f"report: {folder}  ({report.spoken()})"):

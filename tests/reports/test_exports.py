@@ -54,6 +54,13 @@ def test_what_is_in_it_and_what_never_is(suite: Path, call: Bench, tmp_path: Pat
         assert "bench report THIS.zip" in packed.read("README.txt").decode()
 
 
+def test_figures_as_pdf_from_a_zip(suite: Path, call: Bench, tmp_path: Path) -> None:
+    assert call("export", suite, "a.zip").code == 0
+    said = call("report", "a.zip", "--pdf")
+    assert said.code == 0, said.err
+    assert (tmp_path / "a-report" / "ap_by_bin.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_the_bytes_do_not_depend_on_the_time(suite: Path, call: Bench, tmp_path: Path) -> None:
     assert call("export", suite, "a.zip").code == 0
     before = (tmp_path / "a.zip").read_bytes()

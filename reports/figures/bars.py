@@ -8,12 +8,14 @@ one horizontal bar per row, since nineteen hatchings cannot be told apart in a l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
+from reports.figures.canvas import Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
+from reports.figures.scene import Scene
 from reports.intervals import Interval, of_row
 from reports.load import RowResult
-from reports.stats import MISSING, Cell, baseline_of, by_row, metrics_of
+from reports.stats import MISSING, Cell, baseline_of, metrics_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,40 +40,15 @@ AllEnds = Mapping[str, Mapping[str, Ends]]  # row -> metric -> Ends
 Spans = Mapping[str, Mapping[str, Interval]]  # row -> metric -> of its mean
 
 
-def ap_by_bin(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing:
+def ap_by_bin(scene: Scene) -> Drawing:
     """AP of each bin of training instances and of all classes."""
-    metrics = [*(f"AP{i + 1}" for i in range(len(edges) + 1)), "AP"]
-    return bars(rows, metrics, order=order, edges=edges, caption=caption, title=title)
+    return bars(scene, [*(f"AP{i + 1}" for i in range(len(scene.edges) + 1)), "AP"])
 
 
-def bars(
-    rows: Sequence[RowResult],
-    metrics: Sequence[str],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing:
+def bars(scene: Scene, metrics: Sequence[str]) -> Drawing:
     """Means over seeds as bars, with their 95 % intervals where all rows have draws, else 1 sd. A missing metric leaves
-    a gap with a '-' in it: it cannot be read as 0.
-
-    Args:
-        rows: one result per row and seed.
-        metrics: one group, or panel, for each.
-        order: labels in the order of the suite.
-        edges: of the instance bins, for the label of AP1.
-        caption: for below the figure.
-        title: for above it.
-    """
-    every = by_row(rows, order)
+    a gap with a '-' in it: it cannot be read as 0. `metrics`: one group, or panel, for each."""
+    every, caption = scene.groups, scene.caption
     groups = {label: every[label] for label in _shown(every)}
     cells = {label: metrics_of(group) for label, group in groups.items()}
     if len(groups) < len(every):
@@ -81,9 +58,7 @@ def bars(
         several = any(len(group) > 1 for group in groups.values())
         over_what = "val images and seeds" if several else "val images"
         caption += f" {WITH_INTERVAL.format(over=over_what)}"
-    return of_cells(
-        cells, metrics, baseline=baseline_of(groups), edges=edges, caption=caption.strip(), title=title, spans=spans
-    )
+    return of_cells(replace(scene, caption=caption.strip()), cells, metrics, baseline=baseline_of(groups), spans=spans)
 
 
 def intervals(groups: Mapping[str, Sequence[RowResult]], metrics: Sequence[str]) -> Spans | None:
@@ -95,25 +70,19 @@ def intervals(groups: Mapping[str, Sequence[RowResult]], metrics: Sequence[str])
 
 
 def of_cells(
-    cells: Cells,
-    metrics: Sequence[str],
-    *,
-    baseline: str | None = None,
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-    spans: Spans | None = None,
+    scene: Scene, cells: Cells, metrics: Sequence[str], *, baseline: str | None = None, spans: Spans | None = None
 ) -> Drawing:
     """Bars of what was summarised already; `baseline`: the row whose value is dashed in panels; `spans`: what lines
     show in place of 1 sd."""
     ends = {r: {m: _ends(cell, None if spans is None else spans[r].get(m), spans is None) for m, cell in of.items()}
             for r, of in cells.items()}  # fmt: skip
+    caption = scene.caption
     if len(cells) > MOST_GROUPED:
-        figure = _panels(cells, ends, metrics, edges, baseline)
+        figure = _panels(cells, ends, metrics, scene.edges, baseline)
         legend: dict[str, Any] = {}
         caption += f" Dashed: {baseline}." if baseline else ""
     else:
-        figure = _grouped(cells, ends, metrics, edges)
+        figure = _grouped(cells, ends, metrics, scene.edges)
         legend = handles(figure.axes[0])
     columns = ("row", "metric", "mean", "sd", "n", *(() if spans is None else ("low", "high")))
     lines = [
@@ -121,7 +90,7 @@ def of_cells(
         for r, of in cells.items()
         for m in metrics
     ]
-    return Drawing(finish(figure, legend, caption, title), columns, tuple(lines))
+    return Drawing(finish(figure, legend, caption, scene.title), columns, tuple(lines))
 
 
 def _ends(cell: Cell, span: Interval | None, by_sd: bool) -> Ends:

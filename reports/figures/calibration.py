@@ -4,16 +4,15 @@ more_metrics.py, whose table has one number where this has a curve.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.evaluation.calibration import Calibration
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, over, palette, tidy
-from reports.load import RowResult
-from reports.stats import by_row
+from reports.figures.canvas import Drawing, bins_of, blank, finish, handles, over, palette, tidy
+from reports.figures.scene import Scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,23 +26,15 @@ SAID = (
 )
 
 
-def calibration_curves(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
-    """A panel for all classes and for each bin, a line for each row, its ECE in the panel's legend.
-
-    Args:
-        rows: one result for each row; of several seeds the first is drawn.
+def calibration_curves(scene: Scene) -> Drawing | None:
+    """A panel for all classes and for each bin, a line for each row, its ECE in the panel's legend. Of several seeds of
+    a row the first is drawn.
 
     Returns:
         None where no row has its calibration.
     """
-    firsts = {label: group[0].more for label, group in by_row(rows, order).items()}
+    firsts = {label: group[0].more for label, group in scene.groups.items()}
+    caption = scene.caption
     shown = {label: more.calibration for label, more in firsts.items() if more is not None}
     if not shown:
         return None
@@ -58,7 +49,7 @@ def calibration_curves(
     end = max((100 * max(b.score, b.right) for of in shown.values() for n in names for b in of[n].bins), default=100.0)
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _panel(axes, {label: shown[label][name] for label in drawn}, end)
-        axes.set_title(over(name, edges) or name, fontsize=9)
+        axes.set_title(over(name, scene.edges) or name, fontsize=9)
         axes.set_xlabel("mean score (%)", fontsize=8)
         if place == 0:
             axes.set_ylabel("true positives (%)", fontsize=8)
@@ -69,7 +60,7 @@ def calibration_curves(
         for number, b in enumerate(of[name].bins, start=1)
     ]
     return Drawing(
-        finish(figure, handles(every[0]), f"{caption} {SAID}".strip(), title),
+        finish(figure, handles(every[0]), f"{caption} {SAID}".strip(), scene.title),
         ("row", "group", "bin", "mean_score", "true_positives", "count"),
         tuple(lines),
     )

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, palette, tidy
+from reports.figures.canvas import Drawing, blank, finish, handles, palette, tidy
+from reports.figures.scene import Scene
 from reports.footnotes import some_rows
 from reports.load import RowResult
-from reports.stats import baseline_of, by_row
+from reports.stats import baseline_of
 
 Floats = NDArray[np.float64]
 COLUMNS = ("row", "seed", "class_id", "class", "instances", "AP")
@@ -21,15 +22,7 @@ STEPS = 120  # places of a curve
 MARKERS, STYLES = "o^sD", ("-", "--", "-.", ":")
 
 
-def per_class(
-    rows: Sequence[RowResult],
-    *,
-    labels: Sequence[str] = (),
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def per_class(scene: Scene, *, labels: Sequence[str] = ()) -> Drawing | None:
     """A mark for each class (and seed) of a row, its AP above its training instances, and for each row the mean of its
     marks nearby: weighted by a normal density over log10 of the instances (Nadaraya and Watson, 1964), BANDWIDTH wide.
 
@@ -39,7 +32,7 @@ def per_class(
     Returns:
         None where no row has AP per class.
     """
-    groups = {label: group for label, group in by_row(rows, order).items() if any(_points(r) for r in group)}
+    groups = {label: group for label, group in scene.groups.items() if any(_points(r) for r in group)}
     start = baseline_of(groups)
     usual = sorted(groups, key=lambda label: label != start)
     drawn = [label for label in (labels or usual) if label in groups][:MOST]
@@ -58,15 +51,15 @@ def per_class(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("training instances of the class")
     axes.set_ylabel("box AP of the class (points)")
-    for edge in edges:
+    for edge in scene.edges:
         axes.axvline(edge, color="0.45", linestyle=(0, (4, 3)), linewidth=0.8, zorder=1)
     tidy(axes)
     left_out = [label for label in groups if label not in drawn]
     more = f" Not drawn: {some_rows(left_out)}." if left_out else ""
     said = f"A mark: one class of one seed. Curves: mean of the marks nearby (kernel of {BANDWIDTH} decades)."
     lines = tuple(line for label in drawn for result in groups[label] for line in _lines(result))
-    figure = finish(figure, handles(axes), f"{caption} {said} Dashed: edges of the bins.{more}".strip(), title)
-    return Drawing(figure, COLUMNS, lines)
+    caption = f"{scene.caption} {said} Dashed: edges of the bins.{more}".strip()
+    return Drawing(finish(figure, handles(axes), caption, scene.title), COLUMNS, lines)
 
 
 def smooth(points: Floats) -> tuple[Floats, Floats]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, bin_names, blank, finish
+from reports.figures.canvas import Drawing, bin_names, blank, finish
+from reports.figures.scene import Scene
 from reports.load import RowResult
-from reports.stats import by_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,30 +26,23 @@ SAID = (
 )
 
 
-def confusion(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def confusion(scene: Scene) -> Drawing | None:
     """A panel for each row: bins of the boxes x bins of what they are taken for, percent of the bin's boxes, the counts
     of all seeds together (bench/evaluation/error_kinds.py, at IoU 0.5).
 
     Returns:
         None where no row has its errors.
     """
-    found = {label: table for label, group in by_row(rows, order).items() if (table := counts(group)) is not None}
+    found = {label: table for label, group in scene.groups.items() if (table := counts(group)) is not None}
     if not found:
         return None
-    drawn = list(found)[:MOST_ROWS]
+    drawn, caption = list(found)[:MOST_ROWS], scene.caption
     if len(drawn) < len(found):
         caption += f" {len(drawn)} of {len(found)} rows, the first of the suite; all are in confusion.csv."
     columns = min(len(drawn), A_LINE)
     deep = -(-len(drawn) // columns)
     size = next(iter(found.values())).shape[0]
-    names = bin_names(edges)[: size - 1]
+    names = bin_names(scene.edges)[: size - 1]
     figure, every = blank(1.1 + 2.1 * columns, 0.7 + 2.0 * deep, deep, columns)
     for spare in every[len(drawn) :]:
         spare.remove()
@@ -71,7 +64,7 @@ def confusion(
         for j in range(size)
         if table[i].sum()
     ]
-    return Drawing(finish(figure, {}, f"{caption} {SAID}".strip(), title), COLUMNS, tuple(lines))
+    return Drawing(finish(figure, {}, f"{caption} {SAID}".strip(), scene.title), COLUMNS, tuple(lines))
 
 
 def counts(group: Sequence[RowResult]) -> NDArray[np.int64] | None:

@@ -15,6 +15,7 @@ from bench.evaluation.ap import Ints
 from bench.evaluation.judged import Kind
 from reports.detected import RULE, Boxes, Seen
 from reports.figures.canvas import Drawing, blank, finish
+from reports.figures.scene import Scene
 from reports.footnotes import some_rows
 from reports.load import RowResult
 
@@ -38,22 +39,19 @@ STYLES: dict[int, tuple[str, str, tuple[float, ...]]] = {
 TRUE = ("box", "#111111", ())
 
 
-def contact_sheet(
-    rows: Sequence[RowResult], *, labels: Sequence[str] = (), caption: str = "", title: str | None = None
-) -> Drawing | None:
+def contact_sheet(scene: Scene, *, labels: Sequence[str] = ()) -> Drawing | None:
     """One image a line: with its true boxes, and as each row sees it: of the judged detections the best, as many as the
     image has boxes, by kind; and the boxes that the row misses. So no threshold of scores is needed, which would mean
     something else for every row.
 
     Args:
-        rows: of one seed.
+        scene: of one seed.
         labels: rows to draw; () draws the first MOST.
-        caption, title: for below and above.
 
     Returns:
         None where no row has a sheet.
     """
-    having = [row for row in rows if row.sheet is not None]
+    having = [row for row in scene.rows if row.sheet is not None]
     if not having:
         return None
     first = having[0].sheet
@@ -85,9 +83,9 @@ def contact_sheet(
     said = (
         f"Images by their true boxes alone: {RULE}. Of a row the best judged detections, as many as an image has boxes."
     )
-    left = [row.record.row for row in rows if row not in drawn]
+    left = [row.record.row for row in scene.rows if row not in drawn]
     said += f" Not drawn: {some_rows(left)}." if left else ""
-    return Drawing(finish(figure, legend, f"{caption} {said}".strip(), title), COLUMNS, tuple(lines))
+    return Drawing(finish(figure, legend, f"{scene.caption} {said}".strip(), scene.title), COLUMNS, tuple(lines))
 
 
 def best(boxes: Boxes, seen: Seen) -> Ints:

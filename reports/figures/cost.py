@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.figures.canvas import Drawing, blank, finish, handles, numbers, palette, tidy
+from reports.figures.scene import Scene
 from reports.load import RowResult
-from reports.stats import MISSING, Cell, by_row, summarise
+from reports.stats import MISSING, Cell, summarise
 from reports.trainings import Training
 
 COLUMNS = ("row", "training", "of", "mean", "sd", "n")
 
 
-def cost(
-    rows: Sequence[RowResult], *, order: Sequence[str] = (), caption: str = "", title: str | None = None
-) -> Drawing | None:
+def cost(scene: Scene) -> Drawing | None:
     """A line for each row: minutes of each training of its chain, and the most memory that one of them needed, on a GPU
     where one was measured; means over seeds. Of a training also its steps, and the seconds of one.
 
@@ -23,7 +22,7 @@ def cost(
     """
     found = {
         (label, same[0].name, what): cell
-        for label, of_row in by_row(rows, order).items()
+        for label, of_row in scene.groups.items()
         for same in _same_trainings(of_row)
         for what, cell in _measured(same).items()
         if cell.n
@@ -56,9 +55,9 @@ def cost(
     memory_axes.set_yticks([])
     time_axes.set_xlabel("minutes of training")
     memory_axes.set_xlabel(f"most memory of the {'GPU' if where == 'gpu' else 'process'} (MB)")
-    said = f"{caption} All trainings of a row's chain, those that it shares with other rows too.".strip()
+    said = f"{scene.caption} All trainings of a row's chain, those that it shares with other rows too.".strip()
     lines = tuple((*at, *numbers(cell)) for at, cell in found.items())
-    return Drawing(finish(figure, handles(time_axes), said, title), COLUMNS, lines)
+    return Drawing(finish(figure, handles(time_axes), said, scene.title), COLUMNS, lines)
 
 
 def _same_trainings(of_row: Sequence[RowResult]) -> list[list[Training]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reports.figures.canvas import Drawing, blank, finish, handles, palette, tidy
+from reports.figures.scene import Scene
 from reports.trainings import Training
 
 COLUMNS = ("row", "training", "step", "step_of_chain", "loss")
@@ -19,26 +20,28 @@ SAID = (
 )
 
 
-def curves(rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: str | None = None) -> Drawing | None:
+def curves(scene: Scene, trainings: Mapping[str, Sequence[Training]]) -> Drawing | None:
     """The sum of losses over the optimiser steps of a row's trainings, one after the other; a line for each row.
+    `trainings`: label -> those of the row.
 
     Returns:
         None where no row has a training whose losses are known.
     """
-    known = {label: [one for one in chain if _points(one)] for label, chain in rows.items()}
+    known = {label: [one for one in chain if _points(one)] for label, chain in trainings.items()}
     drawn = {label: chain for label, chain in known.items() if chain}
     if not drawn:
         return None
+    caption = scene.caption
     if len(drawn) > MOST:
         caption += f" {MOST} of {len(drawn)} rows, the first of the suite."
     figure, (axes,) = blank(8.0, 3.8)
     lines: list[tuple[object, ...]] = []
-    length = max(sum(one.steps for one in rows[label]) for label in drawn)
+    length = max(sum(one.steps for one in trainings[label]) for label in drawn)
     for index, label in enumerate(list(drawn)[:MOST]):
         xs: list[float] = []
         ys: list[float] = []
         before = 0
-        for one in rows[label]:
+        for one in trainings[label]:
             found = averaged(_points(one), one.steps, length)
             xs += [before + step for step, _ in found] + [float("nan")]  # a gap: another training, another loss
             ys += [loss for _, loss in found] + [float("nan")]
@@ -50,7 +53,7 @@ def curves(rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: 
     axes.set_xlabel("optimiser steps of the row's trainings, one after the other")
     axes.set_ylabel("loss")
     tidy(axes)
-    return Drawing(finish(figure, handles(axes), f"{caption} {SAID}".strip(), title), COLUMNS, tuple(lines))
+    return Drawing(finish(figure, handles(axes), f"{caption} {SAID}".strip(), scene.title), COLUMNS, tuple(lines))
 
 
 def averaged(points: Sequence[tuple[int, float]], steps: int, length: int) -> list[tuple[int, float]]:

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, numbers, over
+from reports.figures.canvas import Drawing, bins_of, blank, finish, numbers, over
+from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, summarise
 
@@ -35,27 +36,20 @@ SAID = (
 )
 
 
-def error_costs(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def error_costs(scene: Scene) -> Drawing | None:
     """A grid of rows and kinds for all classes and for each bin, the mean over seeds in each cell.
 
     Returns:
         None where no row has its errors.
     """
-    shown = _with_errors(rows, order)
+    shown = _with_errors(scene.rows, scene.order)
     if not shown:
         return None
     first = next(iter(shown.values()))[0].errors
     assert first is not None
-    cells = costs(rows, order)
+    cells = costs(scene.rows, scene.order)
     names = list(dict.fromkeys(name for _, name, _ in cells))
-    drawn = list(shown)[:MOST_ROWS]
+    drawn, caption = list(shown)[:MOST_ROWS], scene.caption
     if len(drawn) < len(shown):
         caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in error_kinds.csv."
     label_in = 0.075 * max(map(len, drawn))
@@ -64,12 +58,12 @@ def error_costs(
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _grid(axes, [[cells[label, name, kind] for kind in KINDS] for label in drawn], highest)
         axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
-        axes.set_title("\n".join(filter(None, (name, over(name, edges)))), fontsize=9)
+        axes.set_title("\n".join(filter(None, (name, over(name, scene.edges)))), fontsize=9)
         unfound = first.groups[name].classes_unfound
         axes.set_xlabel(f"{unfound} of {first.groups[name].classes} classes unfound", fontsize=7, color="0.3")
     lines = [(label, name, kind, *numbers(cell)) for (label, name, kind), cell in cells.items()]
     return Drawing(
-        finish(figure, {}, f"{caption} {SAID}".strip(), title),
+        finish(figure, {}, f"{caption} {SAID}".strip(), scene.title),
         ("row", "group", "kind", "mean", "sd", "n"),
         tuple(lines),
     )

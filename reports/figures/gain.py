@@ -5,31 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, numbers, over, tidy
+from reports.figures.canvas import Drawing, blank, finish, numbers, over, tidy
 from reports.figures.named_points import named_points
+from reports.figures.scene import Scene
 from reports.load import RowResult
-from reports.stats import Cell, bases_of, by_row, differences, summarise
+from reports.stats import Cell, bases_of, differences, summarise
 
 COLUMNS = ("row", "base", "minutes", "minutes_sd", "seeds_timed", "metric", "difference", "sd", "seeds")
 METRICS = ("AP", "AP1")
 WIDTH_IN, HEIGHT_IN = 4.9, 3.8
 
 
-def gain(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def gain(scene: Scene) -> Drawing | None:
     """A point for each row: minutes of all trainings of its chain across (those that it shares with other rows too),
     the difference from the baseline upwards; one panel for AP, one for AP1.
 
     Returns:
         None where no row has both.
     """
-    groups = by_row(rows, order)
+    groups = scene.groups
     bases = bases_of(groups)
     taken = {label: minutes(group) for label, group in groups.items()}
     cells = {label: differences(groups[label], groups[base]) for label, base in bases.items() if label != base}
@@ -44,7 +38,7 @@ def gain(
     for axes, (metric, at) in zip(every, shown.items(), strict=True):
         axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
         named_points(axes, at, (WIDTH_IN - 0.7, HEIGHT_IN - 0.8), None)
-        axes.set_title("\n".join(filter(None, (f"Δ{metric}", over(metric, edges)))), fontsize=9)
+        axes.set_title("\n".join(filter(None, (f"Δ{metric}", over(metric, scene.edges)))), fontsize=9)
         axes.set_xlabel("minutes of all trainings of the row")
         tidy(axes)
     every[0].set_ylabel("difference from the baseline (points)")
@@ -56,7 +50,7 @@ def gain(
     bases_shown = list(dict.fromkeys(bases[label] for at in shown.values() for label in at))
     costs = ", ".join(f"{base} {taken[base].mean:.1f}" for base in bases_shown if taken[base].mean is not None)
     said = f"Minutes of the baseline: {costs or '-'}."
-    return Drawing(finish(figure, {}, f"{caption} {said}".strip(), title), COLUMNS, lines)
+    return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), COLUMNS, lines)
 
 
 def minutes(group: Sequence[RowResult]) -> Cell:

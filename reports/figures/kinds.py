@@ -1,17 +1,20 @@
 """From a suite's `figures:` to files with names. Separate from the drawing: which rows, which caption and
 which name is decided alike for every kind.
+
+A kind is an entry of KINDS; nothing else asks for one by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UserError
-from bench.spec import FIGURES, Figure
+from bench.spec import Figure
 from reports.figures.bars import ap_by_bin, bars
 from reports.figures.calibration import calibration_curves
 from reports.figures.canvas import DEFAULT_EDGES, FORMATS, Drawing, save
@@ -29,63 +32,164 @@ from reports.figures.pictures import attention, reconstructions
 from reports.figures.probe import probe_bars
 from reports.figures.ranking import ranking
 from reports.figures.recall import recall_dots
+from reports.figures.scene import Scene
 from reports.figures.sweep import sweep
 from reports.figures.tradeoff import tradeoff
 from reports.figures.training import class_counts, embeddings, loss_shares
 from reports.footnotes import figure_caption, some_rows
 from reports.load import RowResult
 from reports.settings import ABSENT
+from reports.trainings import Training
 
 if TYPE_CHECKING:
     from bench.plan.planning import RowPlan
 
+    Draw = Callable[[Scene, Figure, Sequence[RowPlan]], Drawing | None]
+
 DEFAULT = (Figure(kind="bins"), Figure(kind="norms"), Figure(kind="errors"))
-NAMES = {
-    "bins": "ap_by_bin", "norms": "weight_norms", "bars": "bars", "counts": "class_counts", "losses": "losses",
-    "embeddings": "embeddings", "linear_probe": "linear_probe", "attention": "attention",
-    "reconstructions": "reconstructions", "cost": "cost", "errors": "error_costs", "ranking": "ranking",
-    "calibration": "calibration", "recall": "recall", "tradeoff": "head_and_tail", "classes": "ap_by_class",
-    "confusion": "confusion_of_bins", "curves": "curves", "gain": "cost_and_gain",
-    "contact_sheet": "contact_sheet",
+ONE_RUN, NO_ROW = "One run a row.", "none of its rows has a result"
+NOT_MADE = "the kinds of its errors were not made (report --intervals makes them)"
+
+
+class Seeds(Enum):
+    """Which seeds of a row a figure shows, as its caption says it where there are several."""
+
+    SPREAD = "Mean over seeds, with one sample standard deviation."
+    MEAN = "Mean over seeds."
+    TOGETHER = "All seeds together."
+    FIRST = "Seed {first} of each row."
+    UNSAID = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure. In its texts, {x} is the setting that a sweep is over.
+
+    Attributes:
+        file: name of its files.
+        title: where the suite gives none; empty: the name of its files.
+        lacking: why it cannot be drawn of rows that have a result.
+        seeds: those that are drawn.
+        draw: of these seeds, the suite's figure and its rows, done or not; None where there is nothing to draw.
+        intervals: whether its lines are intervals in place of the spread where all rows have draws of val images.
+    """
+
+    file: str
+    title: str
+    lacking: str
+    seeds: Seeds
+    draw: Draw
+    intervals: bool = False
+
+
+def _alone(draw: Callable[[Scene], Drawing | None]) -> Draw:
+    """Of a figure that needs nothing beside the scene."""
+    return lambda scene, _figure, _planned: draw(scene)
+
+
+def _of_trainings(draw: Callable[[Scene, Mapping[str, Sequence[Training]]], Drawing | None]) -> Draw:
+    """Of a figure that looks at the trainings of each row, of one seed."""
+    return lambda scene, _figure, _planned: draw(scene, {one.record.row: one.trainings for one in scene.rows})
+
+
+def _sweep(scene: Scene, figure: Figure, planned: Sequence[RowPlan]) -> Drawing | None:
+    assert figure.x is not None
+    return sweep(scene, figure.x, figure.metrics, by=figure.by, labels=figure.rows, planned=planned)
+
+
+def _with_absent(scene: Scene, figure: Figure) -> Scene:
+    """Bars have no place for a row without a result: the caption names it."""
+    done = {result.record.row for result in scene.rows}
+    absent = [label for label in (figure.rows or scene.order) if label not in done]
+    return replace(scene, caption=f"{scene.caption} Without a result: {some_rows(absent)}.") if absent else scene
+
+
+KINDS: Mapping[str, Kind] = {
+    "bins": Kind(
+        "ap_by_bin", "AP by training instances", NO_ROW, Seeds.SPREAD,
+        lambda scene, figure, _: ap_by_bin(_with_absent(scene, figure)), intervals=True,
+    ),
+    "norms": Kind(
+        "weight_norms", "Weight norms by class", "no row has weights of one row per class", Seeds.FIRST,
+        lambda scene, figure, _: weight_norms(scene, labels=figure.rows),
+    ),
+    "bars": Kind(
+        "bars", "Metrics by row", NO_ROW, Seeds.SPREAD,
+        lambda scene, figure, _: bars(_with_absent(scene, figure), figure.metrics), intervals=True,
+    ),
+    "sweep": Kind(
+        "sweep_{x}", "Metrics over {x}", "no row with a result has the setting {x}", Seeds.SPREAD, _sweep,
+    ),
+    "counts": Kind(
+        "class_counts", "Class counts of the trainings", "none of its rows was trained on chosen annotations",
+        Seeds.FIRST, _of_trainings(class_counts),
+    ),
+    "losses": Kind(
+        "losses", "Losses of the trainings", "none of its rows has a loss beside the detector's",
+        Seeds.FIRST, _of_trainings(loss_shares),
+    ),
+    "embeddings": Kind(
+        "embeddings", "Embeddings over a pre-training",
+        "none of its rows has a pre-training that compares embeddings", Seeds.FIRST, _of_trainings(embeddings),
+    ),
+    "linear_probe": Kind(
+        "linear_probe", "Linear probes", "none of its rows has a probe that is done",
+        Seeds.SPREAD, _alone(probe_bars),
+    ),
+    "attention": Kind(
+        "attention", "Last maps",
+        "none of its rows has a map that is done (the engine must give those of its backbone)",
+        Seeds.FIRST, _alone(attention),
+    ),
+    "reconstructions": Kind(
+        "reconstructions", "Painted images", "none of its rows has a pre-training that paints images",
+        Seeds.FIRST, _alone(reconstructions),
+    ),
+    "cost": Kind(
+        "cost", "Cost of the trainings", "none of its rows has a training whose time is known",
+        Seeds.SPREAD, _alone(cost),
+    ),
+    "errors": Kind("error_costs", "Cost of each kind of error", NOT_MADE, Seeds.MEAN, _alone(error_costs)),
+    "ranking": Kind(
+        "ranking", "Ranks under new draws",
+        "fewer than four of its rows have draws of val images that show enough (report --intervals makes them)",
+        Seeds.MEAN, _alone(ranking),
+    ),
+    "calibration": Kind(
+        "calibration", "", "the calibration of its scores was not made (report --intervals makes it)",
+        Seeds.FIRST, _alone(calibration_curves),
+    ),
+    "recall": Kind(
+        "recall", "",
+        "the recall of its proposals was not made (report --intervals makes it where they are stored)",
+        Seeds.MEAN, _alone(recall_dots),
+    ),
+    "tradeoff": Kind(
+        "head_and_tail", "Head against tail",
+        "none of its rows has AP both of the rarest and of the most frequent classes",
+        Seeds.SPREAD, _alone(tradeoff),
+    ),
+    "classes": Kind(
+        "ap_by_class", "AP by class", "none of its rows has AP per class",
+        Seeds.UNSAID, lambda scene, figure, _: per_class(scene, labels=figure.rows),
+    ),
+    "confusion": Kind(
+        "confusion_of_bins", "What boxes of each bin are taken for", NOT_MADE, Seeds.TOGETHER, _alone(confusion),
+    ),
+    "curves": Kind(
+        "curves", "Losses over the trainings", "none of its rows has a training whose losses are known",
+        Seeds.FIRST, _of_trainings(curves),
+    ),
+    "gain": Kind(
+        "cost_and_gain", "Cost against gain", "no row beside the baseline has a training whose time is known",
+        Seeds.SPREAD, _alone(gain),
+    ),
+    "contact_sheet": Kind(
+        "contact_sheet", "Val images with boxes and detections",
+        "its val images cannot be read, or the predictions of its rows are no longer in the store",
+        Seeds.FIRST, lambda scene, figure, _: contact_sheet(scene, labels=figure.rows),
+    ),
 }  # fmt: skip
-OF_TRAININGS = {"counts": class_counts, "losses": loss_shares, "embeddings": embeddings, "curves": curves}
-OF_ROWS = {
-    "errors": error_costs, "ranking": ranking, "recall": recall_dots, "tradeoff": tradeoff, "confusion": confusion,
-    "gain": gain,
-}  # fmt: skip
-WITH_SD = ("tradeoff", "gain")  # of OF_ROWS, those that show the spread over seeds
-OF_IMAGES = {"attention": attention, "reconstructions": reconstructions}
-LACKING = {
-    "norms": "no row has weights of one row per class",
-    "counts": "none of its rows was trained on chosen annotations",
-    "losses": "none of its rows has a loss beside the detector's",
-    "linear_probe": "none of its rows has a probe that is done",
-    "embeddings": "none of its rows has a pre-training that compares embeddings",
-    "attention": "none of its rows has a map that is done (the engine must give those of its backbone)",
-    "reconstructions": "none of its rows has a pre-training that paints images",
-    "cost": "none of its rows has a training whose time is known",
-    "ranking": "fewer than four of its rows have draws of val images that show enough (report --intervals makes them)",
-    "errors": "the kinds of its errors were not made (report --intervals makes them)",
-    "calibration": "the calibration of its scores was not made (report --intervals makes it)",
-    "confusion": "the kinds of its errors were not made (report --intervals makes them)",
-    "tradeoff": "none of its rows has AP both of the rarest and of the most frequent classes",
-    "classes": "none of its rows has AP per class",
-    "curves": "none of its rows has a training whose losses are known",
-    "gain": "no row beside the baseline has a training whose time is known",
-    "recall": "the recall of its proposals was not made (report --intervals makes it where they are stored)",
-    "contact_sheet": "its val images cannot be read, or the predictions of its rows are no longer in the store",
-}
-NO_TITLE = {
-    "bins": "AP by training instances", "norms": "Weight norms by class", "bars": "Metrics by row",
-    "counts": "Class counts of the trainings", "losses": "Losses of the trainings", "cost": "Cost of the trainings",
-    "embeddings": "Embeddings over a pre-training", "linear_probe": "Linear probes", "attention": "Last maps",
-    "reconstructions": "Painted images", "errors": "Cost of each kind of error", "ranking": "Ranks under new draws",
-    "tradeoff": "Head against tail", "classes": "AP by class", "confusion": "What boxes of each bin are taken for",
-    "curves": "Losses over the trainings", "gain": "Cost against gain",
-    "contact_sheet": "Val images with boxes and detections",
-}  # fmt: skip
-OF_ALL_SEEDS = {"confusion": "All seeds together."}
-OVER_SEEDS = "Mean over seeds, with one sample standard deviation."
 
 
 @dataclass(frozen=True)
@@ -136,22 +240,15 @@ def draw(
     lacking: list[str] = []
     if not rows:
         return written, lacking
+    every = Scene(rows, order, edges)
     for figure, name in zip(wanted or DEFAULT, names(wanted or DEFAULT), strict=True):
-        shown = _labels(figure, rows, planned)
-        chosen = [result for result in rows if result.record.row in shown]
-        drawing, why = None, ""
-        if chosen and figure.kind in (own or {}):
-            drawing, why = drawn_by((own or {})[figure.kind], figure, chosen, suite, order, edges)
-        elif figure.kind not in FIGURES:  # a report that came without its suite's files
-            why = "its file is not here (figures_path)"
-        else:
-            drawing = _drawing(figure, chosen, suite, order, edges, planned) if chosen else None
+        drawing, why = _drawing(figure, every, suite, planned, own or {})
         if drawing is not None:
-            title = figure.title or NO_TITLE.get(figure.kind) or (f"Metrics over {figure.x}" if figure.x else name)
             files = save(drawing, out / name, formats)
+            title = figure.title or _title(figure) or name
             written.append(Drawn(name, title, str(drawing.figure.get_label()), tuple(files)))
         elif wanted:
-            lacking.append(f"no figure {name}: {why or _why(figure, bool(chosen))}")
+            lacking.append(f"no figure {name}: {why}")
     return written, lacking
 
 
@@ -159,20 +256,40 @@ def names(figures: Sequence[Figure]) -> list[str]:
     """sweep_beta, bars, ap_by_bin, weight_norms; the second of one name is bars_2."""
     found: list[str] = []
     for figure in figures:
-        plain = f"sweep_{(figure.x or '').replace('.', '_')}" if figure.x else NAMES.get(figure.kind, figure.kind)
+        kind = KINDS.get(figure.kind)
+        plain = kind.file.format(x=(figure.x or "").replace(".", "_")) if kind else figure.kind
         numbered = (f"{plain}_{number}" for number in count(2))
         found.append(plain if plain not in found else next(name for name in numbered if name not in found))
     return found
 
 
-def drawn_by(
-    file: Path, figure: Figure, rows: Sequence[RowResult], suite: str, order: Sequence[str], edges: Sequence[int]
+def _title(figure: Figure) -> str:
+    kind = KINDS.get(figure.kind)
+    return kind.title.format(x=figure.x) if kind else ""
+
+
+def _drawing(
+    figure: Figure, every: Scene, suite: str, planned: Sequence[RowPlan], own: Mapping[str, Path]
 ) -> tuple[Drawing | None, str]:
+    """What is drawn of a figure's rows; and where that is nothing, why."""
+    shown = _labels(figure, every.rows, planned)
+    rows = [result for result in every.rows if result.record.row in shown]
+    scene = replace(every, rows=rows, title=figure.title)
+    if rows and figure.kind in own:
+        return _own(own[figure.kind], scene, suite)
+    kind = KINDS.get(figure.kind)
+    if kind is None:  # a report that came without its suite's files
+        return None, "its file is not here (figures_path)"
+    why = kind.lacking.format(x=figure.x) if rows or figure.x else NO_ROW
+    return kind.draw(_seen(kind, scene, suite), figure, planned) if rows else None, why
+
+
+def _own(file: Path, scene: Scene, suite: str) -> tuple[Drawing | None, str]:
     """What a file of figures_path draws, or why it does not: its mistakes cost the report that one figure."""
-    several = len({result.record.seed for result in rows}) > 1
-    caption = figure_caption(rows, suite, "Several seeds a row." if several else "One run a row.")
+    several = len({result.record.seed for result in scene.rows}) > 1
+    caption = figure_caption(scene.rows, suite, "Several seeds a row." if several else ONE_RUN)
     try:
-        return own_drawing(file, rows, order=order, edges=edges, caption=caption, title=figure.title), ""
+        return own_drawing(replace(scene, caption=caption), file), "its file draws nothing of these rows"
     except UserError as error:
         return None, f"{error.what} ({error.where})"
 
@@ -185,59 +302,11 @@ def _labels(figure: Figure, rows: Sequence[RowResult], planned: Sequence[RowPlan
     return set(figure.rows) or {result.record.row for result in rows}
 
 
-def _drawing(
-    figure: Figure,
-    rows: Sequence[RowResult],
-    suite: str,
-    order: Sequence[str],
-    edges: Sequence[int],
-    planned: Sequence[RowPlan],
-) -> Drawing | None:
-    several = len({result.record.seed for result in rows}) > 1
-    caption = figure_caption(rows, suite, OVER_SEEDS if several else "One run a row.")
-    done = {result.record.row for result in rows}
-    absent = [label for label in (figure.rows or order) if label not in done]
-    if figure.kind in ("bins", "bars") and all(result.draws is not None for result in rows):
-        caption = figure_caption(rows, suite, "Mean over seeds." if several else "One run a row.")
-    if absent and figure.kind in ("bins", "bars"):
-        caption += f" Without a result: {some_rows(absent)}."
-    if figure.kind == "bins":
-        return ap_by_bin(rows, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "linear_probe":
-        return probe_bars(rows, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "bars":
-        return bars(rows, figure.metrics, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "cost":
-        return cost(rows, order=order, caption=caption, title=figure.title)
-    if figure.kind in OF_ROWS:
-        if several and figure.kind not in WITH_SD:
-            caption = figure_caption(rows, suite, OF_ALL_SEEDS.get(figure.kind, "Mean over seeds."))
-        return OF_ROWS[figure.kind](rows, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "classes":
-        caption = figure_caption(rows, suite, "")
-        return per_class(rows, labels=figure.rows, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "sweep":
-        assert figure.x is not None
-        return sweep(
-            rows, figure.x, figure.metrics, by=figure.by, labels=figure.rows, planned=planned, order=order, edges=edges,
-            caption=caption, title=figure.title,
-        )  # fmt: skip
-    first = min(result.record.seed for result in rows)
-    shown = [result for result in rows if result.record.seed == first]
-    caption = figure_caption(shown, suite, f"Seed {first} of each row." if several else "One run a row.")
-    if figure.kind == "calibration":
-        return calibration_curves(shown, order=order, edges=edges, caption=caption, title=figure.title)
-    if figure.kind == "contact_sheet":
-        return contact_sheet(shown, labels=figure.rows, caption=caption, title=figure.title)
-    if figure.kind in OF_IMAGES:
-        return OF_IMAGES[figure.kind](shown, caption=caption, title=figure.title)
-    if figure.kind in OF_TRAININGS:
-        chains = {result.record.row: result.trainings for result in shown}
-        return OF_TRAININGS[figure.kind](chains, caption=caption, title=figure.title)
-    return weight_norms(shown, labels=figure.rows, edges=edges, caption=caption, title=figure.title)
-
-
-def _why(figure: Figure, some: bool) -> str:
-    if some:
-        return LACKING.get(figure.kind, "its file draws nothing of these rows")
-    return f"no row with a result has the setting {figure.x}" if figure.x else "none of its rows has a result"
+def _seen(kind: Kind, scene: Scene, suite: str) -> Scene:
+    """The seeds that a kind shows, and a caption that says which."""
+    seeds = sorted({result.record.seed for result in scene.rows})
+    drawn_again = kind.intervals and all(result.draws is not None for result in scene.rows)
+    shown = Seeds.MEAN if drawn_again else kind.seeds
+    rows = [result for result in scene.rows if shown is not Seeds.FIRST or result.record.seed == seeds[0]]
+    said = shown.value.format(first=seeds[0]) if len(seeds) > 1 or shown is Seeds.UNSAID else ONE_RUN
+    return replace(scene, rows=rows, caption=figure_caption(rows, suite, said))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, bin_names, blank, finish, handles, palette, tidy
+from reports.figures.canvas import Drawing, bin_names, blank, finish, handles, palette, tidy
+from reports.figures.scene import Scene
 from reports.footnotes import some_rows
 from reports.load import RowResult
 from reports.stats import baseline_of, by_row
@@ -25,27 +26,19 @@ BACKGROUND = -0.025  # x of the background where x is a relative rank
 COLUMNS = ("row", "rank", "relative_rank", "class", "instances", "norm", "spearman")
 
 
-def weight_norms(
-    rows: Sequence[RowResult],
-    *,
-    labels: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
-    """||W_j||_2 against classes by descending training instances, the background first.
+def weight_norms(scene: Scene, *, labels: Sequence[str] = ()) -> Drawing | None:
+    """||W_j||_2 against classes by descending training instances, the background first; the edges of the bins are
+    vertical lines.
 
     The first seed is taken: classes of two seeds are not the same classes where the data follow the seed.
 
     Args:
-        rows: one result per row and seed.
         labels: rows to draw; () takes `default_rows`.
-        edges: of the instance bins, drawn as vertical lines.
-        caption, title: for below and above.
 
     Returns:
         None where no selected row has weight norms.
     """
+    rows, caption = scene.rows, scene.caption
     chosen = _with_norms(rows, labels or default_rows(rows))
     if not chosen:
         return None
@@ -64,13 +57,13 @@ def weight_norms(
             axes.plot([at], [norm], marker=mark, color=colour, markersize=6, clip_on=False)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("L2 norm of the classifier's weight row")
-    _class_axis(axes, chosen, edges, stretched)
+    _class_axis(axes, chosen, scene.edges, stretched)
     tidy(axes)
     left_out = [label for label in dict.fromkeys(r.record.row for r in rows if r.weight_norms) if label not in chosen]
     if left_out and not labels:
         caption += f" Not drawn: {some_rows(left_out)}."
     rho = "\N{GREEK SMALL LETTER RHO}: Spearman's rank correlation of a class's training instances and its norm."
-    figure = finish(figure, handles(axes), f"{caption} {rho}".strip(), title)
+    figure = finish(figure, handles(axes), f"{caption} {rho}".strip(), scene.title)
     return Drawing(figure, COLUMNS, tuple(norm_lines(chosen)))
 
 

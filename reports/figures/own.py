@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import UserError
 from bench.suite.catalogue import imported
 from reports.figures.canvas import Drawing
-from reports.load import RowResult
+from reports.figures.scene import Scene
 
 
-def own_drawing(
-    file: Path, rows: Sequence[RowResult], *, order: Sequence[str], edges: Sequence[int], caption: str,
-    title: str | None,
-) -> Drawing | None:  # fmt: skip
+def own_drawing(scene: Scene, file: Path) -> Drawing | None:
     """What `draw(rows, *, order, edges, caption, title)` of a file returns.
 
-    The file is a suite's (`figures_path`), so its code is run, as a method's is.
+    The file is a suite's (`figures_path`), so its code is run, as a method's is. Its `draw` knows no Scene: users have
+    written such files.
 
     Args:
         file: Python, with a function `draw` that returns a `reports.figures.canvas.Drawing`, or None where rows have
             nothing to show; see CONTRIBUTING.md.
-        rows: one result per row and seed, those of the figure's `rows`.
-        order, edges, caption, title: as the figures of ours get them.
 
     Raises:
         UserError: no function `draw`, it raised, or it returned something else; with file and line.
@@ -33,7 +28,7 @@ def own_drawing(
     if not callable(draw):
         raise UserError("it has no function draw(rows, *, order, edges, caption, title)", where=str(file))
     try:
-        drawing = draw(rows, order=order, edges=edges, caption=caption, title=title)
+        drawing = draw(scene.rows, order=scene.order, edges=scene.edges, caption=scene.caption, title=scene.title)
     except Exception as error:
         own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         where = f"{file}:{own[-1]}" if own else str(file)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.figures.canvas import Drawing, blank, finish
+from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.looks import Attended, Attention, Floats, Painted
 
@@ -24,7 +25,7 @@ WIDTH = 22  # characters of a title above it
 BOX = "#ff2d2d"
 
 
-def attention(rows: Sequence[RowResult], *, caption: str = "", title: str | None = None) -> Drawing | None:
+def attention(scene: Scene) -> Drawing | None:
     """Images of val with the rarest classes, one a line: the image with the boxes of that class, then for each row and
     training the mean over channels of the backbone's last map, its largest value white. `inside`: the share of the map
     within the boxes, beside the share of the area that they have (the energy-based pointing game of Wang et al. 2020).
@@ -32,7 +33,7 @@ def attention(rows: Sequence[RowResult], *, caption: str = "", title: str | None
     Returns:
         None where no row has maps.
     """
-    shown = [(_named(r.record.row, one), r, one) for r in rows for one in r.looks.attention if one.images]
+    shown = [(_named(r.record.row, one), r, one) for r in scene.rows for one in r.looks.attention if one.images]
     if not shown:
         return None
     known: dict[int, Attended] = {seen.image: seen for _, _, one in shown for seen in one.images}
@@ -61,17 +62,17 @@ def attention(rows: Sequence[RowResult], *, caption: str = "", title: str | None
             lines.append((result.record.row, one.number, seen.image, _name(seen, result), count, inside, area))
     said = "Brighter: larger mean over the channels of the last map, each picture by its own largest value; below it "
     said += "how much of the map is in the boxes, and their share of the image."
-    return Drawing(finish(figure, {}, f"{caption} {said}".strip(), title), ATTENDED, tuple(lines))
+    return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), ATTENDED, tuple(lines))
 
 
-def reconstructions(rows: Sequence[RowResult], *, caption: str = "", title: str | None = None) -> Drawing | None:
+def reconstructions(scene: Scene) -> Drawing | None:
     """Four lines for each row that paints: images of its pre-training's last step, what is painted from their map, the
     same images masked, and what is painted from these.
 
     Returns:
         None where no row has a decoder.
     """
-    shown = [(r, one) for r in rows for one in _by_training(r.looks.painted)]
+    shown = [(r, one) for r in scene.rows for one in _by_training(r.looks.painted)]
     if not shown:
         return None
     kinds = ("image", "painted", "masked", "painted from it")
@@ -94,7 +95,7 @@ def reconstructions(rows: Sequence[RowResult], *, caption: str = "", title: str 
             axes.set_ylabel(f"{result.record.row}\n{kind}" if kind == kinds[0] else kind, fontsize=8)
     said = "Images of the last step of pre-training. Error: mean square of normalised pixels against the whole image, "
     said += "beside that of the image's mean colour."
-    return Drawing(finish(figure, {}, f"{caption} {said}".strip(), title), PAINTED, tuple(lines))
+    return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), PAINTED, tuple(lines))
 
 
 def shares(seen: Attended) -> tuple[float, float]:

@@ -7,35 +7,28 @@ from dataclasses import replace
 
 from bench.frequency import instance_bin
 from reports.figures.bars import of_cells
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, numbers
-from reports.load import RowResult
+from reports.figures.canvas import Drawing, numbers
+from reports.figures.scene import Scene
 from reports.looks import Probe
 from reports.stats import Cell, summarise
 
 
-def probe_bars(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def probe_bars(scene: Scene) -> Drawing | None:
     """The mean over the classes of each bin of what a probe tells right, in points: a bar for each row and training,
     and in brackets how many dimensions its features use (`dimensions`).
 
     Returns:
         None where no row has a probe.
     """
-    labels = list(dict.fromkeys([*order, *(result.record.row for result in rows)]))
+    labels = list(dict.fromkeys([*scene.order, *(result.record.row for result in scene.rows)]))
     cells: dict[str, dict[str, Cell]] = {}
     named: dict[str, tuple[str, Cell]] = {}  # as it is drawn -> its name, and the dimensions of its features
     for label in labels:
-        of_row = sorted((r for r in rows if r.record.row == label), key=lambda r: r.record.seed)
+        of_row = sorted((r for r in scene.rows if r.record.row == label), key=lambda r: r.record.seed)
         for number in sorted({probe.number for result in of_row for probe in result.looks.probes}):
             pairs = [(r, probe) for r in of_row for probe in r.looks.probes if probe.number == number]
             name = label if all(probe.last for _, probe in pairs) else f"{label}, after training {number}"
-            of_seeds = [by_bin(probe, result.instance_counts, edges) for result, probe in pairs]
+            of_seeds = [by_bin(probe, result.instance_counts, scene.edges) for result, probe in pairs]
             used = summarise(dimensions(probe.eigenvalues) for _, probe in pairs)
             whole = len(pairs[0][1].eigenvalues)
             shown = name if used.mean is None else f"{name} ({used.mean:.1f} of {whole})"
@@ -43,9 +36,9 @@ def probe_bars(
             cells[shown] = {metric: summarise(one[metric] for one in of_seeds) for metric in of_seeds[0]}
     if not cells:
         return None
-    metrics = [*(f"ACC{i + 1}" for i in range(len(edges) + 1)), "ACC"]
+    metrics = [*(f"ACC{i + 1}" for i in range(len(scene.edges) + 1)), "ACC"]
     said = "In brackets: dimensions that the features use, (sum)^2 / sum of squares of their covariance's eigenvalues."
-    drawing = of_cells(cells, metrics, edges=edges, caption=f"{caption} {said}".strip(), title=title)
+    drawing = of_cells(replace(scene, caption=f"{scene.caption} {said}".strip()), cells, metrics)
     lines = [(named[str(label)][0], *rest) for label, *rest in drawing.lines]
     lines += [(name, "dimensions", *numbers(used)) for name, used in named.values() if used.n]
     return replace(drawing, lines=tuple(lines))

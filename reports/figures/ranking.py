@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, over, palette, tidy
+from reports.figures.canvas import Drawing, blank, finish, over, palette, tidy
+from reports.figures.scene import Scene
 from reports.intervals import enough
 from reports.load import RowResult
 from reports.stats import by_row
@@ -50,20 +51,13 @@ def among_best(rows: Sequence[RowResult], metric: str, order: Sequence[str] = ()
     return {label: float((place < best).mean()) for label, place in zip(ranked, places, strict=True)}
 
 
-def ranking(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def ranking(scene: Scene) -> Drawing | None:
     """For AP and AP1, a bar for each row: the probability that it is among the best three.
 
     Returns:
         None where too few rows have draws.
     """
-    found = {metric: of for metric in METRICS if (of := among_best(rows, metric, order))}
+    found = {metric: of for metric in METRICS if (of := among_best(scene.rows, metric, scene.order))}
     if not found:
         return None
     labels = list(dict.fromkeys(label for of in found.values() for label in of))[:MOST_ROWS]
@@ -81,15 +75,16 @@ def ranking(
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.set_xlim(0, 112)
         axes.set_xticks([0, 50, 100])
-        axes.set_title("\n".join(filter(None, (metric, over(metric, edges)))), fontsize=9)
+        axes.set_title("\n".join(filter(None, (metric, over(metric, scene.edges)))), fontsize=9)
         axes.set_xlabel(f"among the best {BEST} (%)", fontsize=8)
         axes.tick_params(axis="y", length=0)
         tidy(axes, "x")
-    seeds = _seeds(rows)
+    seeds = _seeds(scene.rows)
     what = "val images and seeds" if len(seeds) > 1 else "val images (one seed: nothing is known of other trainings)"
     said = f"How often a row is among the best {BEST} when {what} are drawn again, all rows on the same draws."
     lines = tuple((label, metric, 100 * p) for metric, of in found.items() for label, p in of.items())
-    return Drawing(finish(figure, {}, f"{caption} {said}".strip(), title), ("row", "metric", "percent"), lines)
+    figure = finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title)
+    return Drawing(figure, ("row", "metric", "percent"), lines)
 
 
 def _seeds(rows: Sequence[RowResult]) -> list[int]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.evaluation.recall import BUDGETS
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
+from reports.figures.canvas import Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
+from reports.figures.scene import Scene
 from reports.load import RowResult
-from reports.stats import Cell, by_row, summarise
+from reports.stats import Cell, summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,21 +27,14 @@ SAID = (
 )
 
 
-def recall_dots(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def recall_dots(scene: Scene) -> Drawing | None:
     """A panel for all classes and for each bin, a line for each row: the mean over seeds of AR of the best 100, 300 and
     1,000 proposals, as far as images have so many, and of detections.
 
     Returns:
         None where no row has the recall of its proposals.
     """
-    groups = {label: [r for r in group if _most(r)] for label, group in by_row(rows, order).items()}
+    groups = {label: [r for r in group if _most(r)] for label, group in scene.groups.items()}
     shown = {label: group for label, group in groups.items() if group}
     if not shown:
         return None
@@ -54,7 +48,7 @@ def recall_dots(
         for metric in MARKERS
     }
     most = max(_most(result) for group in shown.values() for result in group)
-    drawn = list(shown)[:MOST_ROWS]
+    drawn, caption = list(shown)[:MOST_ROWS], scene.caption
     if len(drawn) < len(shown):
         caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in more_metrics.csv."
     # A budget is told from the one before only where an image has more proposals than that.
@@ -65,11 +59,11 @@ def recall_dots(
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _panel(axes, [{m: cells[label, name, m] for m in (*distinct, FOUND)} for label in drawn])
         axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
-        axes.set_title(over(name, edges) or name, fontsize=9)
+        axes.set_title(over(name, scene.edges) or name, fontsize=9)
         axes.set_xlabel("recall (points)", fontsize=8)
     lines = [(label, name, metric, *numbers(cell)) for (label, name, metric), cell in cells.items()]
     return Drawing(
-        finish(figure, handles(every[0]), f"{caption} {SAID}".strip(), title),
+        finish(figure, handles(every[0]), f"{caption} {SAID}".strip(), scene.title),
         ("row", "group", "metric", "mean", "sd", "n"),
         tuple(lines),
     )

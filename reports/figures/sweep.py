@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
+from reports.figures.canvas import Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
 from reports.figures.lines import Point, lines, points
-from reports.load import RowResult
+from reports.figures.scene import Scene
 from reports.settings import ABSENT, Scale, scale, text
 from reports.stats import MISSING
 
@@ -41,42 +41,34 @@ class Look:
 
 
 def sweep(
-    rows: Sequence[RowResult],
+    scene: Scene,
     x: str,
     metrics: Sequence[str],
     *,
     by: Sequence[str] = (),
     labels: Sequence[str] = (),
     planned: Sequence[RowPlan] = (),
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
     where: Scale | None = None,
     joined: bool = True,
     split: str = "",
-    caption: str = "",
-    title: str | None = None,
 ) -> Drawing | None:
     """Means over seeds against a setting, with 1 sd; a missing one breaks the line and leaves a '-' at its place.
 
     Args:
-        rows: one result per row and seed.
         x: the setting, dotted where it is nested (schedule.lr).
         metrics: one panel for each.
         by: settings, or "method": one line for each combination of their values (`reports.figures.lines`).
         labels: rows to draw; of these, rows without the setting are dashed horizontal lines. () takes all that have it;
             rows that all lack it are lines beside all that have it.
         planned: the suite's rows, so that one without a result keeps its place.
-        order: labels in the order of the suite.
-        edges: of the instance bins, for the label of AP1.
         where: of the axis, where the values do not tell it (`reports.settings.scale`).
         joined: whether a line joins the points: not where they differ in more than the setting.
         split: what was measured, for the value axes, where that is not val alone.
-        caption, title: for below and above.
 
     Returns:
         None where no row has the setting.
     """
-    chosen = points(rows, x, labels=labels, planned=planned, order=order)
+    chosen = points(scene.rows, x, labels=labels, planned=planned, order=scene.order)
     swept = [point for point in chosen if point.x is not ABSENT]
     if not swept:
         return None
@@ -92,7 +84,7 @@ def sweep(
         for look, line in zip(_looks(drawn, by), drawn.values(), strict=True):
             _line(axes, line, metric, where, look if joined else replace(look, line="none"))
         _references(axes, [point for point in chosen if point.x is ABSENT], metric)
-        _dress(axes, f"{metric} on {split}" if split else metric, over(metric, edges), panel[0], where)
+        _dress(axes, f"{metric} on {split}" if split else metric, over(metric, scene.edges), panel[0], where)
         axes.set_xlabel(_axis_name(x, by, swept, where), fontsize=9)
         legend |= handles(axes)
     for spare in every[len(metrics) :]:
@@ -103,7 +95,7 @@ def sweep(
         for p in chosen
         for m in metrics
     ]
-    finish(figure, legend if len(legend) > 1 else {}, caption + apart, title)
+    finish(figure, legend if len(legend) > 1 else {}, scene.caption + apart, scene.title)
     return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(table))
 
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reports.figures.canvas import DEFAULT_EDGES, Drawing, bin_names, blank, finish, numbers, tidy
+from reports.figures.canvas import Drawing, bin_names, blank, finish, numbers, tidy
 from reports.figures.named_points import Point, named_points
+from reports.figures.scene import Scene
 from reports.load import RowResult
-from reports.stats import Cell, baseline_of, by_row, metrics_of, summarise
+from reports.stats import Cell, baseline_of, metrics_of, summarise
 
 COLUMNS = ("row", "tail", "tail_sd", "head", "head_sd", "seeds", "front")
 WIDTH_IN, HEIGHT_IN = 7.0, 4.4
 
 
-def tradeoff(
-    rows: Sequence[RowResult],
-    *,
-    order: Sequence[str] = (),
-    edges: Sequence[int] = DEFAULT_EDGES,
-    caption: str = "",
-    title: str | None = None,
-) -> Drawing | None:
+def tradeoff(scene: Scene) -> Drawing | None:
     """A point for each row: AP of the head, the most frequent instance bin (AP4), across; AP of the tail, the classes
     of the two rarest bins together (those of AP1 and AP2), upwards. A line joins the rows that no other beats in both
     (the Pareto front, by their means).
@@ -28,7 +22,7 @@ def tradeoff(
     Returns:
         None where no row has both.
     """
-    groups = by_row(rows, order)
+    groups, edges = scene.groups, scene.edges
     found = {label: (metrics_of(g).get(f"AP{len(edges) + 1}"), tail_ap(g, edges)) for label, g in groups.items()}
     at = {label: (head, tail) for label, (head, tail) in found.items() if head and head.n and tail.n}
     if not at:
@@ -53,7 +47,7 @@ def tradeoff(
         (label, *numbers(tail)[:2], *numbers(head)[:2], tail.n, "yes" if label in best else "no")
         for label, (head, tail) in at.items()
     )
-    return Drawing(finish(figure, {}, f"{caption} {said}".strip(), title), COLUMNS, lines)
+    return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), COLUMNS, lines)
 
 
 def tail_ap(group: Sequence[RowResult], edges: Sequence[int]) -> Cell:

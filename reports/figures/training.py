@@ -2,7 +2,7 @@
 method beside those of the detector (Dong et al. 2023: smooth-tail data, and the part that a teacher has), and what the
 embeddings of a pre-training look like.
 
-Separate from the figures of results, which know no steps.
+Separate from the figures of results, which know no steps. `trainings`: label of a row -> those of its chain.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from reports.figures.canvas import Drawing, blank, finish, handles, palette, tidy
 from reports.figures.norms import by_count
+from reports.figures.scene import Scene
 from reports.trainings import Training
 
 COUNTED = ("row", "training", "rank", "class", "instances")
@@ -19,16 +20,14 @@ SHOWN = "shown/"  # named by bench/run/loop.py, which imports torch
 SHARES = ("row", "training", "loss", "step", "share")
 
 
-def class_counts(
-    rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: str | None = None
-) -> Drawing | None:
+def class_counts(scene: Scene, trainings: Mapping[str, Sequence[Training]]) -> Drawing | None:
     """Instances of each class in the whole training set and in what each further training of a row learns from, one
     panel for each row; classes by falling instances in the whole set.
 
     Returns:
         None where no row has a training on chosen data.
     """
-    chosen = {label: chain for label, chain in rows.items() if len({one.counts for one in chain}) > 1}
+    chosen = {label: chain for label, chain in trainings.items() if len({one.counts for one in chain}) > 1}
     if not chosen:
         return None
     from matplotlib.ticker import MaxNLocator
@@ -50,13 +49,11 @@ def class_counts(
         tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("rank of the class by training instances")
-    figure = finish(figure, {k: v for axes in reversed(panels) for k, v in handles(axes).items()}, caption, title)
-    return Drawing(figure, COUNTED, tuple(lines))
+    legend = {k: v for axes in reversed(panels) for k, v in handles(axes).items()}
+    return Drawing(finish(figure, legend, scene.caption, scene.title), COUNTED, tuple(lines))
 
 
-def loss_shares(
-    rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: str | None = None
-) -> Drawing | None:
+def loss_shares(scene: Scene, trainings: Mapping[str, Sequence[Training]]) -> Drawing | None:
     """Each loss beside the detector's, as a share of the detector's sum, over the steps of the training that has it; of
     a pre-training without the detector's losses, as a share of all.
 
@@ -65,7 +62,7 @@ def loss_shares(
     """
     drawn: list[tuple[str, Training, str, list[tuple[int, float]]]] = []
     alone = False
-    for label, chain in rows.items():
+    for label, chain in trainings.items():
         usual = {name for one in chain if not one.beside for values in one.curve.values() for name in values}
         for one in chain:
             names = dict.fromkeys(n for values in one.curve.values() for n in values if n not in usual and is_loss(n))
@@ -77,7 +74,7 @@ def loss_shares(
     if not drawn:
         return None
     figure, (axes,) = blank(8.0, 3.4)
-    last = {label: chain[-1].number for label, chain in rows.items()}
+    last = {label: chain[-1].number for label, chain in trainings.items()}
     for index, (label, one, name, points) in enumerate(drawn):
         named = f"{label}: {name}" + ("" if one.number == last[label] else f", {one.name}")
         style = ("-", "--", "-.", ":")[index // 10 % 4]
@@ -87,12 +84,10 @@ def loss_shares(
     axes.set_ylabel("loss / sum of the detector's losses" + ("\n(pre-training: of all)" if alone else ""))
     tidy(axes)
     lines = [(label, one.name, name, step, value) for label, one, name, found in drawn for step, value in found]
-    return Drawing(finish(figure, handles(axes), caption, title), SHARES, tuple(lines))
+    return Drawing(finish(figure, handles(axes), scene.caption, scene.title), SHARES, tuple(lines))
 
 
-def embeddings(
-    rows: Mapping[str, Sequence[Training]], *, caption: str = "", title: str | None = None
-) -> Drawing | None:
+def embeddings(scene: Scene, trainings: Mapping[str, Sequence[Training]]) -> Drawing | None:
     """Alignment and uniformity (Wang and Isola 2020) over the steps of each pre-training, a panel for each: both fall
     as an embedding gets better; a uniformity of 0 is a collapse.
 
@@ -101,7 +96,7 @@ def embeddings(
     """
     panels = ("alignment", "uniformity")
     drawn: list[tuple[str, Training, str, list[tuple[int, float]]]] = []
-    for label, chain in rows.items():
+    for label, chain in trainings.items():
         for one in chain:
             names = dict.fromkeys(n for values in one.curve.values() for n in values if n.endswith(panels))
             for name in names:
@@ -124,7 +119,7 @@ def embeddings(
     axes[1].set_xlabel("optimiser step")
     lines = [(label, one.name, what, step, value) for label, one, what, found in drawn for step, value in found]
     legend = {k: v for shown in reversed(axes) for k, v in handles(shown).items()}
-    return Drawing(finish(figure, legend, caption, title), EMBEDDED, tuple(lines))
+    return Drawing(finish(figure, legend, scene.caption, scene.title), EMBEDDED, tuple(lines))
 
 
 def is_loss(name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.search.view import Trial
 from bench.suite.search import ROW, Dimension, Scalar
 from reports.figures.canvas import Drawing, blank, calm, finish, handles, palette, tidy
+from reports.figures.scene import Scene
 from reports.figures.sweep import MARGIN, sweep
 from reports.load import RowResult
 from reports.search.searched import Searched, chosen_text, is_numeric
@@ -290,9 +291,9 @@ def _curve(found: Searched, name: str) -> Drawing | str:
     if found.winner is not None and name in found.winner.chosen:
         shows += f" The winner is trial {found.winner.number}: {chosen_text(found.winner, 4)}."
     drawing = sweep(
-        results, name, metrics, by=[ROW] if len(found.rows) > 1 else [], edges=found.edges,
-        where=_scale(found.dimensions[name], [trial.chosen[name] for trial in having.values()]), joined=not others,
-        split=found.view.measured_on, caption=found.caption(shows), order=list(having),
+        Scene(results, list(having), found.edges, found.caption(shows)), name, metrics,
+        by=[ROW] if len(found.rows) > 1 else [], joined=not others, split=found.view.measured_on,
+        where=_scale(found.dimensions[name], [trial.chosen[name] for trial in having.values()]),
     )  # fmt: skip
     return drawing or f"the records lack the setting {name}"
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from bench.spec import Figure
 from reports.figures.contact_sheet import MOST, contact_sheet
 from reports.figures.kinds import draw
+from reports.figures.scene import Scene
 from reports.sheets import with_sheets
 from tests.reports.made_images import made_store
 
 
 def test_as_many_of_the_best_as_an_image_has_boxes(tmp_path: Path) -> None:
     store, rows, stages = made_store(tmp_path)
-    drawing = contact_sheet(with_sheets(store, stages, rows))
+    drawing = contact_sheet(Scene(with_sheets(store, stages, rows)))
     assert drawing is not None
     assert drawing.lines == (
         ("baseline", 1, 7, "a.jpg", "true positive", "cat", 0.8999999761581421, "cat"),  # float32 in the store
@@ -42,11 +43,11 @@ def test_the_first_seed_of_each_row_and_the_first_rows(tmp_path: Path) -> None:
     found = with_sheets(store, stages, [later, *rows])
     assert [row.sheet is not None for row in found] == [False, True, True]
     many = [replace(found[1], record=found[1].record.model_copy(update={"row": f"row {i}"})) for i in range(MOST + 2)]
-    drawing = contact_sheet(many)
+    drawing = contact_sheet(Scene(many))
     assert drawing is not None
     assert len({line[0] for line in drawing.lines}) == MOST
     assert str(drawing.figure.get_label()).endswith(f"Not drawn: row {MOST}, row {MOST + 1}.")
-    named = contact_sheet(many, labels=[row.record.row for row in many])
+    named = contact_sheet(Scene(many), labels=[row.record.row for row in many])
     assert named is not None
     assert len({line[0] for line in named.lines}) == MOST + 2
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from reports.figures.cost import cost
+from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.trainings import Training, _seconds
 from tests.reports.made_records import made
@@ -29,7 +30,7 @@ ROWS = (
 
 
 def test_minutes_steps_and_memory_are_means_over_seeds() -> None:
-    drawing = cost(ROWS, order=("2DRCL", "baseline"))
+    drawing = cost(Scene(ROWS, order=("2DRCL", "baseline")))
     assert drawing is not None
     found = {line[:3]: line[3:] for line in drawing.lines}
     assert found["baseline", "training 1", "minutes"] == (1.5, pytest.approx(0.5**0.5), 2)
@@ -45,15 +46,15 @@ def test_minutes_steps_and_memory_are_means_over_seeds() -> None:
 
 
 def test_a_gpu_s_memory_stands_for_the_host_s_where_there_is_one() -> None:
-    drawing = cost([row("baseline", 0, training(1, 60.0, 300, host=900.0, gpu=400.0))])
+    drawing = cost(Scene([row("baseline", 0, training(1, 60.0, 300, host=900.0, gpu=400.0))]))
     assert drawing is not None
     assert drawing.figure.axes[1].get_xlabel() == "most memory of the GPU (MB)"
     assert [text.get_text() for text in drawing.figure.axes[1].texts] == ["400"]
 
 
 def test_a_row_without_a_known_time_is_not_drawn() -> None:
-    assert cost([row("baseline", 0, training(1, None, 300))]) is None
-    assert cost([made("baseline")]) is None
+    assert cost(Scene([row("baseline", 0, training(1, None, 300))])) is None
+    assert cost(Scene([made("baseline")])) is None
 
 
 @pytest.mark.parametrize(

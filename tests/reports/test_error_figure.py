@@ -10,6 +10,7 @@ import pytest
 
 from bench.evaluation.error_kinds import Costs, Counts, Group
 from reports.figures.errors import confusion_csv, error_costs, to_csv
+from reports.figures.scene import Scene
 from reports.load import Errors, RowResult
 from tests.reports.made_records import made
 
@@ -30,7 +31,7 @@ ROWS = [row("baseline", 0, 0.4), row("baseline", 1, 0.5), row("BAGS", 0, None), 
 
 
 def test_costs_are_means_over_seeds_in_points() -> None:
-    drawing = error_costs(ROWS, caption="made.", edges=(10,))
+    drawing = error_costs(Scene(ROWS, caption="made.", edges=(10,)))
     assert drawing is not None
     found = {line[:3]: line[3:] for line in drawing.lines}
     assert found["baseline", "AP1", "classification"] == (pytest.approx(45), pytest.approx(50**0.5), 2)
@@ -48,7 +49,7 @@ def test_costs_are_means_over_seeds_in_points() -> None:
 
 
 def test_without_errors_there_is_no_figure() -> None:
-    assert error_costs([made("baseline", AP=20.0)]) is None
+    assert error_costs(Scene([made("baseline", AP=20.0)])) is None
     assert to_csv([made("baseline", AP=20.0)]).count("\n") == 1
 
 

@@ -13,6 +13,7 @@ from bench.evaluation.pooled import Pooled
 from bench.evaluation.recall import Recall, Recalls
 from reports.figures.calibration import calibration_curves
 from reports.figures.recall import recall_dots
+from reports.figures.scene import Scene
 from reports.load import MoreMetrics, RowResult
 from reports.more_metrics import to_csv
 from tests.reports.made_records import made
@@ -58,7 +59,8 @@ def test_the_long_table() -> None:
 
 
 def test_reliability_is_drawn_per_bin_with_its_ece() -> None:
-    drawing = calibration_curves([row("baseline"), row("BAGS"), made("none", AP=1.0)], edges=(10,), caption="made.")
+    rows = [row("baseline"), row("BAGS"), made("none", AP=1.0)]
+    drawing = calibration_curves(Scene(rows, edges=(10,), caption="made."))
     assert drawing is not None
     assert drawing.lines[:3] == (
         ("baseline", "AP", 1, pytest.approx(5), pytest.approx(2.5), 20),
@@ -82,7 +84,7 @@ def test_reliability_is_drawn_per_bin_with_its_ece() -> None:
 
 def test_recall_is_a_mean_over_seeds_beside_that_of_detections() -> None:
     rows = [row("baseline", 0, reached=0.5), row("baseline", 1, reached=0.7), row("BAGS"), without_proposals("old")]
-    drawing = recall_dots(rows, edges=(10,), caption="made.")
+    drawing = recall_dots(Scene(rows, edges=(10,), caption="made."))
     assert drawing is not None
     found = {line[:3]: line[3:] for line in drawing.lines}
     assert found["baseline", "AP1", "AR@1000"] == (pytest.approx(60), pytest.approx(200**0.5), 2)
@@ -99,14 +101,14 @@ def test_recall_is_a_mean_over_seeds_beside_that_of_detections() -> None:
 
 @pytest.mark.parametrize(("most", "shown"), [(100, 1), (101, 2), (300, 2), (301, 3), (1000, 3)])
 def test_budgets_that_no_image_can_spend_are_not_drawn(most: int, shown: int) -> None:
-    drawing = recall_dots([row("baseline", most=most)])
+    drawing = recall_dots(Scene([row("baseline", most=most)]))
     assert drawing is not None
     assert len(drawing.figure.legends[0].get_texts()) == shown + 1
 
 
 def test_without_them_there_is_no_figure() -> None:
     rows = [made("baseline", AP=20.0)]
-    assert calibration_curves(rows) is None
-    assert recall_dots(rows) is None
-    assert recall_dots([without_proposals("old")]) is None
+    assert calibration_curves(Scene(rows)) is None
+    assert recall_dots(Scene(rows)) is None
+    assert recall_dots(Scene([without_proposals("old")])) is None
     assert to_csv(rows).count("\n") == 1

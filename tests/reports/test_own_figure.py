@@ -14,6 +14,7 @@ from bench.errors import UserError
 from bench.spec import FIGURES, Figure
 from reports.figures.bars import ap_by_bin
 from reports.figures.canvas import image_of
+from reports.figures.scene import Scene
 from reports.write import write
 from tests.conftest import ROOT
 from tests.reports.made_records import made
@@ -118,7 +119,7 @@ def test_pdf_of_every_figure(tmp_path: Path) -> None:
 
 def test_a_pdf_has_no_caption_and_the_others_keep_theirs() -> None:
     """A paper sets its own; the figure is as high as without one."""
-    drawing, bare = (ap_by_bin([made("A", AP=1.0)], caption=caption) for caption in ("what was run; " * 30, ""))
+    drawing, bare = (ap_by_bin(Scene([made("A", AP=1.0)], caption=caption)) for caption in ("what was run; " * 30, ""))
 
     def points(image: bytes) -> list[float]:
         found = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", image)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reports.figures.pictures import attention, error, reconstructions, shares
+from reports.figures.scene import Scene
 from reports.looks import Attended, Attention, Looks, Painted
 from tests.reports.made_records import made
 
@@ -42,7 +43,7 @@ def test_a_column_for_each_row_and_training() -> None:
         replace(made("baseline"), looks=Looks(attention=(replace(last, number=1),))),
         replace(made("2DRCL"), looks=Looks(attention=(first, last))),
     ]
-    drawing = attention(rows)
+    drawing = attention(Scene(rows))
     assert drawing is not None
     assert [axes.get_title() for axes in drawing.figure.axes[:4]] == [
         "e (1)", "baseline", "2DRCL,\nafter training 1", "2DRCL",
@@ -54,7 +55,7 @@ def test_a_column_for_each_row_and_training() -> None:
         ("baseline", 1, 3), ("baseline", 1, 5), ("2DRCL", 1, 3), ("2DRCL", 1, 5), ("2DRCL", 2, 3), ("2DRCL", 2, 5),
     ]  # fmt: skip
     assert drawing.figure.axes[1].get_xlabel() == "50 % of it in 25 %"
-    assert attention([made("baseline")]) is None
+    assert attention(Scene([made("baseline")])) is None
 
 
 def painted(number: int = 1) -> Painted:
@@ -66,7 +67,7 @@ def painted(number: int = 1) -> Painted:
 def test_the_error_of_a_reconstruction_is_that_of_normalised_pixels() -> None:
     one = painted()
     assert error(one, one.view_painted) == pytest.approx(0.25)  # (0.25 / 0.5)^2
-    drawing = reconstructions([made("baseline"), replace(made("2DRCL"), looks=Looks(painted=(one, one)))])
+    drawing = reconstructions(Scene([made("baseline"), replace(made("2DRCL"), looks=Looks(painted=(one, one)))]))
     assert drawing is not None
     # Half of the image is 1, half 0: its mean colour is off by 0.5 everywhere.
     assert drawing.lines == tuple(
@@ -74,4 +75,4 @@ def test_the_error_of_a_reconstruction_is_that_of_normalised_pixels() -> None:
         for k in (0, 1) for what, off in (("whole", 0.25), ("masked", 1.0))
     )  # fmt: skip
     assert len(drawing.figure.axes) == 8
-    assert reconstructions([made("baseline")]) is None
+    assert reconstructions(Scene([made("baseline")])) is None

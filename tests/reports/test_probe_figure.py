@@ -10,6 +10,7 @@ from bench.cli.open import open_suite
 from bench.plan import planning
 from bench.suite.tuning import Tuning
 from reports.figures.probe import by_bin, dimensions, probe_bars
+from reports.figures.scene import Scene
 from reports.looks import Looks, Probe
 from tests.conftest import Write
 from tests.reports.made_records import made
@@ -63,7 +64,7 @@ def test_dimensions_that_features_use() -> None:
 
 def test_a_bar_names_its_training_and_the_dimensions_of_its_features() -> None:
     first, last = Probe(1, False, (1.0,) * 6, (5.0, 0.0)), Probe(2, True, (0.5,) * 6, (2.0, 2.0))
-    drawing = probe_bars([replace(made("2DRCL"), looks=Looks(probes=(first, last)))])
+    drawing = probe_bars(Scene([replace(made("2DRCL"), looks=Looks(probes=(first, last)))]))
     assert drawing is not None
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert legend == ["2DRCL, after training 1 (1.0 of 2)", "2DRCL (2.0 of 2)"]
@@ -72,4 +73,4 @@ def test_a_bar_names_its_training_and_the_dimensions_of_its_features() -> None:
         ("2DRCL, after training 1", "ACC"): 100.0, ("2DRCL, after training 1", "dimensions"): 1.0,
         ("2DRCL", "ACC"): 50.0, ("2DRCL", "dimensions"): 2.0,
     }  # fmt: skip
-    assert probe_bars([made("2DRCL")]) is None
+    assert probe_bars(Scene([made("2DRCL")])) is None

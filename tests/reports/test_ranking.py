@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reports.figures.ranking import among_best, ranking
+from reports.figures.scene import Scene
 from reports.load import Draws, RowResult
 from tests.reports.made_records import made
 
@@ -45,12 +46,12 @@ def test_rows_that_cannot_be_ranked_are_left_out() -> None:
     assert set(among_best([*rows, made("E", AP=99.0)], "AP")) == {"A", "B", "C", "D"}
     assert among_best(rows[:3], "AP") == {}
     assert among_best(rows, "AP1") == {}
-    assert ranking(rows[:3]) is None
+    assert ranking(Scene(rows[:3])) is None
 
 
 def test_the_figure_has_a_bar_for_each_row() -> None:
     rows = [row(n, ap, [ap, ap]) for n, ap in (("A", 20.0), ("B", 21.0), ("C", 22.0), ("D", 23.0))]
-    drawing = ranking(rows, order=("D", "A"))
+    drawing = ranking(Scene(rows, order=("D", "A")))
     assert drawing is not None
     assert drawing.lines == (("D", "AP", 100.0), ("A", "AP", 0.0), ("B", "AP", 100.0), ("C", "AP", 100.0))
     (axes,) = drawing.figure.axes

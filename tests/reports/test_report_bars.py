@@ -6,6 +6,7 @@ import pytest
 from made_records import made
 
 from reports.figures.bars import ap_by_bin, bars
+from reports.figures.scene import Scene
 from reports.load import RowResult
 
 
@@ -19,7 +20,7 @@ def results(labels: tuple[str, ...] = ("baseline", "BAGS", "NCM-fc"), seeds: int
 
 
 def test_bins_are_named_in_training_instances() -> None:
-    figure = ap_by_bin(results(), caption="suite table1", title="Bins").figure
+    figure = ap_by_bin(Scene(results(), caption="suite table1", title="Bins")).figure
     (axes,) = figure.axes
     ticks = [tick.get_text() for tick in axes.get_xticklabels()]
     assert ticks[0] == "AP1: 1-9\ntraining instances"
@@ -31,7 +32,7 @@ def test_bins_are_named_in_training_instances() -> None:
 
 
 def test_a_bin_of_one_count_is_one_number() -> None:
-    (axes,) = ap_by_bin(results(), edges=(1, 2, 10)).figure.axes
+    (axes,) = ap_by_bin(Scene(results(), edges=(1, 2, 10))).figure.axes
     assert [tick.get_text().splitlines()[0] for tick in axes.get_xticklabels()][1:4] == [
         "AP2: 1",
         "AP3: 2-9",
@@ -40,7 +41,7 @@ def test_a_bin_of_one_count_is_one_number() -> None:
 
 
 def test_bars_are_the_means_and_a_missing_one_is_a_dash() -> None:
-    drawing = ap_by_bin(results())
+    drawing = ap_by_bin(Scene(results()))
     (axes,) = drawing.figure.axes
     drawn = [container for container in axes.containers if hasattr(container, "patches")]
     heights = [[patch.get_height() for patch in container.patches] for container in drawn]
@@ -57,22 +58,22 @@ def test_bars_are_the_means_and_a_missing_one_is_a_dash() -> None:
 
 
 def test_error_bars_are_one_sd_over_seeds() -> None:
-    (axes,) = ap_by_bin(results()).figure.axes
+    (axes,) = ap_by_bin(Scene(results())).figure.axes
     errors = [container for container in axes.containers if getattr(container, "has_yerr", False)]
     (low, high) = errors[0].lines[2][0].get_segments()[-1][:, 1]
     assert (low, high) == pytest.approx((20.5 - 0.5**0.5, 20.5 + 0.5**0.5))
-    (alone,) = ap_by_bin(results(seeds=1)).figure.axes
+    (alone,) = ap_by_bin(Scene(results(seeds=1))).figure.axes
     assert not [c for c in alone.containers if getattr(c, "has_yerr", False)]
 
 
 def test_many_bars_have_no_numbers_above_them() -> None:
-    (axes,) = ap_by_bin(results(tuple(f"row{i}" for i in range(10)))).figure.axes
+    (axes,) = ap_by_bin(Scene(results(tuple(f"row{i}" for i in range(10))))).figure.axes
     assert [text.get_text() for text in axes.texts] == ["-"]
 
 
 def test_more_rows_than_colours_lie_in_panels() -> None:
     labels = ("baseline", *(f"row{i}" for i in range(1, 15)))
-    drawing = bars(results(labels), ["AP1", "AP"], caption="what was run.")
+    drawing = bars(Scene(results(labels), caption="what was run."), ["AP1", "AP"])
     left, right = drawing.figure.axes
     assert [tick.get_text() for tick in left.get_yticklabels()] == list(labels)
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row is at the top
@@ -88,13 +89,13 @@ def test_more_rows_than_colours_lie_in_panels() -> None:
 
 def test_panels_that_have_no_metric_are_removed() -> None:
     rows = [made(f"row{i}", AP=1.0) for i in range(12)]
-    assert len(bars(rows, ["AP", "AP50", "AP75", "APr", "APc", "APf", "ACC"]).figure.axes) == 7
+    assert len(bars(Scene(rows), ["AP", "AP50", "AP75", "APr", "APc", "APf", "ACC"]).figure.axes) == 7
 
 
 @pytest.mark.parametrize("rows", [3, 10, 15])
 def test_everything_is_on_the_paper_and_no_label_on_another(rows: int) -> None:
     labels = tuple(f"a-row-of-some-length {i}" for i in range(rows))
-    figure = ap_by_bin(results(labels), caption="what was run; " * 30, title="A title").figure
+    figure = ap_by_bin(Scene(results(labels), caption="what was run; " * 30, title="A title")).figure
     figure.canvas.draw()
     paper = figure.bbox
     boxes = [legend.get_window_extent() for legend in figure.legends]

@@ -10,6 +10,7 @@ from made_records import COUNTS, made
 
 from reports.figures.canvas import save
 from reports.figures.norms import default_rows, weight_norms
+from reports.figures.scene import Scene
 from reports.load import RowResult
 
 NORMS = {"baseline": [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0], "BAGS": [0.8, 0.9, 0.8, 0.9, 0.8, 0.9, 1.2]}
@@ -20,7 +21,7 @@ def results() -> list[RowResult]:
 
 
 def test_norms_are_sorted_by_descending_instances_with_background_first(tmp_path: Path) -> None:
-    drawing = weight_norms(results())
+    drawing = weight_norms(Scene(results()))
     assert drawing is not None
     with save(drawing, tmp_path / "norms")[-1].open() as file:
         lines = [line for line in csv.DictReader(file) if line["row"] == "baseline"]
@@ -33,7 +34,7 @@ def test_norms_are_sorted_by_descending_instances_with_background_first(tmp_path
 
 
 def test_a_line_a_row_and_the_bin_edges() -> None:
-    drawing = weight_norms(results())
+    drawing = weight_norms(Scene(results()))
     assert drawing is not None
     (axes,) = drawing.figure.axes
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
@@ -56,7 +57,7 @@ def test_spearman_by_hand_and_where_it_is_not_defined() -> None:
     # d^2 = 4 + 4, rho = 1 - 6 * 8 / (6 * 35)
     swapped = made("swapped", norms=[0.4, 1.5, 1.1, 0.7, 0.3, 1.0, 2.0])
     flat = made("flat", norms=NORMS["baseline"], counts=(7,) * 6)
-    drawing = weight_norms([swapped, flat])
+    drawing = weight_norms(Scene([swapped, flat]))
     assert drawing is not None
     found = {line[0]: line[-1] for line in drawing.lines}
     assert found == {"swapped": pytest.approx(1 - 48 / 210), "flat": None}
@@ -67,7 +68,7 @@ def test_spearman_by_hand_and_where_it_is_not_defined() -> None:
 
 def test_rows_with_other_class_counts_are_stretched_onto_one_axis() -> None:
     few = made("few", counts=(5000, 100, 10), norms=[3.0, 2.0, 1.0, 0.5])
-    drawing = weight_norms([made("many", norms=NORMS["baseline"]), few])
+    drawing = weight_norms(Scene([made("many", norms=NORMS["baseline"]), few]))
     assert drawing is not None
     (axes,) = drawing.figure.axes
     many, three = (line for line in axes.lines if not line.get_label().startswith("_"))
@@ -92,11 +93,11 @@ def test_ones_own_rows_are_drawn_beside_the_baseline_and_the_caption_names_those
     own = [made(f"mine {i}", norms=NORMS["BAGS"]) for i in range(8)]
     rows = [*own, made("baseline", norms=NORMS["baseline"])]
     assert default_rows(rows) == ["baseline", *(f"mine {i}" for i in range(5))]
-    drawing = weight_norms(rows, caption="suite x.")
+    drawing = weight_norms(Scene(rows, caption="suite x."))
     assert drawing is not None
     texts = " ".join(text.get_text() for text in drawing.figure.texts).replace("\n", " ")
     assert "Not drawn: mine 5, mine 6, mine 7." in texts
 
 
 def test_no_norms_no_figure() -> None:
-    assert weight_norms([made("NCM-fc", AP=1.0)]) is None
+    assert weight_norms(Scene([made("NCM-fc", AP=1.0)])) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from bench.plan.planning import RowPlan
 from reports.figures.canvas import Drawing
+from reports.figures.scene import Scene
 from reports.figures.sweep import sweep
 from reports.load import RowResult
 from reports.settings import ABSENT, scale, setting, text
@@ -27,8 +29,8 @@ def heads(values: list[Any], method: str = "bags", name: str = "beta", **more: A
     ]
 
 
-def drawn(*args: Any, **more: Any) -> Drawing:
-    drawing = sweep(*args, **more)
+def drawn(rows: Sequence[RowResult], x: str, metrics: Sequence[str], caption: str = "", **more: Any) -> Drawing:
+    drawing = sweep(Scene(rows, caption=caption), x, metrics, **more)
     assert drawing is not None
     return drawing
 
@@ -190,7 +192,7 @@ def test_small_differences_look_small() -> None:
 
 
 def test_no_row_has_the_setting() -> None:
-    assert sweep(heads([1]), "tau", ["AP"]) is None
+    assert sweep(Scene(heads([1])), "tau", ["AP"]) is None
 
 
 def test_panels_do_not_lie_on_one_another() -> None:

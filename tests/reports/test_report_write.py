@@ -11,8 +11,8 @@ import pytest
 from made_records import made
 
 from bench.errors import UserError
-from bench.spec import Figure
-from reports.figures.kinds import names
+from bench.spec import FIGURES, Figure
+from reports.figures.kinds import KINDS, names
 from reports.load import RowResult
 from reports.write import write
 
@@ -43,6 +43,10 @@ def test_write_leaves_every_form(tmp_path: Path) -> None:
     again = write(results(), tmp_path / "again", "table1", "bags_table1", order=["baseline"])
     text = {path.name: path.read_bytes() for path in again.files if path.suffix != ".svg"}
     assert all((out / name).read_bytes() == content for name, content in text.items())
+
+
+def test_the_kinds_are_those_that_a_suite_may_name() -> None:
+    assert set(KINDS) == set(FIGURES)
 
 
 ODD = (r"$\frac$", "costs $5", r"a_{$\beta$}", r"\$x$", "[red]x[/]", "<&>")

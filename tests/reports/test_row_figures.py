@@ -13,6 +13,7 @@ from reports.figures.confusion import confusion, counts, percent
 from reports.figures.curves import averaged, curves
 from reports.figures.gain import gain
 from reports.figures.named_points import PLACES, places
+from reports.figures.scene import Scene
 from reports.figures.tradeoff import front, tradeoff
 from reports.load import Draws, Errors, RowResult
 from reports.trainings import Training
@@ -35,7 +36,7 @@ def training(number: int, steps: int, losses: dict[int, float], seconds: float |
 def test_the_tail_is_the_mean_over_the_classes_of_the_two_rarest_bins() -> None:
     """(9 + 21 + 0) / 3 = 10; a class that val does not show counts nowhere. 3 points more of one class: 11."""
     rows = [classed("baseline", AP4=60.0), classed("A", tail=3.0, AP4=58.0), classed("B", tail=-3.0, AP4=57.0)]
-    drawing = tradeoff(rows, order=("baseline", "A", "B"))
+    drawing = tradeoff(Scene(rows, order=("baseline", "A", "B")))
     assert drawing is not None
     assert drawing.lines == (
         ("baseline", 10.0, None, 60.0, None, 1, "yes"),
@@ -53,8 +54,8 @@ def test_the_tail_is_the_mean_over_the_classes_of_the_two_rarest_bins() -> None:
 
 
 def test_rows_without_head_or_tail_have_no_point() -> None:
-    assert tradeoff([made("A", AP4=50.0)]) is None  # no AP per class
-    assert tradeoff([classed("A", AP=50.0)]) is None
+    assert tradeoff(Scene([made("A", AP4=50.0)])) is None  # no AP per class
+    assert tradeoff(Scene([classed("A", AP=50.0)])) is None
 
 
 def test_equal_points_are_both_on_the_front() -> None:
@@ -72,7 +73,7 @@ def test_a_name_goes_where_nothing_is() -> None:
 
 def test_every_class_is_a_mark_and_the_curve_their_mean_nearby() -> None:
     rows = [classed(label, seed) for label in ("A", "baseline", "B", "C", "D") for seed in (0, 1)]
-    drawing = per_class(rows)
+    drawing = per_class(Scene(rows))
     assert drawing is not None
     assert len(drawing.lines) == 4 * 2 * 5
     assert ("baseline", 1, 2, "b", 2000, 60.0) in drawing.lines
@@ -81,10 +82,10 @@ def test_every_class_is_a_mark_and_the_curve_their_mean_nearby() -> None:
     assert axes.get_xscale() == "log"
     assert [len(marks.get_offsets()) for marks in axes.collections] == [10] * 4
     assert "Not drawn: D." in drawing.figure.get_supxlabel().replace("\n", " ")
-    named = per_class(rows, labels=("D",))
+    named = per_class(Scene(rows), labels=("D",))
     assert named is not None
     assert {line[0] for line in named.lines} == {"D"}
-    assert per_class([made("A", AP=1.0)]) is None
+    assert per_class(Scene([made("A", AP=1.0)])) is None
 
 
 def test_the_smooth_is_a_weighted_mean() -> None:
@@ -108,7 +109,7 @@ def test_confusion_is_in_percent_of_the_boxes_of_all_seeds() -> None:
     assert added is not None
     assert added.tolist() == [[2, 0, 2], [0, 12, 0], [8, 8, 0]]
     assert percent(added).tolist() == [[50.0, 0.0, 50.0], [0.0, 100.0, 0.0]]
-    drawing = confusion(rows, edges=(10,))
+    drawing = confusion(Scene(rows, edges=(10,)))
     assert drawing is not None
     assert drawing.lines[0] == ("A", "1-9", "1-9", 2, 50.0)
     assert ("A", "1-9", "missed", 2, 50.0) in drawing.lines
@@ -118,19 +119,19 @@ def test_confusion_is_in_percent_of_the_boxes_of_all_seeds() -> None:
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1-9", "10+", "missed"]
     empty = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]])
     assert np.isnan(percent(empty)[0]).all()
-    assert confusion([made("A")]) is None
+    assert confusion(Scene([made("A")])) is None
 
 
 def test_losses_go_on_where_the_training_before_ended() -> None:
     chain = [training(1, 100, {10: 4.0, 100: 2.0}), training(2, 50, {25: 3.0, 50: 0.0})]
-    drawing = curves({"A": chain, "B": []})
+    drawing = curves(Scene([]), {"A": chain, "B": []})
     assert drawing is not None
     assert drawing.lines == (
         ("A", "training 1", 10, 10, 4.0), ("A", "training 1", 100, 100, 2.0), ("A", "training 2", 25, 125, 3.0),
     )  # fmt: skip
     (line,) = drawing.figure.axes[0].lines
     assert np.isnan(line.get_xdata()[2])  # a gap between two trainings
-    assert curves({"A": []}) is None
+    assert curves(Scene([]), {"A": []}) is None
 
 
 def test_losses_are_averaged_in_windows_of_equal_length() -> None:
@@ -147,20 +148,20 @@ def test_gain_stands_over_the_minutes_of_the_whole_chain() -> None:
         for r, (label, chain) in enumerate({"baseline": (base,), "A": (base, longer)}.items())
         for seed in (0, 1)
     ]
-    drawing = gain(rows)
+    drawing = gain(Scene(rows))
     assert drawing is not None
     assert drawing.lines[0] == ("A", "baseline", 4.0, 0.0, 2, "AP", 1.5, pytest.approx(0.5**0.5), 2)
     assert drawing.lines[1][5:] == ("AP1", 0.0, 0.0, 2)
     assert drawing.figure.get_supxlabel().endswith("Minutes of the baseline: baseline 1.0.")
     unknown = [replace(row, trainings=(training(1, 10, {}, seconds=None),)) for row in rows]
-    assert gain(unknown) is None
+    assert gain(Scene(unknown)) is None
 
 
 def test_bars_have_the_interval_of_their_mean() -> None:
     """One seed, normal: draws 19 and 21 have variance 2, so 20 - 1.96 * sqrt(2) to 20 + 1.96 * sqrt(2)."""
     drawn = Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 40, "AP1": 3}, "v")
     row = replace(made("A", AP=20.0, AP1=1.0), draws=drawn)
-    drawing = ap_by_bin([row], edges=(10,))
+    drawing = ap_by_bin(Scene([row], edges=(10,)))
     assert drawing.columns == ("row", "metric", "mean", "sd", "n", "low", "high")
     half = 1.959964 * 2**0.5
     assert drawing.lines[-1] == ("A", "AP", 20.0, None, 1, pytest.approx(20 - half), pytest.approx(20 + half))
@@ -170,10 +171,11 @@ def test_bars_have_the_interval_of_their_mean() -> None:
     ((low, high),) = [segment[:, 1] for segment in container.lines[2][0].get_segments()]
     assert (low, high) == pytest.approx((20 - half, 20 + half))
     # A row without draws: the same kind of line for all.
-    assert ap_by_bin([row, made("B", AP=1.0)], edges=(10,)).columns == ("row", "metric", "mean", "sd", "n")
+    assert ap_by_bin(Scene([row, made("B", AP=1.0)], edges=(10,))).columns == ("row", "metric", "mean", "sd", "n")
 
 
 def test_bars_are_told_apart_without_colours() -> None:
-    (axes,) = ap_by_bin([made(f"row{i}", AP=1.0, AP1=1.0) for i in range(10)], edges=(10,)).figure.axes
+    rows = [made(f"row{i}", AP=1.0, AP1=1.0) for i in range(10)]
+    (axes,) = ap_by_bin(Scene(rows, edges=(10,))).figure.axes
     hatches = [container.patches[0].get_hatch() for container in axes.containers]
     assert len(set(hatches)) == 10

@@ -67,7 +67,7 @@ class Kind:
 
     Attributes:
         file: name of its files.
-        title: where the suite gives none; empty: the name of its files.
+        title: where the suite gives none.
         lacking: why it cannot be drawn of rows that have a result.
         seeds: those that are drawn.
         draw: of these seeds, the suite's figure and its rows, done or not; None where there is nothing to draw.
@@ -156,11 +156,11 @@ KINDS: Mapping[str, Kind] = {
         Seeds.MEAN, _alone(ranking),
     ),
     "calibration": Kind(
-        "calibration", "", "the calibration of its scores was not made (report --intervals makes it)",
+        "calibration", "Calibration of the scores", "the calibration of its scores was not made (report --intervals makes it)",
         Seeds.FIRST, _alone(calibration_curves),
     ),
     "recall": Kind(
-        "recall", "",
+        "recall", "Recall of proposals and detections",
         "the recall of its proposals was not made (report --intervals makes it where they are stored)",
         Seeds.MEAN, _alone(recall_dots),
     ),
@@ -275,8 +275,8 @@ def _drawing(
     shown = _labels(figure, every.rows, planned)
     rows = [result for result in every.rows if result.record.row in shown]
     scene = replace(every, rows=rows, title=figure.title)
-    if rows and figure.kind in own:
-        return _own(own[figure.kind], scene, suite)
+    if figure.kind in own:
+        return _own(own[figure.kind], scene, suite) if rows else (None, NO_ROW)
     kind = KINDS.get(figure.kind)
     if kind is None:  # a report that came without its suite's files
         return None, "its file is not here (figures_path)"

@@ -95,7 +95,7 @@ def sweep(
         for p in chosen
         for m in metrics
     ]
-    finish(figure, legend if len(legend) > 1 else {}, scene.caption + apart, scene.title)
+    finish(figure, legend if len(legend) > 1 else {}, (scene.caption + apart).strip(), scene.title)
     return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(table))
 
 

@@ -88,6 +88,13 @@ def test_a_mistake_costs_that_figure_alone(tmp_path: Path, text: str, why: str) 
     assert (tmp_path / "out/ap_by_bin.png").exists()
 
 
+def test_rows_without_a_result_are_not_the_files_fault(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(GOOD)
+    wanted = [Figure(kind="mine", rows=("B",))]
+    written = write([made("A", AP=1.0)], tmp_path / "out", "s", wanted=wanted, own_figures=own(tmp_path / "mine.py"))
+    assert written.lacking == ("no figure mine: none of its rows has a result",)
+
+
 def test_a_report_without_the_suites_files_says_so(tmp_path: Path) -> None:
     written = write([made("A", AP=1.0, norms=[1.0] * 7)], tmp_path, "s", wanted=[Figure(kind="mine")])
     assert written.lacking == ("no figure mine: its file is not here (figures_path)",)

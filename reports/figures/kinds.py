@@ -156,8 +156,9 @@ KINDS: Mapping[str, Kind] = {
         Seeds.MEAN, _alone(ranking),
     ),
     "calibration": Kind(
-        "calibration", "Calibration of the scores", "the calibration of its scores was not made (report --intervals makes it)",
-        Seeds.FIRST, _alone(calibration_curves),
+        "calibration", "Calibration of the scores",
+        "the calibration of its scores was not made (report --intervals makes it)", Seeds.FIRST,
+        _alone(calibration_curves),
     ),
     "recall": Kind(
         "recall", "Recall of proposals and detections",

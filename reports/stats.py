@@ -72,6 +72,14 @@ def engine_of(group: Sequence[RowResult]) -> str:
     return group[0].record.protocol.engine
 
 
+def by_engine(groups: Mapping[str, Sequence[RowResult]]) -> dict[str, list[str]]:
+    """Engine -> labels of its rows. Only rows of one engine are ranked together."""
+    found: dict[str, list[str]] = {}
+    for label, group in groups.items():
+        found.setdefault(engine_of(group), []).append(label)
+    return found
+
+
 def bases_of(groups: Mapping[str, Sequence[RowResult]]) -> dict[str, str]:
     """Label of each row -> label of the row it is compared with: the baseline, or that of its own engine. A row whose
     engine has none is left out. Numbers of two engines are different experiments and are never subtracted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reports.figures.canvas import CHARACTER, INCH, palette
@@ -26,22 +26,22 @@ PLACES = (
 )  # fmt: skip
 
 
-def named_points(axes: Axes, at: Mapping[str, tuple[Cell, Cell]], size_in: Point, baseline: str | None) -> None:
+def named_points(axes: Axes, at: Mapping[str, tuple[Cell, Cell]], size_in: Point, hollow: Collection[str] = ()) -> None:
     """A mark for each row with one sample standard deviation to each side, and its name beside it, where it covers
-    least. The baseline's mark is hollow. Limits of the Axes are set here.
+    least. Limits of the Axes are set here.
 
     Args:
         axes: without limits yet.
         at: row -> (x, y), both with a mean.
         size_in: width and height of the Axes in inches, about.
-        baseline: label of the row that is drawn hollow.
+        hollow: labels of the rows whose marks are, the baselines.
     """
     points = {label: (x.mean or 0.0, y.mean or 0.0) for label, (x, y) in at.items()}
     for index, (label, (x, y)) in enumerate(at.items()):
         colour = palette()[index % 10]
         axes.errorbar(
             [points[label][0]], [points[label][1]], xerr=x.sd, yerr=y.sd, fmt=MARKERS[index % len(MARKERS)],
-            markersize=6, color=colour, markerfacecolor="white" if label == baseline else colour, elinewidth=0.8,
+            markersize=6, color=colour, markerfacecolor="white" if label in hollow else colour, elinewidth=0.8,
             capsize=1.5, zorder=3,
         )  # fmt: skip
     low_x, high_x = _limits([points[label][0] + s * (x.sd or 0) for label, (x, _) in at.items() for s in (-1, 1)])

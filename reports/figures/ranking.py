@@ -4,7 +4,7 @@ rows are ranked anew in every draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from reports.figures.canvas import Drawing, blank, finish, over, palette, tidy
 from reports.figures.scene import Scene
 from reports.intervals import enough
 from reports.load import RowResult
-from reports.stats import by_row
+from reports.stats import by_engine, by_row
 
 Floats = NDArray[np.float64]
 BEST = 3
@@ -52,12 +52,13 @@ def among_best(rows: Sequence[RowResult], metric: str, order: Sequence[str] = ()
 
 
 def ranking(scene: Scene) -> Drawing | None:
-    """For AP and AP1, a bar for each row: the probability that it is among the best three.
+    """For AP and AP1, a bar for each row: the probability that it is among the best three of its engine.
 
     Returns:
         None where too few rows have draws.
     """
-    found = {metric: of for metric in METRICS if (of := among_best(scene.rows, metric, scene.order))}
+    engines = by_engine(scene.groups)
+    found = {metric: of for metric in METRICS if (of := _of_each_engine(scene, engines.values(), metric))}
     if not found:
         return None
     labels = list(dict.fromkeys(label for of in found.values() for label in of))[:MOST_ROWS]
@@ -81,10 +82,19 @@ def ranking(scene: Scene) -> Drawing | None:
         tidy(axes, "x")
     seeds = _seeds(scene.rows)
     what = "val images and seeds" if len(seeds) > 1 else "val images (one seed: nothing is known of other trainings)"
-    said = f"How often a row is among the best {BEST} when {what} are drawn again, all rows on the same draws."
+    own = " of its engine" if len(engines) > 1 else ""
+    said = f"How often a row is among the best {BEST}{own} when {what} are drawn again, all rows on the same draws."
     lines = tuple((label, metric, 100 * p) for metric, of in found.items() for label, p in of.items())
     figure = finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title)
     return Drawing(figure, ("row", "metric", "percent"), lines)
+
+
+def _of_each_engine(scene: Scene, engines: Iterable[Sequence[str]], metric: str) -> dict[str, float]:
+    """Numbers of two engines are different experiments, and not ranked together."""
+    found: dict[str, float] = {}
+    for labels in engines:
+        found |= among_best([one for one in scene.rows if one.record.row in labels], metric, scene.order)
+    return found
 
 
 def _seeds(rows: Sequence[RowResult]) -> list[int]:

@@ -8,7 +8,7 @@ from reports.figures.canvas import Drawing, bin_names, blank, finish, numbers, t
 from reports.figures.named_points import Point, named_points
 from reports.figures.scene import Scene
 from reports.load import RowResult
-from reports.stats import Cell, baseline_of, metrics_of, summarise
+from reports.stats import Cell, bases_of, by_engine, metrics_of, summarise
 
 COLUMNS = ("row", "tail", "tail_sd", "head", "head_sd", "seeds", "front")
 WIDTH_IN, HEIGHT_IN = 7.0, 4.4
@@ -16,8 +16,8 @@ WIDTH_IN, HEIGHT_IN = 7.0, 4.4
 
 def tradeoff(scene: Scene) -> Drawing | None:
     """A point for each row: AP of the head, the most frequent instance bin (AP4), across; AP of the tail, the classes
-    of the two rarest bins together (those of AP1 and AP2), upwards. A line joins the rows that no other beats in both
-    (the Pareto front, by their means).
+    of the two rarest bins together (those of AP1 and AP2), upwards. A line joins the rows that no other of their engine
+    beats in both (the Pareto front, by their means).
 
     Returns:
         None where no row has both.
@@ -28,23 +28,33 @@ def tradeoff(scene: Scene) -> Drawing | None:
     if not at:
         return None
     points = {label: (head.mean or 0.0, tail.mean or 0.0) for label, (head, tail) in at.items()}
-    best = front(points)
+    engines = by_engine({label: groups[label] for label in at})
+    fronts = [front({label: points[label] for label in labels}) for labels in engines.values()]
     figure, (axes,) = blank(WIDTH_IN, HEIGHT_IN)
-    axes.plot(
-        [points[label][0] for label in best], [points[label][1] for label in best], color="0.55", linewidth=1.0,
-        linestyle=(0, (4, 3)), zorder=1,
-    )  # fmt: skip
-    start = baseline_of(groups)
-    named_points(axes, at, (WIDTH_IN - 0.8, HEIGHT_IN - 0.6), start)
+    for best in fronts:
+        axes.plot(
+            [points[label][0] for label in best], [points[label][1] for label in best], color="0.55", linewidth=1.0,
+            linestyle=(0, (4, 3)), zorder=1,
+        )  # fmt: skip
+    bases = [label for label in at if label in bases_of(groups).values()]
+    named_points(axes, at, (WIDTH_IN - 0.8, HEIGHT_IN - 0.6), bases)
     bins = bin_names(edges)
     below = bins[0] if len(edges) == 1 else f"1-{edges[1] - 1}"
     axes.set_xlabel(f"AP of the head: classes with {bins[-1]} training instances (points)")
     axes.set_ylabel(f"AP of the tail: classes with\n{below} training instances (points)")
     tidy(axes)
     axes.grid(axis="x", color="0.9", linewidth=0.7)
-    said = "Dashed: the rows that no other beats in both (means)." + (f" Hollow: {start}." if start in at else "")
+    own = " of its engine" if len(engines) > 1 else ""
+    said = f"Dashed: the rows that no other{own} beats in both (means)."
+    said += f" Hollow: {', '.join(bases)}." if bases else ""
     lines = tuple(
-        (label, *numbers(tail)[:2], *numbers(head)[:2], tail.n, "yes" if label in best else "no")
+        (
+            label,
+            *numbers(tail)[:2],
+            *numbers(head)[:2],
+            tail.n,
+            "yes" if any(label in best for best in fronts) else "no",
+        )
         for label, (head, tail) in at.items()
     )
     return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), COLUMNS, lines)

@@ -13,8 +13,10 @@ from reports.load import Draws, RowResult
 from tests.reports.made_records import made
 
 
-def row(label: str, ap: float, draws: list[float], seed: int = 0, val: str = "b") -> RowResult:
-    result = made(label, seed, AP=ap, protocol={"val_digest": val * 64})
+def row(
+    label: str, ap: float, draws: list[float], seed: int = 0, val: str = "b", engine: str = "torchvision"
+) -> RowResult:
+    result = made(label, seed, AP=ap, protocol={"val_digest": val * 64, "engine": engine})
     return replace(result, draws=Draws({"AP": np.array(draws)}, {"AP": 99}, val * 64))
 
 
@@ -56,3 +58,17 @@ def test_the_figure_has_a_bar_for_each_row() -> None:
     assert drawing.lines == (("D", "AP", 100.0), ("A", "AP", 0.0), ("B", "AP", 100.0), ("C", "AP", 100.0))
     (axes,) = drawing.figure.axes
     assert [text.get_text() for text in axes.texts] == ["100", "0", "100", "100"]
+
+
+def test_rows_of_two_engines_are_not_ranked_together() -> None:
+    """The best row of all is last of its own engine; three rows of another engine are too few."""
+    rows = [row(n, ap, [ap, ap]) for n, ap in (("A", 20.0), ("B", 21.0), ("C", 22.0), ("D", 23.0))]
+    others = [row(n, ap, [ap, ap], engine="detr") for n, ap in (("E", 30.0), ("F", 31.0), ("G", 32.0), ("H", 33.0))]
+    drawing = ranking(Scene([*rows, *others]))
+    assert drawing is not None
+    zero = [label for label, _, percent in drawing.lines if percent == 0.0]
+    assert zero == ["A", "E"]
+    assert "best 3 of its engine" in drawing.figure.get_supxlabel()
+    few = ranking(Scene([*rows, *others[:3]]))
+    assert few is not None
+    assert [label for label, *_ in few.lines] == ["A", "B", "C", "D"]

@@ -29,6 +29,13 @@ def classed(label: str, seed: int = 0, tail: float = 0.0, **metrics: float) -> R
     return replace(made(label, seed, **metrics), per_class_ap=values)
 
 
+def of_engine(engine: str, label: str, tail: float, head: float) -> RowResult:
+    """A row with one number for all classes of the tail, and AP of the head."""
+    method = "baseline" if label.startswith("baseline") else None
+    own = made(label, method=method, protocol={"engine": engine}, AP=head, AP4=head)
+    return replace(own, per_class_ap=[tail] * len(AP))
+
+
 def training(number: int, steps: int, losses: dict[int, float], seconds: float | None = 60.0) -> Training:
     return Training(number, (1,), {step: {"loss": loss} for step, loss in losses.items()}, False, steps, seconds)
 
@@ -51,6 +58,20 @@ def test_the_tail_is_the_mean_over_the_classes_of_the_two_rarest_bins() -> None:
     assert "1000+" in axes.get_xlabel()
     assert {text.get_text() for text in axes.texts} == {"baseline", "A", "B"}
     assert drawing.figure.get_supxlabel().endswith("Hollow: baseline.")
+
+
+def test_each_engine_has_a_front_and_a_baseline_of_its_own() -> None:
+    """Another engine's row above all of them takes nobody from the front."""
+    rows = [of_engine("torchvision", "baseline", 10.0, 60.0), of_engine("torchvision", "A", 9.0, 58.0)]
+    others = [of_engine("detectron2", "baseline d2", 20.0, 70.0), of_engine("detectron2", "B", 21.0, 65.0)]
+    drawing = tradeoff(Scene([*rows, *others]))
+    assert drawing is not None
+    assert {line[0]: line[-1] for line in drawing.lines} == {
+        "baseline": "yes", "A": "no", "baseline d2": "yes", "B": "yes",
+    }  # fmt: skip
+    said = drawing.figure.get_supxlabel()
+    assert "no other of its engine beats in both" in said
+    assert said.endswith("Hollow: baseline, baseline d2.")
 
 
 def test_rows_without_head_or_tail_have_no_point() -> None:

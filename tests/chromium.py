@@ -63,6 +63,8 @@ class Chromium:
     def _note(self, found: dict[str, Any]) -> None:
         if found.get("method") == "Log.entryAdded":
             self.console.append(found["params"]["entry"]["text"])
+        if found.get("method") == "Runtime.consoleAPICalled":
+            self.console.append(str([one.get("value") for one in found["params"]["args"]]))
         if found.get("method") == "Runtime.exceptionThrown":
             self.console.append(str(found["params"]["exceptionDetails"].get("exception", {}).get("description")))
 

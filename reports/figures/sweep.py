@@ -116,10 +116,11 @@ def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, look: 
     at = sorted(points, key=lambda point: where.positions[text(point.x)])
     placed = [(where.positions[text(point.x)], point.cells.get(metric, MISSING)) for point in at]
     colour = palette()[look.colour % 10]
+    line = look.line or ("-", "--", "-.")[look.mark % 3] if len(at) > 1 else "none"  # nothing to join: a mark alone
     means = [math.nan if cell.mean is None else cell.mean for _, cell in placed]  # NaN: matplotlib breaks the line
     drawn: list[Any] = axes.plot(
         [x for x, _ in placed], means, marker=MARKERS[look.mark % len(MARKERS)], markersize=5, linewidth=1.4,
-        color=colour, linestyle=look.line or ("-", "--", "-.")[look.mark % 3], label=look.name,
+        color=colour, linestyle=line, label=look.name,
     )  # fmt: skip
     spread = [(x, cell.mean, cell.sd) for x, cell in placed if cell.mean is not None and cell.sd]
     if spread:

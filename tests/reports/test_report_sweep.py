@@ -136,6 +136,7 @@ def test_rows_at_one_x_are_split_by_what_else_differs() -> None:
         "background scaled": [1, 2, 3],
         "select 3 {'rule': 'paper'}": [3],  # alone: by its label
     }
+    assert [line.get_linestyle() for line in named(axes).values()] == ["-", "--", "None"], "a point alone has no line"
     (axes,) = drawn(rows[:6] + rows[-2:], "beta", ["AP"]).figure.axes
     assert list(named(axes)) == ["beta", "select 3 {'rule': 'paper'}"]
     lengths = heads([{"lr": lr, "steps": n} for lr in (0.1, 0.2) for n in (4, 12)], name="schedule")

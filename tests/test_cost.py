@@ -356,6 +356,8 @@ def test_json_holds_all_of_it(plan: Plan, tmp_path: Path) -> None:
     seconds = [pytest.approx(n * 2.5 * 1600 / 13 / 123, abs=0.001) for n in (4, 7)]
     assert said["predictions"] == {"passes": 4, "seconds": seconds[0], "singly": 7, "singly_seconds": seconds[1]}
     assert said["disk_mb"]["to_come"] > 100
+    assert said["memory_mb"] == {"host": 1100.0, "gpu": 0.0}  # the preset's
+    assert view(plan, tmp_path).headline()[1].endswith("; memory: 1100 MB a job")
     assert said["probe"] is None
     assert said["seconds"] > said["critical_path_seconds"] > 0
     assert all(stage["mb"] > 0 for stage in said["stages"])

@@ -48,9 +48,9 @@ ENDS = {
     "drcl_ablation": (11, ["ap_by_bin", "linear_probe", "reconstructions"]),
     "drcl_cost": (9, ["cost"]),
     "drcl_rebalancing": (7, USUAL),
-    "detr": (10, USUAL),
+    "detr": (10, ["ap_by_bin", "confusion_of_bins", "error_costs", "head_and_tail"]),
     "stepwise_detr": (7, ["ap_by_bin", "error_costs", "losses"]),
-    "engines": (10, USUAL),
+    "engines": (10, ["ap_by_bin", "error_costs", "head_and_tail"]),
 }
 ABSENT = ENGINES["detectron2"].absent()  # why its rows are skipped here
 CHAINS = ("expert", "unified", "tail", "few", "pretrain")  # names of schedules that recipes of chains use

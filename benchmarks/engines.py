@@ -27,7 +27,7 @@ from benchmarks.step import batch_of
 from benchmarks.turns import in_turns
 
 LIMIT = 1.05  # most that a step in detectron2 may cost of plain detectron2's (issue 14)
-SIZES = {"WIDTH": 96, "HEADS": 8, "FFN": 192, "LAYERS": 3, "QUERIES": 60}  # about those of preset cpu-detr
+SIZES = {"width": 96, "heads": 8, "ffn": 192, "layers": 3, "queries": 60}  # about those of preset cpu-detr
 Step = Callable[[int], None]
 
 
@@ -101,8 +101,8 @@ def deformable_detr(device: str) -> dict[str, Step]:
     """A step of ours, and one of Hugging Face's network of the same sizes."""
     import detr_oracle as oracle  # type: ignore[import-not-found]
 
-    vars(oracle).update(SIZES)
-    theirs, ours = oracle.theirs(), oracle.ours(None)
+    sizes = oracle.Sizes(**SIZES)
+    theirs, ours = oracle.theirs(sizes=sizes), oracle.ours(None, sizes=sizes)
     batch = batch_of(8, 128, 13, 34.0)
     batch = Batch(**{**batch.__dict__, "labels": [label % oracle.C for label in batch.labels]}).to(device)
     for name, parameter in ours.named_parameters():  # theirs leaves these as they are

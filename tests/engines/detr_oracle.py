@@ -4,6 +4,7 @@ files use them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,24 @@ STRIDE = 32  # of the coarsest level: sides that it divides have no cell that is
 FRAME = (128, 160)
 
 
-def theirs(*, classes: int = C, seed: int = 0, two_stage: bool = True, layers: int = LAYERS) -> Any:
-    """Their network on a ResNet-18, every tensor of it random.
+@dataclass(frozen=True)
+class Sizes:
+    """Of both networks; `layers` of encoder and of decoder."""
+
+    width: int = WIDTH
+    heads: int = HEADS
+    layers: int = LAYERS
+    queries: int = QUERIES
+    ffn: int = FFN
+
+
+SMALL = Sizes()
+
+
+def theirs(
+    *, classes: int = C, seed: int = 0, two_stage: bool = True, sizes: Sizes = SMALL, layers: int | None = None
+) -> Any:
+    """Their network on a ResNet-18, every tensor of it random. `layers`: of the decoder alone.
 
     Tokens that must not become queries all have one score in theirs, which may be among the best: here it is low.
     """
@@ -39,10 +56,12 @@ def theirs(*, classes: int = C, seed: int = 0, two_stage: bool = True, layers: i
     )  # fmt: skip
     config = transformers.DeformableDetrConfig(
         backbone_config=backbone, use_timm_backbone=False, two_stage=two_stage, with_box_refine=two_stage,
-        disable_custom_kernels=True, d_model=WIDTH, encoder_attention_heads=HEADS, decoder_attention_heads=HEADS,
-        encoder_n_points=POINTS, decoder_n_points=POINTS, encoder_layers=LAYERS, decoder_layers=layers,
-        encoder_ffn_dim=FFN, decoder_ffn_dim=FFN, num_feature_levels=LEVELS, two_stage_num_proposals=QUERIES,
-        num_queries=QUERIES, num_labels=classes, dropout=0.0, class_cost=CLASS_COST, auxiliary_loss=True,
+        disable_custom_kernels=True, d_model=sizes.width, encoder_attention_heads=sizes.heads,
+        decoder_attention_heads=sizes.heads, encoder_n_points=POINTS, decoder_n_points=POINTS,
+        encoder_layers=sizes.layers, decoder_layers=sizes.layers if layers is None else layers,
+        encoder_ffn_dim=sizes.ffn, decoder_ffn_dim=sizes.ffn, num_feature_levels=LEVELS,
+        two_stage_num_proposals=sizes.queries, num_queries=sizes.queries, num_labels=classes, dropout=0.0,
+        class_cost=CLASS_COST, auxiliary_loss=True,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -74,11 +93,12 @@ def _lower(model: Any) -> None:
     row_D += (LOW - scorer.bias[0] - row_D @ token_D) / (token_D @ token_D) * token_D
 
 
-def ours(weights: Path | None, *, trunk: str = "resnet18", **changes: Any) -> DeformableDetr:
+def ours(weights: Path | None, *, trunk: str = "resnet18", sizes: Sizes = SMALL, **changes: Any) -> DeformableDetr:
     """Our network of the same shape, through `build`."""
     section = {
-        "levels": ("1", "2"), "extra_levels": LEVELS - 2, "width": WIDTH, "heads": HEADS, "points": POINTS,
-        "encoder": LAYERS, "decoder": LAYERS, "ffn": FFN, "queries": QUERIES, "dropout": 0.0, "base_size": 0.05,
+        "levels": ("1", "2"), "extra_levels": LEVELS - 2, "width": sizes.width, "heads": sizes.heads, "points": POINTS,
+        "encoder": sizes.layers, "decoder": sizes.layers, "ffn": sizes.ffn, "queries": sizes.queries,
+        "dropout": 0.0, "base_size": 0.05,
         "cost_class": float(CLASS_COST), "cost_l1": 5.0, "cost_giou": 2.0, "loss_l1": 5.0, "loss_giou": 2.0,
     }  # fmt: skip
     detector = SetPrediction(

@@ -25,7 +25,7 @@ from bench.launch.local import Slots
 from bench.launchers import LAUNCHERS
 from bench.lineage import Finished
 from bench.plan import forecast, planning
-from bench.plan.cost import Estimate
+from bench.plan.cost import Estimate, Peak
 from bench.plan.jobs import JobPlan, fused_groups, make_jobs
 from bench.plan.planning import Plan, State
 from bench.stage import KINDS, Stage
@@ -158,10 +158,13 @@ class Overview:
 
     def _memory(self) -> str:
         """`; memory: 1053 MB a job, 3.1 GB on its card`, of what is to be done, or where all is done of that."""
-        found = forecast.peak(self.plan, self.missing or self.plan.stages, self.estimate)
+        found = self._peak()
         if found is None or not found.host:
             return ""
         return f"; memory: {size(found.host)} a job" + (f", {size(found.gpu)} on its card" if found.gpu else "")
+
+    def _peak(self) -> Peak | None:
+        return forecast.peak(self.plan, self.missing or self.plan.stages, self.estimate)
 
     def _predictions(self) -> str:
         """How many passes over the images make the predictions that are missing."""
@@ -238,7 +241,7 @@ class Overview:
             for key, stage in self.plan.stages.items()
         ]  # fmt: skip
         disk = forecast.disk(self.plan, self.estimate, self.done)
-        peak = forecast.peak(self.plan, self.missing or self.plan.stages, self.estimate)
+        peak = self._peak()
         return {
             "suite": self.plan.suite.name,
             "stages": stages,

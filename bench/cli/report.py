@@ -77,13 +77,8 @@ def command(
         return open_suite(path, preset=preset, data=data, sets=sets, only=only, seeds=seeds, against=against)
 
     if compare or other is not None:
-        of_table = {
-            **of_page,
-            "--pdf": pdf,
-            "--columns": columns,
-            "--against": against,
-            "--intervals": intervals is not None,
-        }
+        of_table = {**of_page, "--pdf": pdf, "--columns": columns, "--against": against}
+        of_table["--intervals"] = intervals is not None
         comparing.check(suite, other, asked=compare, refused=given(of_table))
         sources = comparing.Sources(store, opened, given(of_suite))
         return comparing.compare(suite, other or suite, sources, Console(), out, as_json=as_json)
@@ -94,7 +89,7 @@ def command(
     if travelled.is_travelled(suite):
         travelled.check(suite, given({**of_suite, **of_page}))
         return travelled.report(
-            suite, Console(), out, as_json=as_json, intervals=intervals, against=against, columns=named, pdf=pdf
+            suite, Console(), out, Forms(named, pdf=pdf), as_json=as_json, intervals=intervals, against=against
         )  # fmt: skip
     if images and not html:
         raise UserError("the images stand beside report.html", where="--images", hint="--html --images")

@@ -63,6 +63,13 @@ class Forms:
     images: int | None = None
     pdf: bool = False
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Of the figures."""
+        from reports.figures.canvas import FORMATS
+
+        return (*FORMATS, "pdf") if self.pdf else FORMATS
+
 
 USUAL = Forms()
 
@@ -78,7 +85,6 @@ def write_report(
     failed: Ended | None = None,
 ) -> tuple[Path, ...]:
     """Write the report of what is done, and print the table; the files."""
-    from reports.figures.canvas import FORMATS
     from reports.sheets import with_sheets
     from reports.write import write, writing
 
@@ -90,7 +96,7 @@ def write_report(
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
         planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
         against=suite.controls, columns=forms.columns or suite.sections.columns,
-        own_figures=figure_files(suite.figures_path), formats=(*FORMATS, "pdf") if forms.pdf else FORMATS,
+        own_figures=figure_files(suite.figures_path), formats=forms.formats,
     )  # fmt: skip
     if forms.html:
         from reports.page.content import page_of

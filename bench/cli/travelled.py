@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench.cli.intervals import with_lacking
 from bench.cli.say import say
-from bench.cli.tables import MOST_PRINTED, PAGE, made_by_lines
+from bench.cli.tables import MOST_PRINTED, PAGE, Forms, made_by_lines
 from bench.environment import masked
 from bench.errors import UserError, printable, unknown
 from bench.store.pack import REPORT, is_export, unpacked
@@ -41,8 +41,8 @@ def check(path: Path, given: Sequence[str]) -> None:
 
 
 def report(
-    path: Path, console: Console, out: Path | None, *, as_json: bool, intervals: bool | None, against: str | None,
-    columns: Sequence[str], pdf: bool,
+    path: Path, console: Console, out: Path | None, forms: Forms, *, as_json: bool, intervals: bool | None,
+    against: str | None,
 ) -> None:  # fmt: skip
     """`bench report OUT.zip`, or of a folder that it was unpacked into.
 
@@ -50,9 +50,10 @@ def report(
         path: the export.
         console: for the table.
         out: default: a folder beside it.
+        forms: its columns, and whether figures are PDFs too; the page is in the export.
         as_json: print JSON and write nothing.
         intervals: as `report`; where it has predictions they are made.
-        against, columns, pdf: as `report`.
+        against: as `report`.
 
     Raises:
         UserError: no export, or a damaged one.
@@ -64,7 +65,7 @@ def report(
         if as_json:
             typer.echo(json.dumps(_to_json(opened, rows), indent=1))
         else:
-            _write(opened, rows, path, out or path.with_name(f"{path.stem}-report"), console, columns, pdf)
+            _write(opened, rows, path, out or path.with_name(f"{path.stem}-report"), console, forms)
 
 
 def _controls(opened: Export, against: str | None) -> Mapping[str, str]:
@@ -81,20 +82,16 @@ def _with_intervals(opened: Export, path: Path, console: Console, *, wanted: boo
     return with_lacking(opened.shown.evaluations, opened.store, list(opened.rows), console, again, wanted=able)
 
 
-def _write(
-    opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, columns: Sequence[str],
-    pdf: bool,
-) -> None:  # fmt: skip
-    from reports.figures.canvas import FORMATS
+def _write(opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, forms: Forms) -> None:
     from reports.render import WIDTH, to_text
     from reports.write import write
 
     shown = opened.shown
     report = write(
         rows, folder, shown.heading, shown.compare_with, order=shown.order, skipped=shown.skipped, edges=shown.edges,
-        wanted=shown.figures, planned=shown.planned, against=shown.against, columns=columns or shown.columns,
+        wanted=shown.figures, planned=shown.planned, against=shown.against, columns=forms.columns or shown.columns,
         beside={"suite.yaml": shown.config, "made_by.txt": _made_by(opened, path)},
-        formats=(*FORMATS, "pdf") if pdf else FORMATS,
+        formats=forms.formats,
     )  # fmt: skip
     say(console, to_text(report.table, console.width if console.is_terminal else WIDTH, MOST_PRINTED))
     for line in (*report.lacking, f"exported by: {_source(opened.made_by)}", f"report: {folder}  ({report.spoken()})"):

@@ -100,16 +100,18 @@ class Estimate:
     def learn(self, stage: Stage, done: Finished) -> None:
         """Note what a finished stage took, and how large it is."""
         self._seconds.clear()
+        shared, own = float(done.extra.get("shared_seconds", done.seconds)), float(done.extra.get("own_seconds", 0.0))
+        part = float(done.extra.get("part", 1.0))
         for shape, length in self.lengths(stage):
             into = self.times[shape]
-            into.shared += float(done.extra.get("shared_seconds", done.seconds))
-            into.own += float(done.extra.get("own_seconds", 0.0))
-            into.length += length * float(done.extra.get("part", 1.0))
+            into.shared += shared
+            into.own += own
+            into.length += length * part
             into.count += 1
             self.peaks[shape] = self.peaks.get(shape, Peak()) | _peak(done)
         if stage.kind == "train" and (declared := self._declared(stage)):
-            self.trained += float(done.extra.get("shared_seconds", done.seconds)) + done.extra.get("own_seconds", 0.0)
-            self.expected += declared * float(done.extra.get("part", 1.0))
+            self.trained += shared + own
+            self.expected += declared * part
         into = self.sizes[_content(stage)]
         into.bytes += sum(done.sizes.values())
         into.count += 1

@@ -15,7 +15,7 @@ from reports.figures.canvas import Drawing, blank, finish, handles, numbers, ove
 from reports.figures.scene import Scene
 from reports.intervals import Interval, of_row
 from reports.load import RowResult
-from reports.stats import MISSING, Cell, baseline_of, metrics_of
+from reports.stats import MISSING, Cell, baseline_of, by_engine, metrics_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,8 @@ def bars(scene: Scene, metrics: Sequence[str]) -> Drawing:
         several = any(len(group) > 1 for group in groups.values())
         over_what = "val images and seeds" if several else "val images"
         caption += f" {WITH_INTERVAL.format(over=over_what)}"
-    return of_cells(replace(scene, caption=caption.strip()), cells, metrics, baseline=baseline_of(groups), spans=spans)
+    base = baseline_of(groups) if len(by_engine(groups)) == 1 else None  # no engine is measured by another's baseline
+    return of_cells(replace(scene, caption=caption.strip()), cells, metrics, baseline=base, spans=spans)
 
 
 def intervals(groups: Mapping[str, Sequence[RowResult]], metrics: Sequence[str]) -> Spans | None:

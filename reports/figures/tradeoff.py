@@ -47,14 +47,9 @@ def tradeoff(scene: Scene) -> Drawing | None:
     own = " of its engine" if len(engines) > 1 else ""
     said = f"Dashed: the rows that no other{own} beats in both (means)."
     said += f" Hollow: {', '.join(bases)}." if bases else ""
+    ahead = {label for best in fronts for label in best}
     lines = tuple(
-        (
-            label,
-            *numbers(tail)[:2],
-            *numbers(head)[:2],
-            tail.n,
-            "yes" if any(label in best for best in fronts) else "no",
-        )
+        (label, *numbers(tail)[:2], *numbers(head)[:2], tail.n, "yes" if label in ahead else "no")
         for label, (head, tail) in at.items()
     )
     return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), COLUMNS, lines)

@@ -87,6 +87,13 @@ def test_more_rows_than_colours_lie_in_panels() -> None:
     assert not drawing.figure.legends
 
 
+def test_no_engine_is_measured_by_the_baseline_of_another() -> None:
+    rows = [made("baseline", AP=20.0), *(made(f"row{i}", AP=1.0, protocol={"engine": "detr"}) for i in range(14))]
+    drawing = bars(Scene(rows, caption="what was run."), ["AP"])
+    assert not [line for line in drawing.figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert drawing.figure.get_supxlabel() == "what was run."
+
+
 def test_panels_that_have_no_metric_are_removed() -> None:
     rows = [made(f"row{i}", AP=1.0) for i in range(12)]
     assert len(bars(Scene(rows), ["AP", "AP50", "AP75", "APr", "APc", "APf", "ACC"]).figure.axes) == 7

@@ -108,11 +108,13 @@ class _Effects:
         return self.place.digests(self.place.store, model)[WEIGHTS]
 
     def _says(self, model: Stage) -> list[torch.Tensor]:
-        """Scores of made RoIs, near and far from the decision."""
+        """Scores of made RoIs: near the decision, far from it, and with one feature alone."""
         if model.key not in self._scores:
             classifier = load_model(self.place.store, model).classifier
             classifier.eval()
             with torch.inference_mode():
-                both = (classifier.scores(classifier(made_taps(classifier.head, 64, size))) for size in (1.0, LARGE))
-                self._scores[model.key] = [p if p is not None else torch.zeros(0) for pair in both for p in pair]
+                made = [made_taps(classifier.head, 64, size) for size in (1.0, LARGE)]
+                made.append(made_taps(classifier.head, classifier.head.features, LARGE, alone=True))
+                pairs = (classifier.scores(classifier(taps)) for taps in made)
+                self._scores[model.key] = [p if p is not None else torch.zeros(0) for pair in pairs for p in pair]
         return self._scores[model.key]

@@ -69,12 +69,15 @@ def stands_edge_batches(subject: Subject) -> str | None:
 _EMPTY = "an image can be without proposals: let `forward` and `scores` work on tensors of 0 rows"
 
 
-def made_taps(head: HeadSpec, rois: int, size: float = 1.0, heads: int = 0) -> Taps:
+def made_taps(head: HeadSpec, rois: int, size: float = 1.0, heads: int = 0, *, alone: bool = False) -> Taps:
     """Taps of RoIs that no image has, of standard deviation `size`: the same numbers every time. `heads`: the rows
-    belong to so many in turn."""
+    belong to so many in turn. `alone`: a RoI has one feature, of `size`; a classifier of few steps, for which the mean
+    of the features is background, says other classes too."""
     generator = torch.Generator().manual_seed(rois)
     before_ND = size * torch.randn((rois, head.features), generator=generator)
     map_N = size * torch.randn((rois, *head.roi_shape), generator=generator)
+    if alone:
+        before_ND = size * torch.eye(head.features)[torch.arange(rois) % head.features]
     return Taps(before_ND.relu(), before_ND, map_N, torch.arange(rois) % heads if heads else None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +40,7 @@ class Written:
 
     def spoken(self) -> str:
         """table.txt .md .csv, sweep_beta.png .svg .csv"""
-        suffixes: dict[str, list[str]] = {}
-        for file in self.files:
-            suffixes.setdefault(file.stem, []).append(file.suffix)
-        return ", ".join(f"{stem}{' '.join(of)}" for stem, of in suffixes.items())
+        return spoken(self.files)
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,14 @@ class Report(Written):
 
     table: Table
     figures: tuple[figures.Drawn, ...]
+
+
+def spoken(files: Iterable[Path]) -> str:
+    """table.txt .md .csv, sweep_beta.png .svg .csv"""
+    suffixes: dict[str, list[str]] = {}
+    for file in files:
+        suffixes.setdefault(file.stem, []).append(file.suffix)
+    return ", ".join(f"{stem}{' '.join(of)}" for stem, of in suffixes.items())
 
 
 def write(

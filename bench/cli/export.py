@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from bench.cli import trials
 from bench.cli.intervals import with_intervals
 from bench.cli.open import config_text, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, reachable
@@ -23,6 +24,7 @@ from bench.plan.planning import Plan
 from bench.store.existing import existing
 from bench.store.pack import is_export, write_zip
 from bench.store.store import Store
+from bench.suite.suite import Suite
 from reports.load import load
 
 MOST_NAMED = 8
@@ -60,9 +62,9 @@ def command(
         python -m bench export suites/table1.yaml results --format coco --only BAGS --seeds 1
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    opened = existing(store)
+    opened, searched = existing(store), None
     if loaded.sections.search is not None:
-        loaded = reported(loaded, seen(loaded, opened)).suite
+        searched, loaded = loaded, reported(loaded, seen(loaded, opened)).suite
     plan, console = planning.make(loaded), Console()
     if form == "coco":
         if predictions:
@@ -71,11 +73,21 @@ def command(
             )
         export_coco(plan, opened, out, console, force=force)
     else:
-        export(plan, opened, out, console, predictions=predictions, force=force)
+        export(plan, opened, out, console, predictions=predictions, force=force, searched=searched)
 
 
-def export(plan: Plan, store: Store, out: Path, console: Console, *, predictions: bool, force: bool) -> None:
+def export(
+    plan: Plan, store: Store, out: Path, console: Console, *, predictions: bool, force: bool,
+    searched: Suite | None = None,
+) -> None:  # fmt: skip
     """`bench export SUITE OUT.zip`.
+
+    Args:
+        plan: of its rows. store: where they are.
+        out: the zip.
+        console: what is written is said there.
+        predictions: whether detections go with it. force: replace what is no export too.
+        searched: the suite of a search, whose rows those of the plan are.
 
     Raises:
         UserError: no row is done; OUT is there and no export; a file of the store was changed.
@@ -96,7 +108,11 @@ def export(plan: Plan, store: Store, out: Path, console: Console, *, predictions
         raise UserError("no row has a result yet", where=plan.suite.heading, hint=hint)
     results = with_intervals(plan, store, results, console)
     with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
-        written = write_report(plan, store, results, Console(quiet=True), Path(folder), Forms(html=True))
+        quiet, forms = Console(quiet=True), Forms(html=True)
+        if searched is not None:
+            written = trials.write(searched, store, quiet, Path(folder), forms)
+        else:
+            written = write_report(plan, store, results, quiet, Path(folder), forms)
         files = exported(store, shown, label(plan), predictions=predictions, report=written)
         write_zip(out, files)
     rows = len({result.record.row for result in results})

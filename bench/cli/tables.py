@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -29,6 +30,9 @@ from bench.store.store import Store
 from bench.suite.catalogue import figure_files
 from bench.suite.suite import Suite
 from reports.load import RowResult
+
+if TYPE_CHECKING:
+    from reports.search.report import SearchReport
 
 MOST_PRINTED = 200  # rows of a table on the terminal; the files have all
 PAGE = "report.html"
@@ -83,8 +87,10 @@ def write_report(
     forms: Forms = USUAL,
     *,
     failed: Ended | None = None,
+    search: SearchReport | None = None,
 ) -> tuple[Path, ...]:
-    """Write the report of what is done, and print the table; the files."""
+    """Write the report of what is done, and print the table; the files. `search`: what was written of a search, which
+    the page shows too."""
     from reports.sheets import with_sheets
     from reports.write import write, writing
 
@@ -106,7 +112,9 @@ def write_report(
         if forms.images is not None:
             browser, untold = write_images(plan, store, results, folder, console, forms.images)
             written = replace(written, lacking=(*written.lacking, *untold))
-        page = page_of(results, written, plan, store, made_by=made_by(suite, store).splitlines(), browser=browser)
+        page = page_of(
+            results, written, plan, store, made_by=made_by(suite, store).splitlines(), browser=browser, search=search
+        )
         with writing(folder):
             put(folder / PAGE, render(page).encode())
         pages = (folder / PAGE, *([folder / browser.page] if browser else []))

@@ -17,6 +17,7 @@ from bench.cli.say import say
 from bench.cli.tables import MOST_PRINTED, PAGE, Forms, made_by_lines
 from bench.environment import masked
 from bench.errors import UserError, printable, unknown
+from bench.store.disk import put
 from bench.store.pack import REPORT, is_export, unpacked
 from reports.exports.read import Export, open_export
 from reports.load import RowResult
@@ -36,7 +37,7 @@ def check(path: Path, given: Sequence[str]) -> None:
     if given:
         hint = f"leave it out, or name the suite's file in place of {path}"
         if given[0] == "--html":
-            hint = f"the page as it was made is in it: {REPORT}/{PAGE} of {path}"
+            hint = f"leave it out: {PAGE} is written as it was exported"
         raise UserError("an export has its table as it was made", where=given[0], hint=hint)
 
 
@@ -65,7 +66,9 @@ def report(
         if as_json:
             typer.echo(json.dumps(_to_json(opened, rows), indent=1))
         else:
-            _write(opened, rows, path, out or path.with_name(f"{path.stem}-report"), console, forms)
+            target = out or path.with_name(f"{path.stem}-report")
+            made = _write(opened, rows, path, target, console, forms)
+            _as_it_was(folder / REPORT, made, target, console, page=against is None)
 
 
 def _controls(opened: Export, against: str | None) -> Mapping[str, str]:
@@ -82,7 +85,10 @@ def _with_intervals(opened: Export, path: Path, console: Console, *, wanted: boo
     return with_lacking(opened.shown.evaluations, opened.store, list(opened.rows), console, again, wanted=able)
 
 
-def _write(opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, forms: Forms) -> None:
+def _write(
+    opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, console: Console, forms: Forms
+) -> frozenset[str]:
+    """Write and say it; the names of the files."""
     from reports.render import WIDTH, to_text
     from reports.write import write
 
@@ -96,6 +102,22 @@ def _write(opened: Export, rows: Sequence[RowResult], path: Path, folder: Path, 
     say(console, to_text(report.table, console.width if console.is_terminal else WIDTH, MOST_PRINTED))
     for line in (*report.lacking, f"exported by: {_source(opened.made_by)}", f"report: {folder}  ({report.spoken()})"):
         say(console, line)
+    return frozenset(file.name for file in report.files)
+
+
+def _as_it_was(report: Path, made: frozenset[str], target: Path, console: Console, *, page: bool) -> None:
+    """Lay beside a report what was written where the export was made and cannot be made again without the suite, the
+    data and the trials: the page, what a search found, a user's own figures. `page`: with the page, whose differences
+    are those from the export's controls."""
+    from reports.write import spoken, writing
+
+    files = sorted(report.iterdir()) if report.is_dir() else []
+    kept = [file for file in files if file.is_file() and file.name not in made and (page or file.name != PAGE)]
+    with writing(target):
+        for file in kept:
+            put(target / file.name, file.read_bytes())
+    if kept:
+        say(console, f"as they were exported: {spoken(kept)}")
 
 
 def _to_json(opened: Export, rows: Sequence[RowResult]) -> object:

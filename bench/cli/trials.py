@@ -285,20 +285,20 @@ def write(
     Raises:
         UserError: nothing was searched yet.
     """
-    from reports.search.report import gain_sentences, write_search
+    from reports.search.report import write_search
+    from reports.search.text import gain_sentences
 
     study = study_of(suite, store)
     view = whole_view(study, suite, store)
     plan = _marked(reported(suite, view), view)
     finals = with_intervals(plan, store, load(store, plan), console)
     folder = out or default_report_folder(store, plan)
-    files = write_report(plan, store, finals, console, out, forms, failed=ended)
-    untouched, edges, heading = view.untouched(), suite.sections.test.bins, plan.suite.heading
     written = write_search(
-        view, records(suite, store, view), finals, folder, heading, untouched=untouched,
-        importances=study.importances(), edges=edges,
+        view, records(suite, store, view), finals, folder, plan.suite.heading, untouched=view.untouched(),
+        importances=study.importances(), edges=suite.sections.test.bins, formats=forms.formats,
     )  # fmt: skip
-    for text in gain_sentences(view, finals, untouched=untouched, edges=edges):
+    files = write_report(plan, store, finals, console, folder, forms, failed=ended, search=written)
+    for text in gain_sentences(written.found):
         say(console, text)
     if written.lacking:
         say(console, "; ".join(written.lacking))

@@ -115,7 +115,7 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack the stages of an export (its report and README stay packed).
+    """Unpack an export.
 
     Raises:
         UserError: as `unpacked`.
@@ -128,7 +128,7 @@ def unpack(path: Path, folder: Path) -> None:
                 raise _strange(path, f"its {MANIFEST} has {packed.getinfo(MANIFEST).file_size:,} bytes")
             _manifest(packed.read(MANIFEST), path)
             for entry in entries:
-                if not entry.is_dir() and _is_of_store(entry.filename):
+                if not entry.is_dir():
                     _extract(packed, entry, folder)
     except FileNotFoundError:
         raise UserError("no such file", where=str(path), hint=_HINT) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import cell_text
+from bench.errors import cell_text, printable
 from bench.store.disk import put
 from reports.stats import Cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DPI = 150
@@ -144,17 +146,33 @@ def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str |
 
 def as_text(figure: Figure) -> None:
     r"""Titles, legends, labels and named ticks as they are: in a label `$\frac$` matplotlib would see a formula, and
-    raise where it cannot set it. Ticks that matplotlib numbers itself stay formulas (10^3)."""
+    raise where it cannot set it. Ticks that matplotlib numbers itself stay formulas (10^3). Characters that are not
+    shown come out as escapes."""
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
 
     axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
-    numbered = [axis for axis in axes if not isinstance(axis.get_major_formatter(), FixedFormatter)]
+    numbered = [axis for axis in axes if not _named(axis)]
     formulas = {id(text) for axis in numbered for text in axis.get_ticklabels(which="both")}
     ticks = [text for axis in axes for text in axis.get_ticklabels()]  # not all are found in a figure not drawn yet
     for text in [*figure.findobj(Text), *ticks]:
         if id(text) not in formulas:
             text.set_parse_math(False)
+            text.set_text(printable(text.get_text(), keep="\n"))
+
+
+def _named(axis: Axis) -> bool:
+    """Whether the ticks of an axis have names, which `set_ticks` keeps in a formatter; they are made printable."""
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    formatter = axis.get_major_formatter()
+    if isinstance(formatter, FixedFormatter):
+        formatter.seq = [printable(name, keep="\n") for name in formatter.seq]
+        return True
+    if isinstance(formatter, FuncFormatter) and isinstance(formatter.func, functools.partial):
+        (names,) = formatter.func.args
+        names.update({place: printable(name, keep="\n") for place, name in names.items()})
+        return True
+    return False
 
 
 def handles(axes: Axes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.errors import cell_text
@@ -26,8 +26,11 @@ from reports.load import RowResult
 from reports.page import stages as page_stages
 from reports.page.images import Browser
 from reports.page.render import Column, Drawing, Entry, Grid, Page
+from reports.page.search import part_of
 from reports.page.summary import sentences
 from reports.render import column_name, format_cell, format_ends, notes_under, reasons, row_name, to_csv, value_text
+from reports.search.report import SearchReport
+from reports.search.text import gain_sentences
 from reports.stats import Cell, bases_of, by_row, summarise
 from reports.tables import Table
 from reports.write import Report
@@ -51,6 +54,7 @@ def page_of(
     *,
     made_by: Sequence[str] = (),
     browser: Browser | None = None,
+    search: SearchReport | None = None,
 ) -> Page:
     """The page of a report that was just written.
 
@@ -61,6 +65,7 @@ def page_of(
         store: where its stages are; only read.
         made_by: lines that say which command and code made it.
         browser: the images beside it.
+        search: the report of its search, that was just written too.
     """
     table, order = written.table, [row.label for row in plan.suite.rows]
     edges = tuple(plan.suite.sections.test.bins)
@@ -68,7 +73,10 @@ def page_of(
     chains, untold = page_stages.chains(plan, view)
     return Page(
         title=table.title,
-        summary=sentences(table, bases_of(by_row(rows, order)), edges),
+        summary=(
+            *(gain_sentences(search.found) if search else ()),
+            *sentences(table, bases_of(by_row(rows, order)), edges),
+        ),
         table=table_grid(table, edges),
         table_notes=tuple(note.removeprefix("* ") for note in reasons(table)),
         differences=difference_grid(table, intervals_csv(rows, order, table.certain)),
@@ -86,6 +94,7 @@ def page_of(
         commands=command_grid(rows, plan, store),
         made_by=tuple(made_by),
         images=browser.page if browser else "",
+        search=part_of(search, tuple(map(_read, search.figures))) if search else None,
     )
 
 
@@ -250,7 +259,7 @@ def _commands(row: RowPlan, plan: Plan, store: Store) -> tuple[str, str]:
 
 
 def _read(figure: Drawn) -> Drawing:
-    files: Mapping[str, bytes] = {path.suffix: path.read_bytes() for path in figure.files}
+    files = {path.suffix: path.read_bytes() for path in figure.files}
     return Drawing(figure.name, figure.title, figure.caption, files[".svg"], files[".csv"].decode())
 
 

@@ -89,6 +89,22 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class SearchPart:
+    """What the page of a search has more.
+
+    Attributes:
+        parts: (title, table or None, sentences): what was searched, what was gained, how far the trials flatter it.
+        trials: all of them; None where there is none.
+        figures: over the trials; lacking: a sentence for each that there is not.
+    """
+
+    parts: tuple[tuple[str, Grid | None, tuple[str, ...]], ...]
+    trials: Grid | None
+    figures: tuple[Drawing, ...]
+    lacking: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Step:
     """One stage in the list of a lineage: what it is, the first digits of its key, the line of it in the plan's table
     ("" where it has none), and what it is made from."""
@@ -127,6 +143,7 @@ class Page:
         chains: the lineage of the rows; untold: how many rows were left out.
         commands: what makes each number; made_by: what made the report.
         images: address of the image browser; "" without one.
+        search: what was searched and found; None for a suite without a search.
     """
 
     title: str
@@ -148,6 +165,7 @@ class Page:
     commands: Grid
     made_by: tuple[str, ...]
     images: str = ""
+    search: SearchPart | None = None
 
 
 def render(page: Page) -> str:

@@ -5,18 +5,41 @@ line calls: what was searched, the gain, the trials, the figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.search.view import View
 from bench.store.disk import make_folder, put
-from reports.figures.canvas import Drawing, save
+from reports.figures.canvas import FORMATS, Drawing, save
+from reports.figures.kinds import Drawn
 from reports.load import RowResult
 from reports.search import text as search_text
 from reports.search.searched import Searched
 from reports.search.space_figures import contour, curves, importance, slices
 from reports.search.trial_figures import history, intermediate, pareto
 from reports.write import Written, writing
+
+TITLES = {
+    "history": "Trials in their order",
+    "slice": "The objective over each setting",
+    "contour": "The objective over two settings",
+    "importance": "How much each setting matters",
+    "pareto": "Pareto front of the objectives",
+    "intermediate": "Trials at their rungs",
+}
+
+
+@dataclass(frozen=True)
+class SearchReport(Written):
+    """What `write_search` left, with what its files were written from.
+
+    Attributes:
+        found: of all texts and figures.
+        figures: with their captions.
+    """
+
+    found: Searched
+    figures: tuple[Drawn, ...]
 
 
 def write_search(
@@ -29,8 +52,9 @@ def write_search(
     untouched: Mapping[str, str],
     importances: Mapping[str, float],
     edges: Sequence[int],
-) -> Written:
-    """search.txt, search.md, trials.csv and the figures of a search, each as .png, .svg and .csv.
+    formats: Sequence[str] = FORMATS,
+) -> SearchReport:
+    """search.txt, search.md, trials.csv and the figures of a search.
 
     Args:
         view: the search.
@@ -41,6 +65,7 @@ def write_search(
         untouched: label of each searched row, in the order of `View.finals` -> the row it started from.
         importances: dimension -> its share, the largest first.
         edges: of the instance bins.
+        formats: of figures.
 
     Raises:
         UserError: `folder` cannot be written.
@@ -51,7 +76,7 @@ def write_search(
         "search.md": search_text.to_markdown(found),
         "trials.csv": search_text.to_csv(found),
     }
-    files, lacking = [folder / name for name in texts], []
+    drawn, lacking = [], []
     with writing(folder):
         make_folder(folder)
         for name, text in texts.items():
@@ -60,15 +85,11 @@ def write_search(
             if isinstance(drawing, str):
                 lacking.append(f"no figure {name}: {drawing}")
             else:
-                files += save(_marked(drawing, view.mark), folder / name)
-    return Written(tuple(files), tuple(lacking))
-
-
-def gain_sentences(
-    view: View, finals: Sequence[RowResult], *, untouched: Mapping[str, str], edges: Sequence[int]
-) -> list[str]:
-    """What was gained on val and whether that is real, a sentence for each final and objective; see `write_search`."""
-    return search_text.gain_sentences(Searched(view, (), finals, "", untouched, {}, edges))
+                files = save(_marked(drawing, view.mark), folder / name, formats)
+                title = TITLES.get(name, "Metrics over the searched setting")
+                drawn.append(Drawn(name, title, str(drawing.figure.get_label()), tuple(files)))
+    every = (*(folder / name for name in texts), *(file for one in drawn for file in one.files))
+    return SearchReport(every, tuple(lacking), found, tuple(drawn))
 
 
 def _figures(found: Searched) -> dict[str, Drawing | str]:

@@ -162,7 +162,7 @@ def is_numeric(dimension: Dimension) -> bool:
 def chosen_text(trial: Trial, digits: int = 0) -> str:
     """beta=4.2 schedule.lr=0.02; `digits`: of a float at most, 0: all, so that the setting can be used."""
     settings = trial.settings().items()
-    return " ".join(f"{n}={_value(v, digits)}" for n, v in settings) or "no setting"
+    return " ".join(f"{n}={text_of(v, digits)}" for n, v in settings) or "no setting"
 
 
 def row_text(found: Searched, trial: Trial) -> str:
@@ -170,7 +170,8 @@ def row_text(found: Searched, trial: Trial) -> str:
     return f"{found.view.row_of(trial)}, " if ROW in found.dimensions else ""
 
 
-def _value(value: Scalar, digits: int) -> str:
+def text_of(value: Scalar, digits: int = 0) -> str:
+    """A setting as text; `digits`: of a float at most, 0: all."""
     if isinstance(value, float):
         return f"{value:.{digits}g}" if digits else repr(value)
     return text(value)

@@ -21,6 +21,7 @@ from reports.load import Draws, Errors, RowResult
 from reports.page.content import page_of
 from reports.page.images import Browser
 from reports.page.render import Page
+from reports.search.report import SearchReport
 from reports.write import write
 from tests.done_store import quick
 from tests.reports.made_records import COUNTS, made
@@ -68,7 +69,11 @@ def result(label: str, seed: int, names: Sequence[str] = ("cat", "dog", "elk", "
 
 
 def made_page(
-    folder: Path, rows: Sequence[RowResult] | None = None, title: str = "", browser: Browser | None = None
+    folder: Path,
+    rows: Sequence[RowResult] | None = None,
+    title: str = "",
+    browser: Browser | None = None,
+    search: SearchReport | None = None,
 ) -> Page:
     """The page of the suite above, by default of all its rows and seeds; `folder` must be empty."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +88,7 @@ def made_page(
         found, folder / "report", title or suite.heading, order=order, edges=suite.sections.test.bins,
         planned=plan.rows, against=suite.controls, skipped={"left out": f"because {title}"} if title else None,
     )  # fmt: skip
-    return page_of(found, written, plan, store, made_by=(f"made by: {title}",), browser=browser)
+    return page_of(found, written, plan, store, made_by=(f"made by: {title}",), browser=browser, search=search)
 
 
 @dataclass

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_page import result
 from made_records import made
 
-from bench.errors import UserError
+from bench.errors import UserError, printable
 from bench.spec import FIGURES, Figure
 from reports.figures.kinds import KINDS, names
 from reports.load import RowResult
@@ -65,6 +66,36 @@ def test_labels_and_titles_that_no_formula_is_made_of_are_text(tmp_path: Path) -
     drawn = "".join(path.read_text() for path in tmp_path.glob("*.svg"))
     for text in (*ODD[:4], title):
         assert f"<!-- {text} -->" in drawn, text
+
+
+NEED_MORE = {"sweep", "linear_probe", "reconstructions", "attention", "embeddings", "contact_sheet"}
+
+
+@pytest.mark.parametrize("kind", sorted(set(FIGURES) - NEED_MORE))
+def test_names_on_an_axis_are_text_too(kind: str, tmp_path: Path) -> None:
+    """A name at a tick, as rows have it in rankings, costs and errors; and the names of classes."""
+    odd = {r"a $\frac$ b": r"a $\frac$ b", "a\x1b[31mb": r"a\x1b[31mb", "c\u202ed": r"c\u202ed"}
+    classes = [*odd, "elk", "fox", "gnu"]
+    rows = [result(label, seed, classes) for label in ("baseline", *odd) for seed in (1, 2)]
+    written = write(rows, tmp_path, "s", wanted=(Figure(kind=kind),), order=["baseline", *odd])
+    for path in (file for file in written.files if file.suffix == ".svg"):
+        drawn = path.read_text()
+        assert not {"\x1b", "\u202e"} & set(drawn)
+        shown = [name for name in odd.values() if name in drawn]
+        assert shown in ([], list(odd.values())), kind
+
+
+@pytest.mark.parametrize("odd", [r"a $\frac$ b", "a\x1b[31mb", "c\u202ed", "two\nlines"])
+def test_ticks_with_names_are_text(odd: str) -> None:
+    from reports.figures import canvas
+
+    figure, (axes, *_) = canvas.blank(3, 2)
+    axes.set_yticks([0, 1], [odd, ""])
+    axes.set_title(odd)
+    canvas.finish(figure, {}, "", None)
+    svg = canvas.image_of(canvas.Drawing(figure, (), ()), "svg").decode()
+    shown = printable(odd, keep="\n").split("\n")
+    assert all(svg.count(f"<!-- {line} -->") == 2 for line in shown)
 
 
 def test_ticks_that_count_decades_stay_powers_of_ten() -> None:

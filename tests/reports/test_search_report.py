@@ -28,8 +28,9 @@ from bench.errors import UserError, cell_text
 from bench.search.view import MARK, Trial, View
 from bench.suite.search import Dimension
 from reports.load import RowResult
-from reports.search.report import gain_sentences, write_search
+from reports.search.report import write_search
 from reports.search.searched import Searched
+from reports.search.text import gain_sentences
 from reports.write import Written
 
 
@@ -101,11 +102,11 @@ def test_several_finals_have_a_table_and_a_sentence_each() -> None:
     assert view.untouched() == {f"BAGS (trial {n})": "BAGS" for n in (1, 0, 2)}
     rows = [made(label, seed, key=f"{label}{seed}", AP=20.0 + seed * i, AP1=8.0, AP4=30.0)
             for i, label in enumerate(["BAGS", *view.untouched()]) for seed in (0, 1)]  # fmt: skip
-    sentences = gain_sentences(view, rows, untouched=view.untouched(), edges=EDGES)
+    found = Searched(view, records(view), rows, "made", view.untouched(), {}, EDGES)
+    sentences = gain_sentences(found)
     assert len(sentences) == 7
     assert sentences[0].startswith("BAGS (trial 1) against BAGS on val: AP1 0.0 (95 % interval over 2 seeds")
     assert sentences[-1].startswith("each of these 6 intervals stands by itself")
-    found = Searched(view, records(view), rows, "made", view.untouched(), {}, EDGES)
     assert [(f.label, f.default, f.trial.number) for f in found.compared()] == [
         ("BAGS (trial 1)", "BAGS", 1), ("BAGS (trial 0)", "BAGS", 0), ("BAGS (trial 2)", "BAGS", 2)
     ]  # fmt: skip
@@ -214,7 +215,7 @@ def test_a_search_on_val_is_marked_everywhere(tmp_path: Path) -> None:
     assert "real" not in text
     assert "tune" not in text
     assert (tmp_path / "search.md").read_text().count(MARK) >= 6
-    (sentence,) = gain_sentences(view, real, untouched=view.untouched(), edges=EDGES)
+    (sentence,) = gain_sentences(written.found)
     assert sentence.endswith(MARK)
     for path in written.files:
         if path.suffix == ".csv":

@@ -19,8 +19,8 @@ from bench.search.view import View
 from bench.suite.search import Search
 from reports.gain import Gain
 from reports.load import RowResult
-from reports.search.report import gain_sentences
 from reports.search.searched import Searched
+from reports.search.text import gain_sentences
 
 SEARCHES, SEEDS, TRIALS = 200, 5, 16
 EDGES = (10, 100, 1000)
@@ -52,7 +52,7 @@ def simulate(draw: random.Random, number: int, sd: float, truth: float) -> Simul
         *on_val(label, [20.0 + truth + shift + draw.gauss(0, sd) for shift in shifts]),
     ]
     found = Searched(view, (), finals, "simulated", view.untouched(), {}, EDGES)
-    (sentence,) = gain_sentences(view, finals, untouched=view.untouched(), edges=EDGES)
+    (sentence,) = gain_sentences(found)
     return Simulated(view, finals, next(one for one in found.compared()[0].gains if one.metric == "AP"), sentence)
 
 

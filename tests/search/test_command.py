@@ -182,6 +182,26 @@ def test_in_mlflow_a_search_is_a_run_and_its_trials_are_below_it(whole: tuple[Pa
 
 
 @pytest.mark.slow
+def test_what_a_search_found_travels(whole: tuple[Path, Path, dict[str, Any]], bench: Bench, tmp_path: Path) -> None:
+    """Its report and its page are in the zip, and the report of the zip has them where neither suite nor store is."""
+    suite, store, _ = whole
+    folder = store / "reports" / "tiny"
+    ended = bench("export", suite, "found.zip", "--store", store)
+    assert ended.code == 0, ended.err
+    (tmp_path / "away").mkdir()
+    (tmp_path / "found.zip").rename(tmp_path / "away" / "found.zip")
+    ended = bench("report", "away/found.zip", "--out", "out")
+    assert ended.code == 0, ended.err
+    assert "as they were exported: " in ended.out
+    for name in ("search.md", "trials.csv", "history.svg"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") >= 4
+    assert '<h2 id="search">Search</h2>' in page
+    assert "6 trials, measured on `tune`" in page.replace("&#34;", '"')
+
+
+@pytest.mark.slow
 def test_the_benchmark_counts_each_second_of_a_pass_once(whole: tuple[Path, Path, dict[str, Any]]) -> None:
     """What it adds up is what the jobs took, data and trunk apart from the trials."""
     suite, store, _ = whole

@@ -1,17 +1,7 @@
-"""Kinds of errors against tidecv 1.0.1, the code of TIDE's authors, where LVIS' rules ask for nothing else.
+"""Kinds of errors against tidecv, where LVIS' rules ask for nothing else: tests/evaluation/asked_tide.py says where.
 
-That is: every absent class is negative, nothing is crowd, ignored or not exhaustive. Of the differences that remain
-
-- tidecv's AP has recall points at i / 100. COCO's own are `linspace(0, 1, 101)`, ten of which differ in the last bit
-  (35, 41, 47, 57, 69, 70, 82, 83, 94, 95), so that a recall of exactly 7/10 does not reach the 70th. `coco_points`
-  gives tidecv COCO's points; one test is without.
-- tidecv's mean leaves out a class without boxes and detections, also one whose missed boxes have just been taken off,
-  and counts as 0 one with detections alone. Here each class has a box and a false detection; two tests show the
-  difference.
-- tidecv shows negative costs as 0, so ours are cut at 0 here.
-- tidecv keeps 100 detections per image unless told otherwise; here it is told our cap. Over all classes, as ours.
-
-Costs are points there, fractions here.
+Costs are compared with tidecv's at COCO's recall points; one test is without. Two tests show what tidecv's mean over
+classes leaves out. Negative costs are cut at 0 here, as tidecv shows them.
 """
 
 from __future__ import annotations
@@ -19,55 +9,29 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from asked_tide import Row, agreeing, coco_points, exhaustive, tide
 from federated import boxes_of
 
 from bench.evaluation.ap import evaluate_boxes
 from bench.evaluation.error_kinds import ErrorKinds, error_kinds
 
-tidecv = pytest.importorskip("tidecv", reason="no OpenCV (libGL)", exc_type=ImportError)
+pytest.importorskip("tidecv", reason="no OpenCV (libGL)", exc_type=ImportError)
 
-DATA = Path(os.environ.get("BENCH_TEST_DATA", Path(__file__).parents[2] / "../shared/data")) / "coco_mini"
-NAMES = {
-    "Cls": "classification", "Loc": "localisation", "Both": "both", "Dupe": "duplicate", "Bkg": "background",
-    "Miss": "missed", "FalsePos": "false_positives", "FalseNeg": "false_negatives",
-}  # fmt: skip
-COCO_POINTS = np.linspace(0.0, 1.0, 101)
-Row = tuple[int, int, list[float], float]
+DATA = Path(os.environ.get("BENCH_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 
 
-@pytest.fixture
-def coco_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tidecv's AP at COCO's recall points."""
-
-    def reached(recalls: Any, _: Any, side: Any) -> Any:
-        return np.searchsorted(recalls, COCO_POINTS, side=side)
-
-    monkeypatch.setattr("tidecv.ap.np", SimpleNamespace(array=np.array, searchsorted=reached))
-
-
-def tide(gt: dict[str, Any], rows: list[Row], cap: int = 300) -> tuple[float, dict[str, int], dict[str, float]]:
-    """AP50, the count of each kind and its cost, of tidecv, by our names and as fractions."""
-    truth, found = tidecv.Data("gt", max_dets=cap), tidecv.Data("found", max_dets=cap)
-    for image in gt["images"]:
-        truth.add_image(image["id"], "")
-    for category in gt["categories"]:
-        truth.add_class(category["id"], "")
-    for a in gt["annotations"]:
-        truth.add_ground_truth(a["image_id"], a["category_id"], a["bbox"])
-    for image_id, category_id, box, score in rows:
-        found.add_detection(image_id, category_id, score, box)
-    run = tidecv.TIDE().evaluate(truth, found, pos_threshold=0.5, background_threshold=0.1, mode=tidecv.TIDE.BOX)
-    counts = {NAMES[kind.short_name]: n for kind, n in run.count_errors().items()}
-    costs = run.fix_main_errors() | run.fix_special_errors()
-    return run.ap / 100, counts, {NAMES[kind.short_name]: value / 100 for kind, value in costs.items()}
+@pytest.fixture(name="coco_points")
+def _coco_points() -> Iterator[None]:
+    with coco_points():
+        yield
 
 
 def assert_tide(gt: dict[str, Any], rows: list[Row], tolerance: float = 1e-12, cap: int = 300) -> ErrorKinds:
@@ -77,19 +41,6 @@ def assert_tide(gt: dict[str, Any], rows: list[Row], tolerance: float = 1e-12, c
     for name, value in costs.items():
         assert max(getattr(ours.overall.costs, name), 0.0) == pytest.approx(value, abs=tolerance), name
     return ours
-
-
-def exhaustive(gt: dict[str, Any]) -> dict[str, Any]:
-    """Every class that an image does not show is negative in it."""
-    ids = [c["id"] for c in gt["categories"]]
-    shown: dict[int, set[int]] = {i["id"]: set() for i in gt["images"]}
-    for a in gt["annotations"]:
-        shown[a["image_id"]].add(a["category_id"])
-    images = [
-        {"id": i, "neg_category_ids": [c for c in ids if c not in present], "not_exhaustive_category_ids": []}
-        for i, present in shown.items()
-    ]
-    return {**gt, "images": images}
 
 
 def drawn(rng: np.random.Generator, images: int, classes: int, boxes: int) -> dict[str, Any]:
@@ -175,22 +126,38 @@ def test_random_boxes_at_tidecvs_own_recall_points(seed: int) -> None:
     assert_tide(gt, perturbed(rng, gt, copies=2, seen=0.8, wrong=0.25, shift=0.15, stray=6), tolerance=0.002)
 
 
-@pytest.fixture(scope="module")
-def photographs() -> dict[str, Any]:
-    if not DATA.is_dir():
-        pytest.skip("no coco_mini: set BENCH_TEST_DATA")
-    return exhaustive(json.loads((DATA / "annotations" / "val.json").read_text()))
+def of_photographs(name: str) -> dict[str, Any]:
+    """A val of photographs, every class judged in every image."""
+    path = DATA / name / "annotations" / "val.json"
+    if not path.is_file():
+        pytest.skip(f"no {name}: set BENCH_TEST_DATA")
+    return exhaustive(json.loads(path.read_text()))
 
 
 @pytest.mark.usefixtures("coco_points")
-@pytest.mark.parametrize(("seed", "wrong"), [(0, 0.3), (1, 0.05)])
-def test_boxes_of_photographs(photographs: dict[str, Any], seed: int, wrong: float) -> None:
-    """172 images of COCO, 80 classes, 1,367 boxes, many of them small and crowded."""
-    rows = perturbed(np.random.default_rng(seed), photographs, copies=4, seen=0.85, wrong=wrong, shift=0.12, stray=10)
-    result = assert_tide(photographs, rows)
+@pytest.mark.parametrize(("name", "seed", "wrong"), [("coco_mini", 0, 0.3), ("coco_mini", 1, 0.05), ("hdbpmn", 2, 0.2)])
+def test_boxes_of_photographs(name: str, seed: int, wrong: float) -> None:
+    """172 images of COCO, 80 classes, 1,367 boxes, many of them small and crowded; 262 images of diagrams, 22 classes,
+    4,766 boxes, many of them thin. Detections are drawn."""
+    gt = of_photographs(name)
+    rows = perturbed(np.random.default_rng(seed), gt, copies=4, seen=0.85, wrong=wrong, shift=0.12, stray=10)
+    result = assert_tide(gt, rows)
     seen_everywhere(result, "classification", "localisation", "both", "duplicate", "background", "missed")
-    ap = evaluate_boxes(photographs, boxes_of(rows))
+    ap = evaluate_boxes(gt, boxes_of(rows))
     assert result.overall.ap50 == pytest.approx(ap.ap50, abs=1e-12)
+
+
+@pytest.mark.usefixtures("coco_points")
+def test_the_lvis_fixture() -> None:
+    """100 images of LVIS, of its 1,230 classes the 183 that have boxes and detections; detections made from the boxes
+    by others."""
+    folder = DATA / "lvis_api_100"
+    if not folder.is_dir():
+        pytest.skip("no lvis_api_100: set BENCH_TEST_DATA")
+    gt, found = (json.loads((folder / f"{n}.json").read_text()) for n in ("lvis_val_100", "synthetic_results_100"))
+    result = assert_tide(*agreeing(gt, found))
+    assert result.overall.classes == 183
+    seen_everywhere(result, "classification", "localisation", "both", "background", "missed")
 
 
 def three_classes() -> dict[str, Any]:

@@ -250,6 +250,8 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def worded(name: str) -> str:
     """A dotted name of a protocol or environment in words."""
+    if name == "dirty":  # the sha256 of what a checkout had changed
+        return "uncommitted changes"
     return name.removeprefix("packages.").replace("_", " ").replace(".", " ")
 
 

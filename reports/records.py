@@ -54,5 +54,6 @@ def _together(environments: list[Mapping[str, Any]]) -> dict[str, Any]:
             merged[name] = _together([dict(value or {}) for value in values])
         else:
             distinct = [value for i, value in enumerate(values) if value not in values[:i]]
-            merged[name] = distinct[0] if len(distinct) == 1 else " + ".join(map(str, distinct))
+            texts = ("-" if value is None else str(value) for value in distinct)
+            merged[name] = distinct[0] if len(distinct) == 1 else " + ".join(texts)
     return merged

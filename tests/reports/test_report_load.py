@@ -45,7 +45,7 @@ def a_plan(seeds: tuple[int, ...]) -> Plan:
 
 def done_rows(store: Store, seed: int, norms: list[float] | None) -> None:
     train, predict, evaluate = stages(seed)
-    finish(store, train, {"model.json": "{}"}, host="a", packages={"torch": "2.14"}, processes=4)
+    finish(store, train, {"model.json": "{}"}, host="a", packages={"torch": "2.14"}, processes=4, dirty="d1")
     finish(
         store, predict, {"classifier.json": json.dumps({"weight_norms": norms})}, host="a", packages={"torch": "2.15"},
         processes=1,
@@ -65,7 +65,9 @@ def test_rows_that_are_done_with_their_norms_and_surroundings(tmp_path: Path) ->
     assert first.weight_norms == NORMS
     assert first.instance_counts == list(COUNTS)
     # Four that trained together and one that predicted are no mixture.
-    assert first.record.environment == {"host": "a", "packages": {"torch": "2.14 + 2.15"}, "processes": 4}
+    changed = "d1 + -"  # the training's checkout was changed, that of the prediction was not
+    torch = {"torch": "2.14 + 2.15"}
+    assert first.record.environment == {"host": "a", "packages": torch, "processes": 4, "dirty": changed}
     assert second.weight_norms is None
 
 

@@ -190,11 +190,11 @@ def tidy(axes: Axes, grid: str = "y") -> None:
 
 
 def calm(axes: Axes) -> None:
-    """A value axis of LEAST_SPAN at least, without points below 0."""
+    """A value axis of LEAST_SPAN at least, and from just below 0 where what is drawn does not reach deeper."""
     low, high = axes.get_ylim()
     if high - low < LEAST_SPAN:
-        middle = max((low + high) / 2, 0.45 * LEAST_SPAN)
-        axes.set_ylim(middle - LEAST_SPAN / 2, middle + LEAST_SPAN / 2)
+        bottom = min(low, max((low + high - LEAST_SPAN) / 2, -0.05 * LEAST_SPAN))
+        axes.set_ylim(bottom, bottom + LEAST_SPAN)
 
 
 def palette() -> list[Any]:

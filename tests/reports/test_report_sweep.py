@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from bench.plan.planning import RowPlan
 from reports.figures.canvas import Drawing
+from reports.figures.lines import lines, points
 from reports.figures.scene import Scene
 from reports.figures.sweep import sweep
 from reports.load import RowResult
@@ -190,6 +191,24 @@ def test_small_differences_look_small() -> None:
     rows = [made(f"b{b}", settings={"beta": b}, AP=20.0 + b / 1000) for b in (1, 2)]
     low, high = drawn(rows, "beta", ["AP"]).figure.axes[0].get_ylim()
     assert high - low >= 1.0
+
+
+def test_whiskers_below_zero_are_not_cut() -> None:
+    """AP 0.1, 0.3, 0.5 and AP 0, 0, 0.9: one sd reaches down to 0.3 - 0.52."""
+    rows = [made("b1", seed, settings={"beta": 1}, AP=ap) for seed, ap in enumerate((0.0, 0.0, 0.9))]
+    rows += [made("b2", seed, settings={"beta": 2}, AP=ap) for seed, ap in enumerate((0.1, 0.3, 0.5))]
+    low, high = drawn(rows, "beta", ["AP"]).figure.axes[0].get_ylim()
+    assert low < 0.3 - 0.519
+    assert high > 0.3 + 0.519
+
+
+def test_a_line_beside_single_rows_is_named_by_what_it_has_not_of_them() -> None:
+    own = [made(f"tau={tau}", method="tau_norm", settings={"tau": tau, "background": "scaled"}) for tau in (0.5, 1.0)]
+    kept = made("kept", method="tau_norm", settings={"tau": 1.0, "background": "kept"})
+    other = made("select", method="tau_norm_select", settings={"tau": 1.0, "rule": "paper"})
+    found = lines(points([*own, kept, other], "tau"), "tau", ())
+    names = {name: [point.row for point in line] for name, line in found.items()}
+    assert names == {"background scaled": ["tau=0.5", "tau=1.0"], "kept": ["kept"], "select": ["select"]}
 
 
 def test_no_row_has_the_setting() -> None:

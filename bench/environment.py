@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -93,6 +94,17 @@ def masked(word: str) -> str:
     what follows a name that says that it is secret (`x.token=...`)."""
     secret = _SECRET.search(word)
     return _USERINFO.sub(r"\1***@", word[: secret.end()] + "***" if secret else word)
+
+
+def version() -> str:
+    """That of pyproject.toml beside this package, or of the installed package where there is none (a job's copy)."""
+    try:
+        return str(tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, ValueError, KeyError):
+        try:
+            return metadata.version("longtail-bench")
+        except metadata.PackageNotFoundError:
+            return "unknown"
 
 
 def source(root: Path = TREE) -> dict[str, str | None]:

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bench
 from bench.data.split import ANNOTATIONS
-from bench.environment import source
+from bench.environment import source, version
 from bench.errors import UserError
 from bench.evaluation.stored import DETECTIONS, PROPOSALS
 from bench.lineage import fresh
@@ -67,7 +66,7 @@ def exported(store: Store, shown: Shown, name: str, *, predictions: bool, report
         files |= {f"{row.evaluate.key}/{path.name}": path for path in kept}
     files[f"{roots.FOLDER}/{name}.json"] = json_bytes(roots.to_json(_root(store, name, shown, rows, stages)))
     files |= {f"{REPORT}/{path.name}": path for path in report}
-    made_by = {"version": bench.__version__, **source()}
+    made_by = {"version": version(), **source()}
     table = replace(shown, planned=planned).to_json()
     manifest = {
         "format": FORMAT, "version": VERSION, "made_by": made_by, "predictions": predictions, "table": table,

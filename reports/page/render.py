@@ -65,6 +65,7 @@ class Grid:
         blocks: (name, what it is called, whether it is shown at first) of the columns that can be chosen.
         links: address of each line's header in the image browser, "" for none; or empty.
         file: name and text of its CSV; None without one.
+        plain: a heading says the same as the caption, and it is too short to be sorted and filtered.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Grid:
     blocks: tuple[tuple[str, str, bool], ...] = ()
     file: tuple[str, str] | None = None
     links: tuple[str, ...] = ()
+    plain: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,14 +79,5 @@ def _grid(part: Section, number: int) -> Grid | None:
     head = part.columns or ("of the search", "is")
     numbers = bool(part.columns)
     columns = tuple(Column(name, number=numbers and place > 0) for place, name in enumerate(head))
-    lines = tuple(tuple(_entry(text) for text in line) for line in part.lines)
-    return Grid(f"search-{number}", part.title, columns, lines)
-
-
-def _entry(text: str) -> Entry:
-    """With the number that it begins with, so that a column is sorted by values."""
-    first = text.split(" ")[0]
-    try:
-        return Entry(text, float(first))
-    except ValueError:
-        return Entry(text)
+    lines = tuple(tuple(map(Entry, line)) for line in part.lines)
+    return Grid(f"search-{number}", part.title, columns, lines, plain=True)

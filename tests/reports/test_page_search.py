@@ -63,7 +63,7 @@ def test_the_gain_is_said_first_and_every_trial_is_there(tmp_path: Path) -> None
     assert {"figure-history", "figure-curve_beta", "search-1", "search-3"} <= ids
     gain = lines(reader, "search-2")[0]
     assert gain[0] == ("AP", None)
-    assert gain[3] == ("+1.0", "1")
+    assert gain[3] == ("+1.0", "")
 
 
 def test_its_csv_is_that_of_the_report(tmp_path: Path) -> None:

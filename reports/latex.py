@@ -3,12 +3,13 @@ Separate from render.py, whose forms have all columns and all footnotes.
 
 A column is named after its metric: `AP1` is ours, `dAP1` the difference from the baseline, `cAP1` that from a row's
 control, `pAP1` the published figure. A difference has its interval where there is one, else its spread, and is bold
-where it is certain (reports/differences.py).
+where it is certain (reports/differences.py). How wide it comes out is estimated, so that it fits a page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
 from bench.errors import printable, unknown
@@ -19,10 +20,35 @@ from reports.stats import Cell
 from reports.tables import Line, Table
 
 BLOCKS = {"": "own", "d": "delta", "c": "against", "p": "paper"}  # prefix of a name -> block
-WIDE = 7  # columns of numbers; more go over both columns of a page (table*)
+# Points: the text of LaTeX's article in two columns on letter paper, and one of them (CVPR's have 496 and 237).
+PAGE, COLUMN = 469.0, 229.0
+# Type, its size (as wide as 9 and 8 points of Computer Modern are, whose small sizes are wider), space between columns.
+SIZES = ((r"\small", 9.25, 4.0), (r"\footnotesize", 8.5, 3.0))  # smaller is not read
+BESIDE = 8.0  # \scriptsize: spreads and intervals
+# Widths in Computer Modern Roman, in its size.
+NARROW, HYPHEN, DIGIT, SIGN, SMALL, CAPITAL, BOLD = 0.28, 0.33, 0.5, 0.78, 0.52, 0.75, 1.15
 ESCAPED = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
            "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
            "Δ": r"$\Delta$", "†": r"\textdagger{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell: its number, what stands beside it in small type (spread or interval), and whether it is bold."""
+
+    number: str
+    beside: str = ""
+    strong: bool = False
+
+    def tex(self) -> str:
+        """As TeX prints it."""
+        number = rf"\textbf{{{tex(self.number)}}}" if self.strong else tex(self.number)
+        return f"{number} {{\\scriptsize {tex(self.beside)}}}" if self.beside else number
+
+    def points(self, size: float) -> float:
+        """Its width, estimated."""
+        number = _ems(self.number) * (BOLD if self.strong else 1.0) * size
+        return number + (0.33 * size + _ems(self.beside) * BESIDE if self.beside else 0.0)
 
 
 def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") -> str:
@@ -36,12 +62,19 @@ def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") ->
     Raises:
         UserError: no such column.
     """
-    columns = chosen(table, names)
+    columns, left_out = _that_fit(table, names)
+    (style, _, space), width = _size(table, columns)
     blocks = [(block, len(list(of))) for block, of in groupby(columns, key=lambda column: column[0])]
-    star = "*" if len(columns) > WIDE else ""
-    lines = [
-        r"% Needs \usepackage{booktabs}. The protocol is in table_protocol.tex, for an appendix.",
-        rf"\begin{{table{star}}}", r"\centering\small\setlength{\tabcolsep}{4pt}",
+    star = "*" if width > COLUMN else ""
+    lines = [r"% Needs \usepackage{booktabs}. The protocol is in table_protocol.tex, for an appendix."]
+    if left_out:
+        lines.append(
+            f"% Left out, so that it fits: {' '.join(left_out)}. Columns are chosen by: bench report --columns"
+        )
+    if width > PAGE:
+        lines.append(f"% About {width:.0f} pt wide, wider than a page: choose fewer with bench report --columns")
+    lines += [
+        rf"\begin{{table{star}}}", rf"\centering{style}\setlength{{\tabcolsep}}{{{space:g}pt}}",
         rf"\begin{{tabular}}{{@{{}}l{'r' * len(columns)}@{{}}}}", r"\toprule",
     ]  # fmt: skip
     if len(blocks) > 1:
@@ -52,7 +85,7 @@ def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") ->
     lines.append(" & ".join(["", *(tex(metric) for _, metric in columns)]) + r" \\")
     lines.append(r"\midrule")
     for line in table.lines:
-        lines.append(" & ".join([tex(row_name(line)), *(_cell(table, line, c) for c in columns)]) + r" \\")
+        lines.append(" & ".join([tex(row_name(line)), *(_cell(table, line, c).tex() for c in columns)]) + r" \\")
     lines += [
         r"\bottomrule", r"\end{tabular}", rf"\caption{{{' '.join(map(tex, _caption(table, columns)))}}}",
         rf"\label{{tab:{_plain(label)}}}", rf"\end{{table{star}}}",
@@ -89,15 +122,63 @@ def _filled(table: Table, block: str) -> list[str]:
     return [metric for metric in table.metrics if any(line.cell(block, metric).n for line in table.lines)]
 
 
-def _cell(table: Table, line: Line, column: Column) -> str:
+def _that_fit(table: Table, names: Sequence[str]) -> tuple[list[Column], list[str]]:
+    """The columns, and the names of those that the usual choice leaves out of a page: published bins, between the
+    rarest and the most frequent first."""
+    columns = chosen(table, names)
+    published = [column for column in columns if column[0] == "paper"]
+    spare = [*published[2:-1], *published[-1:], *published[1:2]] if len(published) > 1 and not names else []
+    out: list[Column] = []
+    while spare and _size(table, columns)[1] > PAGE:
+        out.append(spare.pop(0))
+        columns = [column for column in columns if column not in out]
+    return columns, [f"p{metric}" for _, metric in sorted(out, key=lambda column: column[1])]
+
+
+def _size(table: Table, columns: Sequence[Column]) -> tuple[tuple[str, float, float], float]:
+    """The largest type in which it fits, else the smallest, and how wide the table is in it."""
+    for style in SIZES:
+        width = _points(table, columns, style[1], style[2])
+        if width <= PAGE:
+            break
+    return style, width
+
+
+def _points(table: Table, columns: Sequence[Column], size: float, space: float) -> float:
+    """Width of the table, estimated."""
+    wide = [
+        max([_ems(metric) * size, *(_cell(table, line, (block, metric)).points(size) for line in table.lines)])
+        for block, metric in columns
+    ]
+    total = (
+        max((_ems(row_name(line)) * size for line in table.lines), default=0.0) + sum(wide) + 2 * space * len(columns)
+    )
+    at = 0
+    for block, of in groupby(columns, key=lambda column: column[0]):
+        number = len(list(of))
+        title = _ems({"own": "ours", "paper": "published"}.get(block) or f"D {_whom(table, block)}") * size
+        total += max(0.0, title - sum(wide[at : at + number]) - 2 * space * (number - 1))
+        at += number
+    return total
+
+
+def _ems(text: str) -> float:
+    """Width of a text in its size."""
+    return sum(
+        DIGIT if c.isdigit() else NARROW if c in ".,[]() " else HYPHEN if c == "-" else CAPITAL if c.isupper()
+        else SMALL if c.isalpha() else SIGN
+        for c in text
+    )  # fmt: skip
+
+
+def _cell(table: Table, line: Line, column: Column) -> Entry:
     block, metric = column
     one = table.certain.get(block, {}).get(line.row, {}).get(metric)
     if one is None or one.interval is None:
-        return tex(value_text(line, column))
+        number, _, spread = value_text(line, column).partition(" ")
+        return Entry(number, spread.replace("± ", "±"))
     mean = format_cell(Cell(one.cell.mean, None, one.cell.n), signed=True)
-    ends = f"[{one.interval.low:+.1f}, {one.interval.high:+.1f}]"
-    strong = rf"\textbf{{{mean}}}" if one.certain else mean
-    return f"{strong} {ends}"
+    return Entry(mean, f"[{one.interval.low:.1f}, {one.interval.high:.1f}]", one.certain)
 
 
 def _caption(table: Table, columns: Sequence[Column]) -> list[str]:
@@ -117,11 +198,15 @@ def _caption(table: Table, columns: Sequence[Column]) -> list[str]:
 
 
 def _title(table: Table, block: str) -> str:
+    named = {"own": "ours", "paper": "published"}.get(block)
+    return named or rf"$\Delta$ {tex(_whom(table, block))}"
+
+
+def _whom(table: Table, block: str) -> str:
+    """What a difference is from."""
     if block == "delta":
-        return rf"$\Delta$ {tex(table.baseline or '')}"
-    if block == "against":
-        return rf"$\Delta$ {tex(table.controls[0] if len(table.controls) == 1 else 'control')}"
-    return {"own": "ours", "paper": "published"}[block]
+        return table.baseline or ""
+    return table.controls[0] if len(table.controls) == 1 else "control"
 
 
 def _plain(label: str) -> str:

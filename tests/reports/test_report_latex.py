@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def test_the_usual_columns() -> None:
     )
     assert body[1] == r" & AP & AP1 & AP & AP & AP & AP1 \\"
     assert body[2].startswith(r"baseline & 20.0 & 1.0 & - & - & ")
-    assert r"& 26.0 & - & \textbf{+6.0} [+3.2, +8.8] & - & - & - \\" in body[3]
-    assert body[4].startswith(r"RFS \textdagger{} & 21.0 & 2.0 & +1.0 [-4.5, +6.5] & \textbf{-5.0} [-7.8, -2.2] & ")
+    assert r"& 26.0 & - & \textbf{+6.0} {\scriptsize [3.2, 8.8]} & - & - & - \\" in body[3]
+    assert body[4].startswith(r"RFS \textdagger{} & 21.0 & 2.0 & +1.0 {\scriptsize [-4.5, 6.5]} & \textbf{-5.0} {")
     assert body[5] == r"gone * & - & - & - & - & - & - \\"
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4} \cmidrule(lr){5-5} \cmidrule(lr){6-7}" in text
     assert r"\label{tab:suite-a-b}" in text
@@ -62,7 +63,7 @@ def test_chosen_columns() -> None:
     text = to_latex(content(), ["dAP", "AP", "cAP1"])
     assert r" & AP & AP & AP1 \\" in text
     assert text.index("Delta$ baseline") < text.index("ours") < text.index("Delta$ 50")
-    assert r"\begin{table}" in text
+    assert r"\begin{table}" in to_latex(content(), ["AP", "dAP"])
     assert r"\begin{table*}" in to_latex(content(), ["AP", "AP1", "APr", "dAP", "dAP1", "dAPr", "cAP", "cAP1"])
     with pytest.raises(UserError, match="Did you mean 'dAP1'"):
         to_latex(content(), ["AP", "ddAP1"])
@@ -83,15 +84,49 @@ def test_the_protocol_stands_in_a_file_of_its_own() -> None:
     assert not re.search(r"(?<!\\)[&#_]", text)
 
 
+def three_seeds() -> Table:
+    """Every block, with spreads and intervals: the widest that a suite has by itself."""
+    values = {f"AP{i}": 10.0 * i for i in range(1, 5)}
+    rows = [
+        replace(made(label, seed, AP=20.0 + seed + gain, **values), draws=None)
+        for label, gain in (("baseline", 0.0), ("tau-norm-select", 11.5), ("cls-retrain", -11.5))
+        for seed in (1, 2, 3)
+    ]
+    rows = [replace(row, draws=draws_of(row)) for row in rows]
+    return table(
+        rows, suite="table1", compare_with="bags_table1", against={"tau-norm-select": "cls-retrain"}, order=["baseline"]
+    )
+
+
+def draws_of(row: RowResult) -> Draws:
+    ap = row.record.metrics["AP"]
+    assert ap is not None
+    return Draws({"AP": ap + np.linspace(-1, 1, 50)}, {"AP": 99}, row.record.protocol.val_digest)
+
+
+def test_what_is_wide_loses_published_columns() -> None:
+    text = to_latex(three_seeds())
+    assert r"\footnotesize\setlength{\tabcolsep}{3pt}" in text
+    (said,) = [line for line in text.splitlines() if "Left out" in line]
+    assert said == "% Left out, so that it fits: pAP2 pAP3 pAP4. Columns are chosen by: bench report --columns"
+    assert r" & AP & AP1 & AP2 & AP3 & AP4 & AP & AP & AP & AP1 \\" in text
+    names = ["AP", *(f"{block}AP{i}" for block in ("", "d", "p") for i in range(1, 5)), "dAP", "cAP", "dAP", "cAP"]
+    chosen = to_latex(three_seeds(), names)
+    assert "wider than a page: choose fewer" in chosen
+    assert chosen.count(" & AP4") == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", ["", "twocolumn"])
-def test_tex_takes_it(columns: str, tmp_path: Path) -> None:
-    """Without an overfull box: a table that does not fit is none."""
+@pytest.mark.parametrize("names", [(), ("AP", "AP1", "dAP"), ("AP", "dAP")])
+@pytest.mark.parametrize("make", [content, three_seeds])
+def test_tex_takes_it(make: Callable[[], Table], names: Sequence[str], columns: str, tmp_path: Path) -> None:
+    """Without an overfull box: a table that does not fit is none. (An article in one column has the narrower text.)"""
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex: apt-get install texlive-latex-recommended")
-    names = ["AP", "AP1", "dAP"] if columns else []
-    (tmp_path / "table.tex").write_text(to_latex(content(), names))
-    (tmp_path / "protocol.tex").write_text(to_protocol(content()))
+    text = to_latex(make(), names)
+    (tmp_path / "table.tex").write_text(text)
+    (tmp_path / "protocol.tex").write_text(to_protocol(make()))
     (tmp_path / "paper.tex").write_text(
         rf"\documentclass[{columns}]{{article}}\usepackage[utf8]{{inputenc}}\usepackage{{booktabs}}"
         "\n\\begin{document}\\sloppy\n\\input{table}\n\\input{protocol}\n\\end{document}\n"
@@ -101,4 +136,6 @@ def test_tex_takes_it(columns: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout[-2000:]
     assert "Float too large" not in ended.stdout
     assert "Missing character" not in ended.stdout
+    if columns or names:
+        assert "Overfull" not in ended.stdout
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000

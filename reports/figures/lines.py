@@ -108,9 +108,10 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _split(name: str, parts: Sequence[Sequence[Point]], x: str) -> dict[str, list[Point]]:
     """Parts of one line: a single row by its label, a longer one by the settings in which it is not like the others;
-    where it is the only one, like the single rows of its method."""
+    where it is the only one and nothing else names it, like the single rows of its method."""
     long = [part[0] for part in parts if len(part) > 1]
-    beside = [part[0] for part in parts if len(long) == 1 and len(part) == 1 and part[0].method == long[0].method]
+    single = [part[0] for part in parts if len(part) == 1] if len(long) == 1 and name == x else []
+    beside = [point for point in single if point.method == long[0].method]
     rests = [point.rest(x) for point in (*long, *beside)]
     names = dict.fromkeys(name for rest in rests for name in rest)
     differing = [name for name in names if len({rest.get(name) for rest in rests}) > 1]

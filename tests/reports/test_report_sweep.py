@@ -209,6 +209,8 @@ def test_a_line_beside_single_rows_is_named_by_what_it_has_not_of_them() -> None
     found = lines(points([*own, kept, other], "tau"), "tau", ())
     names = {name: [point.row for point in line] for name, line in found.items()}
     assert names == {"background scaled": ["tau=0.5", "tau=1.0"], "kept": ["kept"], "select": ["select"]}
+    by = lines(points([*own, kept], "tau"), "tau", ("method",))
+    assert list(by) == ["tau_norm", "kept"]
 
 
 def test_no_row_has_the_setting() -> None:

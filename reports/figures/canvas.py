@@ -168,11 +168,12 @@ def _named(axis: Axis) -> bool:
     if isinstance(formatter, FixedFormatter):
         formatter.seq = [printable(name, keep="\n") for name in formatter.seq]
         return True
-    if isinstance(formatter, FuncFormatter) and isinstance(formatter.func, functools.partial):
-        (names,) = formatter.func.args
-        names.update({place: printable(name, keep="\n") for place, name in names.items()})
-        return True
-    return False
+    made = formatter.func if isinstance(formatter, FuncFormatter) else None
+    if not isinstance(made, functools.partial) or [type(one) for one in made.args] != [dict]:
+        return False
+    names = made.args[0]
+    names.update({place: printable(name, keep="\n") for place, name in names.items()})
+    return True
 
 
 def handles(axes: Axes) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_ticks_with_names_are_text(odd: str) -> None:
     svg = canvas.image_of(canvas.Drawing(figure, (), ()), "svg").decode()
     shown = printable(odd, keep="\n").split("\n")
     assert all(svg.count(f"<!-- {line} -->") == 2 for line in shown)
+
+
+def test_a_formatter_of_somebodys_own_is_left_alone() -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    from reports.figures import canvas
+
+    figure, (axes, *_) = canvas.blank(3, 2)
+    axes.plot([0, 1], [0, 1])
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(functools.partial(lambda unit, x, _: rf"${x:g}\,\mathrm{{{unit}}}$", "s"))
+    )
+    canvas.finish(figure, {}, "", None)
+    figure.canvas.draw()
+    assert axes.get_xticklabels()[0].get_parse_math()
 
 
 def test_ticks_that_count_decades_stay_powers_of_ten() -> None:

@@ -311,6 +311,8 @@ FigureKind = Literal[
     "confusion", "curves", "gain", "contact_sheet",
 ]  # fmt: skip
 FIGURES: tuple[str, ...] = get_args(FigureKind)
+# What the report of a search draws of its trials, beside `curve_SETTING`.
+SEARCH_FIGURES = ("history", "slice", "contour", "importance", "pareto", "intermediate")
 
 
 class Figure(Section):

@@ -42,10 +42,13 @@ def once(suite: Path, sets: Sequence[str], only: str | None) -> tuple[pd.DataFra
 
 
 def spread(runs: Sequence[pd.DataFrame]) -> dict[str, dict[str, dict[str, float]]]:
-    """Row -> metric -> standard deviation and range over the runs, AP points, largest over the seeds."""
+    """Row -> metric -> standard deviation and range over the runs, AP points, largest over the seeds. A metric that a
+    single run has is left out."""
     every = pd.concat(runs).dropna(subset=["value"])
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (row, metric, _), values in every.groupby(["row", "metric", "seed"], sort=False)["value"]:
+        if len(values) < 2:
+            continue
         one = {"sd": float(values.std()), "range": float(values.max() - values.min())}
         old = found.setdefault(row, {}).get(metric, one)
         found[row][metric] = {name: max(old[name], one[name]) for name in one}

@@ -127,12 +127,15 @@ def _that_fit(table: Table, names: Sequence[str]) -> tuple[list[Column], list[st
     rarest and the most frequent first."""
     columns = chosen(table, names)
     published = [column for column in columns if column[0] == "paper"]
-    spare = [*published[2:-1], *published[-1:], *published[1:2]] if len(published) > 1 and not names else []
+    spare = [] if names else list(dict.fromkeys((*published[2:-1], *published[1:][-1:], *published[1:2])))
     out: list[Column] = []
-    while spare and _size(table, columns)[1] > PAGE:
+    fewer = columns
+    while spare and _size(table, fewer)[1] > PAGE:
         out.append(spare.pop(0))
-        columns = [column for column in columns if column not in out]
-    return columns, [f"p{metric}" for _, metric in sorted(out, key=lambda column: column[1])]
+        fewer = [column for column in columns if column not in out]
+    if _size(table, fewer)[1] > PAGE:  # in vain
+        return columns, []
+    return fewer, [f"p{metric}" for _, metric in sorted(out, key=lambda column: column[1])]
 
 
 def _size(table: Table, columns: Sequence[Column]) -> tuple[tuple[str, float, float], float]:

@@ -40,7 +40,7 @@ def lines_of(gt: dict[str, Any], results: list[dict[str, Any]], cap: int) -> lis
 
 
 def main() -> int:
-    """1 where a count differs, or a cost by more than 1e-9 points."""
+    """1 where a count differs, or a cost by more than 1e-9 points, or nothing was compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what `bench export --format coco` has written")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
@@ -53,6 +53,9 @@ def main() -> int:
         if one["val"] not in vals:
             vals[one["val"]] = json.loads((given.folder / one["val"]).read_text())
         found = json.loads((given.folder / one["file"]).read_text())
+        if not agreeing(vals[one["val"]], found)[1]:
+            print(f"{one['row']}, seed {one['seed']}: no detection of a class that has boxes", flush=True)
+            continue
         lines = lines_of(vals[one["val"]], found, int(one["max_detections"]))
         written += [(one["row"], one["seed"], *line) for line in lines]
         print(f"{one['row']}, seed {one['seed']}: {worst(lines)}", flush=True)
@@ -61,7 +64,7 @@ def main() -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEAD)
         writer.writerows([f"{x:.6f}" if isinstance(x, float) else x for x in line] for line in written)
-    return int(any(line[3] != line[4] or abs(line[5] - line[6]) > 1e-9 for line in written))
+    return int(not written or any(line[3] != line[4] or abs(line[5] - line[6]) > 1e-9 for line in written))
 
 
 def worst(lines: list[tuple[Any, ...]]) -> str:

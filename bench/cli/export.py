@@ -17,7 +17,6 @@ from bench.cli.open import config_text, open_suite
 from bench.cli.options import DEFAULT_STORE, DataPath, Only, Preset, Seeds, Sets, StoreOption, SuitePath, reachable
 from bench.cli.say import count, listed, say, size
 from bench.cli.tables import Forms, absent, label, write_report
-from bench.cli.wanted import reported, seen
 from bench.errors import UserError
 from bench.plan import planning
 from bench.plan.planning import Plan
@@ -64,8 +63,8 @@ def command(
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
     opened, searched = existing(store), None
     if loaded.sections.search is not None:
-        searched, loaded = loaded, reported(loaded, seen(loaded, opened)).suite
-    plan, console = planning.make(loaded), Console()
+        searched = loaded
+    plan, console = trials.plan_of(loaded, opened) if searched else planning.make(loaded), Console()
     if form == "coco":
         if predictions:
             raise UserError(

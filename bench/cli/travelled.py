@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -17,10 +18,12 @@ from bench.cli.say import say
 from bench.cli.tables import MOST_PRINTED, PAGE, Forms, made_by_lines
 from bench.environment import masked
 from bench.errors import UserError, printable, unknown
-from bench.store.disk import put
-from bench.store.pack import REPORT, is_export, unpacked
+from bench.store.disk import make_folder, put
+from bench.store.pack import OF_REPORT, REPORT, is_export, unpacked
 from reports.exports.read import Export, open_export
 from reports.load import RowResult
+
+AS_EXPORTED = "exported"  # below a report: what was written where the export was made
 
 
 def is_travelled(path: Path) -> bool:
@@ -37,7 +40,7 @@ def check(path: Path, given: Sequence[str]) -> None:
     if given:
         hint = f"leave it out, or name the suite's file in place of {path}"
         if given[0] == "--html":
-            hint = f"leave it out: {PAGE} is written as it was exported"
+            hint = f"leave it out: {PAGE} is written as it was exported, in {AS_EXPORTED}/"
         raise UserError("an export has its table as it was made", where=given[0], hint=hint)
 
 
@@ -59,7 +62,7 @@ def report(
     Raises:
         UserError: no export, or a damaged one.
     """
-    with unpacked(path) as folder:
+    with unpacked(path, report=True) as folder:
         opened = open_export(folder)
         opened = replace(opened, shown=replace(opened.shown, against=_controls(opened, against)))
         rows = _with_intervals(opened, path, console, wanted=False if as_json else intervals)
@@ -67,8 +70,9 @@ def report(
             typer.echo(json.dumps(_to_json(opened, rows), indent=1))
         else:
             target = out or path.with_name(f"{path.stem}-report")
+            exported = _exported(opened, folder / REPORT)
             made = _write(opened, rows, path, target, console, forms)
-            _as_it_was(folder / REPORT, made, target, console, page=against is None)
+            _lay({name: content for name, content in exported.items() if name not in made}, target, console)
 
 
 def _controls(opened: Export, against: str | None) -> Mapping[str, str]:
@@ -105,19 +109,35 @@ def _write(
     return frozenset(file.name for file in report.files)
 
 
-def _as_it_was(report: Path, made: frozenset[str], target: Path, console: Console, *, page: bool) -> None:
-    """Lay beside a report what was written where the export was made and cannot be made again without the suite, the
-    data and the trials: the page, what a search found, a user's own figures. `page`: with the page, whose differences
-    are those from the export's controls."""
+def _exported(opened: Export, report: Path) -> dict[str, bytes]:
+    """Name -> content of the files of the report that came with an export.
+
+    Raises:
+        UserError: one was changed since it was exported.
+    """
+    found = {}
+    for name, expected in sorted(opened.report.items()):
+        file = report / name
+        if OF_REPORT.fullmatch(name) is not None and file.is_file() and not file.is_symlink():
+            found[name] = file.read_bytes()
+            if hashlib.sha256(found[name]).hexdigest() != expected:
+                raise UserError("changed since it was exported", where=f"{REPORT}/{name}", hint="export it again")
+    return found
+
+
+def _lay(files: Mapping[str, bytes], target: Path, console: Console) -> None:
+    """Lay below a report what was written where the export was made and cannot be made again without the suite, the
+    data and the trials: the page, what a search found, a user's own figures."""
     from reports.write import spoken, writing
 
-    files = sorted(report.iterdir()) if report.is_dir() else []
-    kept = [file for file in files if file.is_file() and file.name not in made and (page or file.name != PAGE)]
-    with writing(target):
-        for file in kept:
-            put(target / file.name, file.read_bytes())
-    if kept:
-        say(console, f"as they were exported: {spoken(kept)}")
+    if not files:
+        return
+    folder = target / AS_EXPORTED
+    with writing(folder):
+        make_folder(folder)
+        for name, content in files.items():
+            put(folder / name, content)
+    say(console, f"as they were exported, in {AS_EXPORTED}/: {spoken(map(Path, files))}")
 
 
 def _to_json(opened: Export, rows: Sequence[RowResult]) -> object:

@@ -263,6 +263,12 @@ def report(suite: Suite, store: Store, view: View, how: How, out: Path | None, e
     sync.attach(plan, store, how.console, how.tracking_uri, files)
 
 
+def plan_of(suite: Suite, store: Store) -> Plan:
+    """The untouched and the searched rows on val, of the search as it stands."""
+    view = seen(suite, store)
+    return _marked(reported(suite, view), view)
+
+
 def write(
     suite: Suite,
     store: Store,

@@ -29,6 +29,8 @@ FORMAT, VERSION = "longtail-bench export", 1  # raise VERSION when an older chec
 MOST_TIMES, ANYHOW = 100, 20_000_000  # bytes unpacked: so many times the zip's, or so many
 LONGEST_MANIFEST = 100_000_000
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
+# Names of a report that are laid beside another one: nothing hidden, nothing that runs by its name.
+OF_REPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.(html|md|txt|csv|png|svg|pdf)")
 _HINT = "exports are made by: python -m bench export SUITE OUT.zip"
 
 
@@ -99,8 +101,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpacked(path: Path, *, report: bool = False) -> Iterator[Path]:
     """The folder of an export: the path itself where it is one, else a temporary one while the block lasts.
+
+    Args:
+        path: a zip, or a folder that it was unpacked into.
+        report: with the files of its report.
 
     Raises:
         UserError: no zip, not one of ours, damaged, or larger than what it claims to be could be.
@@ -110,12 +116,12 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
-        unpack(path, Path(folder))
+        unpack(path, Path(folder), report=report)
         yield Path(folder)
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Unpack an export.
+def unpack(path: Path, folder: Path, *, report: bool = False) -> None:
+    """Unpack the stages of an export (its README stays packed), and with `report` the files of its report.
 
     Raises:
         UserError: as `unpacked`.
@@ -128,7 +134,7 @@ def unpack(path: Path, folder: Path) -> None:
                 raise _strange(path, f"its {MANIFEST} has {packed.getinfo(MANIFEST).file_size:,} bytes")
             _manifest(packed.read(MANIFEST), path)
             for entry in entries:
-                if not entry.is_dir():
+                if not entry.is_dir() and (_is_of_store(entry.filename) or (report and _is_of_report(entry.filename))):
                     _extract(packed, entry, folder)
     except FileNotFoundError:
         raise UserError("no such file", where=str(path), hint=_HINT) from None
@@ -185,6 +191,11 @@ def _is_of_store(name: str) -> bool:
 
 def _is_beside(name: str) -> bool:
     return name == README or (name.startswith(f"{REPORT}/") and _is_plain(name))
+
+
+def _is_of_report(name: str) -> bool:
+    folder, _, rest = name.partition("/")
+    return folder == REPORT and OF_REPORT.fullmatch(rest) is not None
 
 
 def _is_plain(name: str) -> bool:

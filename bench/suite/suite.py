@@ -21,7 +21,7 @@ from bench.environment import masked
 from bench.errors import UserError, unknown
 from bench.key import Fixed, Part, module_version, part
 from bench.method import Builder, Usual
-from bench.spec import FIGURES, Figure, FolderData, GeneratedData, Schedule
+from bench.spec import FIGURES, SEARCH_FIGURES, Figure, FolderData, GeneratedData, Schedule
 from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover, figure_files
@@ -376,7 +376,12 @@ def load(
     if sections.detector.norm == "batch" and sections.machine.tasks > 1:
         notes.append("detector.norm is batch: several processes (machine.tasks) train heads, but no whole detector")
     known = discover(extra)
-    _check_figures(sections.figures, figure_files(figures_path), document)
+    own_figures = figure_files(figures_path)
+    _check_figures(sections.figures, own_figures, document)
+    for name in own_figures if sections.search else ():
+        if name in SEARCH_FIGURES or name.split("_")[0] == "curve":
+            what = f"the report of a search has a figure '{name}' already"
+            raise UserError(what, where=str(own_figures[name]), hint="rename the file")
     checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document, sections.against)
     kept_rows = rows_of_only(checked, only, document)
     notes += check_control(sections.against, checked, kept_rows, document, option=against is not None)

@@ -26,6 +26,7 @@ class Export:
         rows: its results, with what is kept of them.
         predictions: whether it has detections.
         made_by: version, commit and dirty of the code that wrote it.
+        report: name -> sha256 of the files of its report; {} of one by an older version.
     """
 
     store: Excerpt
@@ -33,6 +34,7 @@ class Export:
     rows: Sequence[RowResult]
     predictions: bool
     made_by: Mapping[str, Any]
+    report: Mapping[str, str]
 
 
 def open_export(folder: Path) -> Export:
@@ -44,8 +46,8 @@ def open_export(folder: Path) -> Export:
     manifest, store = read_manifest(folder), Excerpt(folder)
     shown = read_shown(manifest.get("table"), store, str(folder / MANIFEST))
     rows = load_rows(store, shown.planned, shown.suite, shown.figures)
-    made_by = manifest.get("made_by")
+    made_by, report = manifest.get("made_by"), manifest.get("report")
     return Export(
         store, shown, with_kept(store, shown.evaluations, rows), manifest.get("predictions") is True,
-        made_by if isinstance(made_by, dict) else {},
+        made_by if isinstance(made_by, dict) else {}, report if isinstance(report, dict) else {},
     )  # fmt: skip

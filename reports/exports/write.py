@@ -4,6 +4,7 @@ layout, and no weights, images or checkpoints. Separate from the zip (bench/stor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,7 @@ def exported(store: Store, shown: Shown, name: str, *, predictions: bool, report
     manifest = {
         "format": FORMAT, "version": VERSION, "made_by": made_by, "predictions": predictions, "table": table,
     }  # fmt: skip
+    manifest["report"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in report}
     files[MANIFEST] = json_bytes(manifest)
     files[README] = _readme(manifest, rows, stages).encode()
     return files

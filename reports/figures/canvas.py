@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
 
 DPI = 150
 FORMATS = ("png", "svg")
@@ -161,19 +162,27 @@ def as_text(figure: Figure) -> None:
 
 
 def _named(axis: Axis) -> bool:
-    """Whether the ticks of an axis have names, which `set_ticks` keeps in a formatter; they are made printable."""
+    """Whether the ticks of an axis have names: of `set_ticks` or matplotlib's categories; they become printable."""
+    from matplotlib.axis import Axis as AnyAxis
+    from matplotlib.category import StrCategoryFormatter
     from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     formatter = axis.get_major_formatter()
-    if isinstance(formatter, FixedFormatter):
-        formatter.seq = [printable(name, keep="\n") for name in formatter.seq]
-        return True
     made = formatter.func if isinstance(formatter, FuncFormatter) else None
-    if not isinstance(made, functools.partial) or [type(one) for one in made.args] != [dict]:
+    by = made.func if isinstance(made, functools.partial) else None
+    if by is _shown_name:
+        return True
+    of_ticks = getattr(AnyAxis, "_format_with_dict", None)  # how `set_ticks` keeps its labels
+    if not isinstance(formatter, FixedFormatter | StrCategoryFormatter) and (by is None or by is not of_ticks):
         return False
-    names = made.args[0]
-    names.update({place: printable(name, keep="\n") for place, name in names.items()})
+    axis.set_major_formatter(FuncFormatter(functools.partial(_shown_name, formatter)))
     return True
+
+
+def _shown_name(inner: Formatter, value: float, place: int | None = None) -> str:
+    """What another formatter says of a tick, printable."""
+    name = inner(value, place)
+    return "" if name is None else printable(str(name), keep="\n")
 
 
 def handles(axes: Axes) -> dict[str, Any]:

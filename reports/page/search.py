@@ -35,7 +35,7 @@ def trials(found: Searched) -> Grid:
     ]
     columns += [Column("last rung", about=f"{found.objective} where it was measured last")] if _rungs(found) else []
     lines = tuple(_line(found, trial, names) for trial in view.trials)
-    caption = f"{len(lines)} trials, measured on {found.measured_on()}; bold: trained again on all training images"
+    caption = f"{len(lines)} trials, measured on {found.measured_on()}; bold: of the final rows"
     return Grid("trials", caption, tuple(columns), lines, file=("trials.csv", to_csv(found)))
 
 

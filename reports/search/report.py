@@ -86,7 +86,7 @@ def write_search(
                 lacking.append(f"no figure {name}: {drawing}")
             else:
                 files = save(_marked(drawing, view.mark), folder / name, formats)
-                title = TITLES.get(name, "Metrics over the searched setting")
+                title = TITLES.get(name) or f"Metrics over {name.removeprefix('curve_')}"
                 drawn.append(Drawn(name, title, str(drawing.figure.get_label()), tuple(files)))
     every = (*(folder / name for name in texts), *(file for one in drawn for file in one.files))
     return SearchReport(every, tuple(lacking), found, tuple(drawn))

@@ -6,6 +6,7 @@ With real detections: end_to_end/test_exported_detections.py. Bad ones: faults/t
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -85,8 +86,9 @@ def test_its_report_elsewhere_is_the_one_it_came_with(suite: Path, call: Bench, 
     with zipfile.ZipFile("away/b.zip") as packed:
         packed.extractall("folder")
     came, made = tree(tmp_path / "folder/report"), tree(tmp_path / "away/b-report")
-    assert came.keys() == made.keys()
-    assert here.out.splitlines()[-1] == "as they were exported: report.html"
+    assert came.keys() - made.keys() == {"report.html"}
+    assert here.out.splitlines()[-1] == "as they were exported, in exported/: report.html"
+    assert made.pop("exported/report.html") == came["report.html"]
     assert [name for name in made if made[name] != came[name]] == ["made_by.txt"]
     assert b"exported by:" in made["made_by.txt"]
     assert call("report", "folder", "--out", "again").code == 0
@@ -96,6 +98,44 @@ def test_its_report_elsewhere_is_the_one_it_came_with(suite: Path, call: Bench, 
         lines = {line["row"]: line for line in csv.DictReader(file)}
     assert (lines["baseline"]["AP"], lines["baseline"]["AP1"], lines["baseline"]["AP1_n"]) == ("21.0", "0.0", "1")
     assert (lines["BAGS"]["AP"], lines["BAGS"]["delta_AP"], lines["BAGS"]["ACC"]) == ("24.5", "3.5", "")
+
+
+def test_only_what_was_exported_is_laid_beside_a_report(suite: Path, call: Bench, tmp_path: Path) -> None:
+    """Of names that a report may have, with the bytes that were exported, and below a folder of its own."""
+    assert call("export", suite, "a.zip").code == 0
+    with zipfile.ZipFile("a.zip") as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
+    files |= {f"report/{name}": b"evil" for name in (".bashrc", "pyproject.toml", "other.md", "deep/own.csv")}
+    manifest = json.loads(files["export.json"])
+    digest = hashlib.sha256(b"evil").hexdigest()
+    manifest["report"] |= dict.fromkeys((".bashrc", "pyproject.toml", "../up.md", "deep/own.csv", "/tmp/up.md"), digest)
+    files["export.json"] = json.dumps(manifest).encode()
+    packed_again("b.zip", files)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.md").write_text("mine")
+    said = call("report", "b.zip", "--out", "out")
+    assert said.code == 0, said.err
+    assert {path.name for path in (tmp_path / "out" / "exported").iterdir()} == {"report.html"}
+    assert not any(
+        "evil" in path.read_text(errors="replace") for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
+    packed_again("c.zip", files | {"report/report.html": b"<script>"})
+    said = call("report", "c.zip", "--out", "new")
+    assert (said.code, said.out) == (2, "")
+    assert "report/report.html: changed since it was exported" in said.err
+    folder = tmp_path / "unpacked"
+    with zipfile.ZipFile("a.zip") as packed:
+        packed.extractall(folder)
+    (folder / "report" / "report.html").unlink()
+    (folder / "report" / "report.html").symlink_to(suite)
+    assert call("report", "unpacked", "--out", "linked").code == 0
+    assert not (tmp_path / "linked" / "exported").exists()
+
+
+def packed_again(name: str, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(name, "w") as packed:
+        for entry, content in files.items():
+            packed.writestr(entry, content)
 
 
 def test_unpacked_it_is_a_small_store(suite: Path, call: Bench, tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ def test_names_that_there_are_not(write_suite: Write, tmp_path: Path) -> None:
         open_suite(write_suite("[]\nfigures_path: none.py"))
     with pytest.raises(UserError, match="there is a figure 'bins' already"):
         open_suite(write_suite("[]\nfigures_path: bins.py", bins=GOOD))
+    search = "[]\nsearch: {space: {beta: 1:8}, rows: [BAGS], trials: 2}\nfigures_path: history.py"
+    with pytest.raises(UserError, match="the report of a search has a figure 'history' already"):
+        open_suite(write_suite(search, history=GOOD))
     (tmp_path / "more").mkdir()
     (tmp_path / "more/mine.py").write_text(GOOD)
     with pytest.raises(UserError, match="two figures are called 'mine'"):

@@ -58,7 +58,7 @@ def test_the_gain_is_said_first_and_every_trial_is_there(tmp_path: Path) -> None
         "Search", "Gain on val: BAGS (searched) against BAGS, untouched",
         "Optimism: what was chosen by, beside what is reported", "Protocol of the trials",
     ]  # fmt: skip
-    assert {"Trials in their order", "Metrics over the searched setting"} <= set(titles)
+    assert {"Trials in their order", "Metrics over beta"} <= set(titles)
     ids = {one.attributes["id"] for one in reader.elements if "id" in one.attributes}
     assert {"figure-history", "figure-curve_beta", "search-1", "search-3"} <= ids
     gain = lines(reader, "search-2")[0]

@@ -110,6 +110,9 @@ def test_what_is_wide_loses_published_columns() -> None:
     (said,) = [line for line in text.splitlines() if "Left out" in line]
     assert said == "% Left out, so that it fits: pAP2 pAP3 pAP4. Columns are chosen by: bench report --columns"
     assert r" & AP & AP1 & AP2 & AP3 & AP4 & AP & AP & AP & AP1 \\" in text
+    in_vain = replace(three_seeds(), baseline="a name that is far too long for a page " * 4)
+    assert "Left out" not in to_latex(in_vain)
+    assert "wider than a page" in to_latex(in_vain)
     names = ["AP", *(f"{block}AP{i}" for block in ("", "d", "p") for i in range(1, 5)), "dAP", "cAP", "dAP", "cAP"]
     chosen = to_latex(three_seeds(), names)
     assert "wider than a page: choose fewer" in chosen

@@ -192,10 +192,10 @@ def test_what_a_search_found_travels(whole: tuple[Path, Path, dict[str, Any]], b
     (tmp_path / "found.zip").rename(tmp_path / "away" / "found.zip")
     ended = bench("report", "away/found.zip", "--out", "out")
     assert ended.code == 0, ended.err
-    assert "as they were exported: " in ended.out
+    assert "as they were exported, in exported/: " in ended.out
     for name in ("search.md", "trials.csv", "history.svg"):
-        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
-    page = (tmp_path / "out" / "report.html").read_text()
+        assert (tmp_path / "out" / "exported" / name).read_bytes() == (folder / name).read_bytes(), name
+    page = (tmp_path / "out" / "exported" / "report.html").read_text()
     assert page.count("<svg") >= 4
     assert '<h2 id="search">Search</h2>' in page
     assert "6 trials, measured on `tune`" in page.replace("&#34;", '"')

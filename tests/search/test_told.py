@@ -37,3 +37,4 @@ def test_the_report_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert {"table.txt", "search.txt", "history.svg"} <= names
     for name in ("table.txt", "table.md", "table.tex", "search.txt", "search.md"):
         assert (MARK in (tmp_path / "out" / name).read_text().replace("\n", " ")) == (tune_on == "val"), name
+    assert (MARK in trials.plan_of(suite, store).suite.heading) == (tune_on == "val")  # what an export shows

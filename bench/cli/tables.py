@@ -166,8 +166,9 @@ def print_table(
 
 
 def is_reported(plan: Plan, store: Store, out: Path | None) -> bool:
-    """Whether report and MLflow show what is done now. They do not after a driver was killed while its jobs went on,
-    nor where the disk was full or the tracker away when they were to be brought up to date."""
+    """Whether report and MLflow show what is done now, as the suite asks for it now. They do not after a driver was
+    killed while its jobs went on, where the disk was full or the tracker away when they were to be brought up to date,
+    or after somebody has named another figure."""
     folder = out or default_report_folder(store, plan)
     with contextlib.suppress(OSError):
         return (folder / "table.txt").exists() and (folder / REPORTED).read_text() == _outcome(plan, store)
@@ -181,9 +182,11 @@ def note_reported(plan: Plan, store: Store, out: Path | None) -> None:
 
 
 def _outcome(plan: Plan, store: Store) -> str:
-    """A digest of what every stage holds, and by which attempt."""
+    """A digest of what every stage holds, and by which attempt, and of what a report shows of it."""
     found = ((key, store.done(key)) for key in plan.stages)
-    return digest([[key, done.attempt, done.digest] if done else [key] for key, done in found])
+    stages = [[key, done.attempt, done.digest] if done else [key] for key, done in found]
+    drawn = [file.read_text(errors="replace") for file in figure_files(plan.suite.figures_path).values()]
+    return digest([stages, config_text(plan.suite), drawn])
 
 
 def absent(plan: Plan, store: Store, failed: Ended | None) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""The gain of a search: the winner less the untouched default on val, with its interval over seeds. Separate from the
-search's report, since the terminal says it too.
+"""The gain of a search: the winner less the untouched default on val, with its interval. Separate from the search's
+report, since the terminal says it too.
 
-The interval is Student's, 95 %, of the differences paired by seed, n - 1 degrees of freedom. Only what lies wholly on
-one side of zero is called real. The winner was chosen on other images, so no choice of the search is in it.
+The interval is that of every difference of a table, over val images and seeds (reports/intervals.py); where the draws
+of val are not kept, Student's, 95 %, of the differences paired by seed, n - 1 degrees of freedom. Only what lies wholly
+on one side of zero is called real. The winner was chosen on other images, so no choice of the search is in it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reports.intervals import LEVEL, of_difference
 from reports.load import RowResult
 from reports.render import format_cell
 from reports.stats import MISSING, Cell, differences, metrics_of
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Gain:
         metric: its name.
         default, winner: Cells over the seeds of each, as in the table.
         difference: winner - default over the seeds that both have, on the same val.
-        low, high: ends of the interval; None with fewer than two such seeds.
+        low, high: ends of the interval; None where nothing tells it.
+        images: it is over val images too.
         same: both are one evaluation at every such seed: the winner is the default.
     """
 
@@ -37,6 +38,7 @@ class Gain:
     low: float | None
     high: float | None
     same: bool = False
+    images: bool = False
 
     @property
     def is_real(self) -> bool:
@@ -62,7 +64,9 @@ class Gain:
         verdict = "not distinguishable from zero"
         if self.is_real:
             verdict = "a real gain" if self.difference.mean > 0 else "a real loss"
-        return f"{gained} (95 % interval over {self.difference.n} seeds {self.interval()}): {mark or verdict}"
+        seeds = f"{self.difference.n} seeds" if self.difference.n > 1 else "one seed"
+        over = f"val images and {seeds}" if self.images else seeds
+        return f"{gained} (95 % interval over {over} {self.interval()}): {mark or verdict}"
 
 
 def gain(winner: Sequence[RowResult], default: Sequence[RowResult], metric: str) -> Gain:
@@ -73,9 +77,10 @@ def gain(winner: Sequence[RowResult], default: Sequence[RowResult], metric: str)
         metric: a column of the table.
     """
     difference = differences(winner, default).get(metric, MISSING)
-    low, high = interval(difference)
+    over_images = of_difference(winner, default, metric)
+    low, high = interval(difference) if over_images is None else (over_images.low, over_images.high)
     own, base = (metrics_of(rows).get(metric, MISSING) for rows in (winner, default))
-    return Gain(metric, base, own, difference, low, high, _same(winner, default))
+    return Gain(metric, base, own, difference, low, high, _same(winner, default), over_images is not None)
 
 
 def interval(cell: Cell) -> tuple[float | None, float | None]:

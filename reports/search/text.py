@@ -193,7 +193,10 @@ def _gain(found: Searched, final: Final) -> Section:
         for one in final.gains
     )  # fmt: skip
     spoken = [one.spoken(found.view.mark) for one in final.gains if one.metric in found.view.search.objective]
-    notes = [*spoken, "interval: 95 %, Student's, of the differences paired by seed; n: seeds that both rows have"]
+    how = "Student's, of the differences paired by seed"
+    if any(one.images for one in final.gains):
+        how = "of the differences paired by seed and image, over val images and seeds"
+    notes = [*spoken, f"interval: 95 %, {how}; n: seeds that both rows have"]
     notes.append("each interval stands by itself: of 20 without a true difference, about one excludes zero")
     columns = ("metric", final.default, final.label, "gain", "interval", "n")
     return Section(f"Gain on val: {final.label} against {final.default}, untouched", columns, lines, tuple(notes))

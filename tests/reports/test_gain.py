@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from made_records import made
 from made_searches import on_val
@@ -12,6 +14,7 @@ from scipy.stats import ttest_rel
 
 from bench.search.view import MARK
 from reports.gain import Gain, gain, signed
+from reports.load import Draws
 from reports.stats import Cell
 
 # Differences 1, 2, 3: mean 2, sd 1. t(0.975, 2) = 4.3027, half the interval 4.3027 / sqrt(3) = 2.4841.
@@ -91,3 +94,17 @@ def test_of_a_search_on_val_nothing_is_called_real() -> None:
 def test_no_end_of_an_interval_looks_like_zero() -> None:
     values = [1.25, 0.03, -0.04, 0.0004, -0.0004, 0.0, -0.06]
     assert [signed(value) for value in values] == ["+1.2", "+0.03", "-0.04", "+0.0", "-0.0", "0.0", "-0.1"]
+
+
+def test_over_val_images_where_their_draws_are_kept() -> None:
+    """One seed: 22 - 20, draws that differ by 1.9 and 2.1 in turn (sd 0.1): 2 +- 1.96 * 0.1."""
+    rng = np.random.default_rng(0)
+    common = 20.0 + rng.normal(0, 3, 400)
+    default, winner = (
+        replace(made(label, AP=ap, key=label), draws=Draws({"AP": drawn}, {"AP": 99}, "v"))
+        for label, ap, drawn in (("a", 20.0, common), ("b", 22.0, common + np.tile([1.9, 2.1], 200)))
+    )
+    found = gain([winner], [default], "AP")
+    assert found.low == pytest.approx(2 - 1.96 * 0.1, abs=0.001)
+    assert found.spoken() == "AP +2.0 (95 % interval over val images and one seed +1.8 to +2.2): a real gain"
+    assert not gain([winner], [made("a", AP=20.0)], "AP").images

@@ -21,7 +21,7 @@ from bench.environment import masked
 from bench.errors import UserError, unknown
 from bench.key import Fixed, Part, module_version, part
 from bench.method import Builder, Usual
-from bench.spec import FIGURES, SEARCH_FIGURES, Figure, FolderData, GeneratedData, Schedule
+from bench.spec import FIGURES, SEARCH_FIGURES, FolderData, GeneratedData, Schedule
 from bench.stage import Stage
 from bench.suite import yamlfile
 from bench.suite.catalogue import discover, figure_files
@@ -376,12 +376,7 @@ def load(
     if sections.detector.norm == "batch" and sections.machine.tasks > 1:
         notes.append("detector.norm is batch: several processes (machine.tasks) train heads, but no whole detector")
     known = discover(extra)
-    own_figures = figure_files(figures_path)
-    _check_figures(sections.figures, own_figures, document)
-    for name in own_figures if sections.search else ():
-        if name in SEARCH_FIGURES or name.split("_")[0] == "curve":
-            what = f"the report of a search has a figure '{name}' already"
-            raise UserError(what, where=str(own_figures[name]), hint="rename the file")
+    _check_figures(sections, figure_files(figures_path), document)
     checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document, sections.against)
     kept_rows = rows_of_only(checked, only, document)
     notes += check_control(sections.against, checked, kept_rows, document, option=against is not None)
@@ -425,9 +420,13 @@ def _paths(value: Any, name: str, document: yamlfile.Document) -> tuple[Path, ..
     return tuple(document.path.parent / p for p in paths)
 
 
-def _check_figures(figures: Sequence[Figure], own: Collection[str], document: yamlfile.Document) -> None:
-    """Every figure is of a kind that there is."""
-    for number, figure in enumerate(figures):
+def _check_figures(sections: Sections, own: Mapping[str, Path], document: yamlfile.Document) -> None:
+    """Every figure is of a kind that there is, and no file of an own one has the name of a search's."""
+    for name, file in own.items() if sections.search else ():
+        if name in SEARCH_FIGURES or name.split("_")[0] == "curve":
+            what = f"the report of a search has a figure '{name}' already"
+            raise UserError(what, where=str(file), hint="rename the file")
+    for number, figure in enumerate(sections.figures):
         if figure.kind not in FIGURES and figure.kind not in own:
             at = f"{document.where('figures', number, 'kind')} figures.{number}.kind"
             raise unknown("figure", figure.kind, [*FIGURES, *own], where=at, hint="figures_path: names files with more")

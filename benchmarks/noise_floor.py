@@ -49,7 +49,8 @@ def spread(runs: Sequence[pd.DataFrame]) -> dict[str, dict[str, dict[str, float]
     for (row, metric, _), values in every.groupby(["row", "metric", "seed"], sort=False)["value"]:
         if len(values) < 2:
             continue
-        one = {"sd": float(values.std()), "range": float(values.max() - values.min())}
+        same = values.nunique() == 1  # a mean may round, and a spread is then not quite 0
+        one = {"sd": 0.0 if same else float(values.std()), "range": float(values.max() - values.min())}
         old = found.setdefault(row, {}).get(metric, one)
         found[row][metric] = {name: max(old[name], one[name]) for name in one}
     return found

@@ -29,4 +29,4 @@ def test_on_a_cpu_it_is_zero(tmp_path: Path) -> None:
     assert found["same_bits"] == found["stages"] >= 8
     assert set(found["spread"]) == {"baseline", "BAGS"}
     assert "AP" in found["spread"]["BAGS"]
-    assert all(one["range"] == 0 for metrics in found["spread"].values() for one in metrics.values())
+    assert all(one == {"sd": 0, "range": 0} for metrics in found["spread"].values() for one in metrics.values())

@@ -26,9 +26,10 @@ from made_searches import (
 
 from bench.errors import UserError, cell_text
 from bench.search.view import MARK, Trial, View
+from bench.spec import SEARCH_FIGURES
 from bench.suite.search import Dimension
 from reports.load import RowResult
-from reports.search.report import write_search
+from reports.search.report import TITLES, write_search
 from reports.search.searched import Searched
 from reports.search.text import gain_sentences
 from reports.write import Written
@@ -39,6 +40,10 @@ def write(view: View, folder: Path, finals: list[RowResult] | None = None, headi
         view, records(view), finals or [], folder, heading, untouched=view.untouched(),
         importances={"beta": 0.75, "schedule.lr": 0.25}, edges=EDGES,
     )  # fmt: skip
+
+
+def test_a_suite_refuses_the_names_that_a_search_draws() -> None:
+    assert set(TITLES) == set(SEARCH_FIGURES)
 
 
 # -- text

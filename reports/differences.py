@@ -119,7 +119,7 @@ def caption(rows: Sequence[RowResult], blocks: Blocks) -> tuple[str, ...]:
 
 
 def to_csv(rows: Sequence[RowResult], order: Sequence[str], blocks: Blocks) -> str:
-    """Long form, full digits; an empty field is no value. A line for each row and metric, with its difference from the
+    """Long form, six digits; an empty field is no value. A line for each row and metric, with its difference from the
     baseline, and one more where the row has a control, with that from it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -14,7 +14,7 @@ from itertools import accumulate, groupby, pairwise
 
 from bench.errors import printable, unknown
 from reports.figures.canvas import bins_of
-from reports.footnotes import MARK
+from reports.footnotes import MARK, some_rows
 from reports.render import Column, format_cell, notes_under, reasons, row_name, value_text
 from reports.stats import Cell
 from reports.tables import Line, Table
@@ -42,13 +42,13 @@ class Entry:
 
     def tex(self) -> str:
         """As TeX prints it."""
-        number = rf"\textbf{{{tex(self.number)}}}" if self.strong else tex(self.number)
-        return f"{number} {{\\scriptsize {tex(self.beside)}}}" if self.beside else number
+        number = rf"\textbf{{{_minus(self.number)}}}" if self.strong else _minus(self.number)
+        return f"{number} {{\\scriptsize {_minus(self.beside)}}}" if self.beside else number
 
     def points(self, size: float) -> float:
         """Its width, estimated."""
-        number = _ems(self.number) * (BOLD if self.strong else 1.0) * size
-        return number + (0.33 * size + _ems(self.beside) * BESIDE if self.beside else 0.0)
+        number = _ems(_wide(self.number)) * (BOLD if self.strong else 1.0) * size
+        return number + (0.33 * size + _ems(_wide(self.beside)) * BESIDE if self.beside else 0.0)
 
 
 def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") -> str:
@@ -87,7 +87,7 @@ def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") ->
     for line in table.lines:
         lines.append(" & ".join([tex(row_name(line)), *(_cell(table, line, c).tex() for c in columns)]) + r" \\")
     lines += [
-        r"\bottomrule", r"\end{tabular}", rf"\caption{{{' '.join(map(tex, _caption(table, columns)))}}}",
+        r"\bottomrule", r"\end{tabular}", rf"\caption{{{' '.join(map(tex, _caption(table, columns, label)))}}}",
         rf"\label{{tab:{_plain(label)}}}", rf"\end{{table{star}}}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -184,14 +184,19 @@ def _cell(table: Table, line: Line, column: Column) -> Entry:
     return Entry(mean, f"[{one.interval.low:.1f}, {one.interval.high:.1f}]", one.certain)
 
 
-def _caption(table: Table, columns: Sequence[Column]) -> list[str]:
+def _caption(table: Table, columns: Sequence[Column], label: str) -> list[str]:
     seeds = sorted({len(line.seeds) for line in table.lines if line.seeds})
     over = (
         f", mean ± sample standard deviation over {seeds[-1]} seeds" if seeds and seeds[-1] > 1 else ", one run a row"
     )
-    said = [f"{table.title}: box AP (points){over}."]
+    title = table.title.removeprefix(label).removeprefix(": ")
+    said = [*([title if title.endswith(".") else f"{title}."] if title else []), f"Box AP (points){over}."]
     if any(table.certain.get(block) for block, _ in columns):
         said.append("Differences have 95 % intervals; bold: without 0 after Holm's correction over the rows.")
+    if len(table.controls) > 1 and any(block == "against" for block, _ in columns):
+        rows = {control: [line.row for line in table.lines if line.control == control] for control in table.controls}
+        whose = "; ".join(f"{control} for {some_rows(of)}" for control, of in rows.items())
+        said.append(f"The control is not the same for all rows: {whose}.")
     if any(block == "paper" for block, _ in columns):
         said.append("Published figures were measured under another protocol.")
     said += [f"{note}." for note in table.footnotes if note.startswith(MARK)]
@@ -214,6 +219,16 @@ def _whom(table: Table, block: str) -> str:
 
 def _plain(label: str) -> str:
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in label).strip("-") or "results"
+
+
+def _wide(text: str) -> str:
+    """A number with the minus sign that it is printed with, which is wider than a hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _minus(text: str) -> str:
+    """A number with its spread or interval, whose hyphens are minus signs; `-`, no number, is a dash."""
+    return "--" if text == "-" else tex(text).replace("-", "$-$")
 
 
 def tex(text: str) -> str:

@@ -57,7 +57,8 @@ Seeds = Annotated[
 Against = Annotated[
     str | None,
     typer.Option(
-        help="Show the differences from this row too: the control that the others have to beat.", metavar="ROW"
+        help="Show the differences from this row too, of every other: the control that they have to beat.",
+        metavar="ROW",
     ),
 ]
 Jobs = Annotated[

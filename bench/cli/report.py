@@ -69,7 +69,7 @@ def command(
 
         python -m bench report before.zip suites/table1.yaml --compare --out compared
     """
-    named = tuple(name.strip() for name in columns.split(",")) if columns else ()
+    named = _named(columns)
     of_suite = {"--preset": preset, "--data": data, "--set": sets, "--only": only, "--seeds": seeds}
     of_page = {"--official": official, "--html": html, "--images": images}
 
@@ -95,6 +95,16 @@ def command(
         raise UserError("the images stand beside report.html", where="--images", hint="--html --images")
     forms = Forms(named, html, most_images if images else None, pdf)
     _report(opened(suite), store, out, forms, as_json=as_json, official=official, intervals=intervals)
+
+
+def _named(columns: str | None) -> tuple[str, ...]:
+    """The columns of --columns. Which there are is known with the table."""
+    names = [] if columns is None else [name.strip() for name in columns.split(",")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or "" in names:
+        what = "a column without a name" if "" in names else f"column '{twice}' is named twice"
+        raise UserError(what, where="--columns", allowed="names between commas: AP,AP1,dAP1,cAP1")
+    return tuple(names)
 
 
 def given(options: Mapping[str, object]) -> tuple[str, ...]:

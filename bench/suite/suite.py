@@ -334,7 +334,7 @@ def load(
         sets: "dotted.key=value" overrides, value in YAML.
         only: the rows to keep, see bench.suite.rows.rows_of_only.
         seeds: replaces the file's seeds.
-        against: replaces the file's `against`.
+        against: replaces the file's `against`, and that of every row.
 
     Raises:
         UserError: any error, with file:line, the legal values and a suggestion.
@@ -378,6 +378,7 @@ def load(
     known = discover(extra)
     _check_figures(sections, figure_files(figures_path), document)
     checked = check_rows(rows, known, sections.schedule, sections.data, sections.detector, document, sections.against)
+    checked = checked if against is None else tuple(replace(row, against=against) for row in checked)
     kept_rows = rows_of_only(checked, only, document)
     notes += check_control(sections.against, checked, kept_rows, document, option=against is not None)
     if len(kept_rows) * len(sections.seeds) > MOST_ROWS:

@@ -27,7 +27,7 @@ SAID = (
 
 
 def calibration_curves(scene: Scene) -> Drawing | None:
-    """A panel for all classes and for each bin, a line for each row, its ECE in the panel's legend. Of several seeds of
+    """A panel for all classes and for each bin, a line for each row, its ECE below the panel. Of several seeds of
     a row the first is drawn.
 
     Returns:
@@ -75,15 +75,18 @@ def _panel(axes: Axes, of_rows: Mapping[str, Calibration], end: float) -> None:
     axes.plot([0, end], [0, end], linestyle=(0, (4, 3)), color="0.6", linewidth=0.9, zorder=1)
     looks = zip(cycle(palette()), cycle(MARKERS), cycle(STYLES), strict=False)
     for (label, found), (colour, marker, style) in zip(of_rows.items(), looks, strict=False):
-        axes.plot(
+        (line,) = axes.plot(
             [100 * b.score for b in found.bins], [100 * b.right for b in found.bins], label=label, color=colour,
             marker=marker, linestyle=style, markersize=3.5, linewidth=1.1, clip_on=False, zorder=2,
         )  # fmt: skip
+        line.set_in_layout(
+            bool(found.bins)
+        )  # where an empty one lies is the figure's corner, and panels would make room
     lines = handles(axes)
     texts = ["-" if found.ece is None else f"{100 * found.ece:.1f}" for found in of_rows.values()]
     axes.legend(
         [lines[label] for label in of_rows], texts, title="ECE", fontsize=6.5, title_fontsize=7, frameon=False,
-        loc="best", handlelength=2.6, borderpad=0.1,
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1.2, handlelength=2.6, borderpad=0.1,
     )  # fmt: skip
     axes.tick_params(labelsize=7)
     axes.set_aspect("equal")

@@ -168,6 +168,8 @@ def test_a_mistyped_command_line(call: Bench, write: Write, words: list[str], sa
             ["report", "tiny.yaml", "--against", "BGS"],
             r"--against: no row 'BGS'\. Did you mean 'BAGS'\? Legal: BAGS, b",
         ),
+        (["report", "tiny.yaml", "--columns", ""], r"--columns: a column without a name"),
+        (["report", "tiny.yaml", "--columns", "AP, AP"], r"--columns: column 'AP' is named twice"),
         (["report", "tiny.yaml", "--against", ""], r"--against: no row ''. Legal: BAGS, baseline"),
         (
             ["report", "tiny.yaml", "--against", "BAGS", "--only", "baseline"],

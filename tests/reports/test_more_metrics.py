@@ -80,6 +80,13 @@ def test_reliability_is_drawn_per_bin_with_its_ece() -> None:
     legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in panels]
     assert legends == [["6.2", "6.2"], ["6.2", "6.2"], ["-", "-"]]
     assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["baseline", "BAGS"]
+    # A panel in which a row has no detection is as large as the others, and no legend lies on curves.
+    drawing.figure.draw_without_rendering()
+    widths = [axes.get_position().width for axes in panels]
+    assert min(widths) == pytest.approx(max(widths), rel=0.02)
+    assert min(widths) > 0.2
+    for axes in panels:
+        assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
 
 
 def test_recall_is_a_mean_over_seeds_beside_that_of_detections() -> None:

@@ -46,17 +46,30 @@ def test_the_usual_columns() -> None:
         r"\textless{}b\textgreater{}é} & \multicolumn{2}{c}{published} \\"
     )
     assert body[1] == r" & AP & AP1 & AP & AP & AP & AP1 \\"
-    assert body[2].startswith(r"baseline & 20.0 & 1.0 & - & - & ")
-    assert r"& 26.0 & - & \textbf{+6.0} {\scriptsize [3.2, 8.8]} & - & - & - \\" in body[3]
-    assert body[4].startswith(r"RFS \textdagger{} & 21.0 & 2.0 & +1.0 {\scriptsize [-4.5, 6.5]} & \textbf{-5.0} {")
-    assert body[5] == r"gone * & - & - & - & - & - & - \\"
+    assert body[2].startswith(r"baseline & 20.0 & 1.0 & -- & -- & ")
+    assert r"& 26.0 & -- & \textbf{+6.0} {\scriptsize [3.2, 8.8]} & -- & -- & -- \\" in body[3]
+    assert body[4].startswith(r"RFS \textdagger{} & 21.0 & 2.0 & +1.0 {\scriptsize [$-$4.5, 6.5]} & \textbf{$-$5.0} {")
+    assert body[5] == r"gone * & -- & -- & -- & -- & -- & -- \\"
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4} \cmidrule(lr){5-5} \cmidrule(lr){6-7}" in text
     assert r"\label{tab:suite-a-b}" in text
     assert r"\begin{tabular}{@{}lrrrrrr@{}}" in text
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
-    assert caption.startswith(r"\caption{a\_b: box AP (points), one run a row. Differences have 95 \% intervals;")
+    assert caption.startswith(r"\caption{a\_b. Box AP (points), one run a row. Differences have 95 \% intervals;")
+    assert "control" not in caption
     assert "RFS: a reconstruction" in caption
     assert len(caption) < 500
+
+
+def test_what_a_caption_says() -> None:
+    """Its title, without the name of the suite; and whose control is which, where there are two."""
+    rows = [made(label, AP=20.0) for label in ("baseline", "RFS", "BAGS", "x2")]
+    against = {"RFS": "baseline", "x2": "baseline", "BAGS": "RFS"}
+    titled = table(rows, suite="t1: Remedies & more", against=against)
+    assert r"\caption{Remedies \& more. Box AP (points), one run a row." in to_latex(titled, label="t1")
+    assert r"\caption{Box AP (points), one run a row.}" in to_latex(table(rows, suite="t1"), ["AP"], label="t1")
+    whose = "The control is not the same for all rows: baseline for RFS, x2; RFS for BAGS."
+    assert whose in to_latex(titled, ["AP", "cAP"])
+    assert "control is not" not in to_latex(titled, ["AP", "dAP"])
 
 
 def test_chosen_columns() -> None:

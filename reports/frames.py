@@ -80,7 +80,7 @@ def frame(*sources: Word, suites: Word | Sequence[Word] | None = None) -> DataFr
     for word in wanted or ():
         if word not in found:
             raise unknown("suite", str(word), names, where=", ".join(map(str, sources)), hint="`bench run` makes it")
-    return _framed(sorted(dict.fromkeys(lines(records)), key=_place))
+    return framed(sorted(dict.fromkeys(lines(records)), key=_place))
 
 
 def results(suite: Word, store: Word = "store") -> DataFrame:
@@ -145,7 +145,8 @@ def _place(line: Line) -> tuple[str, str, int, str]:
     return str(suite), str(row), int(str(seed)), str(key)
 
 
-def _framed(found: Sequence[Line]) -> DataFrame:
+def framed(found: Sequence[Line]) -> DataFrame:
+    """Lines as a frame with the types of its columns."""
     import pandas as pd
 
     columns = {name: [line[i] for line in found] for i, name in enumerate(COLUMNS)}

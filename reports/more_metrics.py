@@ -1,5 +1,5 @@
-"""What predictions say beside AP, as one long table. Separate from predictions.py, which makes it, and from the figures
-of calibration and recall.
+"""What predictions say beside AP, as one long table and as a short one. Separate from predictions.py, which makes it,
+and from the figures of calibration and recall.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from bench.errors import cell_text
 from bench.evaluation.calibration import BINS
 from bench.evaluation.pooled import PER_CLASS
-from bench.evaluation.recall import BUDGETS
+from bench.evaluation.recall import BUDGETS, told_apart
 from reports.load import MoreMetrics, RowResult
-from reports.stats import by_row
+from reports.render import format_cell, markdown
+from reports.stats import Cell, by_row, summarise
 
+ALL = "AP"  # the group of all classes
+BESIDE = ("AP_fixed", "AP_pool", "ECE")  # of a table
 FIELDS = ("row", "seed", "group", "metric", "value", "count", "note")
 
 
@@ -33,6 +36,38 @@ def to_csv(rows: Sequence[RowResult], order: Sequence[str] = ()) -> str:
             if result.more is not None:
                 writer.writerows((cell_text(label), result.record.seed, *line) for line in _lines(result.more))
     return out.getvalue()
+
+
+def grid(rows: Sequence[RowResult], order: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, list[Cell]]]:
+    """Names of columns, and label of a row -> its cells over all classes and seeds, in points; rows that have none are
+    left out, and so are budgets of proposals that repeat a smaller one."""
+    most = max((r.more.recall.most for r in rows if r.more is not None and r.more.recall is not None), default=0)
+    names = (*BESIDE, *(f"AR@{budget}" for budget in told_apart(most)))
+    found = {}
+    for label, group in by_row(rows, order).items():
+        seen = [_of_all(result.more) for result in group if result.more is not None]
+        if seen:
+            found[label] = [summarise(values) for values in zip(*seen, strict=True)][: len(names)]
+    return names, found
+
+
+def to_markdown(rows: Sequence[RowResult], order: Sequence[str] = ()) -> str:
+    """A section of table.md: what predictions say beside AP; nothing where it was not made."""
+    names, found = grid(rows, order)
+    if not found:
+        return ""
+    lines = ["| row | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    lines += [f"| {markdown(label)} | " + " | ".join(map(format_cell, cells)) + " |" for label, cells in found.items()]
+    note = "- points, all classes; by bin, and what each counts: more_metrics.csv, docs/reading-results.md"
+    return "\n".join(["", "## Beside AP", "", *lines, "", note, ""])
+
+
+def _of_all(more: MoreMetrics) -> list[float | None]:
+    """AP-fixed, AP-pool, ECE and AR at each budget, in points."""
+    pool, unknown = more.pooled[ALL], (None,) * len(BUDGETS)
+    reached = unknown if more.recall is None else more.recall.groups[ALL].proposals
+    fractions = (pool.fixed, pool.pool, more.calibration[ALL].ece, *reached)
+    return [None if value is None else 100 * value for value in fractions]
 
 
 def _lines(more: MoreMetrics) -> Iterator[tuple[str, str, str, int, str]]:

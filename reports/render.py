@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
 Column = tuple[str, str]  # (block, metric), block one of own, delta, against, paper
+Value = str | int | float | None
 WIDTH = 110  # characters; terminals of 100-120 are common
 
 
@@ -77,24 +77,39 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Everything, with full digits: metric, metric_sd, metric_n, delta_metric (with _sd, _n), paper_metric; where rows
-    have a control, its label and against_metric (with _sd, _n)."""
+    """Everything, as `flat` has it; text so that a spreadsheet takes it as text."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    names, lines = flat(table)
+    writer.writerow(names)
+    for line in lines:
+        writer.writerow([cell_text(value) if isinstance(value, str) else value for value in line])
+    return out.getvalue()
+
+
+def flat(table: Table) -> tuple[list[str], list[list[Value]]]:
+    """Names of columns and lines of values, in six digits: metric, metric_sd, metric_n, delta_metric (with _sd, _n),
+    paper_metric; where rows have a control, its label and against_metric (with _sd, _n)."""
     blocks: list[Column] = [("own", m) for m in table.metrics] + [("delta", m) for m in table.metrics]
     blocks += [("against", m) for m in table.metrics] if table.controls else []
     names = [f"{'' if b == 'own' else f'{b}_'}{m}{end}" for b, m in blocks for end in ("", "_sd", "_n")]
     marked = any(line.mark for line in table.lines)
     names = [*(["mark"] if marked else []), *(["control"] if table.controls else []), *names]
-    writer.writerow(["row", "seeds", "skipped", *names, *(f"paper_{m}" for m in table.paper_metrics)])
+    lines: list[list[Value]] = []
     for line in table.lines:
-        cells = [line.cell(*column) for column in blocks]
-        figures = [text for cell in cells for text in (_digits(cell.mean), _digits(cell.sd), str(cell.n))]
-        paper = [_digits(line.paper.get(metric)) for metric in table.paper_metrics]
+        figures = [value for column in blocks for value in _values(line.cell(*column))]
         more = [*([line.mark] if marked else []), *([line.control or ""] if table.controls else [])]
         texts = [line.row, " ".join(map(str, line.seeds)), line.skipped or "", *more]
-        writer.writerow([*map(cell_text, texts), *figures, *paper])
-    return out.getvalue()
+        lines.append([*texts, *figures, *(_rounded(line.paper.get(metric)) for metric in table.paper_metrics)])
+    return ["row", "seeds", "skipped", *names, *(f"paper_{m}" for m in table.paper_metrics)], lines
+
+
+def _values(cell: Cell) -> tuple[Value, Value, Value]:
+    return _rounded(cell.mean), _rounded(cell.sd), cell.n
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 6)
 
 
 def format_cell(cell: Cell, *, signed: bool = False) -> str:
@@ -242,7 +257,3 @@ def reasons(table: Table) -> list[str]:
 def notes_under(table: Table) -> list[str]:
     """All that stands under a table, but for why rows have no number."""
     return [*([table.caption] if table.caption else []), *map(sentences, table.agreements), *table.footnotes]
-
-
-def _digits(value: float | None) -> str:
-    return "" if value is None else json.dumps(round(value, 6))

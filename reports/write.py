@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.errors import UserError
 from bench.spec import Figure
 from bench.store.disk import make_folder, put
-from reports import frames, more_metrics
+from reports import frames, more_metrics, parquet
 from reports.differences import to_csv as intervals_to_csv
 from reports.figures import errors as error_figure
 from reports.figures import kinds as figures
@@ -81,8 +81,9 @@ def write(
     own_figures: Mapping[str, Path] | None = None,
     formats: Sequence[str] = FORMATS,
 ) -> Report:
-    """table.txt, .md, .tex, .csv, .json; table_protocol.tex; results.csv and per_class.csv (reports/frames.py); files
-    of the caller; intervals, error_kinds, confusion, more_metrics.csv where made; figures as .png, .svg, .csv.
+    """table.txt, .md, .tex, .csv, .json, .parquet; table_protocol.tex; results.csv, .parquet and per_class.csv
+    (reports/frames.py); files of the caller; intervals, error_kinds, confusion, more_metrics.csv where made; figures as
+    .png, .svg, .csv.
 
     Args:
         rows: one result per row and seed; with none, the tables are written and no figure.
@@ -105,14 +106,16 @@ def write(
     """
     content = table(rows, suite=suite, compare_with=compare_with, order=order, skipped=skipped, against=against)
     plain = to_json(rows, compare_with=compare_with, order=order, skipped=skipped, against=against)
-    texts = {
+    texts: dict[str, str | bytes] = {
         "table.txt": to_text(content),
-        "table.md": to_markdown(content),
+        "table.md": to_markdown(content) + more_metrics.to_markdown(rows, order),
         "table.tex": to_latex(content, columns, suite.split(":")[0]),
         "table_protocol.tex": to_protocol(content),
         "table.csv": to_csv(content),
         "table.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        "table.parquet": parquet.of_table(content),
         "results.csv": frames.to_csv(row.record for row in rows),
+        "results.parquet": parquet.of_results(row.record for row in rows),
         "per_class.csv": frames.per_class_to_csv(row.record for row in rows),
         **(beside or {}),
     }
@@ -126,7 +129,7 @@ def write(
     with writing(out):
         make_folder(out)
         for name, text in texts.items():
-            put(out / name, text.encode())
+            put(out / name, text if isinstance(text, bytes) else text.encode())
         drawn, lacking = figures.draw(
             rows, out, wanted, suite=suite, order=order, edges=edges, planned=planned, own=own_figures, formats=formats
         )  # fmt: skip

@@ -211,7 +211,8 @@ def test_a_report_says_what_made_it(call: Bench, write: Write, tmp_path: Path) -
     words = ["report", write(), "--seeds", "1,2", "--set", "schedule.lr=0.02", "--out", "out"]
     said = call(*words)
     assert said.code == 0, said.err
-    files = "table.txt .md .tex .csv .json, table_protocol.tex, results.csv, per_class.csv, suite.yaml, made_by.txt"
+    files = "table.txt .md .tex .csv .json .parquet, table_protocol.tex, results.csv .parquet, per_class.csv, "
+    files += "suite.yaml, made_by.txt"
     assert f"report: out  ({files})" in said.out
     made = dict(line.split(":", 1) for line in Path("out/made_by.txt").read_text().splitlines())
     assert list(made) == ["made by", "made again by", "version", "commit"]

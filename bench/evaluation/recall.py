@@ -25,6 +25,12 @@ from bench.evaluation.stored import Proposals
 BUDGETS = (100, 300, 1000)  # proposals of an image
 
 
+def told_apart(most: int) -> tuple[int, ...]:
+    """The budgets at which recall can differ, where no image has more proposals than `most`: a larger one repeats the
+    one before."""
+    return tuple(n for n, before in zip(BUDGETS, (0, *BUDGETS), strict=False) if most > before)
+
+
 @dataclass(frozen=True)
 class Recall:
     """Of a group of classes; fractions, None without boxes.

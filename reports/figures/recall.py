@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.evaluation.recall import BUDGETS
+from bench.evaluation.recall import BUDGETS, told_apart
 from reports.figures.canvas import Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
 from reports.figures.scene import Scene
 from reports.load import RowResult
@@ -51,8 +51,7 @@ def recall_dots(scene: Scene) -> Drawing | None:
     drawn, caption = list(shown)[:MOST_ROWS], scene.caption
     if len(drawn) < len(shown):
         caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in more_metrics.csv."
-    # A budget is told from the one before only where an image has more proposals than that.
-    distinct = [f"AR@{n}" for n, before in zip(BUDGETS, (0, *BUDGETS), strict=False) if most > before]
+    distinct = [f"AR@{n}" for n in told_apart(most)]
     if most < BUDGETS[-1]:
         caption += f" No image has more than {most} proposals."
     figure, every = blank(0.075 * max(map(len, drawn)) + 0.5 + 2.1 * len(names), 1.0 + 0.22 * len(drawn), 1, len(names))

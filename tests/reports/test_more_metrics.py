@@ -15,7 +15,7 @@ from reports.figures.calibration import calibration_curves
 from reports.figures.recall import recall_dots
 from reports.figures.scene import Scene
 from reports.load import MoreMetrics, RowResult
-from reports.more_metrics import to_csv
+from reports.more_metrics import to_csv, to_markdown
 from tests.reports.made_records import made
 
 SOME = Calibration(0.0625, 0.2, 0.1375, 40, (ReliabilityBin(0.05, 0.025, 20), ReliabilityBin(0.35, 0.25, 20)))
@@ -56,6 +56,17 @@ def test_the_long_table() -> None:
     assert notes["AR@100"] == "no image has more than 60"
     assert notes["AP_fixed"].startswith("the best 10000 of a class among the 300 that an image has at most; ")
     assert notes["AP_fixed"].endswith("what these crowd out is lacking")
+
+
+def test_the_short_table_is_of_all_classes_over_seeds() -> None:
+    rows = [row("=1+1|", 0, reached=0.5), row("=1+1|", 1, reached=0.7), without_proposals("old"), made("none", AP=1.0)]
+    lines = to_markdown(rows).splitlines()
+    assert lines[:4] == ["", "## Beside AP", "", "| row | AP_fixed | AP_pool | ECE | AR@100 |"]  # 60 proposals an image
+    assert lines[5:7] == [
+        r"| =1+1\| | 50.0 ± 0.0 | 25.0 ± 0.0 | 6.2 ± 0.0 | 60.0 ± 14.1 |", "| old | 50.0 | 25.0 | 6.2 | - |",
+    ]  # fmt: skip
+    assert "| AR@100 | AR@300 |" in to_markdown([row("x", most=300)])
+    assert to_markdown([made("none", AP=1.0)]) == ""
 
 
 def test_reliability_is_drawn_per_bin_with_its_ece() -> None:

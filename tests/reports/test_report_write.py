@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_page import result
 from made_records import made
@@ -20,8 +22,8 @@ from reports.write import write
 
 NORMS = [0.4, 1.5, 0.7, 1.1, 0.3, 1.0, 2.0]
 TABLES = {
-    "table.txt", "table.md", "table.tex", "table_protocol.tex", "table.csv", "table.json", "results.csv",
-    "per_class.csv",
+    "table.txt", "table.md", "table.tex", "table_protocol.tex", "table.csv", "table.json", "table.parquet",
+    "results.csv", "results.parquet", "per_class.csv",
 }  # fmt: skip
 
 
@@ -45,6 +47,20 @@ def test_write_leaves_every_form(tmp_path: Path) -> None:
     again = write(results(), tmp_path / "again", "table1", "bags_table1", order=["baseline"])
     text = {path.name: path.read_bytes() for path in again.files if path.suffix != ".svg"}
     assert all((out / name).read_bytes() == content for name, content in text.items())
+
+
+def test_parquet_has_names_as_they_are_and_types(tmp_path: Path) -> None:
+    write([made("=1+1", seed, AP=20.0 + seed, AP1=None) for seed in (0, 1)], tmp_path, "t", skipped={"gone": "failed"})
+    table = pd.read_parquet(tmp_path / "table.parquet").set_index("row")
+    assert list(table.index) == ["=1+1", "gone"]
+    assert table.loc["=1+1", ["seeds", "AP", "AP_n", "AP1_n"]].tolist() == ["0 1", 20.5, 2, 0]
+    assert table.loc["=1+1", "AP_sd"] == pytest.approx(0.5**0.5, abs=1e-6)
+    assert math.isnan(table.loc["=1+1", "AP1"])
+    assert table.loc["gone", "skipped"] == "failed"
+    assert (table["AP1"].dtype, table["AP_n"].dtype) == ("float64", "int64")
+    long = pd.read_parquet(tmp_path / "results.parquet").set_index(["row", "seed", "metric"])["value"]
+    assert long["=1+1", 1, "AP"] == 21
+    assert long.dtype == "float64"
 
 
 def test_the_kinds_are_those_that_a_suite_may_name() -> None:
@@ -174,7 +190,7 @@ def test_files_of_the_caller_lie_beside_the_tables(tmp_path: Path) -> None:
     written = write(results(), tmp_path, "table1", beside={"suite.yaml": "rows: {}\n"})
     assert (tmp_path / "suite.yaml").read_text() == "rows: {}\n"
     assert (
-        "table.txt .md .tex .csv .json, table_protocol.tex, results.csv, per_class.csv, suite.yaml, "
+        "table.txt .md .tex .csv .json .parquet, table_protocol.tex, results.csv .parquet, per_class.csv, suite.yaml, "
         in written.spoken()
     )
 

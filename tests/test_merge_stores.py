@@ -95,9 +95,8 @@ def test_results_of_an_export_are_read_where_it_came(write: Write, call: Bench, 
     for folder in ("new", "into"):
         assert call("merge", folder, "a.zip").code == 0
         pd.testing.assert_frame_equal(frame(folder, suites="tiny"), frame("a.zip"))
-        for one, two in ((folder, "a.zip"), ("a.zip", folder)):
-            said = call("report", one, two, "--compare")
-            assert said.code == 0, said.err
+        said = call("report", folder, "a.zip", "--compare")
+        assert said.code == 0, said.err
         states = planning.states(plan, Store(tmp_path / folder))
         assert Counter((plan.stages[key].kind, state) for key, state in states.items()) == {
             ("evaluate", "done"): 4, ("predict", "done"): 4, ("train", "missing"): 4, ("data", "missing"): 4,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +66,9 @@ def frame(*sources: Word, suites: Word | Sequence[Word] | None = None) -> DataFr
         A frame with these columns; without lines where nothing is done.
 
     Raises:
-        UserError: no source, or none with a suite of that name; a source that is not there or cannot be read.
+        UserError: no source, or none with a suite of that name; a source that is not there or cannot be read; a suite
+            that was named and was last run before stores noted their rows. (One that was not named is left out, with a
+            warning.)
     """
     if not sources:
         raise UserError("no source of results", where="frame", allowed="a store's folder, an export, an MLflow uri")
@@ -81,6 +85,17 @@ def frame(*sources: Word, suites: Word | Sequence[Word] | None = None) -> DataFr
         if word not in found:
             raise unknown("suite", str(word), names, where=", ".join(map(str, sources)), hint="`bench run` makes it")
     return framed(sorted(dict.fromkeys(lines(records)), key=_place))
+
+
+def not_noted(root: Root, store: Path) -> UserError:
+    """What is said of a table whose rows its store has not noted, and how they are."""
+    options = " with the options that it was run with" if root.name != Path(root.suite).stem else ""
+    hint = f"its file {root.suite} is not here: bring it back and run it{options}"
+    if Path(root.suite).is_file():
+        command = f"python -m bench run {shlex.quote(root.suite)} --store {shlex.quote(str(store))}"
+        hint = f"{command}{f',{options}' if options else ''}  (starts nothing where all is done)"
+    what = f"which rows suite {root.name} has was not noted when it was last run"
+    return UserError(what, where=str(store), hint=hint)
 
 
 def results(suite: Word, store: Word = "store") -> DataFrame:
@@ -174,19 +189,13 @@ def _of_folder(path: Path, wanted: Sequence[Word] | None) -> tuple[list[Record],
 def _of_store(store: Store, folder: Path, wanted: Sequence[Word] | None) -> tuple[list[Record], list[str], set[Word]]:
     roots = store.roots()
     of_word = {word: _meant(word, roots) for word in wanted or ()}
-    chosen = roots if wanted is None else [root for root in roots if any(root in some for some in of_word.values())]
+    chosen = _noted(roots, None if wanted is None else list(of_word.values()), folder)
     records: list[Record] = []
     seen: set[tuple[str, str, int, str]] = set()
     stages: dict[str, Stage] = {}
     for root in chosen:
-        if root.table is None:
-            raise UserError(
-                f"which rows suite {root.name} has was not noted when it was last run", where=str(folder),
-                hint=f"python -m bench run {root.suite} --store {folder}  (starts nothing where all is done), or name "
-                "other suites",
-            )  # fmt: skip
         suite = Path(root.suite).stem
-        for row in root.table:
+        for row in root.table or ():
             identity = (suite, row.row, row.seed, row.evaluate)
             if identity in seen or store.done(row.evaluate) is None:
                 continue
@@ -194,7 +203,26 @@ def _of_store(store: Store, folder: Path, wanted: Sequence[Word] | None) -> tupl
             evaluate = read_stage(store.load, row.evaluate, stages)
             if fresh(evaluate, store.done):
                 records.append(record_of(store, evaluate, row, suite))
-    return records, list(dict.fromkeys(root.name for root in roots)), {word for word, some in of_word.items() if some}
+    names = dict.fromkeys(name for root in roots for name in (root.name, Path(root.suite).stem))
+    return records, list(names), {word for word, some in of_word.items() if some}
+
+
+def _noted(roots: Sequence[Root], wanted: Sequence[Sequence[Root]] | None, folder: Path) -> list[Root]:
+    """Those of the wanted tables whose rows the store has noted; a warning of the others.
+
+    Raises:
+        UserError: nothing but others is meant by a name.
+    """
+    for meant in wanted or ():
+        if meant and all(root.table is None for root in meant):
+            raise not_noted(meant[0], folder)
+    chosen = [root for root in roots if wanted is None or any(root in meant for meant in wanted)]
+    old = [root for root in chosen if root.table is None]
+    if old:
+        names = ", ".join(root.name for root in old)
+        left_out = f"{folder}: left out, since which rows they have was not noted when they were last run: {names}"
+        warnings.warn(f"{left_out}\n  {not_noted(old[0], folder).hint}", stacklevel=6)
+    return [root for root in chosen if root.table is not None]
 
 
 def _meant(word: Word, roots: Sequence[Root]) -> list[Root]:

@@ -14,6 +14,7 @@ from bench.launch import submitted
 from bench.launch.submitted import Submitted
 from bench.plan import planning
 from tests.conftest import ROOT, Bench, Write
+from tests.made_stores import finish_any
 
 TABLE1 = ROOT / "suites" / "table1.yaml"
 SMOKE = ROOT / "suites" / "smoke.yaml"
@@ -207,13 +208,13 @@ def test_a_report_of_what_is_not_done_has_no_numbers(call: Bench, write: Write) 
 
 
 def test_a_report_says_what_made_it(call: Bench, write: Write, tmp_path: Path) -> None:
-    Path("store").mkdir()
+    finish_any(tmp_path / "store", write(), seeds="1,2", sets=["schedule.lr=0.02"])
     words = ["report", write(), "--seeds", "1,2", "--set", "schedule.lr=0.02", "--out", "out"]
     said = call(*words)
     assert said.code == 0, said.err
     files = "table.txt .md .tex .csv .json .parquet, table_protocol.tex, results.csv .parquet, per_class.csv, "
     files += "suite.yaml, made_by.txt"
-    assert f"report: out  ({files})" in said.out
+    assert f"report: out  ({files}" in said.out
     made = dict(line.split(":", 1) for line in Path("out/made_by.txt").read_text().splitlines())
     assert list(made) == ["made by", "made again by", "version", "commit"]
     assert made["made by"].strip() == f"python -m bench {' '.join(map(str, words))}"
@@ -227,8 +228,8 @@ def test_a_report_says_what_made_it(call: Bench, write: Write, tmp_path: Path) -
     assert list(planning.make(again).stages) == list(planning.make(asked).stages)
 
 
-def test_a_report_s_files_hold_no_password(call: Bench, write: Write) -> None:
-    Path("store").mkdir()
+def test_a_report_s_files_hold_no_password(call: Bench, write: Write, tmp_path: Path) -> None:
+    finish_any(tmp_path / "store", write())
     assert call("report", write(), "--set", "title=http://me:pass@host/x", "--out", "out").code == 0
     assert "http://***@host/x" in Path("out/made_by.txt").read_text()
     assert "me:pass" not in Path("out/made_by.txt").read_text()

@@ -30,6 +30,7 @@ from bench.tracking.place import artifacts_uri, default_uri, follow_store, is_of
 from bench.tracking.rows import TrackedRows
 from bench.tracking.stages import Whose, tracked
 from tests.conftest import Bench, Write
+from tests.made_stores import finish_any
 
 STAGE = Stage("data", {"a": 1})
 TREASURE = {"thesis.tex": "precious", "outputs/a.tex": "precious", "checkpoint-1.safetensors": "mine", "k.tmp-1-2": "k"}
@@ -214,7 +215,7 @@ def plan(write: Write, surroundings: None) -> Plan:
 def test_a_report_overwrites_nothing_that_its_tables_lead_to(
     plan: Plan, store: Store, victim: Path, call: Bench
 ) -> None:
-    store.root.mkdir()
+    finish_any(store.root, plan.suite.path)
     folder = default_report_folder(store, plan)
     folder.mkdir(parents=True)
     for name in ("table.txt", "table.md", "table.tex", "table.csv", "table.json"):
@@ -232,7 +233,7 @@ def test_a_report_overwrites_nothing_that_its_tables_lead_to(
 
 def test_a_folder_of_ones_own_may_have_links(plan: Plan, store: Store, tmp_path: Path, call: Bench) -> None:
     """`--out paper`, where table.tex leads to the paper's: that is the user's own, and stays."""
-    store.root.mkdir()
+    finish_any(store.root, plan.suite.path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "table.tex").symlink_to(tmp_path / "paper.tex")
     assert call("report", plan.suite.path, "--store", store.root, "--out", tmp_path / "out").code == 0

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench.cli.tables import label
@@ -81,6 +82,48 @@ def test_again_nothing_changes(plan: Plan, tmp_path: Path) -> None:
     assert (found.came, len(found.there), found.left, found.roots) == ([], 16, [], [])
     assert tree(into.root) == before
     assert tree(source.root) == theirs
+
+
+def test_results_of_an_export_are_read_where_it_came(write: Write, call: Bench, tmp_path: Path) -> None:
+    """Without the data and models that it left out, also beside another suite; what is missing is still missing."""
+    plan = a_plan(write(TWO_SEEDS))
+    other = a_plan(write(TWO_SEEDS.replace("instances: 24", "instances: 20"), "other.yaml"))
+    finish(tmp_path / "store", plan)
+    assert call("export", plan.suite.path, "a.zip").code == 0
+    into = finish(tmp_path / "into", other)
+    before = frame(into.root)
+    for folder in ("new", "into"):
+        assert call("merge", folder, "a.zip").code == 0
+        pd.testing.assert_frame_equal(frame(folder, suites="tiny"), frame("a.zip"))
+        said = call("report", folder, "a.zip", "--compare")
+        assert said.code == 0, said.err
+        states = planning.states(plan, Store(tmp_path / folder))
+        assert Counter((plan.stages[key].kind, state) for key, state in states.items()) == {
+            ("evaluate", "done"): 4, ("predict", "done"): 4, ("train", "missing"): 4, ("data", "missing"): 4,
+        }  # fmt: skip
+    pd.testing.assert_frame_equal(frame(into.root, suites="other"), before)
+    left = [key for key, state in states.items() if state == "missing"]
+    for key in left:  # as an older merge left it
+        shutil.rmtree(into.folder(key))
+    assert call("merge", "into", "a.zip").code == 0
+    assert len(frame(into.root)) == 2 * len(before)
+    whole = tree(into.root)
+    assert call("merge", "into", "a.zip").code == 0
+    assert tree(into.root) == whole
+    assert "0 stages, 0.0 MB in all can be freed" in call("gc", "--store", "into").out
+
+
+def test_a_result_without_its_lineage_does_not_come(plan: Plan, tmp_path: Path) -> None:
+    """It would be a stage that nobody can read."""
+    into, source = Store(tmp_path / "a"), finish(tmp_path / "b", plan)
+    gone = plan.stages[key_of(plan, "BAGS", 1, "train")]
+    shutil.rmtree(source.folder(gone.key))
+    found = merge(into, source)
+    above = {key_of(plan, "BAGS", 1, kind) for kind in ("predict", "evaluate")}
+    assert {left.key for left in found.left} == above
+    assert {left.why.partition(":")[0] for left in found.left} == {"its lineage is not whole"}
+    into.add(gone)
+    assert set(merge(into, source).came) == above
 
 
 def test_another_result_stays_and_nothing_is_made_stale(plan: Plan, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from bench.store.store import Store
 from reports.figures import kinds as figures
 from tests import done_store
 from tests.conftest import TINY, Bench, Write
+from tests.made_stores import finish_any
 from tests.planned import plan_of
 from tests.reports.made_records import made
 from tests.tiny_suite import bring, data_keys, key_of
@@ -170,7 +171,7 @@ def test_a_report_has_the_differences_from_a_control(write: Write, tmp_path: Pat
 def test_a_report_has_the_title_and_the_published_table(write: Write, tmp_path: Path, call: Bench) -> None:
     """title, compare_with: from the suite into the report's files."""
     text = TINY.replace("preset: cpu\n", "preset: cpu\ntitle: What lifts the tail?\ncompare_with: bags_table1\n")
-    (tmp_path / "store").mkdir()
+    finish_any(tmp_path / "store", write(TINY))
     for name, content in (("bare", TINY), ("full", text)):
         said = call("report", write(content, "tiny.yaml"), "--out", tmp_path / name)
         assert said.code == 0, said.err

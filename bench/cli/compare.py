@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from bench.cli.say import say
+from bench.cli.say import listed, say
 from bench.cli.tables import label
 from bench.cli.wanted import reported, seen
 from bench.errors import UserError, unknown
@@ -26,6 +26,7 @@ from reports.compare.sides import Side, SourceTable, joined, pairs, side_of, tab
 from reports.exports.read import open_export
 
 SUITES = (".yaml", ".yml")
+MOST = 8  # names of a list
 LEGAL = "a suite's file, a store's folder, STORE/roots/NAME.json, an export"
 
 
@@ -78,6 +79,7 @@ def compare(a: Path, b: Path, sources: Sources, console: Console, out: Path | No
     with contextlib.ExitStack() as stack:
         ours, theirs = (_tables(path, sources, stack) for path in (a, b))
         chosen = pairs(ours, theirs, names)
+        _say_left_out(names, (ours, theirs), chosen)
         sides = tuple(joined([(table[i].name, table[i].load()) for table in chosen]) for i in (0, 1))
         for name, side in zip(names, sides, strict=True):
             if not side.rows:
@@ -96,6 +98,17 @@ def compare(a: Path, b: Path, sources: Sources, console: Console, out: Path | No
         for name, text in render.files_of(found).items():
             put(out / name, text.encode())
     say(console, f"comparison: {out}  ({', '.join(render.files_of(found))})")
+
+
+def _say_left_out(
+    names: tuple[str, str], sides: Sequence[Sequence[SourceTable]], chosen: Sequence[tuple[SourceTable, SourceTable]]
+) -> None:
+    compared = [table for pair in chosen for table in pair]
+    for name, tables in dict(zip(names, sides, strict=True)).items():
+        old = [table for table in tables if table.lacking is not None and table not in compared]
+        if old and old[0].lacking is not None:
+            told = f"{name}: left out, since which rows they have was not noted: {listed([t.name for t in old], MOST)}"
+            say(Console(stderr=True), f"{told}\n  {old[0].lacking.hint}")
 
 
 def _title(name: str, tables: Sequence[SourceTable]) -> str:

@@ -15,7 +15,7 @@ from bench.cli.say import say, size
 from bench.cli.waste import Found, Waste, look, sweep
 from bench.errors import UserError
 from bench.stage import KINDS
-from bench.store.store import Store
+from bench.store.existing import existing
 
 LINES = 20  # of a list
 
@@ -44,7 +44,7 @@ def command(
 
 def gc(store_path: Path, forget: Sequence[str], console: Console, confirm: Callable[[], bool]) -> None:
     """`bench gc`: show what can go, and let it go if that is confirmed."""
-    store = Store(store_path)
+    store = existing(store_path)
     found = look(store, forget)
     show(found, console)
     if not (found.waste or found.leftovers or found.temporaries or found.forgotten):

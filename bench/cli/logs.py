@@ -25,6 +25,7 @@ from bench.cli.wanted import wanted
 from bench.launch import submitted
 from bench.plan.planning import Plan
 from bench.store.events import read_events
+from bench.store.existing import not_another
 from bench.store.store import Store
 
 LINES = 100  # of each file, unless asked for more
@@ -44,7 +45,8 @@ def command(
     Of a row: the stage that is at work, else the one that failed, else the one that ran last.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
-    plan, opened = wanted(loaded, store), Store(store)
+    opened = not_another(store)
+    plan = wanted(loaded, store)
     key = newest(plan, opened, chosen(plan, stage))
     (follow if on else show)(plan, opened, key, Console(), lines)
 

@@ -15,7 +15,8 @@ from bench.cli import travelled, trials
 from bench.cli.intervals import with_intervals
 from bench.cli.open import open_suite
 from bench.cli.options import DEFAULT_STORE, Against, DataPath, Only, Out, Preset, Seeds, Sets, StoreOption
-from bench.cli.tables import USUAL, Forms, absent, write_report
+from bench.cli.say import say
+from bench.cli.tables import USUAL, Forms, absent, print_table, write_report
 from bench.cli.wanted import reported, seen
 from bench.errors import UserError
 from bench.plan import planning
@@ -137,9 +138,14 @@ def report(
     suite: Suite, store_path: Path, console: Console, out: Path | None, forms: Forms = USUAL, *,
     intervals: bool | None = None,
 ) -> None:  # fmt: skip
-    """`bench report`."""
+    """`bench report`. Without a result of any row nothing is written."""
     plan, store = planning.make(suite), Store(store_path)
-    rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
+    results = load(store, plan)
+    if not results:  # a folder of empty tables would only look like results
+        print_table(plan, store, results, console)
+        say(console, f"nothing was written; run it: {suite.command(suite.verb, store.root)}")
+        return
+    rows = with_intervals(plan, store, results, console, wanted=intervals)
     write_report(plan, store, rows, console, out, forms)
 
 

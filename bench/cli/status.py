@@ -20,6 +20,7 @@ from bench.cli.overview import LINES, Overview, compare, overview
 from bench.cli.standing import StatusTable
 from bench.errors import UserError
 from bench.launch import submitted
+from bench.store.existing import not_another
 from bench.suite import clusters
 
 WATCH_SECONDS = 2.0
@@ -36,6 +37,7 @@ def command(
     Reads the store alone: it needs no driver and no GPU. Stages that one pass makes are one line (+11).
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    not_another(store)
     view = _with_slots_of_its_jobs(overview(loaded, store, fuse=fuse or as_json))
     if as_json:
         typer.echo(json.dumps(StatusTable(view).to_json(), indent=1))

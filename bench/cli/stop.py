@@ -28,6 +28,7 @@ from bench.launchers import facts_of
 from bench.plan import planning
 from bench.plan.planning import Plan
 from bench.store import own
+from bench.store.existing import not_another
 from bench.store.lease import LeaseInfo
 from bench.store.store import Store
 
@@ -45,8 +46,9 @@ def stop_command(
     With a row: what it alone needs. Stages that other rows wait for are stopped by their key.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    opened = not_another(store)
     plan = wanted(loaded, store)
-    show_stop(plan, Store(store), needed_alone(plan, stage), Console())
+    show_stop(plan, opened, needed_alone(plan, stage), Console())
 
 
 def retry_command(
@@ -58,8 +60,9 @@ def retry_command(
     Without a run at work it is not needed: the next `run` tries again whatever has failed.
     """
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    opened = not_another(store)
     plan = wanted(loaded, store)
-    show_retry(plan, Store(store), chosen(plan, stage), Console())
+    show_retry(plan, opened, chosen(plan, stage), Console())
 
 
 @dataclass

@@ -19,7 +19,7 @@ from bench.cli.tables import MOST_PRINTED, PAGE, Forms, made_by_lines
 from bench.environment import masked
 from bench.errors import UserError, printable, unknown
 from bench.store.disk import make_folder, put
-from bench.store.pack import OF_REPORT, REPORT, is_export, unpacked
+from bench.store.pack import AGAIN, OF_REPORT, REPORT, is_export, unpacked
 from reports.exports.read import Export, open_export
 from reports.load import RowResult
 
@@ -121,7 +121,7 @@ def _exported(opened: Export, report: Path) -> dict[str, bytes]:
         if OF_REPORT.fullmatch(name) is not None and file.is_file() and not file.is_symlink():
             found[name] = file.read_bytes()
             if hashlib.sha256(found[name]).hexdigest() != expected:
-                raise UserError("changed since it was exported", where=f"{REPORT}/{name}", hint="export it again")
+                raise UserError("changed since it was exported", where=str(file), hint=AGAIN)
     return found
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import DEFAULT_STORE, StoreOption
+from bench.store.existing import not_another
+from bench.tracking.place import DATABASE
 
 
 def command(
@@ -18,6 +20,8 @@ def command(
 
     Without --auth every user of this machine can read and change what it shows.
     """
+    if not (store / DATABASE).exists():
+        not_another(store)
     from bench.tracking.ui import ui as serve
 
     serve(store, port, auth=auth)

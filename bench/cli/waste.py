@@ -108,8 +108,6 @@ def look(store: Store, forget: Sequence[str] = ()) -> Found:
         UserError: a root that cannot be read or is not there, or one to be forgotten whose stages are at work; a store
             in which no suite was ever registered.
     """
-    if not store.root.is_dir():
-        raise UserError("no such store", where=str(store.root), hint="name it: --store FOLDER, or BENCH_STORE")
     roots = store.roots()
     if not (store.root / "roots").is_dir():
         what = "no suite was ever registered in this store, so that nothing is known to be needed"

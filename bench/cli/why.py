@@ -22,6 +22,7 @@ from bench.plan import planning
 from bench.plan.jobs import make_jobs
 from bench.plan.planning import Plan
 from bench.stage import Stage
+from bench.store.existing import not_another
 from bench.store.store import Store
 
 SHOWN = 6  # rows of a list that are spelt out
@@ -34,8 +35,9 @@ def command(
 ) -> None:  # fmt: skip
     """Explain a stage: its spec, its inputs, who needs it, and what differs from the nearest stage that is done."""
     loaded = open_suite(suite, preset=preset, data=data, sets=sets, only=only, seeds=seeds)
+    opened = not_another(store)
     plan = wanted(loaded, store)
-    explain(plan, Store(store), find(plan, stage), Console())
+    explain(plan, opened, find(plan, stage), Console())
 
 
 def explain(plan: Plan, store: Store, stage: Stage, console: Console) -> None:

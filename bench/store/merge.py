@@ -13,13 +13,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
 from bench.key import digest
 from bench.store import below, roots
-from bench.store.disk import disk_errors, make_folder, read_bytes, read_json, remove, write_atomic, write_json
+from bench.store.disk import disk_errors, make_folder, read_bytes, remove, write_atomic, write_json
 from bench.store.done import Done, outputs_of, read_done
 from bench.store.excerpt import KEPT_BESIDE
 from bench.store.lease import Lease
@@ -69,16 +70,14 @@ def merge(into: Store, source: Store, told: Callable[[int, int], None] = lambda 
     # First: `gc` leaves it alone from now on.
     found.roots = [root.name for root in needed if roots.join(into.root, root)]
     values = {key: _readable(source, key) for key in source.keys()}  # noqa: SIM118 (a method, not a mapping)
-    made_here = _made_from(into)
+    made_here, told_here = _made_from(into), set[str]()
     for number, key in enumerate(_inputs_first(values), 1):
         value = values[key]
         try:
             if value is None:
                 raise _LeftError("its stage.json cannot be read, or is not what its key names")
-            if _bring(into, source, key, value, made_here):
-                found.came.append(key)
-            else:
-                found.there.append(key)
+            came = _bring(into, source, key, value, made_here, partial(_tell, into, key, values, told_here))
+            (found.came if came else found.there).append(key)
         except _LeftError as why:
             found.left.append(Left(key, value["kind"] if value else "", str(why)))
         told(number, len(values))
@@ -124,8 +123,11 @@ def _inputs(store: Store, key: str) -> dict[str, str]:
     return {}
 
 
-def _bring(into: Store, source: Store, key: str, value: dict[str, Any], made_here: dict[str, set[str]]) -> bool:
-    """Copy one stage; False where its result is there already.
+def _bring(
+    into: Store, source: Store, key: str, value: dict[str, Any], made_here: dict[str, set[str]],
+    tell: Callable[[], None],
+) -> bool:  # fmt: skip
+    """Copy one stage; False where its result is there already. `tell`: see `_tell`.
 
     Raises:
         _LeftError: it stays where it is.
@@ -135,6 +137,7 @@ def _bring(into: Store, source: Store, key: str, value: dict[str, Any], made_her
         raise _LeftError(_why_not_done(source, key))
     if (own := into.done(key)) is not None:
         if own.digest == done.digest:
+            tell()
             return False
         raise _LeftError(ANOTHER)
     if made_here.get(key, {done.digest}) != {done.digest}:
@@ -147,8 +150,9 @@ def _bring(into: Store, source: Store, key: str, value: dict[str, Any], made_her
     if lease is None:
         raise _LeftError("at work here")
     with lease:
+        tell()
         if into.done(key) is None:
-            _copy(into, source, value, done, lease)
+            _copy(into, source, key, done, lease)
     _note(made_here, value["inputs"], done)
     return True
 
@@ -161,12 +165,29 @@ def _why_not_done(store: Store, key: str) -> str:
     return "failed there" if store.failure(key) is not None else "not finished there"
 
 
-def _copy(into: Store, source: Store, value: dict[str, Any], done: Done, lease: Lease) -> None:
-    key = str(value["key"])
-    path = into.folder(key) / "stage.json"
-    if read_json(path) is None:
+def _tell(into: Store, key: str, values: dict[str, dict[str, Any] | None], told: set[str]) -> None:
+    """Have the stage.json of a stage, and of all below it, in a store: a result is read along its lineage, also where
+    what it was made from stays behind (weights, of an export). `told`: those that are there.
+
+    Raises:
+        _LeftError: one of them is in neither store.
+    """
+    if key in told:
+        return
+    own = _readable(into, key)
+    value = own or values.get(key)
+    if value is None:
+        raise _LeftError("its lineage is not whole: the stage.json of a stage below it is missing or was changed")
+    for below_it in value["inputs"].values():
+        _tell(into, below_it, values, told)
+    if own is None:
+        path = into.folder(key) / "stage.json"
         make_folder(path.parent)
         write_json(path, {**value, "aside": {}})  # paths of another machine; whoever runs it here names its own
+    told.add(key)
+
+
+def _copy(into: Store, source: Store, key: str, done: Done, lease: Lease) -> None:
     attempt = into.begin(key, lease)
     try:
         for name, sha256 in done.digests.items():

@@ -31,6 +31,7 @@ LONGEST_MANIFEST = 100_000_000
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError)
 # Names of a report that are laid beside another one: nothing hidden, nothing that runs by its name.
 OF_REPORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.(html|md|txt|csv|png|svg|pdf)")
+AGAIN = "export it again where it was made: python -m bench export SUITE OUT.zip"
 _HINT = "exports are made by: python -m bench export SUITE OUT.zip"
 
 
@@ -109,15 +110,32 @@ def unpacked(path: Path, *, report: bool = False) -> Iterator[Path]:
         report: with the files of its report.
 
     Raises:
-        UserError: no zip, not one of ours, damaged, or larger than what it claims to be could be.
+        UserError: no zip, not one of ours, damaged, or larger than what it claims to be could be. One that is raised
+            in the block about a file of it names the zip, and exporting again in place of running again.
     """
     if path.is_dir():
         read_manifest(path)
-        yield path
+        with _blamed(path, path):
+            yield path
         return
     with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
         unpack(path, Path(folder), report=report)
-        yield Path(folder)
+        with _blamed(path, Path(folder)):
+            yield Path(folder)
+
+
+@contextlib.contextmanager
+def _blamed(path: Path, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        if not error.where.startswith(str(folder)):
+            raise
+        inside = error.where.removeprefix(str(folder)).lstrip("/")
+        joint = "/" if path == folder else ": "
+        where = f"{path}{joint}{inside}" if inside else str(path)
+        hint = error.hint if error.hint and "run " not in error.hint else AGAIN
+        raise UserError(error.what, where=where, allowed=error.allowed, hint=hint) from None
 
 
 def unpack(path: Path, folder: Path, *, report: bool = False) -> None:

@@ -48,7 +48,7 @@ def read(uri: str, suites: Sequence[str] | None = None) -> tuple[list[Record], l
         raise UserError("no such MLflow database", where=where, hint="`bench run` and `bench sync` make it")
     try:
         client = reader(credentials.taken(uri) or uri)
-        found = [e for e in _pages(client.search_experiments) if e.tags.get(WHAT) != "stages"]
+        found = [e for e in _pages(client.search_experiments) if _is_of_suite(e)]
         names = {e.experiment_id: str(e.name) for e in found}
         chosen = [number for number, name in names.items() if suites is None or name in suites]
         files = place.parent if place is not None and _is_of_store(place) else None
@@ -61,6 +61,12 @@ def read(uri: str, suites: Sequence[str] | None = None) -> tuple[list[Record], l
     except tracker_errors() as error:
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"MLflow cannot be read: {type(error).__name__}: {masked(first)}", where=where) from None
+
+
+def _is_of_suite(experiment: Any) -> bool:
+    """One that does not say so is of an older mirror; but the first, `Default`, is made by MLflow itself."""
+    what = experiment.tags.get(WHAT)
+    return what != "stages" and not (what is None and experiment.experiment_id == "0")
 
 
 def _pages(search: Any, *arguments: Any) -> Iterator[Any]:

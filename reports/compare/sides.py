@@ -14,6 +14,7 @@ from bench.plan.planning import RowPlan
 from bench.stage import Stage
 from bench.store.roots import Root
 from bench.store.store import Store
+from reports.frames import not_noted
 from reports.load import RowResult, load_rows
 from reports.predictions import with_kept
 
@@ -36,11 +37,12 @@ class Side:
 @dataclass(frozen=True)
 class SourceTable:
     """A table that a source has: its name (a suite's, and six digits where options made it another), its suite's name,
-    and how it is loaded."""
+    how it is loaded, and why it cannot be."""
 
     name: str
     suite: str
     load: Callable[[], Side]
+    lacking: UserError | None = None
 
 
 def side_of(store: Store, planned: Sequence[RowPlan], suite: str) -> Side:
@@ -56,7 +58,12 @@ def tables_of(store: Store) -> list[SourceTable]:
     Raises:
         UserError: a root that cannot be read.
     """
-    return [SourceTable(root.name, Path(root.suite).stem, _loader(store, root)) for root in store.roots()]
+    return [_table(store, root) for root in store.roots()]
+
+
+def _table(store: Store, root: Root) -> SourceTable:
+    lacking = not_noted(root, store.root) if root.table is None else None
+    return SourceTable(root.name, Path(root.suite).stem, _loader(store, root), lacking)
 
 
 def _loader(store: Store, root: Root) -> Callable[[], Side]:
@@ -65,9 +72,7 @@ def _loader(store: Store, root: Root) -> Callable[[], Side]:
 
 def _of_root(store: Store, root: Root) -> Side:
     if root.table is None:
-        hint = f"python -m bench run {root.suite} --store {store.root}  (starts nothing where all is done)"
-        what = f"which rows suite {root.name} has was not noted when it was last run"
-        raise UserError(what, where=str(store.root), hint=hint)
+        raise not_noted(root, store.root)
     stages: dict[str, Stage] = {}
     planned: dict[tuple[str, int], RowPlan] = {}
     for line in root.table:  # of one row and seed the last line is the newest
@@ -81,11 +86,13 @@ def _of_root(store: Store, root: Root) -> Side:
 def pairs(
     ours: Sequence[SourceTable], theirs: Sequence[SourceTable], names: tuple[str, str]
 ) -> list[tuple[SourceTable, SourceTable]]:
-    """Which tables are compared: the only ones of both, those of one name, or those of suites of one name.
+    """Which tables are compared: the only ones of both, those of one name, or those of suites of one name. One whose
+    rows its store has not noted only where there is no other.
 
     Raises:
         UserError: there is none, or more than one could be meant.
     """
+    ours, theirs = ([table for table in of if table.lacking is None] or of for of in (ours, theirs))
     if len(ours) == len(theirs) == 1:
         return [(ours[0], theirs[0])]
     by_name = {table.name: table for table in theirs}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 import zipfile
@@ -23,7 +24,7 @@ from bench.store.merge import merge
 from bench.store.pack import unpack
 from bench.store.store import Store
 from reports.load import load
-from tests.conftest import Bench
+from tests.conftest import ROOT, Bench
 
 WORDS = [word for text in SETS for word in ("--set", text)]
 ONLY = ["--only", "baseline,BAGS"]
@@ -65,6 +66,22 @@ def test_ap_of_the_files_is_that_of_the_record(
             assert found[metric] == pytest.approx(-1.0 if recorded is None else recorded / 100, abs=1e-9)
         assert float(line["AP"]) == records[line["row"]].metrics["AP"] > 0
         assert f"{line['file']}: {int(line['detections']):,} detections of {line['row']}, seed 0; goes with" in said.out
+
+
+def test_the_lines_of_the_document_give_the_ap(smoke: Undisturbed, call: Bench, tmp_path: Path) -> None:
+    """As they stand in docs/results.md, in a process of their own."""
+    pytest.importorskip("lvis")
+    pytest.importorskip("cv2")
+    assert call("export", SMOKE, "results", "--format", "coco", "--store", smoke.root, *WORDS, *ONLY).code == 0
+    text = (ROOT / "docs" / "results.md").read_text()
+    lines = text.split("```python title=official_ap.py\n")[1].split("```")[0]
+    ended = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = [line.split() for line in ended.stdout.splitlines() if line.startswith(("baseline", "BAGS"))]
+    assert [(row, seed) for row, seed, *_ in found] == [("baseline", "0"), ("BAGS", "0")]
+    for *_, official_ap, recorded in found:
+        assert float(official_ap) == pytest.approx(float(recorded), abs=1e-7)
+        assert float(recorded) > 0
 
 
 def test_pycocotools_reads_them(smoke: Undisturbed, call: Bench, tmp_path: Path) -> None:

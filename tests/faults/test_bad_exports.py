@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from refused import refused
 
+from bench.errors import UserError
 from bench.store.pack import write_zip
 from reports.exports.shown import Shown
 from reports.exports.write import exported
+from reports.load import frame
 from tests.conftest import Bench
 from tests.made_stores import TWO_SEEDS, a_plan, finish, tree
 
@@ -104,11 +106,34 @@ def test_a_zip_that_is_no_export_or_was_changed(
 ) -> None:
     rewritten(change)
     before = tree(tmp_path)
-    refused(call("report", "bad.zip"), "bad.zip|result.json|stage.json|export.json", says)
+    said = call("report", "bad.zip")
+    refused(said, r"error: bad\.zip: ", says)
+    assert "bench-export-" not in said.err  # the folder that it was unpacked into, which is gone
+    assert "run the suite again" not in said.err
     if "sha256" not in says and "stage" not in says and "writes" not in says:
         refused(call("merge", "other", "bad.zip"), says)
     assert {name: content for name, content in tree(tmp_path).items() if "cache/" not in name} == before
     assert not (tmp_path.parent / "out.txt").exists()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_changed_file_is_named_in_its_export(suite: Path, call: Bench, packed: bool) -> None:
+    """By whoever reads it: the zip or the folder, the file in it, and that the export has to be made again."""
+    rewritten(other_number)
+    name, joint = "bad.zip", ": "
+    if not packed:
+        shutil.unpack_archive("bad.zip", "bad")
+        name, joint = "bad", "/"
+    place = rf"{name}{joint}[0-9a-f]{{64}}/attempts/1/outputs/result\.json: the file is not what was written"
+    again = "export it again where it was made: python -m bench export SUITE"
+    for words in (("report", name), ("report", name, "--json"), ("report", name, "good.zip", "--compare")):
+        refused(call(*words), f"error: {place}", again)
+    with pytest.raises(UserError, match=place) as caught:
+        frame(name)
+    assert caught.value.hint.startswith(again)
+    rewritten(lambda files: files.update({"report/tiny.yaml": b"x", "roots/tiny.json": b"{"}))
+    if packed:
+        refused(call("merge", "new", name), r"error: bad\.zip: roots/tiny\.json: what this suite needs", again)
 
 
 def bent(content: bytes, how: str) -> bytes:

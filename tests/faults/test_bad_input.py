@@ -195,6 +195,41 @@ def test_other_commands(call: Bench, write: Write, words: list[str], says: str) 
     assert {path.name for path in Path(write().parent).iterdir()} == before  # no folder for a mistyped name
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["status tiny.yaml", "why tiny.yaml BAGS", "logs tiny.yaml BAGS", "stop tiny.yaml", "retry tiny.yaml",
+     "report tiny.yaml", "export tiny.yaml a.zip", "sync tiny.yaml", "gc", "ui", "merge new"],
+)  # fmt: skip
+def test_a_folder_of_other_things_is_no_store(call: Bench, write: Write, words: str) -> None:
+    """Nor is a folder of a store."""
+    folder = write().parent
+    inside = folder / "store" / "roots"
+    inside.mkdir(parents=True)
+    (inside / "tiny.json").write_text("{}")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("")
+    before = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
+    store = [] if words == "merge new" else ["--store"]
+    for name, guess in (("notes", ""), ("store/roots", r"\. Did you mean 'store'\?")):
+        refused(call(*words.split(), *store, name), rf"{name}: no store: no suite was run on this folder{guess}\n")
+    assert sorted(path for path in folder.rglob("*") if "cache" not in path.parts) == before
+
+
+def test_a_report_without_a_result_is_not_written(call: Bench, write: Write) -> None:
+    """An empty folder is a store on which nothing was run yet."""
+    folder = write().parent
+    (folder / "empty").mkdir()
+    for out in ([], ["--out", "out"], ["--html"]):
+        said = call("report", "tiny.yaml", "--store", "empty", *out)
+        assert said.code == 0, said.err
+        assert "no row has a result yet" in said.out
+        assert "nothing was written; run it: python -m bench run tiny.yaml --store" in said.out
+    assert call("plan", "tiny.yaml", "--store", "empty").code == 0
+    assert call("status", "tiny.yaml", "--store", "empty").code == 0
+    assert not list((folder / "empty").iterdir())
+    assert not (folder / "out").exists()
+
+
 # -- the machine
 
 

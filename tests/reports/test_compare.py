@@ -15,6 +15,7 @@ from made_records import made
 
 from bench.errors import UserError
 from bench.stage import Stage
+from bench.store.store import Store
 from reports.compare.comparison import Comparison, compare
 from reports.compare.protocols import Differing
 from reports.compare.render import files_of, to_json, to_markdown, to_text
@@ -216,5 +217,12 @@ def test_the_command_on_an_export_a_store_and_a_suite(write: Write, call: Bench,
         rows = {row["row"]: row["metrics"]["AP"] for row in plain["rows"]}
         assert (rows["baseline"]["difference"]["mean"], rows["BAGS"]["difference"]["mean"]) == (0.0, 2.0)
         assert (rows["BAGS"]["a"]["mean"], rows["BAGS"]["b"]["mean"]) == (24.5, 26.5)
+    Store(tmp_path / "other").register_root("older", "/a/older.yaml", [])  # before its rows were noted
+    said = call("report", "a.zip", "other", "--compare")
+    assert said.code == 0, said.err
+    assert "other: left out, since which rows they have was not noted: older\n" in said.err
+    said = call("report", "a.zip", "other/roots/older.json", "--compare")
+    assert said.code == 2
+    assert "which rows suite older has was not noted" in said.err
     said = call("report", suite, "a.zip", "--compare", "--seeds", "1")
     assert "seeds: A 1, B 0, 1" in said.out

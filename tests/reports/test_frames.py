@@ -9,6 +9,7 @@ import math
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -131,10 +132,10 @@ def test_a_suite_is_meant_by_its_name_its_file_or_none(root: Path, tmp_path: Pat
         pd.testing.assert_frame_equal(frame(root, suites=suites), whole)
     pd.testing.assert_frame_equal(bench.results(str(file), store=str(root)), whole)
     pd.testing.assert_frame_equal(bench.results("tiny", store=default_uri(root)), whole)
-    for source in (root, default_uri(root)):
+    for source in (root, default_uri(root)):  # MLflow's own experiment `Default` is no suite
         with pytest.raises(UserError, match=r"no suite 'tny'\. Did you mean 'tiny'\?") as caught:
             frame(source, suites=["tny"])
-        assert "tiny" in caught.value.allowed
+        assert caught.value.allowed == "tiny"
 
 
 def test_a_table_by_options_is_another_and_its_own_lines_come_once(tmp_path: Path) -> None:
@@ -195,8 +196,41 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, root: Path) -> None:
     old = Store(tmp_path / "store")
     old.register_root("older", "/a/older.yaml", [])
     with pytest.raises(UserError, match="which rows suite older has was not noted") as caught:
-        frame(old.root)
-    assert "python -m bench run /a/older.yaml" in caught.value.hint
+        frame(old.root, suites="older")
+    assert caught.value.hint == "its file /a/older.yaml is not here: bring it back and run it"
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("")
+    for folder, more in ((tmp_path / "notes", ""), (old.root / "roots", f". Did you mean '{old.root}'?")):
+        with pytest.raises(UserError, match="no store: no suite was run on this folder") as caught:
+            frame(folder)
+        assert caught.value.what.endswith(f"folder{more}")
+
+
+def test_an_old_table_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Of a store that was filled before it noted rows: left out and told, unless it alone is asked for."""
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(TWO_SEEDS)
+    store = tmp_path / "store"
+    finish(store, suite, {})
+    plan = planning.make(open_suite(suite))
+    Store(store).register_root("tiny", suite, list(plan.stages), table=[row.noted for row in plan.rows if row.noted])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = frame(store)
+    Store(store).register_root("tiny-3fa2c1", suite, [])
+    Store(store).register_root("older", "/a/older.yaml", [])
+    for suites, told in ((None, "older, tiny-3fa2c1"), ("tiny", "tiny-3fa2c1"), (suite, "tiny-3fa2c1")):
+        with pytest.warns(UserWarning, match=f"left out, .* were last run: {told}\n") as caught:
+            pd.testing.assert_frame_equal(frame(store, suites=suites), whole)
+        (one,) = caught
+        assert one.filename == __file__
+    command = f"python -m bench run {suite} --store {store}, with the options that it was run with"
+    with pytest.raises(UserError, match="which rows suite tiny-3fa2c1 has") as raised:
+        bench.results("tiny-3fa2c1", store=store)
+    assert raised.value.hint == f"{command}  (starts nothing where all is done)"
+    with pytest.raises(UserError, match=r"no suite 'oldr'\. Did you mean 'older'") as raised:
+        frame(store, suites="oldr")
+    assert raised.value.allowed == "older, tiny, tiny-3fa2c1"
 
 
 def test_a_search_keeps_the_tables_of_its_rounds(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from reports.page.content import class_grid
 from reports.page.images import Browser, Class
 from reports.page.render import Page, render
 from tests.conftest import Bench, Write
+from tests.made_stores import finish_any
 from tests.reports.made_page import Reader, made_page, read, result
 
 HOSTILE = (
@@ -247,7 +248,7 @@ def test_what_there_is_not_is_said(tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_it(call: Bench, write: Write, tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
+    finish_any(tmp_path / "store", write(), seeds="1-2")
     said = call("report", write(), "--html", "--seeds", "1-2", "--set", "title=a <b> c", "--out", "out")
     assert said.code == 0, said.err
     assert "report.html" in said.out
@@ -266,6 +267,7 @@ def test_the_command_line_writes_it(call: Bench, write: Write, tmp_path: Path) -
     refused = call("report", write(), "--html", "--json")
     assert refused.code == 2
     assert "--json writes no report" in refused.err
-    plain = call("report", write(), "--out", "plain")
+    plain = call("report", write(), "--seeds", "1-2", "--out", "plain")
     assert plain.code == 0
+    assert (tmp_path / "plain" / "table.md").exists()
     assert not (tmp_path / "plain" / "report.html").exists()

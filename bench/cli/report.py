@@ -88,13 +88,12 @@ def command(
         raise UserError(f"{without} writes no report", where=where, hint=f"leave {without} out")
     if travelled.is_travelled(suite):
         travelled.check(suite, given({**of_suite, **of_page}))
-        return travelled.report(
-            suite, Console(), out, Forms(named, pdf=pdf), as_json=as_json, intervals=intervals, against=against
-        )  # fmt: skip
+        wanted = Forms(named, pdf=pdf, against=against, intervals=intervals)
+        return travelled.report(suite, Console(), out, wanted, as_json=as_json)
     if images and not html:
         raise UserError("the images stand beside report.html", where="--images", hint="--html --images")
-    forms = Forms(named, html, most_images if images else None, pdf)
-    _report(opened(suite), store, out, forms, as_json=as_json, official=official, intervals=intervals)
+    forms = Forms(named, html, most_images if images else None, pdf, against, intervals)
+    _report(opened(suite), store, out, forms, as_json=as_json, official=official)
 
 
 def given(options: Mapping[str, object]) -> tuple[str, ...]:
@@ -103,8 +102,7 @@ def given(options: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _report(
-    loaded: Suite, store: Path, out: Path | None, forms: Forms, *, as_json: bool, official: bool,
-    intervals: bool | None,
+    loaded: Suite, store: Path, out: Path | None, forms: Forms, *, as_json: bool, official: bool
 ) -> None:  # fmt: skip
     opened = existing(store)
     if loaded.sections.search is not None:
@@ -120,16 +118,13 @@ def _report(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        report(loaded, store, Console(), out, forms, intervals=intervals)
+        report(loaded, store, Console(), out, forms)
 
 
-def report(
-    suite: Suite, store_path: Path, console: Console, out: Path | None, forms: Forms = USUAL, *,
-    intervals: bool | None = None,
-) -> None:  # fmt: skip
+def report(suite: Suite, store_path: Path, console: Console, out: Path | None, forms: Forms = USUAL) -> None:
     """`bench report`."""
     plan, store = planning.make(suite), Store(store_path)
-    rows = with_intervals(plan, store, load(store, plan), console, wanted=intervals)
+    rows = with_intervals(plan, store, load(store, plan), console, wanted=forms.intervals, options=forms.options)
     write_report(plan, store, rows, console, out, forms)
 
 

@@ -102,8 +102,8 @@ def _of_pair(a: Side, ours: RowResult, b: Side, theirs: RowResult) -> Iterator[t
     of_stages = list(_of_stages(*stages))
     yield from of_stages
     if not of_stages and stages[0].key != stages[1].key:  # the same ones otherwise put together
-        keys = (stage.key[:DIGEST] for stage in stages)
-        yield ("settings", "the order in which its stages are used, by key", *keys)
+        what = "the order in which its stages are used, by key"
+        yield "settings", what, stages[0].key[:DIGEST], stages[1].key[:DIGEST]
     for name, values in _unlike(flat(ours.record.environment), flat(theirs.record.environment)):
         yield ("ran with", worded(name), *values)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.tracking.track import SyncCount
 from tests.conftest import TINY, Bench, Write
 
 OPTIONS = (
@@ -65,6 +66,28 @@ def test_a_message_names_the_command_with_its_options(call: Bench, write: Write)
     said = call("why", write(), "BAG", *OPTIONS)
     (_, words), = commands(said.err)  # fmt: skip
     assert configuration(call, words) == configuration(call, [str(write()), *OPTIONS])
+
+
+@pytest.mark.parametrize("verb", ["sync", "search"])
+def test_the_command_that_goes_on_names_the_tracking_server(
+    call: Bench, write: Write, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """It filled the store's own database instead. Its password is not shown."""
+    Path("else where").mkdir()
+    told: dict[str, str] = {}
+    monkeypatch.setattr("bench.tracking.track.sync", lambda *_: SyncCount(notice="MLflow was not updated"))
+    monkeypatch.setattr("bench.cli.search.search", lambda *_, again, **__: told.update(again=again) or 0)
+    monkeypatch.setattr("bench.cli.search.plans.searched", lambda suite: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    uri = "postgresql://me:pass@127.0.0.1:9/x"
+    said = call(verb, write(), "--store", "else where", "--seeds", "1", "--tracking-uri", uri)
+    assert said.code == (2 if verb == "sync" else 0), said.err
+    text = said.err if verb == "sync" else told["again"]
+    ((found, words),) = commands(text)
+    assert (found, words[1:]) == (
+        verb, ["--store", "else where", "--seeds", "1", "--tracking-uri", "postgresql://***@127.0.0.1:9/x"],
+    )  # fmt: skip
 
 
 def test_the_measurement_that_plan_proposes_is_of_the_same_data_and_model(call: Bench, write: Write) -> None:

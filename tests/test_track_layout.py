@@ -81,7 +81,7 @@ def test_a_suite_has_rows_and_seeds_and_its_stages_lie_apart(root: Path, client:
         assert (run.info.start_time, run.info.end_time) == (1_000_000, 1_060_000)
     assert (
         by_what["suite"].data.tags["mlflow.note.content"].splitlines()[2]
-        == "| BAGS | 1 | 0.3 [-1.0, 2.0] | 0.2 | 2.0 |"
+        == "| BAGS | 0 | 0.3 [-1.0, 2.0] | 0.2 | 2.0 |"
     )
     assert by_what["row"].data.metrics == {
         "AP": 0.3333, "AP_n": 1, "AP1": 2.0, "AP1_n": 1, "AP_low": -1.0, "AP_high": 2.0, "dAP": 0.25,
@@ -93,8 +93,8 @@ def test_a_suite_has_rows_and_seeds_and_its_stages_lie_apart(root: Path, client:
     link = f"#/experiments/{training.info.experiment_id}/runs/{training.info.run_id}"
     assert seed.data.tags["mlflow.note.content"] == f"Trained in: [train BAGS +1 seed 0]({link})"
     shown = {name for run in (training, *by_what.values()) for name in run.data.tags if not name.startswith("mlflow.")}
-    assert shown == {"bench.key", "bench.what", "stage", "row", "rows", "method", "seed", "seeds", "bench.seconds",
-                     "bench.finished", "bench.commit", "bench.attempts", "bench.error"}  # fmt: skip
+    assert shown == {"bench.key", "bench.what", "stage", "row", "rows", "method", "seed", "seeds", "table",
+                     "bench.seconds", "bench.finished", "bench.commit", "bench.attempts", "bench.error"}  # fmt: skip
 
 
 def test_columns_are_preset_by_saved_views(root: Path, client: Any) -> None:
@@ -105,7 +105,7 @@ def test_columns_are_preset_by_saved_views(root: Path, client: Any) -> None:
     envelope = json.loads(rows.tags["mlflow.sharedViewState.bench-table"])
     assert set(envelope) == {"name", "createdAt", "updatedAt", "state"}
     columns = ["metrics.`AP`", "metrics.`AP_low`", "metrics.`AP_high`", "metrics.`AP1`", "metrics.`AP2`",
-               "tags.`method`", "tags.`seeds`"]  # fmt: skip
+               "tags.`table`", "tags.`method`", "tags.`seeds`"]  # fmt: skip
     assert json.loads(envelope["state"]) == {
         "searchFilter": "tags.`bench.what` = 'row'", "orderByKey": "metrics.`AP`", "orderByAsc": False,
         "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
@@ -204,6 +204,67 @@ def test_a_mirror_of_the_layout_before_is_brought_over(root: Path, client: Any) 
     assert taken.data.params == {"lr": "0.1"}
     assert taken.data.tags.items() >= {"stage": "train", "mlflow.bench.read": '{"1": [9, 99]}'}.items()
     assert records.read(default_uri(root), [suite])[0] == [record]
+
+
+def of_old_version(client: Any, suite: str) -> None:
+    """As the version before wrote rows and seeds: without a table."""
+    for run in runs(client, suite).values():
+        if "table" in run.data.tags:
+            client.delete_tag(run.info.run_id, "table")
+
+
+def by_name(client: Any, suite: str) -> dict[tuple[str, str, str], Any]:
+    """(kind, row, table) -> its run, of rows and seeds."""
+    found: dict[tuple[str, str, str], Any] = {}
+    for run in runs(client, suite).values():
+        tags = run.data.tags
+        if tags["bench.what"] != "suite":
+            place = (tags["bench.what"], f"{tags['row']} {tags.get('seed', '')}".strip(), tags.get("table", "-"))
+            assert place not in found
+            found[place] = run
+    return found
+
+
+def test_two_tables_of_a_suite_are_two_rows_and_one_of_an_older_version_is_none(root: Path, client: Any) -> None:
+    """The same row at 60 and at 330 steps. Before, both were one run, whose mean was that of the last table."""
+    suite = "tables"
+
+    def row(label: str, seed: int, points: float, setup: str = "") -> TrackedRow:
+        record = made_record(label, seed, {"AP": points}, suite=suite)
+        key = f"{'b' if setup == '330' or points > 2 else 'a'}{record.evaluate_key[1:]}"
+        return TrackedRow(record.model_copy(update={"evaluate_key": key}), setup=setup)
+
+    def bring(table: str, *rows: TrackedRow) -> int:
+        count = track.sync(root, None, suite, (), TrackedRows(rows, {}, table))
+        assert count.notice is None
+        return count.runs
+
+    bring("", row("baseline", 0, 1.0), row("baseline", 1, 1.0), row("BAGS", 0, 2.0))
+    bring("", row("baseline", 0, 3.0))  # replaces the mean
+    of_old_version(client, suite)
+    short = [row("baseline", 0, 1.0, "60"), row("baseline", 1, 1.0, "60"), row("BAGS", 0, 2.0, "60")]
+    assert bring("60 steps", *short) == 5
+    found = by_name(client, suite)
+    assert set(found) == {
+        ("row", "baseline", "60 steps"), ("seed", "baseline 0", "60 steps"), ("seed", "baseline 1", "60 steps"),
+        ("row", "BAGS", "60 steps"), ("seed", "BAGS 0", "60 steps"), ("seed", "baseline 0", "-"),
+    }  # fmt: skip
+    top = runs(client, suite)[f"suite/{suite}"].info.run_id
+    assert found["seed", "baseline 0", "-"].data.tags["mlflow.parentRunId"] == top, "its row's mean is gone"
+    assert bring("330 steps", row("baseline", 0, 3.0, "330")) == 2
+    found = by_name(client, suite)
+    rows = {(label, table): run for (what, label, table), run in found.items() if what == "row"}
+    assert {place: (run.data.metrics["AP"], run.data.tags["seeds"]) for place, run in rows.items()} == {
+        ("baseline", "60 steps"): (1.0, "0, 1"), ("BAGS", "60 steps"): (2.0, "0"),
+        ("baseline", "330 steps"): (3.0, "0"),
+    }  # fmt: skip
+    assert not any(table == "-" for _, _, table in found)
+    note = runs(client, suite)[f"suite/{suite}"].data.tags["mlflow.note.content"]
+    assert note.splitlines() == ["Table 330 steps", "", "| row | seeds | AP | dAP | AP1 |", "|---|---|---|---|---|",
+                                 "| baseline | 0 | 3.0 | - | - |"]  # fmt: skip
+    more = [*short, row("baseline", 2, 1.5, "60"), row("RFS", 0, 1.0, "60")]
+    assert bring("60 steps", *more) == 3, "a seed and a row with its seed; the rows are those of before"
+    assert bring("60 steps", *more) == 0
 
 
 def test_experiments_of_stages_are_no_suites(root: Path) -> None:

@@ -19,8 +19,9 @@ MOST = 100  # evaluations for which it is made unasked: seconds each
 
 
 def with_intervals(
-    plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, wanted: bool | None = None
-) -> list[RowResult]:
+    plan: Plan, store: Store, results: Sequence[RowResult], console: Console, *, wanted: bool | None = None,
+    options: Sequence[str] = (),
+) -> list[RowResult]:  # fmt: skip
     """The same results with their draws and errors.
 
     Args:
@@ -29,6 +30,7 @@ def with_intervals(
         results: what is done.
         console: where the bar is drawn.
         wanted: None: made for up to `MOST` evaluations; False: what is kept, and nothing is made.
+        options: of the report, which the command that is shown repeats.
 
     Raises:
         UserError: predictions that were changed, or that do not give the recorded AP.
@@ -36,7 +38,7 @@ def with_intervals(
     from reports.predictions import with_kept
 
     found = with_kept(store, plan.stages, results)
-    again = plan.suite.command("report", store.root)
+    again = plan.suite.command("report", store.root, *options)
     return with_lacking(plan.stages, store, found, console, again, wanted=wanted)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -108,7 +109,11 @@ def config_text(suite: Suite) -> str:
             rows[row.label]["against"] = controls.get(row.label)
     brought = {"methods_path": suite.methods_path, "figures_path": suite.figures_path}
     more = {name: [str(path.resolve()) for path in paths] for name, paths in brought.items() if paths}
-    text: str = yaml.safe_dump({**sections, **more, "rows": rows}, sort_keys=False, allow_unicode=True, width=120)
+    return yaml_text({**sections, **more, "rows": rows})
+
+
+def yaml_text(config: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 

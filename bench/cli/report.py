@@ -89,13 +89,12 @@ def command(
         raise UserError(f"{without} writes no report", where=where, hint=f"leave {without} out")
     if travelled.is_travelled(suite):
         travelled.check(suite, given({**of_suite, **of_page}))
-        return travelled.report(
-            suite, Console(), out, Forms(named, pdf=pdf), as_json=as_json, intervals=intervals, against=against
-        )  # fmt: skip
+        wanted = Forms(named, pdf=pdf, against=against, intervals=intervals)
+        return travelled.report(suite, Console(), out, wanted, as_json=as_json)
     if images and not html:
         raise UserError("the images stand beside report.html", where="--images", hint="--html --images")
-    forms = Forms(named, html, most_images if images else None, pdf)
-    _report(opened(suite), store, out, forms, as_json=as_json, official=official, intervals=intervals)
+    forms = Forms(named, html, most_images if images else None, pdf, against, intervals)
+    _report(opened(suite), store, out, forms, as_json=as_json, official=official)
 
 
 def _named(columns: str | None) -> tuple[str, ...]:
@@ -114,8 +113,7 @@ def given(options: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _report(
-    loaded: Suite, store: Path, out: Path | None, forms: Forms, *, as_json: bool, official: bool,
-    intervals: bool | None,
+    loaded: Suite, store: Path, out: Path | None, forms: Forms, *, as_json: bool, official: bool
 ) -> None:  # fmt: skip
     opened = existing(store)
     if loaded.sections.search is not None:
@@ -131,13 +129,10 @@ def _report(
     if as_json:
         typer.echo(json.dumps(to_json(loaded, store), indent=1))
     else:
-        report(loaded, store, Console(), out, forms, intervals=intervals)
+        report(loaded, store, Console(), out, forms)
 
 
-def report(
-    suite: Suite, store_path: Path, console: Console, out: Path | None, forms: Forms = USUAL, *,
-    intervals: bool | None = None,
-) -> None:  # fmt: skip
+def report(suite: Suite, store_path: Path, console: Console, out: Path | None, forms: Forms = USUAL) -> None:
     """`bench report`. Without a result of any row nothing is written."""
     plan, store = planning.make(suite), Store(store_path)
     results = load(store, plan)
@@ -145,7 +140,7 @@ def report(
         print_table(plan, store, results, console)
         say(console, f"nothing was written; run it: {suite.command(suite.verb, store.root)}")
         return
-    rows = with_intervals(plan, store, results, console, wanted=intervals)
+    rows = with_intervals(plan, store, results, console, wanted=forms.intervals, options=forms.options)
     write_report(plan, store, rows, console, out, forms)
 
 

@@ -29,6 +29,7 @@ from bench.cli.options import (
     TrackingUri,
 )
 from bench.cli.say import listed, say
+from bench.cli.sync import tracking_option
 from bench.environment import masked
 from bench.errors import UserError
 from bench.launch.launcher import Launcher
@@ -91,7 +92,7 @@ def run(
     bringing = Bringing(plan, store, how, Requests(store.root))
     view = bringing.view
     view.print_headline(console)
-    again = again or suite.command("run", store.root)
+    again = again or suite.command("run", store.root, *tracking_option(tracking_uri))
     ended = Ended({}, False)
     if view.missing:
         try:

@@ -32,6 +32,7 @@ from bench.cli.options import (
 )
 from bench.cli.run import INTERRUPTED
 from bench.cli.say import listed, say
+from bench.cli.sync import tracking_option
 from bench.cli.wanted import whole_view
 from bench.errors import UserError
 from bench.launch.loop import Ended
@@ -126,6 +127,7 @@ def command(
     how = How(console, jobs, fuse, True, tracking_uri, cluster)
     more = [] if jobs is None else ["--jobs", str(jobs)]
     more += [] if cluster == "local" else ["--cluster", cluster]
+    more += tracking_option(tracking_uri)
     raise typer.Exit(search(loaded, Store(store), how, out=out, again=loaded.command("search", store, *more)))
 
 
@@ -134,7 +136,7 @@ def search(suite: Suite, store: Store, how: How, *, out: Path | None = None, aga
     from bench.search.loop import Rounds
 
     console, requests = how.console, Requests(store.root)
-    again = again or suite.command("search", store.root)
+    again = again or suite.command("search", store.root, *tracking_option(how.tracking_uri))
     store.check_writable()
     with _alone(suite, store) as study, trials.Table(whole_view(study, suite, store), suite, console) as table:
         held = plans.all_keys(suite, study.view())

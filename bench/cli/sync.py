@@ -52,12 +52,17 @@ def sync(suite: Suite, store_path: Path, console: Console, tracking_uri: str | N
     results = with_intervals(plan, store, load(store, plan), console, wanted=False)
     new = mirror(plan, store, results, tracking_uri, console)
     if new.notice:
-        hint = f"then: {suite.command('sync', store.root)}"
+        hint = f"then: {suite.command('sync', store.root, *tracking_option(tracking_uri))}"
         raise UserError(new.notice, where=masked(tracking_uri or str(store.root)), hint=hint)
     folder = default_report_folder(store, plan)
     files = (path for path in folder.glob("*") if path.is_file() and not path.is_symlink() and path.name != REPORTED)
     attach(plan, store, console, tracking_uri, tuple(sorted(files)))
     say(console, f"MLflow: {new.runs} new runs, {new.values} new values")
+
+
+def tracking_option(uri: str | None) -> list[str]:
+    """The words of a command line that name the tracker."""
+    return [] if uri is None else ["--tracking-uri", uri]
 
 
 def mirror(plan: Plan, store: Store, results: Sequence[RowResult], uri: str | None, console: Console) -> SyncCount:

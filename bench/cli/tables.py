@@ -60,12 +60,28 @@ class Forms:
         html: report.html too.
         images: with so many images of each val beside it; None: without.
         pdf: figures as PDF too.
+        against: the control that was asked for; None: the suite's.
+        intervals: as they were asked for; None: as is usual.
     """
 
     columns: tuple[str, ...] = ()
     html: bool = False
     images: int | None = None
     pdf: bool = False
+    against: str | None = None
+    intervals: bool | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The words of a command line that asks for the same."""
+        words = ["--against", self.against] if self.against is not None else []
+        words += ["--columns", ",".join(self.columns)] if self.columns else []
+        words += [f"--{name}" for name in ("html", "pdf") if getattr(self, name)]
+        if self.images is not None:
+            words += ["--images", "--most-images", str(self.images)]
+        if self.intervals is not None:
+            words.append("--intervals" if self.intervals else "--no-intervals")
+        return tuple(words)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -95,13 +111,15 @@ def write_report(
     from reports.write import write, writing
 
     suite, folder = plan.suite, out or default_report_folder(store, plan)
+    columns, made = forms.columns or suite.sections.columns, made_by(suite, store, forms)
+    config = config_text(replace(suite, sections=suite.sections.model_copy(update={"columns": columns})))
     if any(figure.kind == "contact_sheet" for figure in suite.sections.figures):
         results = with_sheets(store, plan.stages, results)
     written = write(
         results, folder, suite.heading, suite.sections.compare_with, order=[row.label for row in suite.rows],
         skipped=absent(plan, store, failed), edges=suite.sections.test.bins, wanted=suite.sections.figures,
-        planned=plan.rows, beside={"suite.yaml": config_text(suite), "made_by.txt": made_by(suite, store)},
-        against=suite.controls, columns=forms.columns or suite.sections.columns,
+        planned=plan.rows, beside={"suite.yaml": config, "made_by.txt": made},
+        against=suite.controls, columns=columns,
         own_figures=figure_files(suite.figures_path), formats=forms.formats,
     )  # fmt: skip
     if forms.html:
@@ -112,9 +130,7 @@ def write_report(
         if forms.images is not None:
             browser, untold = write_images(plan, store, results, folder, console, forms.images)
             written = replace(written, lacking=(*written.lacking, *untold))
-        page = page_of(
-            results, written, plan, store, made_by=made_by(suite, store).splitlines(), browser=browser, search=search
-        )
+        page = page_of(results, written, plan, store, made_by=made.splitlines(), browser=browser, search=search)
         with writing(folder):
             put(folder / PAGE, render(page).encode())
         pages = (folder / PAGE, *([folder / browser.page] if browser else []))
@@ -125,11 +141,11 @@ def write_report(
     return written.files
 
 
-def made_by(suite: Suite, store: Store) -> str:
+def made_by(suite: Suite, store: Store, forms: Forms) -> str:
     """What made a report: the command as it was typed, the one that makes the report again, version and commit. (The
     settings are in suite.yaml beside it.) Nothing that gives access is in it, see `masked`."""
     typed = shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])])
-    return made_by_lines(typed, suite.command("report", store.root))
+    return made_by_lines(typed, suite.command("report", store.root, *forms.options))
 
 
 def made_by_lines(typed: str, again: str, *more: str) -> str:

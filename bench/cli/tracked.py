@@ -5,17 +5,23 @@ brings it there, since jobs and a run at work need the first alone.
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from bench.environment import masked
+from bench.key import digest
 from bench.plan.planning import Plan
 from bench.stage import KINDS, Stage, walk
 from bench.store.store import Store
+from bench.suite.suite import Suite
 from bench.tracking.live import Live
 from bench.tracking.rows import TrackedRow, TrackedRows
 from bench.tracking.stages import Whose, tracked
 from bench.tracking.track import sync_stages
 from reports.load import RowResult
+
+SHOWN = 6  # digits of a table's settings
 
 
 def whose(plan: Plan) -> dict[str, Whose]:
@@ -51,10 +57,32 @@ def rows_of(plan: Plan, store: Store, results: Sequence[RowResult]) -> TrackedRo
     from reports.tracked import numbers
 
     order = [row.label for row in plan.suite.rows]
-    return TrackedRows([_row(plan, store, result) for result in results], numbers(results, order, plan.suite.controls))
+    suite = plan.suite
+    common = _setup(suite)
+    # A row may have data and detector of its own.
+    setups = {row.label: digest([common, _setup(suite.of(row))]) for row in suite.rows}
+    found = [_row(plan, store, result, setups[result.record.row]) for result in results]
+    options = map(masked, suite.options_without("--only", "--seeds", "--against"))
+    table = " ".join([common[:SHOWN], suite.name, shlex.join(options)]).strip()
+    return TrackedRows(found, numbers(results, order, suite.controls), table)
 
 
-def _row(plan: Plan, store: Store, result: RowResult) -> TrackedRow:
+def _setup(suite: Suite) -> str:
+    """A digest of the settings that rows have in common and that their numbers depend on: the same for all seeds and
+    whichever rows are asked for, and in any version of the code."""
+    s = suite.sections
+    splits = [suite.data_stage(split, 0).spec for split in ("train", "val")]
+    content = {
+        "data": [{name: value for name, value in spec.items() if name != "reader"} for spec in splits],
+        "weights": suite.train_spec()[0]["weights"],
+        "stages": s.stages,
+        "test": [s.test.in_key(), s.test.max_detections, s.test.bins],
+        **{part: getattr(s, part).in_key() for part in ("detector", "input", "schedule", "machine")},
+    }
+    return digest(content)
+
+
+def _row(plan: Plan, store: Store, result: RowResult, setup: str) -> TrackedRow:
     """A row and seed. It ends with the last of its stages, and lasts as long as they do together, shared ones
     included: one that was made weeks ago for another row is no time of waiting."""
     evaluate = plan.stages[result.record.evaluate_key]
@@ -63,7 +91,7 @@ def _row(plan: Plan, store: Store, result: RowResult) -> TrackedRow:
     began = ended - sum(done.seconds for done in made)
     chain = tuple(stage.key for stage in walk(evaluate) if stage.kind == "train")
     files = (store.output(evaluate.key) / "result.json",)
-    return TrackedRow(result.record, files, began, ended, chain)
+    return TrackedRow(result.record, files, began, ended, chain, setup)
 
 
 def live(plan: Plan, store: Store, uri: str | None) -> Live:

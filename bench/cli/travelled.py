@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import typer
+import yaml
 from rich.console import Console
 
 from bench.cli.intervals import with_lacking
+from bench.cli.open import yaml_text
 from bench.cli.say import say
 from bench.cli.tables import MOST_PRINTED, PAGE, Forms, made_by_lines
 from bench.environment import masked
@@ -44,28 +46,24 @@ def check(path: Path, given: Sequence[str]) -> None:
         raise UserError("an export has its table as it was made", where=given[0], hint=hint)
 
 
-def report(
-    path: Path, console: Console, out: Path | None, forms: Forms, *, as_json: bool, intervals: bool | None,
-    against: str | None,
-) -> None:  # fmt: skip
+def report(path: Path, console: Console, out: Path | None, forms: Forms, *, as_json: bool) -> None:
     """`bench report OUT.zip`, or of a folder that it was unpacked into.
 
     Args:
         path: the export.
         console: for the table.
         out: default: a folder beside it.
-        forms: its columns, and whether figures are PDFs too; the page is in the export.
+        forms: its columns and control, whether figures are PDFs too, and whether intervals are made where it has
+            predictions; the page is in the export.
         as_json: print JSON and write nothing.
-        intervals: as `report`; where it has predictions they are made.
-        against: as `report`.
 
     Raises:
         UserError: no export, or a damaged one.
     """
     with unpacked(path, report=True) as folder:
         opened = open_export(folder)
-        opened = replace(opened, shown=replace(opened.shown, against=_controls(opened, against)))
-        rows = _with_intervals(opened, path, console, wanted=False if as_json else intervals)
+        opened = replace(opened, shown=replace(opened.shown, against=_controls(opened, forms.against)))
+        rows = _with_intervals(opened, path, console, forms, wanted=False if as_json else forms.intervals)
         if as_json:
             typer.echo(json.dumps(_to_json(opened, rows), indent=1))
         else:
@@ -83,8 +81,10 @@ def _controls(opened: Export, against: str | None) -> Mapping[str, str]:
     return {label: against for label in opened.shown.order if label != against}
 
 
-def _with_intervals(opened: Export, path: Path, console: Console, *, wanted: bool | None) -> list[RowResult]:
-    again = f"python -m bench report {shlex.quote(str(path))}"
+def _with_intervals(
+    opened: Export, path: Path, console: Console, forms: Forms, *, wanted: bool | None
+) -> list[RowResult]:
+    again = _again(path, forms)
     able = wanted if opened.predictions else False  # without predictions what is kept is all there is
     return with_lacking(opened.shown.evaluations, opened.store, list(opened.rows), console, again, wanted=able)
 
@@ -96,11 +96,11 @@ def _write(
     from reports.render import WIDTH, to_text
     from reports.write import write
 
-    shown = opened.shown
+    shown, columns = opened.shown, forms.columns or opened.shown.columns
     report = write(
         rows, folder, shown.heading, shown.compare_with, order=shown.order, skipped=shown.skipped, edges=shown.edges,
-        wanted=shown.figures, planned=shown.planned, against=shown.against, columns=forms.columns or shown.columns,
-        beside={"suite.yaml": shown.config, "made_by.txt": _made_by(opened, path)},
+        wanted=shown.figures, planned=shown.planned, against=shown.against, columns=columns,
+        beside={"suite.yaml": _config(shown.config, forms), "made_by.txt": _made_by(opened, path, forms)},
         formats=forms.formats,
     )  # fmt: skip
     say(console, to_text(report.table, console.width if console.is_terminal else WIDTH, MOST_PRINTED))
@@ -149,9 +149,27 @@ def _to_json(opened: Export, rows: Sequence[RowResult]) -> object:
     )  # fmt: skip
 
 
-def _made_by(opened: Export, path: Path) -> str:
+def _config(text: str, forms: Forms) -> str:
+    """The configuration that was exported, with the columns and the control that were asked for."""
+    if not forms.columns and forms.against is None:
+        return text
+    config = yaml.safe_load(text)
+    if forms.columns:
+        config["columns"] = list(forms.columns)
+    if forms.against is not None:
+        config["against"] = forms.against
+        for row in config["rows"].values():
+            row.pop("against", None)
+    return yaml_text(config)
+
+
+def _again(path: Path, forms: Forms) -> str:
+    return shlex.join(["python", "-m", "bench", "report", str(path), *forms.options])
+
+
+def _made_by(opened: Export, path: Path, forms: Forms) -> str:
     typed = shlex.join(["python", "-m", "bench", *map(masked, sys.argv[1:])])
-    again = shlex.join(["python", "-m", "bench", "report", str(path)])
+    again = _again(path, forms)
     return made_by_lines(typed, again, f"exported by:   {_source(opened.made_by)}")
 
 

@@ -100,6 +100,13 @@ class Mirror:
         """The run with this `bench.key`, as it was when the mirror was opened or made it."""
         return self._runs.get(key)
 
+    def runs(self) -> dict[str, list[Any]]:
+        """All of them by key, those of another layout too."""
+        found = {key: list(runs) for key, runs in self.old.items()}
+        for key, run in self._runs.items():
+            found.setdefault(key, []).append(run)
+        return found
+
     def create(self, key: str, name: str, start: float, tags: Mapping[str, str]) -> Any:
         ours = {KEY: key, LAYOUT_OF: LAYOUT, USER: _user(), SOURCE: self._source, SOURCE_TYPE: "LOCAL"}
         run = self.client.create_run(self.experiment, int(start * 1000), ours | dict(tags), name[:250])
@@ -111,8 +118,16 @@ class Mirror:
 
     def forget(self, run: Any) -> None:
         """Delete a run that cannot be brought up to date: MLflow changes no parameter and takes no metric away."""
+        self.delete(run)
+
+    def delete(self, run: Any) -> None:
+        """Move a run to MLflow's trash."""
         self.client.delete_run(run.info.run_id)
-        self._runs.pop(run.data.tags[KEY], None)
+        key = run.data.tags[KEY]
+        if self._runs.get(key) is run:
+            del self._runs[key]
+        elif key in self.old:
+            self.old[key].remove(run)
 
     def write(
         self,

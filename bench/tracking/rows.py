@@ -21,6 +21,7 @@ from bench.errors import cell_text
 from bench.key import digest
 from bench.record import PerClass, Record, format_metric
 from bench.store.disk import read_bytes
+from bench.suite.seeds import seeds_text
 from bench.tracking.mirror import COMMIT, FILED, FILED_BEFORE, Mirror, legal
 from bench.tracking.stages import NOTE, TEXT, WHAT, flat
 
@@ -29,6 +30,7 @@ RUN_TYPE = "mlflow.runType"  # of a row: at a first visit MLflow's table is open
 DIGITS = 4  # of what a column shows; record.json has all
 RECORD, PER_CLASS_FILE = "record.json", "per_class.csv"
 NOTED = ("AP", "dAP", "AP1")  # columns of the suite's note
+TABLE = "table"  # tag of rows and seeds; those that an older version brought have none (migrate.py)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TrackedRow:
         artifacts: files to attach beside record.json and per_class.csv.
         began, ended: Unix seconds; None: now.
         trainings: keys of the trainings of its model, the last one last.
+        setup: digest of the settings that it has beside its own, as data and schedule; the same for all its seeds.
     """
 
     record: Record
@@ -47,6 +50,7 @@ class TrackedRow:
     began: float | None = None
     ended: float | None = None
     trainings: tuple[str, ...] = ()
+    setup: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,12 @@ class TrackedRows:
         rows: one per row and seed, in the table's order.
         more: label -> name -> value, in points: what is known of a row beside mean and sd of its seeds, as AP_low,
             AP_high, dAP.
+        table: what the rows have in common: a few digits of their setup, suite and options.
     """
 
     rows: Sequence[TrackedRow] = ()
     more: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    table: str = ""
 
 
 def sync_rows(mirror: Mirror, stages: Mirror, found: TrackedRows, status: str, progress: Callable[[int], None]) -> None:
@@ -77,8 +83,8 @@ def sync_rows(mirror: Mirror, stages: Mirror, found: TrackedRows, status: str, p
     suites: dict[str, dict[str, list[TrackedRow]]] = {}
     for row in found.rows:
         record = row.record
-        # Other settings under the same label are another experiment: another run.
-        identity = f"{record.row}/{digest([record.method, record.settings])[:12]}"
+        # Other settings under the same label, the row's own or the suite's, are another experiment: another run.
+        identity = f"{record.row}/{digest([record.method, record.settings, row.setup])[:12]}"
         suites.setdefault(record.suite, {}).setdefault(identity, []).append(row)
     for suite, groups in suites.items():
         began, ended = _span(row for group in groups.values() for row in group)
@@ -87,20 +93,23 @@ def sync_rows(mirror: Mirror, stages: Mirror, found: TrackedRows, status: str, p
         lines = []
         for identity, group in groups.items():
             numbers = _rounded(_means(group) | dict(found.more.get(group[0].record.row, {})))
-            run = _sync_row(mirror, f"{key}/{identity}", group, numbers, top.info.run_id)
+            common = {PARENT: top.info.run_id, TABLE: found.table[:TEXT]}
+            run = _sync_row(mirror, f"{key}/{identity}", group, numbers, common)
             for row in group:
-                _sync_seed(mirror, stages, row, run.info.run_id, f"{key}/{identity}")
+                _sync_seed(mirror, stages, row, common | {PARENT: run.info.run_id}, f"{key}/{identity}")
                 done += 1
                 progress(done)
             lines.append(_line(group, numbers))
-        mirror.write(top, tags={NOTE: _note(lines)[:TEXT]})
+        mirror.write(top, tags={NOTE: _note(found.table, lines)[:TEXT]})
         mirror.finish(top, status, ended, later=True)
 
 
-def _sync_row(mirror: Mirror, key: str, group: Sequence[TrackedRow], numbers: Mapping[str, float], parent: str) -> Any:
+def _sync_row(
+    mirror: Mirror, key: str, group: Sequence[TrackedRow], numbers: Mapping[str, float], common: Mapping[str, str]
+) -> Any:
     record, (began, ended) = group[0].record, _span(group)
     params = {"method": record.method, **flat(record.settings)}
-    tags = _tags("row", record, parent) | {
+    tags = _tags("row", record, common) | {
         RUN_TYPE: "evaluation",
         "seeds": ", ".join(str(row.record.seed) for row in group),
     }
@@ -116,14 +125,14 @@ def _sync_row(mirror: Mirror, key: str, group: Sequence[TrackedRow], numbers: Ma
     return run
 
 
-def _sync_seed(mirror: Mirror, stages: Mirror, row: TrackedRow, parent: str, parent_key: str) -> None:
+def _sync_seed(mirror: Mirror, stages: Mirror, row: TrackedRow, common: Mapping[str, str], parent_key: str) -> None:
     record = row.record
     content = record.model_dump(mode="json")
     key = f"{parent_key}/seed{record.seed}/{record.evaluate_key[:12]}"
     protocol = {f"protocol.{name}": value for name, value in flat(content["protocol"]).items()}
     params = {"method": record.method, "seed": record.seed, **flat(record.settings), **protocol}
     numbers = _rounded({name: value for name, value in record.metrics.items() if value is not None})
-    tags = _tags("seed", record, parent) | {"seed": str(record.seed)}
+    tags = _tags("seed", record, common) | {"seed": str(record.seed)}
     began, ended = _span([row])
     run = _current(mirror, key, params, numbers)
     if run is None:
@@ -154,9 +163,9 @@ def _current(mirror: Mirror, key: str, params: Mapping[str, Any], numbers: Mappi
     return run
 
 
-def _tags(what: str, record: Record, parent: str) -> dict[str, str]:
+def _tags(what: str, record: Record, common: Mapping[str, str]) -> dict[str, str]:
     """What a row and a seed have in common, and what its method wants to be said of it."""
-    tags = {WHAT: what, PARENT: parent, "row": record.row[:TEXT], "method": record.method}
+    tags = {WHAT: what, **common, "row": record.row[:TEXT], "method": record.method}
     tags |= {COMMIT: str(record.environment["commit"])} if record.environment.get("commit") else {}
     return tags | ({"bench.mark": record.mark} if record.mark else {})
 
@@ -218,7 +227,8 @@ def _line(group: Sequence[TrackedRow], numbers: Mapping[str, float]) -> str:
     """A row of the suite's note: mean, and the interval where there is one."""
     record = group[0].record
     label = _plain(f"{record.row} ({record.mark})" if record.mark else record.row)
-    return f"| {label} | {len(group)} | {' | '.join(_cell(numbers, name) for name in NOTED)} |"
+    seeds = seeds_text(sorted(row.record.seed for row in group))
+    return f"| {label} | {seeds} | {' | '.join(_cell(numbers, name) for name in NOTED)} |"
 
 
 def _cell(numbers: Mapping[str, float], name: str) -> str:
@@ -227,8 +237,9 @@ def _cell(numbers: Mapping[str, float], name: str) -> str:
     return said if None in ends else f"{said} [{format_metric(ends[0])}, {format_metric(ends[1])}]"
 
 
-def _note(lines: Sequence[str]) -> str:
-    return "\n".join([f"| row | seeds | {' | '.join(NOTED)} |", "|---" * (2 + len(NOTED)) + "|", *lines])
+def _note(table: str, lines: Sequence[str]) -> str:
+    heading = [f"Table {_plain(table)}", ""] if table else []
+    return "\n".join([*heading, f"| row | seeds | {' | '.join(NOTED)} |", "|---" * (2 + len(NOTED)) + "|", *lines])
 
 
 def was_filed(tags: Mapping[str, str]) -> bool:

@@ -40,18 +40,11 @@ def of_rows(metrics: Collection[str], there: Mapping[str, str], now: float) -> d
     shown = [f"{name}{end}" for name in ("AP", "dAP") for end in ("", *ENDS)]
     row = [_metric(name) for name in (*shown, *bins) if name in metrics]
     seed = [_metric(name) for name in ("AP", *bins) if name in metrics]
+    row += [_tag("table"), _tag("method"), _tag("seeds")]
+    seed += [_tag("row"), _tag("seed"), _tag("table"), _tag("method")]
     return {
-        SHARED + TABLE: _view(
-            "Table", "row", _metric("AP"), [*row, _tag("method"), _tag("seeds")], there.get(SHARED + TABLE), now
-        ),
-        SHARED + SEEDS: _view(
-            "Seeds",
-            "seed",
-            _metric("AP"),
-            [*seed, _tag("row"), _tag("seed"), _tag("method")],
-            there.get(SHARED + SEEDS),
-            now,
-        ),
+        SHARED + TABLE: _view("Table", "row", _metric("AP"), row, there.get(SHARED + TABLE), now),
+        SHARED + SEEDS: _view("Seeds", "seed", _metric("AP"), seed, there.get(SHARED + SEEDS), now),
     }
 
 

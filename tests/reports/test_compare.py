@@ -149,6 +149,67 @@ def test_a_version_of_the_code_that_only_the_key_shows() -> None:
     assert found == [f"settings: train: version of this kind of stage, by its key: A 000000000000, B {new}"]
 
 
+def trained(*steps: int) -> Stage:
+    """An evaluation of a model of trainings one after the other."""
+    model: Stage | None = None
+    for length in steps:
+        model = Stage("train", {"schedule": {"steps": length}}, {"init": model} if model else {})
+    assert model is not None
+    return Stage("evaluate", {}, {"predict": Stage("predict", {}, {"model": model})})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ((330,), (60, 20), ["train 1: schedule.steps: A 330, B 60", "train 2: A -, B there"]),
+        ((60,), (60, 20), ["train 2: A -, B there"]),
+        ((60, 20), (60,), ["train 2: A there, B -"]),
+        ((330, 60, 20), (60, 20), ["train 1: schedule.steps: A 330, B 60", "train 2: schedule.steps: A 60, B 20",
+                                   "train 3: A there, B -"]),
+        ((330,), (60,), ["train: schedule.steps: A 330, B 60"]),
+    ],
+)  # fmt: skip
+def test_trainings_are_paired_whatever_their_number(a: tuple[int, ...], b: tuple[int, ...], said: list[str]) -> None:
+    found = compare(NAMES, side(made("X", AP=1.0), evaluate=trained(*a)), side(made("X", AP=1.0), evaluate=trained(*b)))
+    assert texts(found) == [f"settings: {line}" for line in said]
+
+
+def test_a_stage_of_both_is_paired_with_itself() -> None:
+    """Of an ensemble's trainings one is in both sides, at another place: the other two are what differs."""
+
+    def ensemble(*steps: int) -> Stage:
+        models = {f"model{i}": Stage("train", {"schedule": {"steps": length}}) for i, length in enumerate(steps)}
+        return Stage("evaluate", {}, {"predict": Stage("predict", {}, models)})
+
+    a, b = (side(made("X", AP=1.0), evaluate=ensemble(*steps)) for steps in ((60, 330), (90, 60)))
+    assert texts(compare(NAMES, a, b)) == ["settings: train 2 (1 of B): schedule.steps: A 330, B 90"]
+
+    c = side(made("X", AP=1.0), evaluate=ensemble(330, 60))
+    (one,) = texts(compare(NAMES, a, c))
+    assert one.startswith("settings: the order in which its stages are used, by key: A ")
+
+
+def test_which_seeds_differ() -> None:
+    """Of two commits in A and one in B: which row and seed ran with which."""
+
+    def results(*commits: str) -> list[RowResult]:
+        cells = [("baseline", 0), ("baseline", 1), ("BAGS", 0), ("BAGS", 1)]
+        return [
+            made(label, seed, AP=1.0, environment={"commit": commit * 40})
+            for (label, seed), commit in zip(cells, commits, strict=True)
+        ]
+
+    def said(*commits: str) -> list[str]:
+        return texts(compare(NAMES, side(*results(*commits)), side(*results(*"ffff"))))
+
+    a, b, z = "a" * 12, "b" * 12, "f" * 12
+    assert said(*"aaaa") == [f"ran with: commit: A {a}, B {z}"]
+    assert said(*"abab") == [f"ran with: commit: A {a}, B {z} (seed 0); A {b}, B {z} (seed 1)"]
+    assert said(*"aaab") == [f"ran with: commit: A {a}, B {z} (baseline, BAGS seed 0); A {b}, B {z} (BAGS seed 1)"]
+    assert said(*"aabb") == [f"ran with: commit: A {a}, B {z} (baseline); A {b}, B {z} (BAGS)"]
+    assert said(*"fffa") == [f"ran with: commit: A {a}, B {z} (BAGS seed 1)"]
+
+
 def test_digests_that_begin_alike_are_shown_apart() -> None:
     ours, theirs = (made("BAGS", AP=1.0, protocol={"val_digest": "b" * 60 + end}) for end in ("0000", "1111"))
     (one,) = compare(NAMES, side(ours), side(theirs)).differing

@@ -9,19 +9,23 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from bench.errors import UserError
 from bench.store.excerpt import Excerpt
 from bench.store.pack import FORMAT
 from bench.store.store import Store
-from reports.load import frame
+from reports.load import Draws, RowResult, frame
 from tests.conftest import Bench, Write
 from tests.made_stores import TWO_SEEDS, a_plan, finish, tree
 
@@ -98,6 +102,50 @@ def test_its_report_elsewhere_is_the_one_it_came_with(suite: Path, call: Bench, 
         lines = {line["row"]: line for line in csv.DictReader(file)}
     assert (lines["baseline"]["AP"], lines["baseline"]["AP1"], lines["baseline"]["AP1_n"]) == ("21.0", "0.0", "1")
     assert (lines["BAGS"]["AP"], lines["BAGS"]["delta_AP"], lines["BAGS"]["ACC"]) == ("24.5", "3.5", "")
+
+
+ASKED = ("--against", "BAGS", "--columns", "AP,cAP1", "--pdf", "--no-intervals")
+
+
+@pytest.mark.parametrize("source", ["suite", "zip"])
+def test_the_command_in_made_by_makes_the_report_again(
+    suite: Path, call: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """With a control, columns, PDFs and a store whose name has a space; the default of none of them is meant."""
+
+    def drawn(store: object, stages: object, results: list[RowResult]) -> list[RowResult]:
+        found = []
+        for result in results:
+            ap, val = result.record.metrics["AP"] or 0.0, result.record.protocol.val_digest
+            found.append(replace(result, draws=Draws({"AP": np.array([ap - 1, ap + 2])}, {"AP": 50}, val)))
+        return found
+
+    monkeypatch.setattr("reports.predictions.with_kept", drawn)
+    shutil.move(tmp_path / "store", tmp_path / "a store")
+    if source == "zip":
+        assert call("export", suite, "a b.zip", "--store", "a store").code == 0
+    words = ["a b.zip"] if source == "zip" else [suite, "--store", "a store", "--seeds", "0,1", "--html", "--images"]
+    said = call("report", *words, *ASKED, "--out", "first")
+    assert said.code == 0, said.err
+    made = dict(line.split(":", 1) for line in (tmp_path / "first/made_by.txt").read_text().splitlines())
+    again = shlex.split(made["made again by"])
+    assert again[:4] == ["python", "-m", "bench", "report"]
+    assert call(*again[3:], "--out", "second").code == 0
+    first, second = tree(tmp_path / "first"), tree(tmp_path / "second")
+    apart = {"made_by.txt", "report.html"}  # the command as it was typed
+    assert first.keys() == second.keys() >= {"table.tex", "table.md", "suite.yaml", "ap_by_bin.pdf"}
+    tables = [name for name in first if name not in apart and not name.endswith((".pdf", ".png"))]
+    assert {name: first[name] for name in tables} == {name: second[name] for name in tables}
+    assert ("intervals.csv" in first) == (source == "suite")
+    config = yaml.safe_load(first["suite.yaml"])
+    assert (config["against"], config["columns"]) == ("BAGS", ["AP", "cAP1"])
+    (tmp_path / "first/suite.yaml").rename(tmp_path / "tiny.yaml")
+    if source == "suite":
+        plain = call("report", "tiny.yaml", "--store", "a store", "--no-intervals", "--out", "third")
+        assert plain.code == 0, plain.err
+        third = tree(tmp_path / "third")
+        for name in ("table.tex", "table.md", "intervals.csv", "suite.yaml"):
+            assert third[name] == first[name]
 
 
 def test_only_what_was_exported_is_laid_beside_a_report(suite: Path, call: Bench, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -27,6 +28,7 @@ from bench.record import PerClass, dumps
 from bench.stage import Stage
 from bench.store.store import Store
 from bench.tracking import records, track
+from bench.tracking.mirror import reader
 from bench.tracking.place import default_uri
 from bench.tracking.rows import TrackedRow, TrackedRows, per_class_csv
 from reports import frames
@@ -46,9 +48,9 @@ VALUES: Mapping[tuple[str, int], Mapping[str, float | None]] = {
 }
 
 
-def finish(root: Path, suite: Path, environment: Mapping[str, object], leave_out: str = "") -> None:
+def finish(root: Path, suite: Path, environment: Mapping[str, object], leave_out: str = "", **options: Any) -> None:
     """Have all stages of a suite done, with VALUES."""
-    plan, store = planning.make(open_suite(suite)), Store(root)
+    plan, store = planning.make(open_suite(suite, **options)), Store(root)
     of = {row.evaluate.key: row for row in plan.rows if row.evaluate is not None}
 
     def contents(stage: Stage) -> dict[str, str]:
@@ -64,9 +66,9 @@ def finish(root: Path, suite: Path, environment: Mapping[str, object], leave_out
     done_store.quick(store, [s for s in wanted if store.done(s.key) is None], environment, contents)
 
 
-def run_suite(suite: Path, root: Path, **options: str) -> None:
+def run_suite(suite: Path, root: Path, **options: Any) -> None:
     """`bench run` where all is done: it notes the suite, brings MLflow up to date and writes the report."""
-    assert run.run(open_suite(suite, **options), root, Console(file=io.StringIO())) == 0  # type: ignore[arg-type]
+    assert run.run(open_suite(suite, **options), root, Console(file=io.StringIO())) == 0
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,27 @@ def test_mlflow_has_the_same_frame(root: Path) -> None:
         pd.testing.assert_frame_equal(frame(uri), ours)
     pd.testing.assert_frame_equal(frame(root, default_uri(root)), ours)  # the same lines, once
     pd.testing.assert_frame_equal(frame(default_uri(root), suites="tiny.yaml"), ours)
+
+
+def test_tables_of_one_suite_are_apart_in_mlflow_as_in_the_store(tmp_path: Path) -> None:
+    """Other steps are another table; other seeds, rows or a title are not. MLflow gives the frame of the store."""
+    suite, root = tmp_path / "tiny.yaml", tmp_path / "store"
+    suite.write_text(TWO_SEEDS)
+    finish(root, suite, {"commit": "c" * 40, "host": "a"})
+    run_suite(suite, root, only="baseline", seeds="0")
+    run_suite(suite, root)
+    run_suite(suite, root, sets=["title=another"])
+    finish(root, suite, {"commit": "c" * 40, "host": "a"}, sets=["schedule.steps=7"])
+    run_suite(suite, root, sets=["schedule.steps=7"])
+    client = reader(default_uri(root))
+    number = client.get_experiment_by_name("tiny").experiment_id
+    found = client.search_runs([number], "tags.`bench.what` = 'row'")
+    tables = [(row.data.tags["row"], row.data.tags["table"], row.data.tags["seeds"]) for row in found]
+    assert len(tables) == 4
+    assert {(label, seeds) for label, _, seeds in tables} == {("baseline", "0, 1"), ("BAGS", "0, 1")}
+    assert {table[7:] for _, table, _ in tables} == {"tiny --set title=another", "tiny --set schedule.steps=7"}
+    assert len({table[:6] for _, table, _ in tables}) == 2
+    pd.testing.assert_frame_equal(frame(default_uri(root)), frame(root))
 
 
 def test_a_database_elsewhere_and_one_whose_files_the_database_names(root: Path, tmp_path: Path) -> None:

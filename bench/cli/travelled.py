@@ -154,12 +154,16 @@ def _config(text: str, forms: Forms) -> str:
     if not forms.columns and forms.against is None:
         return text
     config = yaml.safe_load(text)
+    if not isinstance(config, dict) or not isinstance(config.get("rows"), dict):  # none came with it
+        return text
     if forms.columns:
         config["columns"] = list(forms.columns)
     if forms.against is not None:
         config["against"] = forms.against
-        for row in config["rows"].values():
-            row.pop("against", None)
+        config["rows"] = {
+            label: {name: value for name, value in row.items() if name != "against"} if isinstance(row, dict) else row
+            for label, row in config["rows"].items()
+        }
     return yaml_text(config)
 
 

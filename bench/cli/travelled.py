@@ -153,7 +153,10 @@ def _config(text: str, forms: Forms) -> str:
     """The configuration that was exported, with the columns and the control that were asked for."""
     if not forms.columns and forms.against is None:
         return text
-    config = yaml.safe_load(text)
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
     if not isinstance(config, dict) or not isinstance(config.get("rows"), dict):  # none came with it
         return text
     if forms.columns:

@@ -13,11 +13,15 @@ from typing import Any
 
 from bench.errors import cell_text
 from bench.evaluation.resample import DRAWS
-from reports.intervals import FEWEST_IMAGES, LEVEL, Interval, few, holm, of_difference, of_row
+from reports.intervals import FEWEST_IMAGES, LEVEL, Interval, few, holm, none_why, of_difference, of_row
 from reports.load import RowResult
 from reports.stats import Cell, bases_of, by_row, differences, metrics_of
 
 SHOWN = ("AP", "AP1", "AP2", "AP3", "AP4", "APr", "APc", "APf")
+WHYS = {
+    "alike": "the difference is the same whichever val images are drawn",
+    "undrawn": "nothing is known of other val images for it or for what it is compared with",
+}
 FIELDS = ("row", "metric", "seeds", "value", "low", "high", "base", "difference", "difference_low", "difference_high",
           "p", "p_holm", "rows_tried")  # fmt: skip
 
@@ -111,11 +115,34 @@ def caption(rows: Sequence[RowResult], blocks: Blocks) -> tuple[str, ...]:
         over = f"val images and {seeds} seeds" if seeds > 1 else "val images; one seed knows no other training"
         what = f"[low, high]: 95 % interval over {over} ({DRAWS} draws of the images, paired)"
         notes = [f"{what}; bold or !: without 0 after Holm's correction over {' and '.join(map(str, over_rows))} rows"]
+    groups, bare = by_row(rows), dict[str, dict[str, None]]()
+    for found in blocks.values():
+        for why, of in without(groups, found).items():
+            listed = (f"{label} ({', '.join(metrics)})" for label, metrics in of.items())
+            bare.setdefault(why, {}).update(dict.fromkeys(listed))
+    notes += [f"no interval, as {text}: {', '.join(bare[why])}" for why, text in WHYS.items() if why in bare]
+    return (*notes, *too_few(rows))
+
+
+def without(groups: Mapping[str, Sequence[RowResult]], found: Found) -> dict[str, dict[str, list[str]]]:
+    """Why (of WHYS, and "few") -> row -> metrics whose difference has no interval for it."""
+    whys: dict[str, dict[str, list[str]]] = {}
+    for label, of in found.items():
+        for metric, one in of.items():
+            if one.interval is None:
+                why = none_why(groups[label], groups[one.base], metric)
+                whys.setdefault(why, {}).setdefault(label, []).append(metric)
+    return whys
+
+
+def too_few(rows: Sequence[RowResult]) -> list[str]:
+    """Which metrics are shown by too few images, as a note; none where none is."""
     thin = few(rows, SHOWN)
-    if thin:
-        listed = ", ".join(f"{metric} ({images} images)" for metric, images in thin.items())
-        notes.append(f"no interval, as fewer than {FEWEST_IMAGES} val images show a class of it: {listed}")
-    return tuple(notes)
+    listed = ", ".join(
+        f"{metric} ({most} images)" if fewest == most else f"{metric} ({fewest} to {most} images, by seed)"
+        for metric, (fewest, most) in thin.items()
+    )
+    return [f"no interval, as fewer than {FEWEST_IMAGES} val images show a class of it: {listed}"] if thin else []
 
 
 def to_csv(rows: Sequence[RowResult], order: Sequence[str], blocks: Blocks) -> str:

@@ -125,18 +125,32 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, int]:
-    """Metric -> most images of a val that show its classes, of those metrics that have no interval for it."""
+def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Metric -> (fewest, most) images of a val that show its classes, of those metrics that lack an interval for it: one
+    seed with too few is enough to take it from a row."""
     found = {
-        metric: max(row.draws.images.get(metric, 0) for row in rows if row.draws is not None)
+        metric: [_images(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
         for metric in metrics
-        if any(row.draws is not None and metric in row.draws.values for row in rows)
     }
-    return {metric: images for metric, images in found.items() if 0 < images < FEWEST_IMAGES}
+    return {metric: (min(of), max(of)) for metric, of in found.items() if of and min(of) < FEWEST_IMAGES}
+
+
+def none_why(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> str:
+    """Why a difference that there is has no interval: `few` images, `undrawn`, or `alike` in all that was drawn."""
+    ones = [one.draws for ours, theirs, _ in paired(group, base, metric) for one in (ours, theirs)]
+    if any(one is None or metric not in one.values for one in ones):
+        return "undrawn"
+    return "alike" if all(one is not None and enough(one, metric) for one in ones) else "few"
 
 
 def enough(draws: Draws, metric: str) -> bool:
     """Whether enough val images show a class of the metric for an interval."""
-    # AP50 and AP75 rest on the images of AP.
-    images = draws.images.get(metric, draws.images["AP"])
-    return metric in draws.values and images >= FEWEST_IMAGES
+    return metric in draws.values and _images(draws, metric) >= FEWEST_IMAGES
+
+
+def _images(draws: Draws, metric: str) -> int:
+    return draws.images.get(metric, draws.images["AP"])  # AP50 and AP75 rest on the images of AP
+
+
+def _counts(row: RowResult, metric: str) -> bool:
+    return row.draws is not None and metric in row.draws.values and row.record.metrics.get(metric) is not None

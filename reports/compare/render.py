@@ -12,7 +12,7 @@ from bench.errors import cell_text
 from bench.evaluation.resample import DRAWS
 from reports.compare.comparison import Comparison, Pair, cell_of
 from reports.compare.protocols import GROUPS
-from reports.differences import SHOWN, Difference
+from reports.differences import SHOWN, WHYS, Difference
 from reports.footnotes import some_rows
 from reports.render import WIDTH, format_cell, format_ends
 from reports.stats import Cell
@@ -185,7 +185,9 @@ def _legend(found: Comparison) -> Sequence[str]:
     if found.undrawn:
         what = "no interval, as nothing was kept to make it from: `report` of the side that lacks it makes that"
         notes.append(f"{some_rows(found.undrawn)}: {what}")
-    return notes
+    if found.alike:
+        notes.append(f"{some_rows(found.alike)}: no interval where {WHYS['alike']}")
+    return [*notes, *found.thin]
 
 
 def _escaped(text: str) -> str:

@@ -218,3 +218,14 @@ def test_the_command_on_an_export_a_store_and_a_suite(write: Write, call: Bench,
         assert (rows["BAGS"]["a"]["mean"], rows["BAGS"]["b"]["mean"]) == (24.5, 26.5)
     said = call("report", suite, "a.zip", "--compare", "--seeds", "1")
     assert "seeds: A 1, B 0, 1" in said.out
+
+
+def test_why_a_difference_has_no_interval_is_said() -> None:
+    """B's rows are A's, draw by draw; AP1 is shown by 12 images."""
+    row = drawn(made("BAGS", AP=20.0, AP1=1.0), 19.0, 21.0)
+    thin = replace(
+        row, draws=Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 99, "AP1": 12}, "v")
+    )
+    text = " ".join(to_text(compare(NAMES, side(thin), side(thin))).split())
+    assert "BAGS: no interval where the difference is the same whichever val images are drawn" in text
+    assert "val images show a class of it: AP1 (12 images)" in text

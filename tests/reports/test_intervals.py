@@ -129,7 +129,29 @@ def test_differences_are_paired_by_draw() -> None:
     assert own.high == pytest.approx(26 + Z * 8**0.5, 1e-5)
     assert of_difference([good], [base], "AP1") is None
     assert of_row([made("new", AP=1.0)], "AP") is None
-    assert few(rows(), ["AP", "AP1", "APr"]) == {"AP1": 12}
+    assert few(rows(), ["AP", "AP1", "APr"]) == {"AP1": (12, 12)}
+
+
+def test_one_seed_of_few_images_takes_the_interval_and_that_is_said() -> None:
+    """AP1 is shown by 91, 29 and 93 images: the second seed has too few, so that no row has an interval."""
+    found = []
+    for seed, images in enumerate((91, 29, 93)):
+        for label, ap in (("baseline", 20.0), ("BAGS", 26.0)):
+            row = drawn(made(label, seed, AP=ap, AP1=5.0 + seed), AP=[ap, ap + 2], AP1=[4.0, 6.0])
+            assert row.draws is not None
+            found.append(replace(row, draws=replace(row.draws, images={"AP": 99, "AP1": images})))
+    assert of_row(found[1::2], "AP1") is None
+    text = " ".join(to_text(table(found, suite="made")).split())
+    assert "val images show a class of it: AP1 (29 to 93 images, by seed)" in text
+
+
+def test_a_difference_that_nothing_moves_has_a_reason_said_once() -> None:
+    """`same` is the baseline in every draw, its control too; `new` has no draws, which is another reason."""
+    base, good, weak, new = rows()
+    same = drawn(made("same", AP=20.0, AP1=0.5), images=99, AP=[19.0, 21.0], AP1=[0.0, 1.0])
+    text = " ".join(to_text(table([base, good, weak, new, same], suite="made", against={"same": "baseline"})).split())
+    assert text.count("no interval, as the difference is the same whichever val images are drawn: same (AP)") == 1
+    assert "nothing is known of other val images for it or for what it is compared with: new (AP)" in text
 
 
 def test_certain_is_what_holm_leaves() -> None:

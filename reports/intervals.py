@@ -126,8 +126,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Metric -> (fewest, most) images of a val that show its classes, of those metrics that lack an interval for it: one
-    seed with too few is enough to take it from a row."""
+    """Metric -> (fewest, most) images of a val that show its classes, of those metrics that lack an interval for
+    it. One seed with too few is enough to take it from a row."""
     found = {
         metric: [_images(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
         for metric in metrics

@@ -66,7 +66,9 @@ def test_a_difference_with_its_interval_by_hand() -> None:
     text = to_text(found)
     assert "+6.0 [+3.2, +8.8]!" in text
     assert "+1.0 [-7.3, +9.3]" in text  # differences of 4 and -2: a standard error of sqrt 18
-    assert "Holm's correction over 2 rows" in " ".join(text.split())
+    legend = " ".join(text.split())
+    assert "where there are several, else for these models" in legend
+    assert "Holm's correction over at most 2 rows; each metric by itself, at 5 %" in legend
     assert "| BAGS | 20.0 | 26.0 | **+6.0** [+3.2, +8.8] |" in to_markdown(found)
     lines = list(csv.DictReader(io.StringIO(files_of(found)["compare.csv"])))
     assert [(line["row"], line["metric"], line["a"], line["b"], line["difference"]) for line in lines] == [

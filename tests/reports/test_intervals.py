@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.differences import certain, to_csv
-from reports.intervals import few, holm, interval, of_difference, of_row
+from reports.differences import Difference, certain, to_csv
+from reports.intervals import Interval, few, holm, interval, of_difference, of_row
 from reports.load import Draws, RowResult
 from reports.render import to_markdown, to_text
+from reports.stats import Cell, p_text
 from reports.tables import table, to_json
 from reports.tracked import numbers
 from tests.reports.made_records import made
@@ -165,13 +166,43 @@ def test_certain_is_what_holm_leaves() -> None:
     assert certain([made("baseline", AP=20.0), made("BAGS", AP=26.0)]) == {}
 
 
+def test_a_verdict_does_not_contradict_the_interval_beside_it() -> None:
+    """Of p 0.03 twice: both intervals are without 0, and Holm's 0.06 is not certain."""
+    cell = Cell(2.0, None, 1)
+    without = Interval(0.2, 3.8, 0.03)
+    assert Difference("b", cell, without, 0.06).verdict == "without 0, but not after Holm"
+    assert Difference("b", cell, Interval(-3.8, -0.2, 0.03), 0.06).verdict == "without 0, but not after Holm"
+    assert Difference("b", cell, without, 0.04).verdict == "certain"
+    assert Difference("b", cell, Interval(-0.1, 4.1, 0.06), 0.06).verdict == "not told apart from 0"
+    assert Difference("b", cell, None, None).verdict == "no interval"
+
+
+def test_rows_of_one_seed_among_others_are_for_these_models() -> None:
+    several = [
+        drawn(made(label, seed, AP=ap + seed), AP=[ap, ap + 2], images=99)
+        for seed in (0, 1)
+        for label, ap in (("baseline", 20.0), ("BAGS", 26.0))
+    ]
+    text = " ".join(
+        to_text(table([*several, drawn(made("x2", AP=21.0), AP=[20.0, 23.0], images=99)], suite="s")).split()
+    )
+    assert "of one seed, and so for these models alone: x2" in text
+    assert "for these models" not in " ".join(to_text(table(several, suite="s")).split())
+
+
+def test_a_far_tail_is_not_printed_as_a_number() -> None:
+    assert [p_text(p) for p in (6.9e-26, 0.00099, 0.001, 0.019)] == ["p < 0.001", "p < 0.001", "p = 0.001", "p = 0.019"]
+
+
 def test_how_it_is_shown() -> None:
     shown = table(rows(), suite="made")
     text = to_text(shown)
     assert "BAGS  +6.0 [+3.2, +8.8]!" in text
     assert "RFS    +1.0 [-4.5, +6.5]" in text
     assert "AP1 (12 images)" in text
-    assert "Holm's correction over 2 rows" in " ".join(text.split())
+    note = " ".join(text.split())
+    assert "95 % interval over val images, for these models: one seed knows no other training" in note
+    assert "Holm's correction over at most 2 rows; each metric by itself, at 5 %" in note
     markdown = to_markdown(shown)
     assert "**+6.0** [+3.2, +8.8]" in markdown
     assert "| +1.0 [-4.5, +6.5]" in markdown
@@ -201,6 +232,6 @@ def test_a_control_has_a_block_and_a_correction_of_its_own() -> None:
     assert one.holm == one.interval.p == pytest.approx(4.07e-4, abs=1e-6)
     text = to_text(table(rows(), suite="made", against={"BAGS": "RFS"}))
     assert "BAGS  +5.0 [+2.2, +7.8]!" in text
-    assert "Holm's correction over 2 and 1 rows" in " ".join(text.split())
+    assert "Holm's correction over at most 2 rows and 1 row with a control; each metric" in " ".join(text.split())
     lines = to_csv(rows(), (), found).splitlines()
     assert [line.split(",")[6] for line in lines if line.startswith("BAGS,AP,")] == ["baseline", "RFS"]

@@ -13,7 +13,18 @@ from typing import Any
 
 from bench.errors import cell_text
 from bench.evaluation.resample import DRAWS
-from reports.intervals import FEWEST_IMAGES, LEVEL, Interval, few, holm, none_why, of_difference, of_row
+from reports.intervals import (
+    FEWEST_IMAGES,
+    FEWEST_OF_CLASS,
+    LEVEL,
+    Interval,
+    few,
+    holm,
+    none_why,
+    of_difference,
+    of_row,
+    thin,
+)
 from reports.load import RowResult
 from reports.stats import Cell, bases_of, by_row, differences, metrics_of
 
@@ -159,13 +170,17 @@ def without(groups: Mapping[str, Sequence[RowResult]], found: Found) -> dict[str
 
 
 def too_few(rows: Sequence[RowResult]) -> list[str]:
-    """Which metrics are shown by too few images, as a note; none where none is."""
-    thin = few(rows, SHOWN)
-    listed = ", ".join(
-        f"{metric} ({most} images)" if fewest == most else f"{metric} ({fewest} to {most} images, by seed)"
-        for metric, (fewest, most) in thin.items()
-    )
-    return [f"no interval, as fewer than {FEWEST_IMAGES} val images show a class of it: {listed}"] if thin else []
+    """Which metrics are shown by too few images, as notes; none where none is."""
+    notes = {
+        f"fewer than {FEWEST_IMAGES} val images show a class of it": few(rows, SHOWN),
+        f"a quarter of its classes is on fewer than {FEWEST_OF_CLASS} val images each": thin(rows, SHOWN),
+    }
+    return [f"no interval, as {why}: {', '.join(map(_counted, of.items()))}" for why, of in notes.items() if of]
+
+
+def _counted(one: tuple[str, tuple[int, int]]) -> str:
+    metric, (fewest, most) = one
+    return f"{metric} ({most} images)" if fewest == most else f"{metric} ({fewest} to {most} images, by seed)"
 
 
 def to_csv(rows: Sequence[RowResult], order: Sequence[str], blocks: Blocks) -> str:

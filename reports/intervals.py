@@ -16,7 +16,7 @@ tests.interval_coverage.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,8 @@ from reports.stats import paired
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-FEWEST_IMAGES = 30  # that show a class of the metric: with fewer, intervals hold the truth too seldom
+FEWEST_IMAGES = 70  # that show a class of the metric: with fewer, intervals hold the truth too seldom
+FEWEST_OF_CLASS = 5  # the same of images that show each of three quarters of its classes
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,23 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Metric -> (fewest, most) images of a val that show its classes, of those metrics that lack an interval for
     it. One seed with too few is enough to take it from a row."""
+    return _below(rows, metrics, _images, FEWEST_IMAGES)
+
+
+def thin(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The same of the images of a class, of further metrics."""
+    rest = [metric for metric in metrics if metric not in few(rows, metrics)]
+    return _below(rows, rest, _of_class, FEWEST_OF_CLASS)
+
+
+def _below(
+    rows: Sequence[RowResult], metrics: Sequence[str], count: Callable[[Draws, str], int], fewest: int
+) -> dict[str, tuple[int, int]]:
     found = {
-        metric: [_images(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
+        metric: [count(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
         for metric in metrics
     }
-    return {metric: (min(of), max(of)) for metric, of in found.items() if of and min(of) < FEWEST_IMAGES}
+    return {metric: (min(of), max(of)) for metric, of in found.items() if of and min(of) < fewest}
 
 
 def none_why(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> str:
@@ -144,12 +157,19 @@ def none_why(group: Sequence[RowResult], base: Sequence[RowResult], metric: str)
 
 
 def enough(draws: Draws, metric: str) -> bool:
-    """Whether enough val images show a class of the metric for an interval."""
-    return metric in draws.values and _images(draws, metric) >= FEWEST_IMAGES
+    """Whether enough val images show the metric's classes for an interval: all classes together, and each of three
+    quarters of them, since the bootstrap misses about 1 / n of the variance of a class on n images, however many such
+    classes there are."""
+    known = metric in draws.values
+    return known and _images(draws, metric) >= FEWEST_IMAGES and _of_class(draws, metric) >= FEWEST_OF_CLASS
 
 
 def _images(draws: Draws, metric: str) -> int:
     return draws.images.get(metric, draws.images["AP"])  # AP50 and AP75 rest on the images of AP
+
+
+def _of_class(draws: Draws, metric: str) -> int:
+    return draws.of_class.get(metric, draws.of_class.get("AP", FEWEST_OF_CLASS))  # enough where it is not known
 
 
 def _counts(row: RowResult, metric: str) -> bool:

@@ -132,8 +132,8 @@ def _sure(table: Table, done: Sequence[Line], block: str, tail: str, head: str) 
     if lacking:
         texts.append(f"{' and '.join(lacking)} against {whom}: no interval, so no difference in it is called certain.")
     if not texts and block == "against":
-        told = [f"{line.row} {_signed(line.against.get(tail))}" for line in _by(_having(done, tail), block, tail)]
-        texts = [f"{tail} against {whom}, without intervals: {_some(told, '; ')}."] if told else []
+        plain = [f"{line.row} {_signed(line.against.get(tail))}" for line in _by(_having(done, tail), block, tail)]
+        texts = [f"{tail} against {whom}, without intervals: {_some(plain, '; ')}."] if plain else []
     return texts
 
 

@@ -36,7 +36,7 @@ def stages(rate: float = 0.06, engine: str = "torchvision", *, patched: bool = F
     )
 
 
-def drawn(result: RowResult, *points: float, images: int = 50) -> RowResult:
+def drawn(result: RowResult, *points: float, images: int = 90) -> RowResult:
     val = result.record.protocol.val_digest
     return replace(result, draws=Draws({"AP": np.array(points)}, {"AP": images}, val))
 

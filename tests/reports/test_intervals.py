@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.evaluation.matches import Matches
 from reports.differences import Difference, certain, to_csv
 from reports.intervals import Interval, few, holm, interval, of_difference, of_row
 from reports.load import Draws, RowResult
+from reports.predictions import images_of_class
 from reports.render import to_markdown, to_text
 from reports.stats import Cell, p_text
 from reports.tables import table, to_json
@@ -90,7 +92,7 @@ def test_holm_by_hand() -> None:
 # -- rows
 
 
-def drawn(row: RowResult, images: int = 50, **draws: list[float]) -> RowResult:
+def drawn(row: RowResult, images: int = 90, **draws: list[float]) -> RowResult:
     values = {name: np.array(of) for name, of in draws.items()}
     return replace(row, draws=Draws(values, dict.fromkeys(draws, images), row.record.protocol.val_digest))
 
@@ -100,7 +102,7 @@ def rows() -> list[RowResult]:
     base = drawn(made("baseline", AP=20.0, AP1=0.5), AP=[19.0, 21.0], AP1=[0.0, 1.0])
     good = drawn(made("BAGS", AP=26.0, AP1=9.0), AP=[24.0, 28.0], AP1=[8.0, 9.0])
     weak = drawn(made("RFS", AP=21.0, AP1=0.5), AP=[18.0, 24.0], AP1=[0.0, 1.0])
-    thin = [replace(row, draws=replace(row.draws, images={"AP": 50, "AP1": 12})) for row in (base, good, weak)]  # type: ignore[type-var]
+    thin = [replace(row, draws=replace(row.draws, images={"AP": 90, "AP1": 12})) for row in (base, good, weak)]  # type: ignore[type-var]
     return [*thin, made("new", AP=22.0)]
 
 
@@ -144,6 +146,32 @@ def test_one_seed_of_few_images_takes_the_interval_and_that_is_said() -> None:
     assert of_row(found[1::2], "AP1") is None
     text = " ".join(to_text(table(found, suite="made")).split())
     assert "val images show a class of it: AP1 (29 to 93 images, by seed)" in text
+
+
+def test_a_tail_of_thin_classes_has_no_interval_however_many_images_show_it() -> None:
+    """AP1 is on 141 images, and a quarter of its classes on 4 or fewer each; of AP it is 5, which is enough."""
+    found = []
+    for label, ap in (("baseline", 20.0), ("BAGS", 26.0)):
+        row = drawn(made(label, AP=ap, AP1=5.0), images=141, AP=[ap, ap + 2 + ap / 9], AP1=[4.0, 6.0])
+        assert row.draws is not None
+        found.append(replace(row, draws=replace(row.draws, of_class={"AP": 5, "AP1": 4})))
+    assert of_row(found[1:], "AP1") is None
+    assert of_row(found[1:], "AP") is not None
+    text = " ".join(to_text(table(found, suite="made")).split())
+    assert "no interval, as a quarter of its classes is on fewer than 5 val images each: AP1 (4 images)" in text
+    assert "show a class of it" not in text
+
+
+def test_on_how_many_images_three_quarters_of_the_classes_are() -> None:
+    """Classes 0 to 3 are on 9, 5, 3 and 1 images, two boxes of one image counting once; class 4 is not there."""
+    of = {0: range(9), 1: [0, 0, 1, 2, 3, 4], 2: [7, 8, 9], 3: [2]}
+    category = np.concatenate([np.full(len(list(images)), c) for c, images in of.items()])
+    image = np.concatenate([np.array(list(images)) for images in of.values()])
+    none, flags = np.zeros(0, np.int64), np.zeros((10, 0), bool)
+    matches = Matches(none, none, np.zeros(0), flags, flags, image, category, np.arange(10), np.arange(5))
+    classes = np.arange(5)
+    groups = {"AP": classes >= 0, "AP1": classes <= 2, "AP2": classes <= 1, "AP3": classes == 4}
+    assert images_of_class(matches, groups) == {"AP": 1, "AP1": 3, "AP2": 5, "AP3": 0}
 
 
 def test_a_difference_that_nothing_moves_has_a_reason_said_once() -> None:

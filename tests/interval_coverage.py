@@ -1,8 +1,8 @@
 """How often the 95 % intervals of reports/intervals.py hold the truth, on simulated detections whose truth is known.
 
     python -m tests.interval_coverage --simulations 1000 --out reports/measured/intervals/coverage.csv
-    python -m tests.interval_coverage --simulations 300 --draws 300 --images 60                # a small val
-    python -m tests.interval_coverage --simulations 300 --draws 300 --images 300 --tail 20 2   # a thin tail
+    python -m tests.interval_coverage --simulations 300 --draws 300 --truth 800 --images 60     # a small val
+    python -m tests.interval_coverage --simulations 300 --draws 300 --truth 800 --tail 20 2     # a thin tail
 
 A class of the population has a probability to be in an image and a skill; a val set is drawn image by image, a seed
 changes every skill by some noise, and a model finds each object or not, at some IoU, with a score that tells true from

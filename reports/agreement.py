@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reports.load import RowResult
 from reports.paper import Published
-from reports.stats import baseline_of, engine_of, kendall, metrics_of, other_val, summarise
+from reports.stats import baseline_of, engine_of, kendall, metrics_of, other_val, p_text, summarise
 
 METRICS = ("AP", "AP1")  # overall, and where the paper's methods differ most
 FEWEST = 3  # common rows; two are in one of two orders
@@ -78,7 +78,7 @@ def agreements(groups: Mapping[str, Sequence[RowResult]], paper: Published) -> t
 def sentences(agreement: Agreement) -> str:
     """For below a table: tau, how sure, over what, its spread over seeds, and the rows that disagree most."""
     value = "not defined, all rows tie" if agreement.tau is None else f"{agreement.tau:+.2f}"
-    sure = "" if agreement.p is None else f" (p = {agreement.p:.2g}, two-sided, of no association)"
+    sure = "" if agreement.p is None else f" ({p_text(agreement.p)}, two-sided, of no association)"
     over = f"over {len(agreement.places)} rows{_spread(agreement.per_seed)}"
     text = f"order by {agreement.metric} against the paper's: Kendall tau-b {value}{sure} {over}"
     named = [f"{place.row} {place.here:g} here, {place.paper:g} there" for place in agreement.apart]

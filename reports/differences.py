@@ -13,11 +13,28 @@ from typing import Any
 
 from bench.errors import cell_text
 from bench.evaluation.resample import DRAWS
-from reports.intervals import FEWEST_IMAGES, LEVEL, Interval, few, holm, of_difference, of_row
+from reports.intervals import (
+    FEWEST_IMAGES,
+    FEWEST_OF_CLASS,
+    LEVEL,
+    Interval,
+    few,
+    holm,
+    none_why,
+    of_difference,
+    of_row,
+    thin,
+)
 from reports.load import RowResult
 from reports.stats import Cell, bases_of, by_row, differences, metrics_of
 
 SHOWN = ("AP", "AP1", "AP2", "AP3", "AP4", "APr", "APc", "APf")
+MODELS = "for these models"  # what an interval of one seed is for
+WHYS = {
+    "alike": "the difference is the same whichever val images are drawn",
+    "undrawn": "nothing is known of other val images for it or for what it is compared with",
+}
+CERTAIN, UNCORRECTED, OPEN, UNKNOWN = "certain", "without 0, but not after Holm", "not told apart from 0", "no interval"
 FIELDS = ("row", "metric", "seeds", "value", "low", "high", "base", "difference", "difference_low", "difference_high",
           "p", "p_holm", "rows_tried")  # fmt: skip
 
@@ -42,6 +59,14 @@ class Difference:
     def certain(self) -> bool:
         """The interval is without 0, and stays so when all rows are looked at together."""
         return self.interval is not None and self.holm is not None and self.holm <= 1 - LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """CERTAIN, UNCORRECTED (the interval is without 0, but 0 comes back with Holm's correction), OPEN, UNKNOWN."""
+        if self.interval is None:
+            return UNKNOWN
+        without_0 = self.interval.low > 0 or self.interval.high < 0
+        return CERTAIN if self.certain else UNCORRECTED if without_0 else OPEN
 
     def plain(self, metric: str) -> dict[str, Any]:
         """For JSON."""
@@ -105,17 +130,57 @@ def caption(rows: Sequence[RowResult], blocks: Blocks) -> tuple[str, ...]:
     if not any(blocks.values()):
         return ()
     notes = []
-    over_rows = [most for found in blocks.values() if (most := max(tried(found, metric) for metric in SHOWN))]
+    most = {block: max(tried(found, metric) for metric in SHOWN) for block, found in blocks.items()}
+    ends = {"delta": "", "against": " with a control"}
+    over_rows = [f"{number} row{'s' * (number > 1)}{ends[block]}" for block, number in most.items() if number]
     if over_rows:
         seeds = max(len(group) for group in by_row(rows).values())
-        over = f"val images and {seeds} seeds" if seeds > 1 else "val images; one seed knows no other training"
+        over = (
+            f"val images and {seeds} seeds" if seeds > 1 else f"val images, {MODELS}: one seed knows no other training"
+        )
         what = f"[low, high]: 95 % interval over {over} ({DRAWS} draws of the images, paired)"
-        notes = [f"{what}; bold or !: without 0 after Holm's correction over {' and '.join(map(str, over_rows))} rows"]
-    thin = few(rows, SHOWN)
-    if thin:
-        listed = ", ".join(f"{metric} ({images} images)" for metric, images in thin.items())
-        notes.append(f"no interval, as fewer than {FEWEST_IMAGES} val images show a class of it: {listed}")
-    return tuple(notes)
+        holm_over = f"Holm's correction over at most {' and '.join(over_rows)}; each metric by itself, at 5 %"
+        notes = [f"{what}; bold or !: certain, which is without 0 after {holm_over}"]
+        one = of_one_seed(blocks) if seeds > 1 else []
+        notes += [f"of one seed, and so {MODELS} alone: {', '.join(one)}"] if one else []
+    groups, bare = by_row(rows), dict[str, dict[str, None]]()
+    for found in blocks.values():
+        for why, of in without(groups, found).items():
+            listed = (f"{label} ({', '.join(metrics)})" for label, metrics in of.items())
+            bare.setdefault(why, {}).update(dict.fromkeys(listed))
+    notes += [f"no interval, as {text}: {', '.join(bare[why])}" for why, text in WHYS.items() if why in bare]
+    return (*notes, *too_few(rows))
+
+
+def of_one_seed(blocks: Blocks) -> list[str]:
+    """Rows with an interval that knows no other training."""
+    ones = ((label, one) for found in blocks.values() for label, of in found.items() for one in of.values())
+    return list(dict.fromkeys(label for label, one in ones if one.interval is not None and one.cell.n == 1))
+
+
+def without(groups: Mapping[str, Sequence[RowResult]], found: Found) -> dict[str, dict[str, list[str]]]:
+    """Why (of WHYS, and "few") -> row -> metrics whose difference has no interval for it."""
+    whys: dict[str, dict[str, list[str]]] = {}
+    for label, of in found.items():
+        for metric, one in of.items():
+            if one.interval is None:
+                why = none_why(groups[label], groups[one.base], metric)
+                whys.setdefault(why, {}).setdefault(label, []).append(metric)
+    return whys
+
+
+def too_few(rows: Sequence[RowResult]) -> list[str]:
+    """Which metrics are shown by too few images, as notes; none where none is."""
+    notes = {
+        f"fewer than {FEWEST_IMAGES} val images show a class of it": few(rows, SHOWN),
+        f"a quarter of its classes is on fewer than {FEWEST_OF_CLASS} val images each": thin(rows, SHOWN),
+    }
+    return [f"no interval, as {why}: {', '.join(map(_counted, of.items()))}" for why, of in notes.items() if of]
+
+
+def _counted(one: tuple[str, tuple[int, int]]) -> str:
+    metric, (fewest, most) = one
+    return f"{metric} ({most} images)" if fewest == most else f"{metric} ({fewest} to {most} images, by seed)"
 
 
 def to_csv(rows: Sequence[RowResult], order: Sequence[str], blocks: Blocks) -> str:

@@ -10,7 +10,7 @@ from itertools import combinations
 
 from bench.key import digest
 from reports.load import RowResult
-from reports.stats import MISSING, bases_of, differences, engine_of, kendall, metrics_of
+from reports.stats import MISSING, bases_of, differences, engine_of, kendall, metrics_of, p_text
 
 METRICS = ("AP", "AP1")
 FEWEST = 3  # rows that both have; two are in one of two orders
@@ -35,7 +35,11 @@ def _sentence(groups: Mapping[str, Sequence[RowResult]], one: str, other: str, m
     if len(means) < FEWEST:
         return None
     tau, p = kendall([a for a, _ in means], [b for _, b in means])
-    value = "not defined, all rows tie" if tau is None else f"{tau:+.2f} (p = {p:.2g}, two-sided, of no association)"
+    value = (
+        "not defined, all rows tie"
+        if tau is None or p is None
+        else f"{tau:+.2f} ({p_text(p)}, two-sided, of no association)"
+    )
     text = f"order by {metric} of the {len(means)} rows that {one} and {other} have: Kendall tau-b {value}"
     gains = _gains(groups, metric)
     apart = [(a, b) for a, b in pairs if gains[a] * gains[b] < 0]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reports.differences import MODELS
 from reports.intervals import LEVEL, of_difference
 from reports.load import RowResult
 from reports.render import format_cell
@@ -64,6 +65,7 @@ class Gain:
         verdict = "not distinguishable from zero"
         if self.is_real:
             verdict = "a real gain" if self.difference.mean > 0 else "a real loss"
+            verdict += f", {MODELS}" if self.difference.n == 1 else ""
         seeds = f"{self.difference.n} seeds" if self.difference.n > 1 else "one seed"
         over = f"val images and {seeds}" if self.images else seeds
         return f"{gained} (95 % interval over {over} {self.interval()}): {mark or verdict}"

@@ -16,7 +16,7 @@ tests.interval_coverage.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,8 @@ from reports.stats import paired
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-FEWEST_IMAGES = 30  # that show a class of the metric: with fewer, intervals hold the truth too seldom
+FEWEST_IMAGES = 70  # that show a class of the metric: with fewer, intervals hold the truth too seldom
+FEWEST_OF_CLASS = 5  # the same of images that show each of three quarters of its classes
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,51 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, int]:
-    """Metric -> most images of a val that show its classes, of those metrics that have no interval for it."""
+def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Metric -> (fewest, most) images of a val that show its classes, of those metrics that lack an interval for
+    it. One seed with too few is enough to take it from a row."""
+    return _below(rows, metrics, _images, FEWEST_IMAGES)
+
+
+def thin(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The same of the images of a class, of further metrics."""
+    rest = [metric for metric in metrics if metric not in few(rows, metrics)]
+    return _below(rows, rest, _of_class, FEWEST_OF_CLASS)
+
+
+def _below(
+    rows: Sequence[RowResult], metrics: Sequence[str], count: Callable[[Draws, str], int], fewest: int
+) -> dict[str, tuple[int, int]]:
     found = {
-        metric: max(row.draws.images.get(metric, 0) for row in rows if row.draws is not None)
+        metric: [count(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
         for metric in metrics
-        if any(row.draws is not None and metric in row.draws.values for row in rows)
     }
-    return {metric: images for metric, images in found.items() if 0 < images < FEWEST_IMAGES}
+    return {metric: (min(of), max(of)) for metric, of in found.items() if of and min(of) < fewest}
+
+
+def none_why(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> str:
+    """Why a difference that there is has no interval: `few` images, `undrawn`, or `alike` in all that was drawn."""
+    ones = [one.draws for ours, theirs, _ in paired(group, base, metric) for one in (ours, theirs)]
+    if any(one is None or metric not in one.values for one in ones):
+        return "undrawn"
+    return "alike" if all(one is not None and enough(one, metric) for one in ones) else "few"
 
 
 def enough(draws: Draws, metric: str) -> bool:
-    """Whether enough val images show a class of the metric for an interval."""
-    # AP50 and AP75 rest on the images of AP.
-    images = draws.images.get(metric, draws.images["AP"])
-    return metric in draws.values and images >= FEWEST_IMAGES
+    """Whether enough val images show the metric's classes for an interval: all classes together, and each of three
+    quarters of them, since the bootstrap misses about 1 / n of the variance of a class on n images, however many such
+    classes there are."""
+    known = metric in draws.values
+    return known and _images(draws, metric) >= FEWEST_IMAGES and _of_class(draws, metric) >= FEWEST_OF_CLASS
+
+
+def _images(draws: Draws, metric: str) -> int:
+    return draws.images.get(metric, draws.images["AP"])  # AP50 and AP75 rest on the images of AP
+
+
+def _of_class(draws: Draws, metric: str) -> int:
+    return draws.of_class.get(metric, draws.of_class.get("AP", FEWEST_OF_CLASS))  # enough where it is not known
+
+
+def _counts(row: RowResult, metric: str) -> bool:
+    return row.draws is not None and metric in row.draws.values and row.record.metrics.get(metric) is not None

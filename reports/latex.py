@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
 from bench.errors import printable, unknown
+from reports.differences import MODELS
 from reports.figures.canvas import bins_of
 from reports.footnotes import MARK, some_rows
 from reports.render import Column, format_cell, notes_under, reasons, row_name, value_text
@@ -192,7 +193,9 @@ def _caption(table: Table, columns: Sequence[Column], label: str) -> list[str]:
     title = table.title.removeprefix(label).removeprefix(": ")
     said = [*([title if title.endswith(".") else f"{title}."] if title else []), f"Box AP (points){over}."]
     if any(table.certain.get(block) for block, _ in columns):
-        said.append("Differences have 95 % intervals; bold: without 0 after Holm's correction over the rows.")
+        models = f", {MODELS}" if seeds and seeds[-1] == 1 else ""
+        bold = "without 0 after Holm's correction over the rows, each metric by itself"
+        said.append(f"Differences have 95 % intervals{models}; bold: {bold}.")
     if len(table.controls) > 1 and any(block == "against" for block, _ in columns):
         rows = {control: [line.row for line in table.lines if line.control == control] for control in table.controls}
         whose = "; ".join(f"{control} for {some_rows(of)}" for control, of in rows.items())

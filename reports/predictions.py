@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 DRAWS_VERSION = ERRORS_VERSION = MORE_VERSION = 1  # of what is kept; raise it when a number may change
 CLOSE = 1e-6  # points; what is accumulated again is the recorded AP to this
-_IMAGES = "images of "  # before a metric, in a kept file
+_IMAGES, _OF_CLASS = "images of ", "images of a class of "  # before a metric, in a kept file
 
 
 def with_predictions(
@@ -78,7 +78,8 @@ def lacking(rows: Sequence[RowResult]) -> list[RowResult]:
 
 
 def _whole(row: RowResult) -> bool:
-    return row.draws is not None and row.errors is not None and row.more is not None
+    drawn = row.draws is not None and bool(row.draws.of_class)
+    return drawn and row.errors is not None and row.more is not None
 
 
 def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult, int], None]) -> RowResult:
@@ -96,6 +97,9 @@ def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult,
     matches = match_boxes(lean, found, most)
     if draws is None:
         draws = _draws(matches, groups, row, where, lambda number: made(row, number))
+        _keep(_draws_path(store, stage), _packed(draws))
+    elif not draws.of_class:
+        draws = replace(draws, of_class=images_of_class(matches, groups))
         _keep(_draws_path(store, stage), _packed(draws))
     if errors is None:
         errors = _errors(lean, found, edges, most)
@@ -123,7 +127,16 @@ def _draws(
             raise UserError(what, where=where, hint="run the suite again: what was changed is made anew")
     val = row.record.protocol.val_digest
     drawn = bootstrap(matches, groups, val, DRAWS, made)
-    return Draws({name: 100.0 * values for name, values in drawn.items()}, images_that_show(matches, groups), val)
+    shown = images_that_show(matches, groups), val, images_of_class(matches, groups)
+    return Draws({name: 100.0 * values for name, values in drawn.items()}, *shown)
+
+
+def images_of_class(matches: Matches, groups: Mapping[str, Bools]) -> dict[str, int]:
+    """Metric -> val images that show each of three quarters of its classes, or more; of the classes that val shows."""
+    pairs = np.unique(np.stack([matches.truth_category, matches.truth_image]), axis=1)
+    images = np.bincount(pairs[0], minlength=len(matches.category_ids))
+    shown = {name: images[chosen & (images > 0)] for name, chosen in groups.items()}
+    return {name: int(np.quantile(of, 0.25, method="lower")) if len(of) else 0 for name, of in shown.items()}
 
 
 def _errors(lean: Mapping[str, Any], found: DetectedBoxes, edges: tuple[int, ...], most: int) -> Errors:
@@ -180,6 +193,7 @@ def _predicted(store: Store, stage: Stage) -> str:
 
 def _packed(draws: Draws) -> bytes:
     images = {_IMAGES + name: np.array([number]) for name, number in draws.images.items()}
+    images |= {_OF_CLASS + name: np.array([number]) for name, number in draws.of_class.items()}
     return safetensors.numpy.save({name: v.astype(np.float32) for name, v in draws.values.items()} | images)
 
 
@@ -188,9 +202,11 @@ def _kept_draws(path: Path, row: RowResult) -> Draws | None:
     with contextlib.suppress(OSError, UserError, ValueError, SafetensorError):
         found = safetensors.numpy.load(read_bytes(path))
         values = {name: array.astype(np.float64) for name, array in found.items() if not name.startswith(_IMAGES)}
-        images = {n.removeprefix(_IMAGES): int(array[0]) for n, array in found.items() if n.startswith(_IMAGES)}
+        of_class = {n.removeprefix(_OF_CLASS): int(array[0]) for n, array in found.items() if n.startswith(_OF_CLASS)}
+        shown = {n: array for n, array in found.items() if n.startswith(_IMAGES) and not n.startswith(_OF_CLASS)}
+        images = {n.removeprefix(_IMAGES): int(array[0]) for n, array in shown.items()}
         if "AP" in images and values and all(array.shape == (DRAWS,) for array in values.values()):
-            return Draws(values, images, row.record.protocol.val_digest)
+            return Draws(values, images, row.record.protocol.val_digest, of_class)
     return None
 
 

@@ -101,6 +101,11 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> tuple[float | None, float
     return (None, None) if math.isnan(tau) else (float(tau), float(p))
 
 
+def p_text(p: float) -> str:
+    """For people: the far tail of a law is a number that nobody has seen."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def differences(group: Sequence[RowResult], baseline: Sequence[RowResult]) -> dict[str, Cell]:
     """Metric name -> Cell of (row - baseline), paired by seed: only seeds that both have, with both values.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bench.record import metric_names
 from reports.compare.protocols import Differing, differing, seeds_of
 from reports.compare.sides import Side
-from reports.differences import SHOWN, Difference, between
+from reports.differences import SHOWN, Difference, between, too_few, without
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, differences, engine_of, metrics_of, other_counts, other_val
 
@@ -46,6 +46,8 @@ class Comparison:
         differing: in what the protocols differ.
         notes: in words, what is to be known beside them.
         undrawn: rows of both of which a side lacks what intervals are made from.
+        alike: rows of both whose difference, in some metric, is the same on all draws of the images.
+        thin: in words, the metrics that too few images show for an interval.
     """
 
     names: tuple[str, str]
@@ -54,6 +56,8 @@ class Comparison:
     differing: tuple[Differing, ...]
     notes: tuple[str, ...]
     undrawn: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+    thin: tuple[str, ...] = ()
 
 
 def compare(names: tuple[str, str], a: Side, b: Side) -> Comparison:
@@ -71,7 +75,9 @@ def compare(names: tuple[str, str], a: Side, b: Side) -> Comparison:
     metrics = tuple(name for name in metric_names(bins) if name in have)
     notes = (*_identical(ours, theirs, both), *_seeds(a, b), *_alone(ours, theirs))
     undrawn = tuple(label for label in both if any(one.draws is None for one in (*ours[label], *theirs[label])))
-    return Comparison(names, metrics, found, tuple(differing(a, b)), notes, undrawn)
+    alike = tuple(name.removeprefix("B ") for name in without(groups, certain).get("alike", ()))
+    thin = too_few([row for group in groups.values() for row in group])
+    return Comparison(names, metrics, found, tuple(differing(a, b)), notes, undrawn, alike, tuple(thin))
 
 
 def _pair(

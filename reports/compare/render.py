@@ -12,7 +12,7 @@ from bench.errors import cell_text
 from bench.evaluation.resample import DRAWS
 from reports.compare.comparison import Comparison, Pair, cell_of
 from reports.compare.protocols import GROUPS
-from reports.differences import SHOWN, Difference
+from reports.differences import MODELS, SHOWN, WHYS, Difference, tried
 from reports.footnotes import some_rows
 from reports.render import WIDTH, format_cell, format_ends
 from reports.stats import Cell
@@ -177,15 +177,22 @@ def _legend(found: Comparison) -> Sequence[str]:
     ones = [one for pair in found.pairs for one in pair.difference.values()]
     notes = []
     if any(one.interval for one in ones):
-        rows = sum(any(one.interval for one in pair.difference.values()) for pair in found.pairs)
-        what = "B - A [low, high]: 95 % interval over val images, and over seeds where there are several"
-        notes = [f"{what} ({DRAWS} draws, paired); ! or bold: without 0 after Holm's correction over {rows} rows"]
+        rows = max(tried({pair.row: pair.difference for pair in found.pairs}, metric) for metric in SHOWN)
+        what = (
+            f"B - A [low, high]: 95 % interval over val images, and over seeds where there are several, else {MODELS}"
+        )
+        notes = [
+            f"{what} ({DRAWS} draws, paired); ! or bold: without 0 after Holm's correction over at most {rows} "
+            f"row{'s' * (rows > 1)}; each metric by itself, at 5 %"
+        ]
     elif ones:
         notes = ["B - A: paired by seed"]
     if found.undrawn:
         what = "no interval, as nothing was kept to make it from: `report` of the side that lacks it makes that"
         notes.append(f"{some_rows(found.undrawn)}: {what}")
-    return notes
+    if found.alike:
+        notes.append(f"{some_rows(found.alike)}: no interval where {WHYS['alike']}")
+    return [*notes, *found.thin]
 
 
 def _escaped(text: str) -> str:

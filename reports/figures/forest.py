@@ -7,18 +7,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reports.differences import SHOWN, Found, tried
+from reports.differences import CERTAIN, OPEN, SHOWN, UNCORRECTED, UNKNOWN, Found, tried
 from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over, tidy
 
-COLUMNS = ("row", "metric", "base", "difference", "low", "high", "p", "p_holm", "certain")
-CERTAIN, OPEN, UNKNOWN = "certain, after Holm", "not told apart from 0", "no interval"
+COLUMNS = ("row", "metric", "base", "difference", "low", "high", "p", "p_holm", "verdict")
 MOST_ROWS = 40
 GREY = "0.45"  # told from black, and read, on paper and without colours
+STYLES: dict[str, dict[str, Any]] = {
+    CERTAIN: {"fmt": "o", "color": "black", "markerfacecolor": "black", "linewidth": 1.4},
+    UNCORRECTED: {"fmt": "o", "color": "black", "markerfacecolor": "white", "linewidth": 1.4},
+    OPEN: {"fmt": "D", "color": GREY, "markerfacecolor": "white", "linewidth": 0.9},
+}
 
 
 def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str = "") -> Drawing | None:
     """Rows below one another, the difference (AP points) as a point with its 95 % interval; filled and black where it
-    is certain, hollow and grey where not; a cross where there is no interval. A metric without any has no panel.
+    is certain, hollow where only the interval by itself is without 0, hollow and grey where it is not; a cross where
+    there is no interval. A metric without any has no panel.
 
     Returns:
         None where no row has an interval.
@@ -44,20 +49,18 @@ def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str =
                 continue
             ends = [[one.cell.mean - one.interval.low], [one.interval.high - one.cell.mean]]
             axes.errorbar(
-                [one.cell.mean], [y], xerr=ends, fmt="o" if one.certain else "D", markersize=4.5, capsize=2.5,
-                color="black" if one.certain else GREY, markerfacecolor="black" if one.certain else "white",
-                linewidth=1.4 if one.certain else 0.9, label=CERTAIN if one.certain else OPEN,
-            )  # fmt: skip
+                [one.cell.mean], [y], xerr=ends, markersize=4.5, capsize=2.5, label=one.verdict, **STYLES[one.verdict]
+            )
         axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
         axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.set_title("\n".join(filter(None, (f"Δ{metric}", over(metric, edges)))), fontsize=9)
         axes.tick_params(axis="x", labelsize=8)
         tidy(axes, "x")
         legend |= handles(axes)
-    shown = {name: legend[name] for name in (CERTAIN, OPEN, UNKNOWN) if name in legend}
+    shown = {name: legend[name] for name in (CERTAIN, UNCORRECTED, OPEN, UNKNOWN) if name in legend}
     lines = [
         (label, metric, one.base, one.cell.mean, *((one.interval.low, one.interval.high, one.interval.p)
-         if one.interval else (None,) * 3), one.holm, "yes" if one.certain else "no")
+         if one.interval else (None,) * 3), one.holm, one.verdict)
         for label, of in found.items()
         for metric, one in of.items()
     ]  # fmt: skip

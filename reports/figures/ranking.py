@@ -25,9 +25,10 @@ MOST_ROWS = 40
 def among_best(rows: Sequence[RowResult], metric: str, order: Sequence[str] = (), best: int = BEST) -> dict[str, float]:
     """Row -> how often it is among the `best` highest means when what varies is drawn anew, all rows on the same draws.
 
-    With one seed the val images are drawn. With several, the seeds are, with replacement (deviations widened by
-    sqrt(n / (n - 1)), so that their variance is the sample variance), and, where all seeds have one val, its images as
-    well: where they have not, the spread over seeds has them already.
+    With one seed the val images are drawn. With several it is as in reports/intervals.py: Student's law over the seeds
+    and, where all seeds have one val, a normal one over its images, less what the spread over seeds has of them
+    already; where each has its own, that spread has all of them. An interval is never narrower than images alone make
+    it; there is no such floor here, where differences of all pairs are drawn at once.
 
     Args:
         rows: one result per row and seed. Rows that lack draws, the metric, or a seed that most have, are left out.
@@ -47,7 +48,8 @@ def among_best(rows: Sequence[RowResult], metric: str, order: Sequence[str] = ()
     values = np.array([[r.record.metrics[metric] for r in group] for group in ranked.values()], np.float64)
     rng = np.random.default_rng(0)
     drawn = values.mean(1)[:, None] + _of_seeds(values, rng) + _of_images(list(ranked.values()), metric, rng)
-    places = (-drawn).argsort(0, kind="stable").argsort(0, kind="stable")
+    # Rows that are equal in a draw share their places by lot.
+    places = np.lexsort((rng.random(drawn.shape), -drawn), axis=0).argsort(0)
     return {label: float((place < best).mean()) for label, place in zip(ranked, places, strict=True)}
 
 
@@ -68,7 +70,7 @@ def ranking(scene: Scene) -> Drawing | None:
         shown = [100 * of.get(label, 0.0) for label in labels]
         axes.barh(range(len(labels)), shown, 0.72, color=palette()[0], linewidth=0)
         for y, label in enumerate(labels):
-            text = f"{100 * of[label]:.0f}" if label in of else "-"
+            text = percent(of[label]) if label in of else "-"
             axes.annotate(
                 text, (shown[y], y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color="0.2"
             )
@@ -81,12 +83,20 @@ def ranking(scene: Scene) -> Drawing | None:
         axes.tick_params(axis="y", length=0)
         tidy(axes, "x")
     seeds = _seeds(scene.rows)
-    what = "val images and seeds" if len(seeds) > 1 else "val images (one seed: nothing is known of other trainings)"
+    what = "val images, for these models (one seed: nothing is known of other trainings)"
+    if len(seeds) > 1:
+        what = f"{len(seeds)} seeds, by Student's law as the intervals are"
+        what += ", and over the val images that they share" if _one_val(scene.rows) else ""
     own = " of its engine" if len(engines) > 1 else ""
-    said = f"How often a row is among the best {BEST}{own} when {what} are drawn again, all rows on the same draws."
+    said = f"How likely a row is among the best {BEST}{own}, over {what}; all rows are drawn together."
     lines = tuple((label, metric, 100 * p) for metric, of in found.items() for label, p in of.items())
     figure = finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title)
     return Drawing(figure, ("row", "metric", "percent"), lines)
+
+
+def percent(share: float) -> str:
+    """Of draws, which are never so many that 0 or 100 is exact."""
+    return "<1" if share < 0.005 else ">99" if share > 0.995 else f"{100 * share:.0f}"
 
 
 def _of_each_engine(scene: Scene, engines: Iterable[Sequence[str]], metric: str) -> dict[str, float]:
@@ -113,20 +123,29 @@ def _of_seeds(values: Floats, rng: np.random.Generator) -> Floats:
     if count == 1:
         return np.zeros((len(values), DRAWN))
     apart = values - values.mean(1, keepdims=True)
-    picked = rng.integers(0, count, (DRAWN, count))
-    return np.asarray(apart[:, picked].mean(2) * np.sqrt(count / (count - 1)))
+    normal = apart @ rng.standard_normal((count, DRAWN)) / np.sqrt(count * (count - 1))
+    return np.asarray(normal / np.sqrt(rng.chisquare(count - 1, DRAWN) / (count - 1)))
 
 
 def _of_images(ranked: Sequence[Sequence[RowResult]], metric: str, rng: np.random.Generator) -> Floats:
     """Deviations of the mean over seeds by the images of the val that all share, R x DRAWN; 0 where they share none."""
-    if len({result.record.protocol.val_digest for group in ranked for result in group}) > 1:
-        return np.zeros((len(ranked), DRAWN))
-    drawn = np.array([np.mean([_values(r, metric) for r in group], axis=0) for group in ranked])
-    drawn = drawn[:, ~np.isnan(drawn).any(0)]
-    if drawn.shape[1] < 2:
-        return np.zeros((len(ranked), DRAWN))
-    picked = rng.integers(0, drawn.shape[1], DRAWN)
-    return np.asarray((drawn - drawn.mean(1, keepdims=True))[:, picked])
+    each = np.array([[_values(result, metric) for result in group] for group in ranked])  # R x n x draws of images
+    each = each[:, :, ~np.isnan(each).any((0, 1))]
+    rows, count, draws = each.shape
+    if draws < 2 or not _one_val([result for group in ranked for result in group]):
+        return np.zeros((rows, DRAWN))
+    each = each - each.mean(2, keepdims=True)
+    mean = each.mean(1)
+    if count == 1:
+        return np.asarray(mean[:, rng.integers(0, draws, DRAWN)])
+    # What the images alone make of the spread over seeds is in that spread already: as in an interval, for each pair.
+    own = (each - mean[:, None]).transpose(0, 2, 1).reshape(rows, -1)
+    left, axes = np.linalg.eigh(np.cov(mean) - own @ own.T / draws / (count - 1) / count)
+    return np.asarray(axes * np.sqrt(left.clip(0)) @ rng.standard_normal((rows, DRAWN)))
+
+
+def _one_val(rows: Sequence[RowResult]) -> bool:
+    return len({result.record.protocol.val_digest for result in rows}) == 1
 
 
 def _values(result: RowResult, metric: str) -> Floats:

@@ -149,13 +149,12 @@ def _difference(label: str, metric: str, one: Difference) -> tuple[Entry, ...]:
     ends = format_ends(one).strip() or "-"
     p = None if one.interval is None else one.interval.p
     low = None if one.interval is None else one.interval.low
-    verdict = "no interval" if p is None else "certain" if one.certain else "not told apart"
     numbers = (Entry(mean, one.cell.mean, one.certain), Entry(ends, low), _probability(p), _probability(one.holm))
-    return Entry(label), Entry(metric), Entry(one.base), *numbers, Entry(verdict)
+    return Entry(label), Entry(metric), Entry(one.base), *numbers, Entry(one.verdict)
 
 
 def _probability(p: float | None) -> Entry:
-    return MISSING if p is None else Entry(f"{p:.3f}" if p >= 0.001 else f"{p:.0e}", p)
+    return MISSING if p is None else Entry(f"{p:.3f}" if p >= 0.001 else "<0.001", p)
 
 
 def forest_drawing(table: Table, edges: Sequence[int]) -> Drawing | None:
@@ -163,7 +162,9 @@ def forest_drawing(table: Table, edges: Sequence[int]) -> Drawing | None:
     for block in ("delta", "against"):
         found = table.certain.get(block, {})
         whom = table.baseline if block == "delta" else "the control"
-        caption = f"Difference from {whom} in AP points, with 95 % intervals."
+        caption = (
+            f"Difference from {whom} in AP points, with 95 % intervals. Certain: without 0 after Holm's correction."
+        )
         drawing = forest(found, edges=edges, caption=caption)
         if drawing is not None:
             title, svg = f"Differences from {whom}", image_of(drawing, "svg")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reports.differences import Difference, tried
+from reports.differences import CERTAIN, MODELS, OPEN, UNCORRECTED, UNKNOWN, Found, of_one_seed, tried
 from reports.figures.canvas import DEFAULT_EDGES, bins_of, over
 from reports.render import format_cell, format_ends
 from reports.stats import Cell
@@ -75,8 +75,17 @@ def _gains(table: Table, done: Sequence[Line], tail: str, edges: Sequence[int]) 
     if not best:
         return f"Tail, {where}{has}: no row gains."
     told = [f"{line.row} {_apart(table, 'delta', line, tail)} to {_mean(line.own[tail])}" for line in best[:GAINERS]]
-    more = f"; {len(best)} of {len(ranked)} rows gain" if len(best) > GAINERS else ""
+    more = _how_many(table, best, ranked, tail) if len(best) > GAINERS else ""
     return f"Tail, {where}{has}: the largest gain{'s are' if len(told) > 1 else ' is'} {'; '.join(told)}{more}."
+
+
+def _how_many(table: Table, best: Sequence[Line], ranked: Sequence[Line], tail: str) -> str:
+    found = table.certain.get("delta", {})
+    text = f"; by their means {len(best)} of {len(ranked)} rows gain"
+    if not tried(found, tail):
+        return text
+    sure = sum(1 for line in best if _verdict(found, line, tail) == CERTAIN)
+    return f"{text}, {sure or 'none'} of them {CERTAIN}"
 
 
 def _costs(table: Table, done: Sequence[Line], tail: str, head: str, edges: Sequence[int]) -> str:
@@ -99,16 +108,22 @@ def _sure(table: Table, done: Sequence[Line], block: str, tail: str, head: str) 
     """Which differences of a block are certain, a sentence for each metric."""
     found = table.certain.get(block, {})
     whom = str(table.baseline) if block == "delta" else _control(table)
+    models = f" {MODELS}" if max(len(line.seeds) for line in done) == 1 else ""
     texts = []
     for metric in ("AP", tail, head):
         if not tried(found, metric):
             continue
-        known = [line for line in done if _interval(found.get(line.row, {}).get(metric))]
-        sure = [line for line in known if found[line.row][metric].certain]
-        told = [f"{line.row} {_apart(table, block, line, metric)}" for line in _by(sure, block, metric)]
-        apart = f"certain: {_some(told, '; ')}" if told else "no difference is certain"
-        rest = [line.row for line in known if line not in sure]
-        same = f". Not told apart from {whom}: {_some(rest)}" if rest else ""
+        of = {v: [one for one in done if _verdict(found, one, metric) == v] for v in (CERTAIN, UNCORRECTED, OPEN)}
+        told = {
+            verdict: [f"{line.row} {_apart(table, block, line, metric)}" for line in _by(lines, block, metric)]
+            for verdict, lines in of.items()
+        }
+        sure = f"{CERTAIN}{models}: {_some(told[CERTAIN], '; ')}"
+        apart = sure if told[CERTAIN] else f"no difference is {CERTAIN}{models}"
+        # All of them: who reads that a row is not certain wants to know that its interval is without 0.
+        same = f". {_capital(UNCORRECTED)}: {'; '.join(told[UNCORRECTED])}" if told[UNCORRECTED] else ""
+        same += f". {_capital(OPEN)}: {_some([line.row for line in of[OPEN]])}" if of[OPEN] else ""
+        known = [line for lines in of.values() for line in lines]
         bare = [line.row for line in done if line not in known and line.cell(block, metric).n]
         same += f". Without an interval: {_some(bare)}" if bare else ""
         holm = f"Holm over {_rows(tried(found, metric))}"
@@ -117,8 +132,8 @@ def _sure(table: Table, done: Sequence[Line], block: str, tail: str, head: str) 
     if lacking:
         texts.append(f"{' and '.join(lacking)} against {whom}: no interval, so no difference in it is called certain.")
     if not texts and block == "against":
-        told = [f"{line.row} {_signed(line.against.get(tail))}" for line in _by(_having(done, tail), block, tail)]
-        texts = [f"{tail} against {whom}, without intervals: {_some(told, '; ')}."] if told else []
+        plain = [f"{line.row} {_signed(line.against.get(tail))}" for line in _by(_having(done, tail), block, tail)]
+        texts = [f"{tail} against {whom}, without intervals: {_some(plain, '; ')}."] if plain else []
     return texts
 
 
@@ -127,9 +142,11 @@ def _caution(table: Table, done: Sequence[Line]) -> str:
     most = max(len(line.seeds) for line in done)
     known = any(tried(found, metric) for found in table.certain.values() for metric in ("AP", "AP1", "APr"))
     if known and most == 1:
-        return "One seed a row: the intervals are over val images alone, and another training may turn any difference."
+        only = f"One seed a row: what is certain is so {MODELS} and other val images"
+        return f"{only}; another training may turn any difference."
     if known:
-        return ""
+        one = of_one_seed(table.certain)
+        return f"Of one seed, and so {MODELS} alone: {', '.join(one)}." if one else ""
     made = "No intervals were made (report --intervals makes them)" if not table.certain else "There are no intervals"
     if most == 1:
         return f"{made} and there is one seed a row: none of these differences can be told from chance."
@@ -153,8 +170,13 @@ def _by(lines: Sequence[Line], block: str, metric: str) -> list[Line]:
     return sorted(lines, key=lambda line: -(line.cell(block, metric).mean or 0.0))
 
 
-def _interval(one: Difference | None) -> bool:
-    return one is not None and one.interval is not None
+def _verdict(found: Found, line: Line, metric: str) -> str:
+    one = found.get(line.row, {}).get(metric)
+    return UNKNOWN if one is None else one.verdict
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _apart(table: Table, block: str, line: Line, metric: str) -> str:

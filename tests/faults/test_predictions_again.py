@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from test_changed_results import WORDS, change
 from tiny_suite import SMOKE, Undisturbed, key_of
 
@@ -56,6 +57,8 @@ def test_they_are_made_once_and_paired(smoke: Undisturbed, store: Store) -> None
         assert one.draws is not None
         assert other.draws is not None
         assert other.draws.images == one.draws.images
+        assert other.draws.of_class == one.draws.of_class
+        assert one.draws.of_class.keys() == one.draws.images.keys()
         for name, values in one.draws.values.items():
             np.testing.assert_allclose(other.draws.values[name], values, rtol=1e-6)
 
@@ -70,6 +73,21 @@ def test_a_damaged_file_is_made_again(smoke: Undisturbed, store: Store, content:
     _, told = made(smoke, store)
     assert {row for row, _ in told} == {"BAGS"}
     assert path.read_bytes() == whole
+
+
+def test_what_an_older_version_kept_is_completed_and_not_drawn_again(smoke: Undisturbed, store: Store) -> None:
+    """It had no numbers of images of a class."""
+    made(smoke, store)
+    (path,) = store.folder(key_of(smoke.plan, "BAGS", "evaluate")).glob("draws-*")
+    whole = path.read_bytes()
+    arrays = safetensors.numpy.load(whole)
+    older = {name: array for name, array in arrays.items() if not name.startswith("images of a class of ")}
+    assert len(older) < len(arrays)
+    path.write_bytes(safetensors.numpy.save(older))
+    rows, told = made(smoke, store)
+    assert told == []
+    assert path.read_bytes() == whole
+    assert all(row.draws is not None and row.draws.of_class for row in rows)
 
 
 def test_changed_predictions_are_refused(smoke: Undisturbed, store: Store) -> None:
@@ -109,7 +127,7 @@ def test_report_makes_them_unless_told_not_to(smoke: Undisturbed, store: Store, 
     assert shown.code == 0, shown.err
     results = list(store.root.glob(f"*/attempts/*/outputs/{RESULT}"))
     assert len(list(store.root.glob("*/draws-*"))) == len(results)
-    assert "no interval, as fewer than 30 val images" in " ".join(shown.out.split())
+    assert "no interval, as fewer than 70 val images" in " ".join(shown.out.split())
     lines = (store.root / "out" / "intervals.csv").read_text().splitlines()
     assert lines[0].startswith("row,metric,seeds,value,low,high,base")
     gone = call("gc", "--store", str(store.root))

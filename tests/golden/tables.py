@@ -48,7 +48,7 @@ def rows() -> list[RowResult]:
 def draws(metrics: dict[str, float], r: int) -> Draws:
     """A thousand values around each metric; those of AP4 are of too few images for an interval."""
     spread = np.sin(np.arange(1000) * (1 + r / 7))
-    return Draws({m: v + spread for m, v in metrics.items()}, {"AP": 114, "AP1": 40, "AP4": 12}, "b" * 64)
+    return Draws({m: v + spread for m, v in metrics.items()}, {"AP": 114, "AP1": 80, "AP4": 12}, "b" * 64)
 
 
 def current() -> dict[str, str]:

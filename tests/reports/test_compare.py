@@ -37,7 +37,7 @@ def stages(rate: float = 0.06, engine: str = "torchvision", *, patched: bool = F
     )
 
 
-def drawn(result: RowResult, *points: float, images: int = 50) -> RowResult:
+def drawn(result: RowResult, *points: float, images: int = 90) -> RowResult:
     val = result.record.protocol.val_digest
     return replace(result, draws=Draws({"AP": np.array(points)}, {"AP": images}, val))
 
@@ -67,7 +67,9 @@ def test_a_difference_with_its_interval_by_hand() -> None:
     text = to_text(found)
     assert "+6.0 [+3.2, +8.8]!" in text
     assert "+1.0 [-7.3, +9.3]" in text  # differences of 4 and -2: a standard error of sqrt 18
-    assert "Holm's correction over 2 rows" in " ".join(text.split())
+    legend = " ".join(text.split())
+    assert "where there are several, else for these models" in legend
+    assert "Holm's correction over at most 2 rows; each metric by itself, at 5 %" in legend
     assert "| BAGS | 20.0 | 26.0 | **+6.0** [+3.2, +8.8] |" in to_markdown(found)
     lines = list(csv.DictReader(io.StringIO(files_of(found)["compare.csv"])))
     assert [(line["row"], line["metric"], line["a"], line["b"], line["difference"]) for line in lines] == [
@@ -287,3 +289,14 @@ def test_the_command_on_an_export_a_store_and_a_suite(write: Write, call: Bench,
     assert "which rows suite older has was not noted" in said.err
     said = call("report", suite, "a.zip", "--compare", "--seeds", "1")
     assert "seeds: A 1, B 0, 1" in said.out
+
+
+def test_why_a_difference_has_no_interval_is_said() -> None:
+    """B's rows are A's, draw by draw; AP1 is shown by 12 images."""
+    row = drawn(made("BAGS", AP=20.0, AP1=1.0), 19.0, 21.0)
+    thin = replace(
+        row, draws=Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 99, "AP1": 12}, "v")
+    )
+    text = " ".join(to_text(compare(NAMES, side(thin), side(thin))).split())
+    assert "BAGS: no interval where the difference is the same whichever val images are drawn" in text
+    assert "val images show a class of it: AP1 (12 images)" in text

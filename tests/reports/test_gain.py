@@ -106,5 +106,8 @@ def test_over_val_images_where_their_draws_are_kept() -> None:
     )
     found = gain([winner], [default], "AP")
     assert found.low == pytest.approx(2 - 1.96 * 0.1, abs=0.001)
-    assert found.spoken() == "AP +2.0 (95 % interval over val images and one seed +1.8 to +2.2): a real gain"
+    assert (
+        found.spoken()
+        == "AP +2.0 (95 % interval over val images and one seed +1.8 to +2.2): a real gain, for these models"
+    )
     assert not gain([winner], [made("a", AP=20.0)], "AP").images

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.differences import certain, to_csv
-from reports.intervals import few, holm, interval, of_difference, of_row
+from bench.evaluation.matches import Matches
+from reports.differences import Difference, certain, to_csv
+from reports.intervals import Interval, few, holm, interval, of_difference, of_row
 from reports.load import Draws, RowResult
+from reports.predictions import images_of_class
 from reports.render import to_markdown, to_text
+from reports.stats import Cell, p_text
 from reports.tables import table, to_json
 from reports.tracked import numbers
 from tests.reports.made_records import made
@@ -89,7 +92,7 @@ def test_holm_by_hand() -> None:
 # -- rows
 
 
-def drawn(row: RowResult, images: int = 50, **draws: list[float]) -> RowResult:
+def drawn(row: RowResult, images: int = 90, **draws: list[float]) -> RowResult:
     values = {name: np.array(of) for name, of in draws.items()}
     return replace(row, draws=Draws(values, dict.fromkeys(draws, images), row.record.protocol.val_digest))
 
@@ -99,7 +102,7 @@ def rows() -> list[RowResult]:
     base = drawn(made("baseline", AP=20.0, AP1=0.5), AP=[19.0, 21.0], AP1=[0.0, 1.0])
     good = drawn(made("BAGS", AP=26.0, AP1=9.0), AP=[24.0, 28.0], AP1=[8.0, 9.0])
     weak = drawn(made("RFS", AP=21.0, AP1=0.5), AP=[18.0, 24.0], AP1=[0.0, 1.0])
-    thin = [replace(row, draws=replace(row.draws, images={"AP": 50, "AP1": 12})) for row in (base, good, weak)]  # type: ignore[type-var]
+    thin = [replace(row, draws=replace(row.draws, images={"AP": 90, "AP1": 12})) for row in (base, good, weak)]  # type: ignore[type-var]
     return [*thin, made("new", AP=22.0)]
 
 
@@ -129,7 +132,55 @@ def test_differences_are_paired_by_draw() -> None:
     assert own.high == pytest.approx(26 + Z * 8**0.5, 1e-5)
     assert of_difference([good], [base], "AP1") is None
     assert of_row([made("new", AP=1.0)], "AP") is None
-    assert few(rows(), ["AP", "AP1", "APr"]) == {"AP1": 12}
+    assert few(rows(), ["AP", "AP1", "APr"]) == {"AP1": (12, 12)}
+
+
+def test_one_seed_of_few_images_takes_the_interval_and_that_is_said() -> None:
+    """AP1 is shown by 91, 29 and 93 images: the second seed has too few, so that no row has an interval."""
+    found = []
+    for seed, images in enumerate((91, 29, 93)):
+        for label, ap in (("baseline", 20.0), ("BAGS", 26.0)):
+            row = drawn(made(label, seed, AP=ap, AP1=5.0 + seed), AP=[ap, ap + 2], AP1=[4.0, 6.0])
+            assert row.draws is not None
+            found.append(replace(row, draws=replace(row.draws, images={"AP": 99, "AP1": images})))
+    assert of_row(found[1::2], "AP1") is None
+    text = " ".join(to_text(table(found, suite="made")).split())
+    assert "val images show a class of it: AP1 (29 to 93 images, by seed)" in text
+
+
+def test_a_tail_of_thin_classes_has_no_interval_however_many_images_show_it() -> None:
+    """AP1 is on 141 images, and a quarter of its classes on 4 or fewer each; of AP it is 5, which is enough."""
+    found = []
+    for label, ap in (("baseline", 20.0), ("BAGS", 26.0)):
+        row = drawn(made(label, AP=ap, AP1=5.0), images=141, AP=[ap, ap + 2 + ap / 9], AP1=[4.0, 6.0])
+        assert row.draws is not None
+        found.append(replace(row, draws=replace(row.draws, of_class={"AP": 5, "AP1": 4})))
+    assert of_row(found[1:], "AP1") is None
+    assert of_row(found[1:], "AP") is not None
+    text = " ".join(to_text(table(found, suite="made")).split())
+    assert "no interval, as a quarter of its classes is on fewer than 5 val images each: AP1 (4 images)" in text
+    assert "show a class of it" not in text
+
+
+def test_on_how_many_images_three_quarters_of_the_classes_are() -> None:
+    """Classes 0 to 3 are on 9, 5, 3 and 1 images, two boxes of one image counting once; class 4 is not there."""
+    of = {0: range(9), 1: [0, 0, 1, 2, 3, 4], 2: [7, 8, 9], 3: [2]}
+    category = np.concatenate([np.full(len(list(images)), c) for c, images in of.items()])
+    image = np.concatenate([np.array(list(images)) for images in of.values()])
+    none, flags = np.zeros(0, np.int64), np.zeros((10, 0), bool)
+    matches = Matches(none, none, np.zeros(0), flags, flags, image, category, np.arange(10), np.arange(5))
+    classes = np.arange(5)
+    groups = {"AP": classes >= 0, "AP1": classes <= 2, "AP2": classes <= 1, "AP3": classes == 4}
+    assert images_of_class(matches, groups) == {"AP": 1, "AP1": 3, "AP2": 5, "AP3": 0}
+
+
+def test_a_difference_that_nothing_moves_has_a_reason_said_once() -> None:
+    """`same` is the baseline in every draw, its control too; `new` has no draws, which is another reason."""
+    base, good, weak, new = rows()
+    same = drawn(made("same", AP=20.0, AP1=0.5), images=99, AP=[19.0, 21.0], AP1=[0.0, 1.0])
+    text = " ".join(to_text(table([base, good, weak, new, same], suite="made", against={"same": "baseline"})).split())
+    assert text.count("no interval, as the difference is the same whichever val images are drawn: same (AP)") == 1
+    assert "nothing is known of other val images for it or for what it is compared with: new (AP)" in text
 
 
 def test_certain_is_what_holm_leaves() -> None:
@@ -143,13 +194,43 @@ def test_certain_is_what_holm_leaves() -> None:
     assert certain([made("baseline", AP=20.0), made("BAGS", AP=26.0)]) == {}
 
 
+def test_a_verdict_does_not_contradict_the_interval_beside_it() -> None:
+    """Of p 0.03 twice: both intervals are without 0, and Holm's 0.06 is not certain."""
+    cell = Cell(2.0, None, 1)
+    without = Interval(0.2, 3.8, 0.03)
+    assert Difference("b", cell, without, 0.06).verdict == "without 0, but not after Holm"
+    assert Difference("b", cell, Interval(-3.8, -0.2, 0.03), 0.06).verdict == "without 0, but not after Holm"
+    assert Difference("b", cell, without, 0.04).verdict == "certain"
+    assert Difference("b", cell, Interval(-0.1, 4.1, 0.06), 0.06).verdict == "not told apart from 0"
+    assert Difference("b", cell, None, None).verdict == "no interval"
+
+
+def test_rows_of_one_seed_among_others_are_for_these_models() -> None:
+    several = [
+        drawn(made(label, seed, AP=ap + seed), AP=[ap, ap + 2], images=99)
+        for seed in (0, 1)
+        for label, ap in (("baseline", 20.0), ("BAGS", 26.0))
+    ]
+    text = " ".join(
+        to_text(table([*several, drawn(made("x2", AP=21.0), AP=[20.0, 23.0], images=99)], suite="s")).split()
+    )
+    assert "of one seed, and so for these models alone: x2" in text
+    assert "for these models" not in " ".join(to_text(table(several, suite="s")).split())
+
+
+def test_a_far_tail_is_not_printed_as_a_number() -> None:
+    assert [p_text(p) for p in (6.9e-26, 0.00099, 0.001, 0.019)] == ["p < 0.001", "p < 0.001", "p = 0.001", "p = 0.019"]
+
+
 def test_how_it_is_shown() -> None:
     shown = table(rows(), suite="made")
     text = to_text(shown)
     assert "BAGS  +6.0 [+3.2, +8.8]!" in text
     assert "RFS    +1.0 [-4.5, +6.5]" in text
     assert "AP1 (12 images)" in text
-    assert "Holm's correction over 2 rows" in " ".join(text.split())
+    note = " ".join(text.split())
+    assert "95 % interval over val images, for these models: one seed knows no other training" in note
+    assert "Holm's correction over at most 2 rows; each metric by itself, at 5 %" in note
     markdown = to_markdown(shown)
     assert "**+6.0** [+3.2, +8.8]" in markdown
     assert "| +1.0 [-4.5, +6.5]" in markdown
@@ -179,6 +260,6 @@ def test_a_control_has_a_block_and_a_correction_of_its_own() -> None:
     assert one.holm == one.interval.p == pytest.approx(4.07e-4, abs=1e-6)
     text = to_text(table(rows(), suite="made", against={"BAGS": "RFS"}))
     assert "BAGS  +5.0 [+2.2, +7.8]!" in text
-    assert "Holm's correction over 2 and 1 rows" in " ".join(text.split())
+    assert "Holm's correction over at most 2 rows and 1 row with a control; each metric" in " ".join(text.split())
     lines = to_csv(rows(), (), found).splitlines()
     assert [line.split(",")[6] for line in lines if line.startswith("BAGS,AP,")] == ["baseline", "RFS"]

@@ -136,6 +136,7 @@ def test_the_table_is_sorted_by_values(reader: Reader) -> None:
     first = next(line for line in differences if [cell[0] for cell in line[:3]] == ["BAGS", "AP1", "baseline"])
     assert first[3] == ("+10.0", "10")
     assert first[-1] == ("certain", None)
+    assert first[5][0] == "<0.001"
     _, *kinds = cells(reader, "error-kinds")
     found = {(line[0][0], line[1][0]): line[2:] for line in kinds}
     assert found["BAGS", "AP (all classes)"][0] == ("25.0", "25")

@@ -10,7 +10,7 @@ import pytest
 from reports.differences import Difference
 from reports.figures.canvas import Drawing as Drawn
 from reports.figures.canvas import blank, finish, image_of
-from reports.figures.forest import forest
+from reports.figures.forest import GREY, forest
 from reports.intervals import Interval
 from reports.page.inline_svg import inlined
 from reports.page.lineage_graph import Box, drawn
@@ -77,17 +77,24 @@ def test_boxes_stand_right_of_what_they_are_made_from() -> None:
 def test_differences_are_drawn_with_their_intervals() -> None:
     sure = Difference("baseline", Cell(3.0, None, 1), Interval(2.0, 4.0, 0.001), 0.002)
     open_ = Difference("baseline", Cell(-1.0, None, 1), Interval(-3.0, 1.0, 0.4), 0.4)
+    by_itself = Difference("baseline", Cell(1.5, None, 1), Interval(0.1, 2.9, 0.03), 0.06)
     bare = Difference("baseline", Cell(2.0, None, 1), None, None)
-    found = {"BAGS": {"AP": sure, "AP1": bare}, "x2": {"AP": open_, "AP1": bare}, "NCM": {"AP": bare}}
+    found = {
+        "BAGS": {"AP": sure, "AP1": bare}, "x2": {"AP": open_, "AP1": bare}, "RFS": {"AP": by_itself},
+        "NCM": {"AP": bare},
+    }  # fmt: skip
     drawing = forest(found)
     assert drawing is not None
     (axes,) = drawing.figure.axes  # no panel of AP1, which has no interval
     assert axes.get_title() == "ΔAP\nall classes"
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["BAGS", "x2", "NCM"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["BAGS", "x2", "RFS", "NCM"]
     bars = [tuple(round(float(x), 6) for x in line.get_segments()[0][:, 0]) for line in axes.collections]
-    assert bars == [(2.0, 4.0), (-3.0, 1.0)]
+    assert bars == [(2.0, 4.0), (-3.0, 1.0), (0.1, 2.9)]
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert legend == ["certain, after Holm", "not told apart from 0", "no interval"]
-    assert drawing.lines[0] == ("BAGS", "AP", "baseline", 3.0, 2.0, 4.0, 0.001, 0.002, "yes")
-    assert drawing.lines[1] == ("BAGS", "AP1", "baseline", 2.0, None, None, None, None, "no")
+    assert legend == ["certain", "without 0, but not after Holm", "not told apart from 0", "no interval"]
+    marks = [(line.get_marker(), line.get_color(), line.get_markerfacecolor()) for line in axes.lines]
+    drawn = [mark for mark in marks if mark[0] in ("o", "D")]
+    assert drawn == [("o", "black", "black"), ("D", GREY, "white"), ("o", "black", "white")]
+    assert drawing.lines[0] == ("BAGS", "AP", "baseline", 3.0, 2.0, 4.0, 0.001, 0.002, "certain")
+    assert drawing.lines[1] == ("BAGS", "AP1", "baseline", 2.0, None, None, None, None, "no interval")
     assert forest({"NCM": {"AP": bare}}) is None

@@ -54,7 +54,10 @@ def test_the_usual_columns() -> None:
     assert r"\label{tab:suite-a-b}" in text
     assert r"\begin{tabular}{@{}lrrrrrr@{}}" in text
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
-    assert caption.startswith(r"\caption{a\_b. Box AP (points), one run a row. Differences have 95 \% intervals;")
+    assert caption.startswith(
+        r"\caption{a\_b. Box AP (points), one run a row. Differences have 95 \% intervals, for these models;"
+    )
+    assert "after Holm's correction over the rows, each metric by itself" in caption
     assert "control" not in caption
     assert "RFS: a reconstruction" in caption
     assert len(caption) < 500

@@ -180,7 +180,7 @@ def test_gain_stands_over_the_minutes_of_the_whole_chain() -> None:
 
 def test_bars_have_the_interval_of_their_mean() -> None:
     """One seed, normal: draws 19 and 21 have variance 2, so 20 - 1.96 * sqrt(2) to 20 + 1.96 * sqrt(2)."""
-    drawn = Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 40, "AP1": 3}, "v")
+    drawn = Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 80, "AP1": 3}, "v")
     row = replace(made("A", AP=20.0, AP1=1.0), draws=drawn)
     drawing = ap_by_bin(Scene([row], edges=(10,)))
     assert drawing.columns == ("row", "metric", "mean", "sd", "n", "low", "high")

@@ -28,9 +28,11 @@ SIZES = ((r"\small", 9.25, 4.0), (r"\footnotesize", 8.5, 3.0))  # smaller is not
 BESIDE = 8.0  # \scriptsize: spreads and intervals
 # Widths in Computer Modern Roman, in its size.
 NARROW, HYPHEN, DIGIT, SIGN, SMALL, CAPITAL, BOLD = 0.28, 0.33, 0.5, 0.78, 0.52, 0.75, 1.15
+LATIN = 0x17F  # the last of Unicode's Latin letters that pdfLaTeX composes
 ESCAPED = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
            "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
-           "Δ": r"$\Delta$", "†": r"\textdagger{}", "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+           "Δ": r"$\Delta$", "†": r"\textdagger{}", "<": r"\textless{}", ">": r"\textgreater{}",
+           "|": r"\textbar{}", "`": r"\textasciigrave{}"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def to_latex(table: Table, names: Sequence[str] = (), label: str = "results") ->
     blocks = [(block, len(list(of))) for block, of in groupby(columns, key=lambda column: column[0])]
     star = "*" if width > COLUMN else ""
     lines = [r"% Needs \usepackage{booktabs}. The protocol is in table_protocol.tex, for an appendix."]
+    if strange := _strange(table):
+        lines.append(f"% For LuaLaTeX or XeLaTeX with a font that has them; pdfLaTeX lacks: {strange}")
     if left_out:
         lines.append(
             f"% Left out, so that it fits: {' '.join(left_out)}. Columns are chosen by: bench report --columns"
@@ -232,6 +236,12 @@ def _wide(text: str) -> str:
 def _minus(text: str) -> str:
     """A number with its spread or interval, whose hyphens are minus signs; `-`, no number, is a dash."""
     return "--" if text == "-" else tex(text).replace("-", "$-$")
+
+
+def _strange(table: Table) -> str:
+    """Characters of names that pdfLaTeX does not know: those beyond the Latin letters."""
+    texts = "".join([table.title, *(row_name(line) for line in table.lines)])
+    return "".join(sorted({c for c in printable(texts) if ord(c) > LATIN and c not in ESCAPED}))
 
 
 def tex(text: str) -> str:

@@ -75,6 +75,17 @@ def test_what_a_caption_says() -> None:
     assert "control is not" not in to_latex(titled, ["AP", "dAP"])
 
 
+def test_what_pdflatex_lacks_is_said() -> None:
+    """It stops at a letter of another script; a file that says nothing would cost an hour."""
+    plain = to_latex(table([made("a | `b` é Ł", AP=20.0)], suite="t"))
+    assert r"a \textbar{} \textasciigrave{}b\textasciigrave{} é Ł &" in plain
+    assert "LuaLaTeX" not in plain
+    strange = to_latex(table([made("שלום", AP=20.0), made("猫 Δ", AP=20.0)], suite="t")).splitlines()
+    assert strange[1] == "% For LuaLaTeX or XeLaTeX with a font that has them; pdfLaTeX lacks: " + "".join(
+        sorted("שלום猫")
+    )
+
+
 def test_chosen_columns() -> None:
     text = to_latex(content(), ["dAP", "AP", "cAP1"])
     assert r" & AP & AP & AP1 \\" in text

@@ -33,6 +33,15 @@ class Scale:
     smallest: float = 1.0
     ticks: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def unequal(self) -> bool:
+        """Whether numbers stand at equal steps that they do not have."""
+        if self.kind != "labels":
+            return False
+        known = [(x, float(name)) for name, x in self.positions.items() if _is_number(name)]
+        slopes = [(b - a) / (y - x) for (x, a), (y, b) in pairwise(known)]
+        return bool(slopes) and not all(math.isclose(slope, slopes[0], rel_tol=1e-6) for slope in slopes)
+
 
 def setting(settings: Mapping[str, Any], dotted: str) -> Any:
     """The value of `beta` or `schedule.lr`; ABSENT where the row does not have it."""
@@ -97,6 +106,13 @@ def _crowded(ascending: Sequence[float]) -> bool:
     """Whether two marks of an axis would lie on one another."""
     span = ascending[-1] - ascending[0]
     return any(b - a < CROWDED * span for a, b in pairwise(ascending))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _number(value: Any) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports.figures.canvas import Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
+from reports.figures.lettering import at_ticks
 from reports.figures.scene import Scene
 from reports.intervals import Interval, of_row
 from reports.load import RowResult
@@ -46,7 +47,8 @@ def ap_by_bin(scene: Scene) -> Drawing:
 
 
 def bars(scene: Scene, metrics: Sequence[str]) -> Drawing:
-    """Means over seeds as bars, with their 95 % intervals where all rows have draws, else 1 sd. A missing metric leaves
+    """Means over seeds as bars, with their 95 % intervals where all rows have draws and one can be told, else 1 sd; the
+    caption says which, and which metrics have none. A missing metric leaves
     a gap with a '-' in it: it cannot be read as 0. `metrics`: one group, or panel, for each."""
     every, caption = scene.groups, scene.caption
     groups = {label: every[label] for label in _shown(every)}
@@ -54,10 +56,17 @@ def bars(scene: Scene, metrics: Sequence[str]) -> Drawing:
     if len(groups) < len(every):
         caption += f" {len(groups)} of {len(every)} rows, the first of the suite; all are in the table's files."
     spans = intervals(groups, metrics)
-    if spans is not None:
-        several = any(len(group) > 1 for group in groups.values())
+    several = any(len(group) > 1 for group in groups.values())
+    if spans is not None and not any(spans.values()):  # val shows too little: what seeds say is all there is
+        spans = None
+        caption += " There is no interval over val images, which are too few"
+        caption += ". Lines: one sample standard deviation over seeds." if several else ": no value is exact."
+    elif spans is not None:
         over_what = "val images and seeds" if several else "val images"
         caption += f" {WITH_INTERVAL.format(over=over_what)}"
+        shown = [m for m in metrics if any(of.get(m, MISSING).mean is not None for of in cells.values())]
+        bare = [m for m in shown if not any(m in of for of in spans.values())]
+        caption += f" No interval of {', '.join(bare)}: without a line, not without an error." if bare else ""
     base = baseline_of(groups) if len(by_engine(groups)) == 1 else None  # no engine is measured by another's baseline
     return of_cells(replace(scene, caption=caption.strip()), cells, metrics, baseline=base, spans=spans)
 
@@ -170,7 +179,8 @@ def _values(axes: Axes, cells: Sequence[Cell], ends: Sequence[Ends], offset: flo
 def _panels(cells: Cells, ends: AllEnds, metrics: Sequence[str], edges: Sequence[int], baseline: str | None) -> Figure:
     columns = min(len(metrics), PANELS_A_LINE)
     deep = -(-len(metrics) // columns)
-    label_in = 0.075 * max(map(len, cells))
+    names = at_ticks(cells)
+    label_in = 0.075 * max(map(len, names))
     figure, every = blank(max(6.0, label_in + 0.6 + 1.75 * columns), deep * (0.75 + 0.19 * len(cells)), deep, columns)
     for spare in every[len(metrics) :]:
         spare.remove()
@@ -180,7 +190,7 @@ def _panels(cells: Cells, ends: AllEnds, metrics: Sequence[str], edges: Sequence
         start = cells[baseline].get(metric, MISSING).mean if baseline else None
         if start is not None:
             axes.axvline(start, color="0.35", linestyle=(0, (3, 2)), linewidth=0.9)
-        axes.set_yticks(range(len(cells)), list(cells) if number % columns == 0 else [""] * len(cells), fontsize=8)
+        axes.set_yticks(range(len(cells)), names if number % columns == 0 else [""] * len(cells), fontsize=8)
         axes.set_ylim(len(cells) - 0.4, -0.6)
         axes.set_title("\n".join(filter(None, (metric, over(metric, edges)))), fontsize=9)
         axes.set_xlabel(unit([metric]).replace(" of the classifier", ""), fontsize=8)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluation.calibration import Calibration
-from reports.figures.canvas import Drawing, bins_of, blank, finish, handles, over, palette, tidy
+from reports.figures.canvas import EDGE, Drawing, bins_of, blank, finish, handles, over, palette, tidy
 from reports.figures.scene import Scene
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _panel(axes: Axes, of_rows: Mapping[str, Calibration], end: float) -> None:
     for (label, found), (colour, marker, style) in zip(of_rows.items(), looks, strict=False):
         (line,) = axes.plot(
             [100 * b.score for b in found.bins], [100 * b.right for b in found.bins], label=label, color=colour,
-            marker=marker, linestyle=style, markersize=3.5, linewidth=1.1, clip_on=False, zorder=2,
+            marker=marker, linestyle=style, markersize=3.5, linewidth=1.1, clip_on=False, zorder=2, **EDGE,
         )  # fmt: skip
         line.set_in_layout(
             bool(found.bins)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import cell_text, printable
 from bench.store.disk import put
+from reports.figures.lettering import INCH, columns, fitted, lettered, quiet, width, wrapped
 from reports.stats import Cell
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ DPI = 150
 FORMATS = ("png", "svg")
 UNDATED: Mapping[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same rows, the same file
 DEFAULT_EDGES = (10, 100, 1000)
-LEGEND_POINTS, CAPTION_POINTS = 8.5, 8.0
-CHARACTER = 0.62  # mean width of a character of DejaVu Sans, in its size
-INCH = 72  # points
+TITLE_POINTS, LEGEND_POINTS, CAPTION_POINTS = 11, 8.5, 8.0
+MARGIN_POINTS = 10.0  # at both sides of a legend or title together
 CAPTION = "caption-"  # in an svg, the name of what is drawn of a caption; the points that it takes at the foot follow
+# Of a filled mark, so that yellow and pink are seen in grey.
+EDGE: Mapping[str, Any] = {"markeredgecolor": "0.15", "markeredgewidth": 0.5}
 LEAST_SPAN = 1.0  # points on a value axis: smaller differences should look small
 
 
@@ -72,7 +74,7 @@ def image_of(drawing: Drawing, suffix: str) -> bytes:
     as_text(drawing.figure)  # once more: something may have been written after `finish`
     image = io.BytesIO()
     bare = without_caption(drawing.figure) if suffix == "pdf" else contextlib.nullcontext()
-    with bare, matplotlib.rc_context({"svg.hashsalt": "longtail-bench"}):  # else the ids in an svg are random
+    with quiet(), bare, matplotlib.rc_context({"svg.hashsalt": "longtail-bench"}):  # else the ids in an svg are random
         drawing.figure.savefig(image, format=suffix, dpi=DPI, metadata=UNDATED.get(suffix))
     return image.getvalue()
 
@@ -122,20 +124,26 @@ def finish(figure: Figure, legend: Mapping[str, Any], caption: str, title: str |
         legend: label -> what matplotlib drew for it; empty: no legend.
     """
     width_in, height_in = figure.get_size_inches()
+    room = width_in * INCH - MARGIN_POINTS
+    titled = fitted(title, TITLE_POINTS, room, lines=2) if title else None
+    further = titled.count("\n") * TITLE_POINTS * 1.2 / INCH if titled else 0.0  # lines of a title beyond the first
     if legend:
-        columns = _legend_columns(list(legend), width_in)
+        shown = [fitted(label, LEGEND_POINTS, room - 4.8 * LEGEND_POINTS) for label in legend]
+        across = columns(shown, LEGEND_POINTS, room)
         # A title of the figure and a legend outside its Axes would be put on one another: it is the legend's.
         figure.legend(
-            list(legend.values()), list(legend), loc="outside upper center", ncols=columns, frameon=False,
-            fontsize=LEGEND_POINTS, title=title, title_fontsize=11,
+            list(legend.values()), shown, loc="outside upper center", ncols=across, frameon=False,
+            fontsize=LEGEND_POINTS, title=titled, title_fontsize=TITLE_POINTS,
         )  # fmt: skip
-        height_in += LEGEND_POINTS * 1.8 / INCH * (-(-len(legend) // columns) + (1.5 if title else 0))
-    elif title:
-        figure.suptitle(title, fontsize=11)
-        height_in += 0.3
+        height_in += LEGEND_POINTS * 1.8 / INCH * (-(-len(legend) // across) + (1.5 if title else 0)) + further
+    elif titled:
+        figure.suptitle(titled, fontsize=TITLE_POINTS)
+        height_in += 0.3 + further
     figure.set_label(caption)
     if caption:
         lines = textwrap.wrap(caption, int(width_in * INCH / (CAPTION_POINTS * 0.55)))
+        if any(width(line, CAPTION_POINTS) > room for line in lines):  # of wide letters
+            lines = wrapped(caption, CAPTION_POINTS, room)
         drawn = figure.supxlabel("\n".join(lines), fontsize=CAPTION_POINTS, color="0.3", x=0.01, ha="left")
         below_in = len(lines) * CAPTION_POINTS * 1.25 / INCH + 0.1
         drawn.set_gid(f"{CAPTION}{below_in * INCH:.0f}")
@@ -159,6 +167,7 @@ def as_text(figure: Figure) -> None:
         if id(text) not in formulas:
             text.set_parse_math(False)
             text.set_text(printable(text.get_text(), keep="\n"))
+            lettered(text)
 
 
 def _named(axis: Axis) -> bool:
@@ -248,18 +257,6 @@ def unit(metrics: Sequence[str]) -> str:
 def numbers(cell: Cell) -> tuple[float | None, float | None, int]:
     """mean, sd, n for a line of a CSV."""
     return cell.mean, cell.sd, cell.n
-
-
-def _legend_columns(labels: Sequence[str], width_in: float) -> int:
-    """The most columns, at most 8, whose entries fit side by side; they are filled from top to bottom."""
-    for columns in range(min(len(labels), 8), 1, -1):
-        deep = -(-len(labels) // columns)
-        widest = [max(map(len, labels[i : i + deep])) for i in range(0, len(labels), deep)]
-        # beside its text an entry has a handle, a gap and the space to the next: 2 + 0.8 + 2 of the font's size
-        points = sum((length * CHARACTER + 4.8) * LEGEND_POINTS for length in widest)
-        if points < width_in * INCH:
-            return -(-len(labels) // deep)  # 7 entries in 2 lines: 4 and 3, not 6 and 1
-    return 1
 
 
 def _cell(value: object) -> object:

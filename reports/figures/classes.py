@@ -43,7 +43,14 @@ def per_class(scene: Scene, *, labels: Sequence[str] = ()) -> Drawing | None:
         points = np.array([point for result in groups[label] for point in _points(result)], np.float64)
         colour = palette()[index % 10]
         axes.scatter(
-            points[:, 0], points[:, 1], s=13, marker=MARKERS[index % 4], color=colour, alpha=0.35, linewidths=0
+            points[:, 0],
+            points[:, 1],
+            s=13,
+            marker=MARKERS[index % 4],
+            color=colour,
+            alpha=0.35,
+            linewidths=0.3,
+            edgecolors="0.15",
         )
         xs, ys = smooth(points)
         axes.plot(xs, ys, STYLES[index % 4], color=colour, linewidth=1.9, label=label)

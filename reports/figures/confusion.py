@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.figures.canvas import Drawing, bin_names, blank, finish
+from reports.figures.lettering import INCH, fitted
 from reports.figures.scene import Scene
 from reports.load import RowResult
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("row", "bin", "taken_for", "count", "percent")
 MOST_ROWS = 12
-A_LINE = 4  # panels
+A_LINE, PANEL_IN = 4, 2.1  # panels; inches of one
 DARK = 55  # percent; above it a number is white
 SAID = (
     "Of the val boxes of a bin (line), the percentage that a detection of their own class finds, or that is taken for a"
@@ -43,12 +44,12 @@ def confusion(scene: Scene) -> Drawing | None:
     deep = -(-len(drawn) // columns)
     size = next(iter(found.values())).shape[0]
     names = bin_names(scene.edges)[: size - 1]
-    figure, every = blank(1.1 + 2.1 * columns, 0.7 + 2.0 * deep, deep, columns)
+    figure, every = blank(1.1 + PANEL_IN * columns, 0.7 + 2.0 * deep, deep, columns)
     for spare in every[len(drawn) :]:
         spare.remove()
     for place, (label, axes) in enumerate(zip(drawn, every, strict=False)):
         _grid(axes, percent(found[label]))
-        axes.set_title(label, fontsize=9)
+        axes.set_title(fitted(label, 9, PANEL_IN * INCH - 14, lines=2), fontsize=9)
         axes.set_yticks(range(size - 1), names if place % columns == 0 else [""] * (size - 1), fontsize=8)
         last = place + columns >= len(drawn)
         shown = [*names, "missed"] if last else [""] * size

@@ -4,17 +4,16 @@ images are of a model's inside.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bench.errors import printable
 from bench.evaluation.ap import Ints
 from bench.evaluation.judged import Kind
 from reports.detected import RULE, Boxes, Seen
 from reports.figures.canvas import Drawing, blank, finish
+from reports.figures.lettering import INCH, fitted
 from reports.figures.scene import Scene
 from reports.footnotes import some_rows
 from reports.load import RowResult
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 COLUMNS = ("row", "seed", "image", "file", "what", "class", "score", "of_class")
 MOST = 4  # rows beside the true boxes unless they are named
 SIDE = 1.6  # inches of a picture
-WIDTH = 22  # characters of a class's name beside a line
 # Name, colour that the colour-blind tell apart, and dash in points: the same as in the image browser.
 STYLES: dict[int, tuple[str, str, tuple[float, ...]]] = {
     Kind.TRUE_POSITIVE: ("true positive", "#0072b2", ()),
@@ -77,7 +75,7 @@ def contact_sheet(scene: Scene, *, labels: Sequence[str] = ()) -> Drawing | None
                 (row.record.row, row.record.seed, image.id, image.file_name, *of) for of in _lines(boxes, seen, names)
             ]
     for axes, name in zip(grid[0], ("true boxes", *(row.record.row for row in drawn)), strict=True):
-        axes.set_title(printable(name), fontsize=8)
+        axes.set_title(fitted(name, 8, SIDE * INCH - 6, lines=2), fontsize=8)
     order = [TRUE[0], *(name for name, _, _ in STYLES.values())]
     legend = {name: used[name] for name in order if name in used}
     said = (
@@ -118,7 +116,7 @@ def _chosen_for(names: Sequence[str], label: int, row: RowResult) -> str:
         return "no box"
     classes = row.record.per_class
     count = f" ({row.instance_counts[label]})" if classes is not None and label < len(row.instance_counts) else ""
-    return "\n".join(textwrap.wrap(f"{printable(names[label])}{count}", WIDTH))
+    return fitted(f"{names[label]}{count}", 7, SIDE * INCH - 6, lines=3)
 
 
 def _picture(axes: Axes, pixels: Any, width: int, height: int) -> None:

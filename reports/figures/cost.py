@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.figures.canvas import Drawing, blank, finish, handles, numbers, palette, tidy
+from reports.figures.lettering import at_ticks
 from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, summarise
@@ -51,7 +52,7 @@ def cost(scene: Scene) -> Drawing | None:
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         tidy(axes, "x")
-    time_axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    time_axes.set_yticks(range(len(labels)), at_ticks(labels), fontsize=8)
     memory_axes.set_yticks([])
     time_axes.set_xlabel("minutes of training")
     memory_axes.set_xlabel(f"most memory of the {'GPU' if where == 'gpu' else 'process'} (MB)")

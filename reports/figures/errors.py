@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
 from reports.figures.canvas import Drawing, bins_of, blank, finish, numbers, over
+from reports.figures.lettering import at_ticks
 from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, summarise
@@ -26,18 +27,24 @@ KINDS = {
     "classification": "class", "localisation": "location", "both": "both", "duplicate": "duplicate",
     "background": "background", "missed": "missed",
 }  # fmt: skip
+UNFOUND = "classes_unfound"
+# Field of `Counts`, of classification errors by the bin of the class that a box is taken for -> as a table names it.
+DIRECTIONS = {
+    "to_same_bin": "class, same bin", "to_more_frequent": "class, more frequent", "to_rarer": "class, rarer",
+}  # fmt: skip
 MOST_ROWS = 20
 DARK = 0.55  # of the scale; above it a number is white
 FIELDS = ("row", "seed", "group", "kind", "count", "cost", "classes", "classes_unfound", "boxes", "found", "ap50")
 SAID = (
     "AP50 points that each kind of error costs, alone put right (TIDE); kinds do not add up. A missed box of a class of"
-    " which nothing is found costs nothing, since no precision is known of it: how many such classes the first row has "
-    "at its first seed stands below."
+    " which nothing is found costs nothing, since no precision is known of it: the last column has how many such"
+    " classes there are."
 )
 
 
 def error_costs(scene: Scene) -> Drawing | None:
-    """A grid of rows and kinds for all classes and for each bin, the mean over seeds in each cell.
+    """A grid of rows and kinds for all classes and for each bin, and of how many classes nothing is found; the mean
+    over seeds in each cell.
 
     Returns:
         None where no row has its errors.
@@ -45,23 +52,22 @@ def error_costs(scene: Scene) -> Drawing | None:
     shown = _with_errors(scene.rows, scene.order)
     if not shown:
         return None
-    first = next(iter(shown.values()))[0].errors
-    assert first is not None
     cells = costs(scene.rows, scene.order)
     names = list(dict.fromkeys(name for _, name, _ in cells))
     drawn, caption = list(shown)[:MOST_ROWS], scene.caption
     if len(drawn) < len(shown):
         caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in error_kinds.csv."
-    label_in = 0.075 * max(map(len, drawn))
-    figure, every = blank(label_in + 0.4 + 2.0 * len(names), 1.5 + 0.22 * len(drawn), 1, len(names))
-    highest = max([cell.mean for cell in cells.values() if cell.mean is not None] or [1.0])
+    ticks = at_ticks(drawn)
+    label_in = 0.075 * max(map(len, ticks))
+    figure, every = blank(label_in + 0.4 + 2.3 * len(names), 1.9 + 0.22 * len(drawn), 1, len(names))
+    highest = max([cells[at].mean or 0.0 for at in cells if at[2] in KINDS], default=0.0) or 1.0
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
-        _grid(axes, [[cells[label, name, kind] for kind in KINDS] for label in drawn], highest)
-        axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
-        axes.set_title("\n".join(filter(None, (name, over(name, scene.edges)))), fontsize=9)
-        unfound = first.groups[name].classes_unfound
-        axes.set_xlabel(f"{unfound} of {first.groups[name].classes} classes unfound", fontsize=7, color="0.3")
-    lines = [(label, name, kind, *numbers(cell)) for (label, name, kind), cell in cells.items()]
+        _grid(axes, [[cells[label, name, what] for what in (*KINDS, UNFOUND)] for label in drawn], highest)
+        axes.set_yticks(range(len(drawn)), ticks if place == 0 else [""] * len(drawn), fontsize=8)
+        count = _classes(group for label in drawn for group in shown[label])[name]
+        axes.set_title(f"{over(name, scene.edges) or name}\n({count} classes)", fontsize=9)
+    every[0].set_xlabel("cost in AP50 (points)", fontsize=8)
+    lines = [(*at, *numbers(cell)) for at, cell in cells.items() if at[2] not in DIRECTIONS]
     return Drawing(
         finish(figure, {}, f"{caption} {SAID}".strip(), scene.title),
         ("row", "group", "kind", "mean", "sd", "n"),
@@ -69,16 +75,21 @@ def error_costs(scene: Scene) -> Drawing | None:
     )
 
 
-def costs(rows: Sequence[RowResult], order: Sequence[str] = ()) -> dict[tuple[str, str, str], Cell]:
-    """(row, AP or APi, kind) -> AP50 points that this kind costs, over the seeds; of rows that have their errors."""
+def costs(
+    rows: Sequence[RowResult], order: Sequence[str] = (), *, all_groups: bool = False
+) -> dict[tuple[str, str, str], Cell]:
+    """(row, AP or APi, what) -> over the seeds of rows that have their errors: the AP50 points that a kind costs, the
+    classes of which nothing is found (UNFOUND), and how often a class is taken for one of each of DIRECTIONS.
+    `all_groups`: of r/c/f too, where all of these rows have them."""
     shown = _with_errors(rows, order)
-    found = next((group[0].errors for group in shown.values()), None)
-    names = bins_of(found.groups if found else ())
+    every = [result.errors.groups for group in shown.values() for result in group if result.errors is not None]
+    first = [name for name in (every[0] if every else ()) if all(name in groups for groups in every)]
+    names = first if all_groups else bins_of(first)
     return {
-        (label, name, kind): summarise(_cost(result, name, kind) for result in group)
+        (label, name, what): summarise(_value(result, name, what) for result in group)
         for label, group in shown.items()
         for name in names
-        for kind in KINDS
+        for what in (*KINDS, UNFOUND, *DIRECTIONS)
     }
 
 
@@ -119,10 +130,22 @@ def confusion_csv(rows: Sequence[RowResult], order: Sequence[str] = ()) -> str:
     return out.getvalue()
 
 
-def _cost(result: RowResult, name: str, kind: str) -> float | None:
+def _value(result: RowResult, name: str, what: str) -> float | None:
     assert result.errors is not None
-    value: float | None = getattr(result.errors.groups[name].costs, kind)
-    return None if value is None else 100.0 * value
+    group = result.errors.groups[name]
+    if what in KINDS:
+        cost: float | None = getattr(group.costs, what)
+        return None if cost is None else 100.0 * cost
+    return float(group.classes_unfound if what == UNFOUND else getattr(group.counts, what))
+
+
+def _classes(results: Iterable[RowResult]) -> dict[str, str]:
+    """Group -> how many classes it has: where data follow the seed, from the fewest to the most."""
+    found: dict[str, set[int]] = {}
+    for result in results:
+        for name, group in (result.errors.groups if result.errors is not None else {}).items():
+            found.setdefault(name, set()).add(group.classes)
+    return {name: "-".join(str(n) for n in sorted({min(of), max(of)})) for name, of in found.items()}
 
 
 def _lines(result: RowResult) -> Iterator[tuple[object, ...]]:
@@ -137,17 +160,19 @@ def _lines(result: RowResult) -> Iterator[tuple[object, ...]]:
 
 
 def _grid(axes: Axes, cells: Sequence[Sequence[Cell]], highest: float) -> None:
-    """Shaded by cost on one scale for all panels, and numbered: it can be read without colour."""
-    values = [[max(0.0, cell.mean or 0.0) for cell in line] for line in cells]
+    """Shaded by cost on one scale for all panels, and numbered: it can be read without colour. The last column is no
+    cost, and not shaded."""
+    values = [[max(0.0, cell.mean or 0.0) if x < len(KINDS) else 0.0 for x, cell in enumerate(line)] for line in cells]
     axes.imshow(values, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):
             dark = values[y][x] > DARK * highest
             text = "-" if cell == MISSING or cell.mean is None else f"{cell.mean:.1f}"
+            text = text.removesuffix(".0") if x == len(KINDS) else text
             axes.text(x, y, text, ha="center", va="center", fontsize=7, color="white" if dark else "0.15")
-    axes.set_xticks(
-        range(len(KINDS)), list(KINDS.values()), rotation=55, ha="right", rotation_mode="anchor", fontsize=8
-    )
+    axes.axvline(len(KINDS) - 0.5, color="0.5", linewidth=0.8)
+    names = [*KINDS.values(), "unfound classes"]
+    axes.set_xticks(range(len(names)), names, rotation=55, ha="right", rotation_mode="anchor", fontsize=8)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)

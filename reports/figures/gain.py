@@ -3,6 +3,7 @@ cost.py, which shows each training of a row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from reports.figures.canvas import Drawing, blank, finish, numbers, over, tidy
@@ -37,7 +38,7 @@ def gain(scene: Scene) -> Drawing | None:
     figure, every = blank(0.3 + WIDTH_IN * len(shown), HEIGHT_IN, 1, len(shown))
     for axes, (metric, at) in zip(every, shown.items(), strict=True):
         axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
-        named_points(axes, at, (WIDTH_IN - 0.7, HEIGHT_IN - 0.8))
+        named_points(axes, at, (WIDTH_IN - 0.7, HEIGHT_IN - 0.8), least=(0.0, -math.inf))
         axes.set_title("\n".join(filter(None, (f"Δ{metric}", over(metric, scene.edges)))), fontsize=9)
         axes.set_xlabel("minutes of all trainings of the row")
         tidy(axes)

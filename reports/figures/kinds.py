@@ -25,6 +25,7 @@ from reports.figures.cost import cost
 from reports.figures.curves import curves
 from reports.figures.errors import error_costs
 from reports.figures.gain import gain
+from reports.figures.lettering import boxes_said, undrawable
 from reports.figures.lines import points
 from reports.figures.norms import weight_norms
 from reports.figures.own import own_drawing
@@ -235,10 +236,12 @@ def draw(
         formats: of the files, beside the csv: png, svg, pdf.
 
     Returns:
-        (what was written, one sentence for each figure of `wanted` that cannot be drawn).
+        (what was written, one sentence for each figure of `wanted` that cannot be drawn, and one on names that no font
+        here has the letters of).
     """
     written: list[Drawn] = []
     lacking: list[str] = []
+    letters: set[str] = set()
     if not rows:
         return written, lacking
     every = Scene(rows, order, edges)
@@ -246,10 +249,13 @@ def draw(
         drawing, why = _drawing(figure, every, suite, planned, own or {})
         if drawing is not None:
             files = save(drawing, out / name, formats)
+            letters |= undrawable(drawing.figure)
             title = figure.title or _title(figure) or name
             written.append(Drawn(name, title, str(drawing.figure.get_label()), tuple(files)))
         elif wanted:
             lacking.append(f"no figure {name}: {why}")
+    if letters:
+        lacking.append(boxes_said(letters, _names_in(rows, wanted)))
     return written, lacking
 
 
@@ -262,6 +268,12 @@ def names(figures: Sequence[Figure]) -> list[str]:
         numbered = (f"{plain}_{number}" for number in count(2))
         found.append(plain if plain not in found else next(name for name in numbered if name not in found))
     return found
+
+
+def _names_in(rows: Sequence[RowResult], wanted: Sequence[Figure]) -> list[str]:
+    """Of rows, classes and figures."""
+    classes = [name for row in rows if row.record.per_class is not None for name in row.record.per_class.names]
+    return [*(row.record.row for row in rows), *classes, *(figure.title for figure in wanted if figure.title)]
 
 
 def _title(figure: Figure) -> str:

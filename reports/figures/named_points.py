@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from reports.figures.canvas import CHARACTER, INCH, palette
+from reports.figures.canvas import EDGE, palette
+from reports.figures.lettering import INCH, NAME_POINTS, fitted
 from reports.stats import Cell
 
 if TYPE_CHECKING:
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 
+HOLLOW = {**EDGE, "markeredgewidth": 1.0}
 SIZE = 7.5  # of a name, points
+CHARACTER = 0.62  # mean width of a character, in its size
 MARKERS = "os^Dv<>Pp*"
 GAP = 5.0  # from a point to its name, points
 # Where a name may stand: (x, y) from the point in gaps, and its horizontal and vertical alignment; the first that
@@ -26,7 +30,13 @@ PLACES = (
 )  # fmt: skip
 
 
-def named_points(axes: Axes, at: Mapping[str, tuple[Cell, Cell]], size_in: Point, hollow: Collection[str] = ()) -> None:
+def named_points(
+    axes: Axes,
+    at: Mapping[str, tuple[Cell, Cell]],
+    size_in: Point,
+    hollow: Collection[str] = (),
+    least: tuple[float, float] = (-math.inf, -math.inf),
+) -> None:
     """A mark for each row with one sample standard deviation to each side, and its name beside it, where it covers
     least. Limits of the Axes are set here.
 
@@ -35,17 +45,19 @@ def named_points(axes: Axes, at: Mapping[str, tuple[Cell, Cell]], size_in: Point
         at: row -> (x, y), both with a mean.
         size_in: width and height of the Axes in inches, about.
         hollow: labels of the rows whose marks are, the baselines.
+        least: values that x and y never fall below: no axis and no line does.
     """
     points = {label: (x.mean or 0.0, y.mean or 0.0) for label, (x, y) in at.items()}
     for index, (label, (x, y)) in enumerate(at.items()):
         colour = palette()[index % 10]
         axes.errorbar(
-            [points[label][0]], [points[label][1]], xerr=x.sd, yerr=y.sd, fmt=MARKERS[index % len(MARKERS)],
-            markersize=6, color=colour, markerfacecolor="white" if label in hollow else colour, elinewidth=0.8,
-            capsize=1.5, zorder=3,
+            [points[label][0]], [points[label][1]], xerr=_sides(x, least[0]), yerr=_sides(y, least[1]),
+            fmt=MARKERS[index % len(MARKERS)], markersize=6, color=colour, elinewidth=0.8, capsize=1.5, capthick=0.8,
+            markerfacecolor="white" if label in hollow else colour, zorder=3, clip_on=False,
+            **(HOLLOW if label in hollow else EDGE),
         )  # fmt: skip
-    low_x, high_x = _limits([points[label][0] + s * (x.sd or 0) for label, (x, _) in at.items() for s in (-1, 1)])
-    low_y, high_y = _limits([points[label][1] + s * (y.sd or 0) for label, (_, y) in at.items() for s in (-1, 1)])
+    low_x, high_x = _limits([x for x, _ in at.values()], least[0])
+    low_y, high_y = _limits([y for _, y in at.values()], least[1])
     axes.set_xlim(low_x, high_x)
     axes.set_ylim(low_y, high_y)
     wide, high = size_in[0] * INCH, size_in[1] * INCH
@@ -55,8 +67,8 @@ def named_points(axes: Axes, at: Mapping[str, tuple[Cell, Cell]], size_in: Point
     for label, place in places(drawn, (wide, high), spread).items():
         x_gap, y_gap, across_as, up_as = PLACES[place]
         axes.annotate(
-            label, points[label], xytext=(x_gap * GAP, y_gap * GAP), textcoords="offset points", ha=across_as,
-            va=up_as, fontsize=SIZE, color="0.1", zorder=4,
+            fitted(label, SIZE, NAME_POINTS), points[label], xytext=(x_gap * GAP, y_gap * GAP),
+            textcoords="offset points", ha=across_as, va=up_as, fontsize=SIZE, color="0.1", zorder=4,
         )  # fmt: skip
 
 
@@ -84,7 +96,7 @@ def places(points: Mapping[str, Point], size: Point, spread: Mapping[str, Point]
 
 def _box(name: str, point: Point, place: int) -> Box:
     x_gap, y_gap, across, upright = PLACES[place]
-    width, height = len(name) * CHARACTER * SIZE, 1.3 * SIZE
+    width, height = min(len(name) * CHARACTER * SIZE, NAME_POINTS), 1.3 * SIZE
     x = point[0] + x_gap * GAP - {"left": 0.0, "center": 0.5, "right": 1.0}[across] * width
     y = point[1] + y_gap * GAP - {"bottom": 0.0, "center": 0.5, "top": 1.0}[upright] * height
     return x, y, x + width, y + height
@@ -100,8 +112,15 @@ def _outside(box: Box, size: Point) -> float:
     return (box[2] - box[0]) * (box[3] - box[1]) - _common(box, (0.0, 0.0, *size))
 
 
-def _limits(values: Sequence[float]) -> Point:
-    """With an eighth of the span to each side, and a point at least."""
-    low, high = min(values), max(values)
+def _sides(cell: Cell, least: float) -> list[list[float]] | None:
+    """One standard deviation below, as far as there is one, and above."""
+    return [[min(cell.sd, max(0.0, (cell.mean or 0.0) - least))], [cell.sd]] if cell.sd else None
+
+
+def _limits(cells: Sequence[Cell], least: float) -> Point:
+    """Of an axis: the points with their lines and an eighth of the span to each side, 0.5 at least; not below what
+    there can be."""
+    low = min(max((cell.mean or 0.0) - (cell.sd or 0.0), least) for cell in cells)
+    high = max((cell.mean or 0.0) + (cell.sd or 0.0) for cell in cells)
     margin = max((high - low) / 8, 0.5)
-    return low - margin, high + margin
+    return max(low - margin, least), high + margin

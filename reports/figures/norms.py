@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reports.figures.canvas import Drawing, bin_names, blank, finish, handles, palette, tidy
+from reports.figures.canvas import EDGE, Drawing, bin_names, blank, finish, handles, palette, tidy
 from reports.figures.scene import Scene
 from reports.footnotes import some_rows
 from reports.load import RowResult
@@ -54,7 +54,7 @@ def weight_norms(scene: Scene, *, labels: Sequence[str] = ()) -> Drawing | None:
         axes.plot(xs, ranked, style, color=colour, linewidth=1.3, label=named)
         mark, at = "os^Dv"[index % 5], BACKGROUND if stretched else 0.0
         for norm in norms[len(ranked) :]:  # of the background, where there is one
-            axes.plot([at], [norm], marker=mark, color=colour, markersize=6, clip_on=False)
+            axes.plot([at], [norm], marker=mark, color=colour, markersize=6, clip_on=False, **EDGE)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("L2 norm of the classifier's weight row")
     _class_axis(axes, chosen, scene.edges, stretched)

@@ -4,13 +4,13 @@ bars and lines, which show numbers.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reports.figures.canvas import Drawing, blank, finish
+from reports.figures.lettering import INCH, fitted
 from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.looks import Attended, Attention, Floats, Painted
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 ATTENDED = ("row", "training", "image", "class", "training_instances", "inside", "area")
 PAINTED = ("row", "training", "image", "shown", "error", "error_of_mean")
 SIDE = 1.5  # inches of a picture
-WIDTH = 22  # characters of a title above it
 BOX = "#ff2d2d"
 
 
@@ -92,7 +91,9 @@ def reconstructions(scene: Scene) -> Drawing | None:
                 block[line, k].set_xlabel(f"error {off:.2f} of {flat:.2f}", fontsize=7)
                 lines.append((result.record.row, one.number, k, what, off, flat))
         for axes, kind in zip(block[:, 0], kinds, strict=True):
-            axes.set_ylabel(f"{result.record.row}\n{kind}" if kind == kinds[0] else kind, fontsize=8)
+            axes.set_ylabel(
+                f"{fitted(result.record.row, 8, SIDE * INCH - 6)}\n{kind}" if kind == kinds[0] else kind, fontsize=8
+            )
     said = "Images of the last step of pre-training. Error: mean square of normalised pixels against the whole image, "
     said += "beside that of the image's mean colour."
     return Drawing(finish(figure, {}, f"{scene.caption} {said}".strip(), scene.title), PAINTED, tuple(lines))
@@ -123,7 +124,8 @@ def _by_training(painted: Sequence[Painted]) -> list[list[Painted]]:
 
 
 def _named(label: str, one: Attention) -> str:
-    return label if one.last else f"{label},\nafter training {one.number}"
+    name = fitted(label, 8, SIDE * INCH - 6, lines=2)
+    return name if one.last else f"{name},\nafter training {one.number}"
 
 
 def _name(seen: Attended, result: RowResult) -> str:
@@ -135,7 +137,7 @@ def _class_of(seen: Attended, result: RowResult) -> str:
     """kestrel (3), in lines as wide as a picture"""
     counts = result.instance_counts
     name = f"{_name(seen, result)} ({counts[seen.label]})" if counts else _name(seen, result)
-    return "\n".join(textwrap.wrap(name, WIDTH))
+    return fitted(name, 8, SIDE * INCH - 6, lines=3)
 
 
 def _frame(axes: Axes) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.evaluation.recall import BUDGETS, told_apart
 from reports.figures.canvas import Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
+from reports.figures.lettering import at_ticks
 from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.stats import Cell, summarise
@@ -54,10 +55,11 @@ def recall_dots(scene: Scene) -> Drawing | None:
     distinct = [f"AR@{n}" for n in told_apart(most)]
     if most < BUDGETS[-1]:
         caption += f" No image has more than {most} proposals."
-    figure, every = blank(0.075 * max(map(len, drawn)) + 0.5 + 2.1 * len(names), 1.0 + 0.22 * len(drawn), 1, len(names))
+    ticks = at_ticks(drawn)
+    figure, every = blank(0.075 * max(map(len, ticks)) + 0.5 + 2.1 * len(names), 1.0 + 0.22 * len(drawn), 1, len(names))
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _panel(axes, [{m: cells[label, name, m] for m in (*distinct, FOUND)} for label in drawn])
-        axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
+        axes.set_yticks(range(len(drawn)), ticks if place == 0 else [""] * len(drawn), fontsize=8)
         axes.set_title(over(name, scene.edges) or name, fontsize=9)
         axes.set_xlabel("recall (points)", fontsize=8)
     lines = [(label, name, metric, *numbers(cell)) for (label, name, metric), cell in cells.items()]
@@ -93,8 +95,8 @@ def _panel(axes: Axes, lines: Sequence[Mapping[str, Cell]]) -> None:
         filled = metric == FOUND  # below the hollow marks, which show it through
         axes.scatter(
             [x for x, _ in places], [y for _, y in places], s=22 if filled else 40, marker=MARKERS[metric],
-            facecolors=[palette()[0]] if filled else "none", edgecolors=[palette()[0] if filled else "0.15"],
-            linewidths=0.9, zorder=2 if filled else 3, label="detections" if filled else metric,
+            facecolors=[palette()[0]] if filled else "none", edgecolors="0.15",
+            linewidths=0.5 if filled else 0.9, zorder=2 if filled else 3, label="detections" if filled else metric,
         )  # fmt: skip
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.set_xlim(0, 100)

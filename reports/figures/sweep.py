@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.canvas import Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
+from reports.figures.canvas import EDGE, Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
 from reports.figures.lines import Point, lines, points
 from reports.figures.scene import Scene
 from reports.settings import ABSENT, Scale, scale, text
@@ -95,6 +95,7 @@ def sweep(
         for p in chosen
         for m in metrics
     ]
+    apart += f" The axis is not to scale: values of {x} stand at equal steps." if where.unequal else ""
     finish(figure, legend if len(legend) > 1 else {}, (scene.caption + apart).strip(), scene.title)
     return Drawing(figure, ("row", x, "line", "metric", "mean", "sd", "n"), tuple(table))
 
@@ -120,7 +121,7 @@ def _line(axes: Axes, points: Sequence[Point], metric: str, where: Scale, look: 
     means = [math.nan if cell.mean is None else cell.mean for _, cell in placed]  # NaN: matplotlib breaks the line
     drawn: list[Any] = axes.plot(
         [x for x, _ in placed], means, marker=MARKERS[look.mark % len(MARKERS)], markersize=5, linewidth=1.4,
-        color=colour, linestyle=line, label=look.name,
+        color=colour, linestyle=line, label=look.name, **EDGE,
     )  # fmt: skip
     spread = [(x, cell.mean, cell.sd) for x, cell in placed if cell.mean is not None and cell.sd]
     if spread:

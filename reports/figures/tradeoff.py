@@ -37,7 +37,7 @@ def tradeoff(scene: Scene) -> Drawing | None:
             linestyle=(0, (4, 3)), zorder=1,
         )  # fmt: skip
     bases = [label for label in at if label in bases_of(groups).values()]
-    named_points(axes, at, (WIDTH_IN - 0.8, HEIGHT_IN - 0.6), bases)
+    named_points(axes, at, (WIDTH_IN - 0.8, HEIGHT_IN - 0.6), bases, (0.0, 0.0))
     bins = bin_names(edges)
     below = bins[0] if len(edges) == 1 else f"1-{edges[1] - 1}"
     axes.set_xlabel(f"AP of the head: classes with {bins[-1]} training instances (points)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reports.figures.canvas import Drawing, blank, finish, handles, palette, tidy
+from reports.figures.lettering import fitted
 from reports.figures.norms import by_count
 from reports.figures.scene import Scene
 from reports.trainings import Training
@@ -45,7 +46,7 @@ def class_counts(scene: Scene, trainings: Mapping[str, Sequence[Training]]) -> D
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
         axes.set_xlim(0.5, len(order) + 0.5)
-        axes.set_ylabel(f"{label}\ntraining instances" if len(chosen) > 1 else "training instances")
+        axes.set_ylabel(f"{fitted(label, 10, 150)}\ntraining instances" if len(chosen) > 1 else "training instances")
         tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("rank of the class by training instances")

@@ -18,7 +18,7 @@ from bench.store.store import Store
 from reports.differences import SHOWN, Difference, tried
 from reports.differences import to_csv as intervals_csv
 from reports.figures.canvas import DEFAULT_EDGES, bin_names, csv_of, image_of, over
-from reports.figures.errors import KINDS, costs
+from reports.figures.errors import DIRECTIONS, KINDS, UNFOUND, costs
 from reports.figures.errors import to_csv as errors_csv
 from reports.figures.forest import forest
 from reports.figures.kinds import Drawn
@@ -43,6 +43,15 @@ BLOCK_NAMES = {
     "against": "difference from {}",
     "paper": "published",
 }
+KIND_SAID = {
+    "classification": "the right place, the wrong class",
+    "localisation": "the right class, IoU 0.1 to 0.5",
+    "both": "the wrong class, IoU 0.1 to 0.5",
+    "duplicate": "a box that is found already",
+    "background": "on no box: IoU below 0.1",
+    "missed": "boxes that nothing has found and no error of class or location lies on",
+}
+WHITHER = ("the bin of the box's own class", "one with more training instances", "one with fewer")
 NO_INTERVALS = "There are no intervals: bench report --intervals makes them from the stored predictions."
 
 
@@ -176,16 +185,23 @@ def error_grid(
     rows: Sequence[RowResult], order: Sequence[str], edges: Sequence[int], browser: Browser | None = None
 ) -> Grid | None:
     """What each kind of error costs; None where no row has its errors."""
-    cells = costs(rows, order)
+    cells = costs(rows, order, all_groups=True)
     if not cells:
         return None
     named = list(dict.fromkeys((label, name) for label, name, _ in cells))
     lines = [
-        (Entry(label), Entry(f"{name} ({over(name, edges)})"), *(_number(cells[label, name, kind]) for kind in KINDS))
+        (Entry(label), Entry(over(name, edges) or name), *(_number(cells[label, name, kind]) for kind in KINDS),
+         *(_count(cells[label, name, what]) for what in (UNFOUND, *DIRECTIONS)))
         for label, name in named
-    ]
+    ]  # fmt: skip
     links = tuple(browser.of_row(*one) or "" for one in named) if browser else ()
-    columns = (Column("row", number=False), Column("classes", number=False), *map(Column, KINDS.values()))
+    columns = (
+        Column("row", number=False), Column("classes", number=False),
+        *(Column(name, about=KIND_SAID[kind]) for kind, name in KINDS.items()),
+        Column("unfound", about="classes of which nothing is found: their missed boxes cost nothing"),
+        *(Column(name, about=f"how many errors of class went to {whither}")
+          for name, whither in zip(DIRECTIONS.values(), WHITHER, strict=True)),
+    )  # fmt: skip
     caption = "AP50 points that each kind of error costs, alone put right; mean over seeds. Kinds do not add up"
     file = ("error_kinds.csv", errors_csv(rows, order))
     return Grid("error-kinds", caption, columns, tuple(lines), file=file, links=links)
@@ -271,6 +287,11 @@ def _certain(table: Table, label: str, column: tuple[str, str]) -> bool:
 
 def _number(cell: Cell) -> Entry:
     return MISSING if cell.mean is None else Entry(f"{round(cell.mean, 1) + 0.0:.1f}", cell.mean)
+
+
+def _count(cell: Cell) -> Entry:
+    """A number of things, which is whole but for a mean over seeds."""
+    return MISSING if cell.mean is None else Entry(f"{cell.mean:,.1f}".removesuffix(".0"), cell.mean)
 
 
 def _span(numbers: set[int]) -> str:

@@ -12,6 +12,7 @@ from bench.search.view import View
 from bench.store.disk import make_folder, put
 from reports.figures.canvas import FORMATS, Drawing, save
 from reports.figures.kinds import Drawn
+from reports.figures.lettering import boxes_said, undrawable
 from reports.load import RowResult
 from reports.search import text as search_text
 from reports.search.searched import Searched
@@ -76,7 +77,7 @@ def write_search(
         "search.md": search_text.to_markdown(found),
         "trials.csv": search_text.to_csv(found),
     }
-    drawn, lacking = [], []
+    drawn, lacking, letters = [], [], set[str]()
     with writing(folder):
         make_folder(folder)
         for name, text in texts.items():
@@ -86,8 +87,11 @@ def write_search(
                 lacking.append(f"no figure {name}: {drawing}")
             else:
                 files = save(_marked(drawing, view.mark), folder / name, formats)
+                letters |= undrawable(drawing.figure)
                 title = TITLES.get(name) or f"Metrics over {name.removeprefix('curve_')}"
                 drawn.append(Drawn(name, title, str(drawing.figure.get_label()), tuple(files)))
+    if letters:
+        lacking.append(boxes_said(letters, (heading, *untouched)))
     every = (*(folder / name for name in texts), *(file for one in drawn for file in one.files))
     return SearchReport(every, tuple(lacking), found, tuple(drawn))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.search.view import Trial
 from bench.suite.search import ROW, Dimension, Scalar
-from reports.figures.canvas import Drawing, blank, calm, finish, handles, palette, tidy
+from reports.figures.canvas import EDGE, Drawing, blank, calm, finish, handles, palette, tidy
 from reports.figures.scene import Scene
 from reports.figures.sweep import MARGIN, sweep
 from reports.load import RowResult
@@ -123,7 +123,7 @@ def _slice(axes: Axes, found: Searched, having: Sequence[Trial], where: Place) -
         if of:
             axes.plot(
                 [where.of(t.chosen[where.name]) for t in of], [t.values[0] for t in of], marker="o", linestyle="none",
-                markersize=mark_size(len(having)), color=palette()[index % 10], alpha=0.8, label=label,
+                markersize=mark_size(len(having)), color=palette()[index % 10], alpha=0.8, label=label, **EDGE,
             )  # fmt: skip
     best = [trial for trial in found.view.finals() if where.name in trial.chosen]
     stars(axes, found, [(where.of(t.chosen[where.name]), t.values[0]) for t in best])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.search.view import Trial
-from reports.figures.canvas import Drawing, blank, calm, finish, handles, palette, tidy
+from reports.figures.canvas import EDGE, Drawing, blank, calm, finish, handles, palette, tidy
 from reports.search.searched import STATES, Searched
 
 if TYPE_CHECKING:
@@ -140,13 +140,14 @@ def stars(axes: Axes, found: Searched, at: Sequence[tuple[float, float]]) -> Non
 
 def _dots(axes: Axes, xs: Sequence[float], ys: Sequence[float], label: str, colour: Any, mark: str = "o") -> None:
     if xs:
-        axes.plot(xs, ys, marker=mark, markersize=mark_size(len(xs)), linestyle="none", color=colour, label=label)
+        axes.plot(xs, ys, marker=mark, markersize=mark_size(len(xs)), linestyle="none", color=colour, label=label,
+                  **EDGE)  # fmt: skip
 
 
 def _look(trial: Trial, winner: Trial | None) -> tuple[str, dict[str, Any]]:
     """The kind of a trial's line, and how it is drawn."""
     if trial is winner:
-        return "winner", {"color": palette()[WINNER], "linewidth": 2.2, "markersize": 4, "zorder": 4}
+        return "winner", {"color": palette()[WINNER], "linewidth": 2.2, "markersize": 4, "zorder": 4, **EDGE}
     if trial.state == "complete":
         return "complete", {"color": palette()[0], "linewidth": 1.1, "markersize": 3, "alpha": 0.7, "zorder": 3}
     style = "-" if trial.state == "pruned" else ":"

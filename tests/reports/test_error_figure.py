@@ -23,7 +23,8 @@ def group(classification: float | None, unfound: int = 0) -> Group:
 
 
 def row(label: str, seed: int, rare: float | None) -> RowResult:
-    groups = {"AP": group(0.25), "AP1": group(rare, unfound=1), "AP2": group(0.1), "APr": group(rare)}
+    """Of the rarest bin one class is not found, and at seed 1 neither."""
+    groups = {"AP": group(0.25), "AP1": group(rare, unfound=1 + seed), "AP2": group(0.1), "APr": group(rare)}
     return replace(made(label, seed, AP=20.0), errors=Errors(groups, ((5, 1, 2), (0, 6, 1), (3, 9, 0))))
 
 
@@ -41,11 +42,13 @@ def test_costs_are_means_over_seeds_in_points() -> None:
     assert not any(label == "no predictions" for label, *_ in found)
     panels = drawing.figure.axes
     assert [axes.get_title() for axes in panels] == [
-        "AP\nall classes", "AP1\n1-9 training instances", "AP2\n10+ training instances"
+        "all classes\n(2 classes)", "1-9 training instances\n(2 classes)", "10+ training instances\n(2 classes)"
     ]  # fmt: skip
+    assert [axes.get_xlabel() for axes in panels] == ["cost in AP50 (points)", "", ""]
     assert [tick.get_text() for tick in panels[0].get_yticklabels()] == ["baseline", "BAGS"]
-    assert [text.get_text() for text in panels[1].texts] == ["45.0", *["1.0"] * 5, *["-"] * 6]
-    assert panels[1].get_xlabel() == "1 of 2 classes unfound"
+    assert [text.get_text() for text in panels[1].texts] == ["45.0", *["1.0"] * 5, "1.5", *["-"] * 6, "1"]
+    assert panels[1].get_xticklabels()[-1].get_text() == "unfound classes"
+    assert found["baseline", "AP1", "classes_unfound"] == (1.5, pytest.approx(0.5**0.5), 2)
 
 
 def test_without_errors_there_is_no_figure() -> None:
@@ -58,7 +61,7 @@ def test_every_seed_stands_in_the_table() -> None:
     one = next(x for x in lines if (x["row"], x["seed"], x["group"], x["kind"]) == ("baseline", "1", "AP1", "missed"))
     assert one == {
         "row": "baseline", "seed": "1", "group": "AP1", "kind": "missed", "count": "2", "cost": "1", "classes": "2",
-        "classes_unfound": "1", "boxes": "5", "found": "3", "ap50": "50",
+        "classes_unfound": "2", "boxes": "5", "found": "3", "ap50": "50",
     }  # fmt: skip
     of = {x["kind"]: (x["count"], x["cost"]) for x in lines if (x["row"], x["group"]) == ("BAGS", "APr")}
     assert of["to_more_frequent"] == ("3", "")

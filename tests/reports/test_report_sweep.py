@@ -225,3 +225,12 @@ def test_panels_do_not_lie_on_one_another() -> None:
     boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_window_extent()]
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     assert all(figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1 for box in boxes)
+
+
+def test_an_axis_that_is_not_to_scale_says_so() -> None:
+    """ "n" is no number, so 0, 1, 4 and 16 stand at equal steps beside it; 0, 1 and 2 have those steps."""
+    said = drawn(heads([0, 1, 4, 16, "n"]), "beta", ["AP"]).figure.get_supxlabel()
+    assert said == "The axis is not to scale: values of beta stand at equal steps."
+    assert drawn(heads([0, 1, 2, "n"]), "beta", ["AP"]).figure.get_supxlabel() == ""
+    assert drawn(heads(["all", "none"]), "beta", ["AP"]).figure.get_supxlabel() == ""
+    assert drawn(heads([1, 100]), "beta", ["AP"]).figure.get_supxlabel() == ""  # a log axis, named so

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reports.figures.bars import ap_by_bin
+from reports.figures.bars import ap_by_bin, bars
 from reports.figures.classes import per_class, smooth
 from reports.figures.confusion import confusion, counts, percent
 from reports.figures.curves import averaged, curves
@@ -187,12 +187,51 @@ def test_bars_have_the_interval_of_their_mean() -> None:
     half = 1.959964 * 2**0.5
     assert drawing.lines[-1] == ("A", "AP", 20.0, None, 1, pytest.approx(20 - half), pytest.approx(20 + half))
     assert drawing.lines[0] == ("A", "AP1", 1.0, None, 1, None, None)  # three images show its classes
-    assert "95 % interval" in drawing.figure.get_supxlabel()
+    said = drawing.figure.get_supxlabel().replace("\n", " ")
+    assert "95 % interval" in said
+    assert said.endswith("No interval of AP1: without a line, not without an error.")
     (container,) = [c for c in drawing.figure.axes[0].containers if getattr(c, "has_yerr", False)]
     ((low, high),) = [segment[:, 1] for segment in container.lines[2][0].get_segments()]
     assert (low, high) == pytest.approx((20 - half, 20 + half))
     # A row without draws: the same kind of line for all.
     assert ap_by_bin(Scene([row, made("B", AP=1.0)], edges=(10,))).columns == ("row", "metric", "mean", "sd", "n")
+
+
+def test_a_caption_explains_no_line_that_is_not_there() -> None:
+    """Draws of three images tell no interval: of two seeds the lines are their spread, sqrt(2) about 21."""
+    drawn = Draws({"AP": np.array([19.0, 21.0])}, {"AP": 3}, "v")
+    rows = [replace(made("A", seed, AP=20.0 + 2 * seed), draws=drawn) for seed in (0, 1)]
+    alone = bars(Scene(rows[:1]), ["AP"]).figure
+    assert "Lines:" not in alone.get_supxlabel()
+    assert "no value is exact" in alone.get_supxlabel().replace("\n", " ")
+    assert not [c for c in alone.axes[0].containers if getattr(c, "has_yerr", False)]
+    figure = bars(Scene(rows), ["AP"]).figure
+    assert "Lines: one sample standard deviation" in figure.get_supxlabel().replace("\n", " ")
+    (container,) = [c for c in figure.axes[0].containers if getattr(c, "has_yerr", False)]
+    ((low, high),) = [segment[:, 1] for segment in container.lines[2][0].get_segments()]
+    assert (low, high) == pytest.approx((21 - 2**0.5, 21 + 2**0.5))
+
+
+def test_axes_of_ap_and_of_minutes_begin_at_0() -> None:
+    """Of 0.1, and of 0.4 and 1.4: with a margin below them axes began at -0.4."""
+    rows = [of_engine("torchvision", label, tail, tail) for label, tail in (("baseline", 0.1), ("A", 0.4))]
+    again = replace(made("A", 1, AP=1.4, AP4=1.4), per_class_ap=[1.4] * len(AP))
+    drawing = tradeoff(Scene([*rows, again]))
+    assert drawing is not None
+    (axes,) = drawing.figure.axes
+    assert (axes.get_xlim()[0], axes.get_ylim()[0]) == (0.0, 0.0)
+    ends = [end for one in axes.collections for segment in one.get_segments() for end in segment.ravel()]
+    assert min(ends) >= 0
+    assert max(ends) == pytest.approx(0.9 + 0.5**0.5)
+
+
+def test_marks_have_a_dark_edge() -> None:
+    rows = [classed("baseline", AP4=60.0), classed("A", tail=3.0, AP4=58.0)]
+    drawing = tradeoff(Scene(rows))
+    assert drawing is not None
+    marks = [line for line in drawing.figure.axes[0].lines if line.get_marker() not in ("None", "", "|", "_")]
+    assert len(marks) == 2
+    assert {mark.get_markeredgecolor() for mark in marks} == {"0.15"}
 
 
 def test_bars_are_told_apart_without_colours() -> None:

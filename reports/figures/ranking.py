@@ -81,6 +81,7 @@ def ranking(scene: Scene) -> Drawing | None:
         axes.set_title("\n".join(filter(None, (metric, over(metric, scene.edges)))), fontsize=9)
         axes.set_xlabel(f"among the best {BEST} (%)", fontsize=8)
         axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="x", labelsize=8)
         tidy(axes, "x")
     seeds = _seeds(scene.rows)
     what = "val images, for these models (one seed: nothing is known of other trainings)"

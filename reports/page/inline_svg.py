@@ -22,14 +22,21 @@ JOINS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
 PROPERTY = re.compile(r"(fill|stroke|opacity|stop|clip|font|text|color|visibility|image)(-[a-z]+)*")
 
 
-def inlined(svg: bytes, prefix: str, label: str) -> str:
+def width_of(svg: bytes) -> float:
+    """Points, of an SVG as matplotlib writes it."""
+    found = re.search(rb'viewBox="[\d.]+ [\d.]+ ([\d.]+)', svg)
+    return float(found[1]) if found else 0.0
+
+
+def inlined(svg: bytes, prefix: str, label: str, described: str = "") -> str:
     """The markup of one `<svg>`, without a style sheet or style attributes, scripts, links and comments; and without
     its caption, which a page has as text.
 
     Args:
         svg: a file as matplotlib writes it.
         prefix: of all its ids; another one for each figure of a page.
-        label: what it shows, for those who do not see it.
+        label: its name, for those who do not see it.
+        described: id of the element of the page that says more.
 
     Raises:
         ElementTree.ParseError: no XML.
@@ -49,6 +56,7 @@ def inlined(svg: bytes, prefix: str, label: str) -> str:
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     size = {"width": f"{width:.0f}", "height": f"{height - foot:.0f}"}
     root.attrib = {"viewBox": f"0 0 {size['width']} {size['height']}", **size, "role": "img", "aria-label": label}
+    root.attrib |= {"aria-describedby": described} if described else {}
     for child in root:
         child.attrib = {**JOINS, **child.attrib}
     return ElementTree.tostring(root, encoding="unicode")

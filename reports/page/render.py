@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.errors import printable
-from reports.page.inline_svg import inlined
+from reports.page.inline_svg import inlined, width_of
 from reports.page.lineage_graph import Box, drawn
 
+HALF_SHEET = 800.0  # points of a figure that can still be read on half the width of A4 landscape
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -78,6 +79,17 @@ class Grid:
     links: tuple[str, ...] = ()
     plain: bool = False
 
+    @property
+    def meanings(self) -> str:
+        """What headers mean, as text: not everybody has a pointer to rest on one. Differences of a metric are told by
+        the metric."""
+        told = {column.about for column in self.columns if column.block in ("", "own")}
+        return "; ".join(
+            f"{column.name} = {column.about}"
+            for column in self.columns
+            if column.about and (column.block in ("", "own") or column.about not in told)
+        )
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -88,6 +100,11 @@ class Drawing:
     caption: str
     svg: bytes
     csv: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the whole width of a sheet."""
+        return width_of(self.svg) > HALF_SHEET
 
 
 @dataclass(frozen=True)
@@ -208,7 +225,7 @@ def _shown(value: object) -> object:
 
 
 def _figure(drawing: Drawing) -> Markup:
-    return Markup(inlined(drawing.svg, f"svg-{drawing.name}", printable(f"{drawing.title}. {drawing.caption}")))
+    return Markup(inlined(drawing.svg, f"svg-{drawing.name}", printable(drawing.title), f"said-{drawing.name}"))
 
 
 def _graph(chain: Chain) -> Markup:

@@ -18,7 +18,7 @@ from reports.page.images import Browser, Class
 from reports.page.render import Page, render
 from tests.conftest import Bench, Write
 from tests.made_stores import finish_any
-from tests.reports.made_page import Reader, made_page, read, result
+from tests.reports.made_page import ERRORS, Reader, made_page, read, result
 
 HOSTILE = (
     "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\" onclick='x' y=\"", "&lt;b&amp;",
@@ -192,6 +192,34 @@ def test_headers_are_buttons_and_tables_have_names(reader: Reader) -> None:
     drawings = reader.all("svg")
     assert len(drawings) == 4 + 3  # forest, bins, norms, errors; three lineages
     assert all(one.attributes["aria-label"] and one.attributes["role"] == "img" for one in drawings)
+
+
+def test_a_screen_reader_meets_one_landmark_and_hears_a_caption_once(reader: Reader) -> None:
+    boxes = [one for one in reader.all("div") if one.attributes.get("class") == "box"]
+    assert [one.attributes["role"] for one in boxes].count("region") == 1
+    assert {one.attributes["role"] for one in boxes} == {"region", "group"}
+    assert all(one.attributes.get("aria-label") or one.attributes.get("aria-labelledby") for one in boxes)
+    bins = next(one for one in reader.all("svg") if one.attributes["aria-label"] == "AP by training instances")
+    (said,) = [one for one in reader.all("span") if one.attributes.get("id") == bins.attributes["aria-describedby"]]
+    assert "One run a row" in said.text or "Mean over seeds" in said.text
+
+
+def test_what_columns_mean_is_text(reader: Reader) -> None:
+    told = [one.text for one in reader.all("p") if one.text.startswith("Columns: ")]
+    assert told[0].startswith("Columns: AP = all classes; AP1 = 1-9 training instances; AP4 = 1000+ training instances")
+    assert "ΔAP1" not in told[0]
+    assert any("class = the right place, the wrong class; " in one for one in told)
+
+
+def test_errors_are_told_of_all_groups_and_directions(tmp_path: Path) -> None:
+    """Of 7 errors of class 4 stay in the bin and 3 go to a more frequent one; of r/c/f where all rows have them."""
+    rare = replace(ERRORS, groups={**ERRORS.groups, "APr": ERRORS.groups["AP1"]})
+    rows = [replace(result("baseline", seed), errors=rare) for seed in (1, 2)]
+    head, *lines = cells(read(render(made_page(tmp_path, rows))), "error-kinds")
+    assert [text for text, _ in head[-4:]] == ["unfound", "class, same bin", "class, more frequent", "class, rarer"]
+    of = {line[1][0]: [text for text, _ in line[-4:]] for line in lines}
+    assert list(of) == ["all classes", "1-9 training instances", "1000+ training instances", "rare"]
+    assert of["rare"] == ["1", "4", "3", "0"]
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path, page: Page) -> None:

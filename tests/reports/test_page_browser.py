@@ -101,6 +101,23 @@ def test_a_reader_sorts_filters_and_chooses(text: str, tmp_path: Path, browser: 
     assert seen["controls"] == 0
 
 
+def test_a_printed_page_keeps_headers_apart_and_figures_side_by_side(
+    text: str, tmp_path: Path, browser: Chromium
+) -> None:
+    (tmp_path / "report.html").write_text(text)
+    browser.screen(1050, 700)
+    browser.open((tmp_path / "report.html").as_uri())
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    assert float(browser.value(style.format("#intervals thead th", "paddingLeft"))[:-2]) > 3
+    assert float(browser.value(style.format("#intervals thead th", "paddingRight"))[:-2]) > 3
+    assert browser.value(style.format("#table", "breakInside")) == "avoid"
+    tops = browser.value("Array.from(document.querySelectorAll('#lineage ~ .shown'), (one) => one.offsetTop)")
+    assert len(tops) > len(set(tops)), "two stand beside one another"
+    browser.printed(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_the_page_is_quiet_and_the_policy_holds(text: str, tmp_path: Path, browser: Chromium) -> None:
     """As it is it says nothing; a script that somebody put into it does not run, and the browser says so."""
     (tmp_path / "report.html").write_text(text)

@@ -38,6 +38,10 @@ def test_a_figure_keeps_its_shapes_and_nothing_else() -> None:
     )  # fmt: skip
 
 
+def test_a_name_is_short_and_a_description_is_elsewhere() -> None:
+    assert 'aria-label="a title" aria-describedby="said-x">' in inlined(GIVEN.encode(), "f", "a title", "said-x")
+
+
 def test_a_caption_leaves_the_page_and_the_letters_stay() -> None:
     """matplotlib defines a letter where it first draws it: here in the caption, and the label below needs it."""
     figure, (axes, *_) = blank(3, 2)

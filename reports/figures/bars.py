@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports.figures.canvas import Drawing, blank, finish, handles, numbers, over, palette, tidy, unit
-from reports.figures.lettering import at_ticks
+from reports.figures.lettering import at_ticks, inches
 from reports.figures.scene import Scene
 from reports.intervals import Interval, of_row
 from reports.load import RowResult
@@ -180,7 +180,7 @@ def _panels(cells: Cells, ends: AllEnds, metrics: Sequence[str], edges: Sequence
     columns = min(len(metrics), PANELS_A_LINE)
     deep = -(-len(metrics) // columns)
     names = at_ticks(cells)
-    label_in = 0.075 * max(map(len, names))
+    label_in = inches(names)
     figure, every = blank(max(6.0, label_in + 0.6 + 1.75 * columns), deep * (0.75 + 0.19 * len(cells)), deep, columns)
     for spare in every[len(metrics) :]:
         spare.remove()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import cell_text
 from reports.figures.canvas import Drawing, bins_of, blank, finish, numbers, over
-from reports.figures.lettering import at_ticks
+from reports.figures.lettering import at_ticks, inches
 from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.stats import MISSING, Cell, by_row, summarise
@@ -58,8 +58,7 @@ def error_costs(scene: Scene) -> Drawing | None:
     if len(drawn) < len(shown):
         caption += f" {len(drawn)} of {len(shown)} rows, the first of the suite; all are in error_kinds.csv."
     ticks = at_ticks(drawn)
-    label_in = 0.075 * max(map(len, ticks))
-    figure, every = blank(label_in + 0.4 + 2.3 * len(names), 1.9 + 0.22 * len(drawn), 1, len(names))
+    figure, every = blank(inches(ticks) + 0.4 + 2.3 * len(names), 1.9 + 0.22 * len(drawn), 1, len(names))
     highest = max([cells[at].mean or 0.0 for at in cells if at[2] in KINDS], default=0.0) or 1.0
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _grid(axes, [[cells[label, name, what] for what in (*KINDS, UNFOUND)] for label in drawn], highest)

@@ -9,6 +9,7 @@ from typing import Any
 
 from reports.differences import CERTAIN, OPEN, SHOWN, UNCORRECTED, UNKNOWN, Found, tried
 from reports.figures.canvas import DEFAULT_EDGES, Drawing, blank, finish, handles, over, tidy
+from reports.figures.lettering import at_ticks, inches
 
 COLUMNS = ("row", "metric", "base", "difference", "low", "high", "p", "p_holm", "verdict")
 MOST_ROWS = 40
@@ -35,8 +36,8 @@ def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str =
     drawn = labels[:MOST_ROWS]
     if len(drawn) < len(labels):
         caption += f" {len(drawn)} of {len(labels)} rows, the first of the suite; all are in the table below."
-    label_in = 0.075 * max(map(len, drawn))
-    figure, every = blank(label_in + 0.5 + 1.75 * len(metrics), 1.0 + 0.24 * len(drawn), 1, len(metrics))
+    ticks = at_ticks(drawn)
+    figure, every = blank(inches(ticks) + 0.5 + 1.75 * len(metrics), 1.0 + 0.24 * len(drawn), 1, len(metrics))
     legend: dict[str, Any] = {}
     for place, (metric, axes) in enumerate(zip(metrics, every, strict=True)):
         axes.axvline(0, color="0.2", linewidth=0.8)
@@ -51,7 +52,7 @@ def forest(found: Found, *, edges: Sequence[int] = DEFAULT_EDGES, caption: str =
             axes.errorbar(
                 [one.cell.mean], [y], xerr=ends, markersize=4.5, capsize=2.5, label=one.verdict, **STYLES[one.verdict]
             )
-        axes.set_yticks(range(len(drawn)), drawn if place == 0 else [""] * len(drawn), fontsize=8)
+        axes.set_yticks(range(len(drawn)), ticks if place == 0 else [""] * len(drawn), fontsize=8)
         axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.set_title("\n".join(filter(None, (f"Δ{metric}", over(metric, edges)))), fontsize=9)
         axes.tick_params(axis="x", labelsize=8)

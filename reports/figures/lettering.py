@@ -45,6 +45,11 @@ def width(text: str, size: float) -> float:
     return SAFETY * size * sum(_advance(letter, families) for letter in shown)
 
 
+def inches(texts: Iterable[str], size: float = 8) -> float:
+    """Of the widest of some lines; 0 of none."""
+    return max((width(text, size) for text in texts), default=0.0) / INCH
+
+
 def fitted(text: str, size: float, points: float, lines: int = 1) -> str:
     """The text on at most so many lines that are no wider than `points`; what does not fit is left out of its middle:
     rows that differ often do so at an end."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reports.figures.canvas import EDGE, palette
-from reports.figures.lettering import INCH, NAME_POINTS, fitted
+from reports.figures.lettering import INCH, NAME_POINTS, fitted, width
 from reports.stats import Cell
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 HOLLOW = {**EDGE, "markeredgewidth": 1.0}
 SIZE = 7.5  # of a name, points
-CHARACTER = 0.62  # mean width of a character, in its size
 MARKERS = "os^Dv<>Pp*"
 GAP = 5.0  # from a point to its name, points
 # Where a name may stand: (x, y) from the point in gaps, and its horizontal and vertical alignment; the first that
@@ -87,19 +86,20 @@ def places(points: Mapping[str, Point], size: Point, spread: Mapping[str, Point]
         taken += [(x - wide, y - 1, x + wide, y + 1), (x - 1, y - high, x + 1, y + high)]
     found = {}
     for name, point in points.items():
-        boxes = [_box(name, point, place) for place in range(len(PLACES))]
+        wide = min(width(name, SIZE), NAME_POINTS)
+        boxes = [_box(wide, point, place) for place in range(len(PLACES))]
         costs = [sum(_common(box, other) for other in taken) + _outside(box, size) for box in boxes]
         found[name] = costs.index(min(costs))
         taken.append(boxes[found[name]])
     return found
 
 
-def _box(name: str, point: Point, place: int) -> Box:
+def _box(wide: float, point: Point, place: int) -> Box:
     x_gap, y_gap, across, upright = PLACES[place]
-    width, height = min(len(name) * CHARACTER * SIZE, NAME_POINTS), 1.3 * SIZE
-    x = point[0] + x_gap * GAP - {"left": 0.0, "center": 0.5, "right": 1.0}[across] * width
+    height = 1.3 * SIZE
+    x = point[0] + x_gap * GAP - {"left": 0.0, "center": 0.5, "right": 1.0}[across] * wide
     y = point[1] + y_gap * GAP - {"bottom": 0.0, "center": 0.5, "top": 1.0}[upright] * height
-    return x, y, x + width, y + height
+    return x, y, x + wide, y + height
 
 
 def _common(a: Box, b: Box) -> float:

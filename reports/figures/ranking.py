@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.figures.canvas import Drawing, blank, finish, over, palette, tidy
+from reports.figures.lettering import at_ticks, inches
 from reports.figures.scene import Scene
 from reports.intervals import enough
 from reports.load import RowResult
@@ -64,8 +65,8 @@ def ranking(scene: Scene) -> Drawing | None:
     if not found:
         return None
     labels = list(dict.fromkeys(label for of in found.values() for label in of))[:MOST_ROWS]
-    width = 0.075 * max(map(len, labels)) + 0.6 + 2.6 * len(found)
-    figure, every = blank(width, 0.8 + 0.2 * len(labels), 1, len(found))
+    ticks = at_ticks(labels)
+    figure, every = blank(inches(ticks) + 0.6 + 2.6 * len(found), 0.8 + 0.2 * len(labels), 1, len(found))
     for place, (axes, (metric, of)) in enumerate(zip(every, found.items(), strict=True)):
         shown = [100 * of.get(label, 0.0) for label in labels]
         axes.barh(range(len(labels)), shown, 0.72, color=palette()[0], linewidth=0)
@@ -74,7 +75,7 @@ def ranking(scene: Scene) -> Drawing | None:
             axes.annotate(
                 text, (shown[y], y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color="0.2"
             )
-        axes.set_yticks(range(len(labels)), labels if place == 0 else [""] * len(labels), fontsize=8)
+        axes.set_yticks(range(len(labels)), ticks if place == 0 else [""] * len(labels), fontsize=8)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.set_xlim(0, 112)
         axes.set_xticks([0, 50, 100])

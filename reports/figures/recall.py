@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.evaluation.recall import BUDGETS, told_apart
 from reports.figures.canvas import Drawing, bins_of, blank, finish, handles, numbers, over, palette, tidy
-from reports.figures.lettering import at_ticks
+from reports.figures.lettering import at_ticks, inches
 from reports.figures.scene import Scene
 from reports.load import RowResult
 from reports.stats import Cell, summarise
@@ -56,7 +56,7 @@ def recall_dots(scene: Scene) -> Drawing | None:
     if most < BUDGETS[-1]:
         caption += f" No image has more than {most} proposals."
     ticks = at_ticks(drawn)
-    figure, every = blank(0.075 * max(map(len, ticks)) + 0.5 + 2.1 * len(names), 1.0 + 0.22 * len(drawn), 1, len(names))
+    figure, every = blank(inches(ticks) + 0.5 + 2.1 * len(names), 1.0 + 0.22 * len(drawn), 1, len(names))
     for place, (name, axes) in enumerate(zip(names, every, strict=True)):
         _panel(axes, [{m: cells[label, name, m] for m in (*distinct, FOUND)} for label in drawn])
         axes.set_yticks(range(len(drawn)), ticks if place == 0 else [""] * len(drawn), fontsize=8)

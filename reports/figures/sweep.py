@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reports.figures.canvas import EDGE, Drawing, blank, calm, finish, handles, numbers, over, palette, tidy
+from reports.figures.lettering import inches
 from reports.figures.lines import Point, lines, points
 from reports.figures.scene import Scene
 from reports.settings import ABSENT, Scale, scale, text
@@ -182,13 +183,14 @@ def _limits_and_ticks(axes: Axes, where: Scale, width_in: float) -> None:
     inch = (width_in - 0.9) / ((1 + 2 * MARGIN) * span)
     shown: list[int] = []
     for i, (_, name) in enumerate(named):
-        needed = 0.035 * (len(name) + len(named[shown[-1]][1])) + 0.05 if shown else 0.0  # half of each text, and a gap
+        # half of each of two texts, and a gap
+        needed = (inches([name]) + inches([named[shown[-1]][1]])) / 2 + 0.05 if shown else 0.0
         if not shown or (on_paper[i] - on_paper[shown[-1]]) * inch >= needed or where.kind == "labels":
             shown.append(i)
     axes.set_xticks([named[i][0] for i in shown], [named[i][1] for i in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    widest = max(len(name) for _, name in named)
-    if where.kind == "labels" and len(named) * (0.07 * widest + 0.04) > width_in - 0.9:
+    widest = inches(name for _, name in named)
+    if where.kind == "labels" and len(named) * (widest + 0.04) > width_in - 0.9:
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="right", rotation_mode="anchor")
 

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bench.errors import cell_text
+from bench.evaluation.pooled import PER_CLASS
 from bench.frequency import instance_bin
 from bench.plan import planning
 from bench.plan.planning import Plan, RowPlan
 from bench.store.store import Store
+from reports import more_metrics
 from reports.differences import SHOWN, Difference, tried
 from reports.differences import to_csv as intervals_csv
 from reports.figures.canvas import DEFAULT_EDGES, bin_names, csv_of, image_of, over
@@ -52,6 +54,12 @@ KIND_SAID = {
     "missed": "boxes that nothing has found and no error of class or location lies on",
 }
 WHITHER = ("the bin of the box's own class", "one with more training instances", "one with fewer")
+BESIDE_SAID = {
+    "AP_fixed": f"AP of the best {PER_CLASS:,} stored detections of each class, no limit an image (Dave et al., 2021)",
+    "AP_pool": "AP of one precision-recall curve of all classes, by score (Dave et al., 2021)",
+    "ECE": "mean distance of scores from the share of detections that is right; 0 is calibrated (Guo et al., 2017)",
+}
+AR_SAID = "recall of the best proposals of each image, so many, whatever their class; mean over IoU 0.5 to 0.95"
 NO_INTERVALS = "There are no intervals: bench report --intervals makes them from the stored predictions."
 
 
@@ -91,6 +99,7 @@ def page_of(
         differences=difference_grid(table, intervals_csv(rows, order, table.certain)),
         forest=forest_drawing(table, edges),
         difference_notes=table.certain_notes or (NO_INTERVALS,),
+        beside=beside_grid(rows, order),
         errors=error_grid(rows, order, edges, browser),
         figures=tuple(_read(figure) for figure in written.figures),
         lacking=written.lacking,
@@ -179,6 +188,19 @@ def forest_drawing(table: Table, edges: Sequence[int]) -> Drawing | None:
             title, svg = f"Differences from {whom}", image_of(drawing, "svg")
             return Drawing("differences", title, str(drawing.figure.get_label()), svg, csv_of(drawing))
     return None
+
+
+def beside_grid(rows: Sequence[RowResult], order: Sequence[str]) -> Grid | None:
+    """AP-fixed, AP-pool, ECE and the recall of proposals; None where no row has them."""
+    names, found = more_metrics.grid(rows, order)
+    if not found:
+        return None
+    columns = (Column("row", number=False), *(Column(name, about=BESIDE_SAID.get(name, AR_SAID)) for name in names))
+    lines = tuple(
+        (Entry(label), *(Entry(format_cell(cell), cell.mean) for cell in cells)) for label, cells in found.items()
+    )
+    caption = "What predictions say beside AP, all classes: points, mean over seeds ± sample standard deviation"
+    return Grid("beside", caption, columns, lines, file=("more_metrics.csv", more_metrics.to_csv(rows, order)))
 
 
 def error_grid(

@@ -154,6 +154,7 @@ class Page:
         table: the table of the suite; table_notes: what its marks mean.
         differences: with their intervals; None where there is none to show. forest: the same as a figure.
         difference_notes: what the intervals are of, or why there is none.
+        beside: AP-fixed, AP-pool, ECE and recall of proposals; None where they were not made.
         errors: cost of each kind of error; None where they were not made.
         figures: those of the report; lacking: a sentence for each that the suite asks for and has not.
         per_class: AP by class; None without any.
@@ -172,6 +173,7 @@ class Page:
     differences: Grid | None
     forest: Drawing | None
     difference_notes: tuple[str, ...]
+    beside: Grid | None
     errors: Grid | None
     figures: tuple[Drawing, ...]
     lacking: tuple[str, ...]

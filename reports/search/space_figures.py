@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.search.view import Trial
 from bench.suite.search import ROW, Dimension, Scalar
 from reports.figures.canvas import EDGE, Drawing, blank, calm, finish, handles, palette, tidy
+from reports.figures.lettering import inches
 from reports.figures.scene import Scene
 from reports.figures.sweep import MARGIN, sweep
 from reports.load import RowResult
@@ -28,7 +29,7 @@ PANELS_A_LINE = 3
 FEWEST = 10  # points of a contour between which values are interpolated
 FLAT = 0.02  # breadth of a cloud of points to its length: below, they lie on a line
 FEW = 7  # values that are written on an axis themselves
-CHARACTER_IN, GAP_IN = 0.075, 0.1  # of a name on an axis: of each character, and to the next name
+GAP_IN = 0.1  # from a name on an axis to the next
 MOST_PANELS = 24
 
 
@@ -58,10 +59,10 @@ class Place:
         assert isinstance(value, int | float)
         return math.log10(value) if self.log else float(value)
 
-    def dress(self, axis: Axis, inches: float) -> None:
-        """Label and ticks; names that find no room beside one another on so many inches are turned."""
-        needed = sum(CHARACTER_IN * len(name) + GAP_IN for name in self.choices)
-        turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if needed > inches else {}
+    def dress(self, axis: Axis, room: float) -> None:
+        """Label and ticks; names that find no room beside one another on so many inches of room are turned."""
+        needed = sum(inches([name]) + GAP_IN for name in self.choices)
+        turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if needed > room else {}
         axis.set_ticks(list(self.ticks.values()), list(self.ticks), fontsize=8, **turned)
         axis.set_label_text(f"{self.name}{', log axis' if self.log else ''}", fontsize=9)
 

@@ -6,9 +6,12 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+from bench.evaluation.calibration import Calibration, ReliabilityBin
+from bench.evaluation.pooled import Pooled
+from bench.evaluation.recall import Recall, Recalls
 from bench.key import canonical
 from bench.record import PerClass, Protocol, Record
-from reports.load import RowResult
+from reports.load import MoreMetrics, RowResult
 
 COUNTS = (5, 2000, 50, 300, 1, 150)  # training instances of six classes, two of them in the tail bin
 
@@ -63,3 +66,13 @@ def made(
         environment=environment or {},
     )
     return RowResult.of(record, norms)
+
+
+def made_more(*, reached: float = 0.6, found: float = 0.3, most: int = 60) -> MoreMetrics:
+    """Of all classes, a bin, and a bin without boxes: ECE 6.25, AP-pool 25 and 12.5, AP-fixed 50 and 37.5 points."""
+    some = Calibration(0.0625, 0.2, 0.1375, 40, (ReliabilityBin(0.05, 0.025, 20), ReliabilityBin(0.35, 0.25, 20)))
+    of_bin = Recall(8, (reached, reached, reached), found)
+    recall = Recalls({"AP": of_bin, "AP1": of_bin, "AP2": Recall(0, (None, None, None), None)}, most)
+    pool = {"AP": Pooled(0.25, 0.5, 8), "AP1": Pooled(0.125, 0.375, 8), "AP2": Pooled(None, None, 0)}
+    calibration = {"AP": some, "AP1": some, "AP2": Calibration(None, None, None, 0, ())}
+    return MoreMetrics(calibration, pool, recall, 300)

@@ -8,26 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from bench.evaluation.calibration import Calibration, ReliabilityBin
-from bench.evaluation.pooled import Pooled
-from bench.evaluation.recall import Recall, Recalls
 from reports.figures.calibration import calibration_curves
 from reports.figures.recall import recall_dots
 from reports.figures.scene import Scene
-from reports.load import MoreMetrics, RowResult
+from reports.load import RowResult
 from reports.more_metrics import to_csv, to_markdown
-from tests.reports.made_records import made
-
-SOME = Calibration(0.0625, 0.2, 0.1375, 40, (ReliabilityBin(0.05, 0.025, 20), ReliabilityBin(0.35, 0.25, 20)))
-NOTHING = Calibration(None, None, None, 0, ())
+from tests.reports.made_records import made, made_more
 
 
 def row(label: str, seed: int = 0, *, reached: float = 0.6, found: float = 0.3, most: int = 60) -> RowResult:
-    of_bin = Recall(8, (reached, reached, reached), found)
-    recall = Recalls({"AP": of_bin, "AP1": of_bin, "AP2": Recall(0, (None, None, None), None)}, most)
-    pool = {"AP": Pooled(0.25, 0.5, 8), "AP1": Pooled(0.125, 0.375, 8), "AP2": Pooled(None, None, 0)}
-    more = MoreMetrics({"AP": SOME, "AP1": SOME, "AP2": NOTHING}, pool, recall, 300)
-    return replace(made(label, seed, AP=20.0), more=more)
+    return replace(made(label, seed, AP=20.0), more=made_more(reached=reached, found=found, most=most))
 
 
 def without_proposals(label: str) -> RowResult:

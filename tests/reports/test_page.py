@@ -19,6 +19,7 @@ from reports.page.render import Page, render
 from tests.conftest import Bench, Write
 from tests.made_stores import finish_any
 from tests.reports.made_page import ERRORS, Reader, made_page, read, result
+from tests.reports.made_records import made_more
 
 HOSTILE = (
     "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\" onclick='x' y=\"", "&lt;b&amp;",
@@ -220,6 +221,19 @@ def test_errors_are_told_of_all_groups_and_directions(tmp_path: Path) -> None:
     of = {line[1][0]: [text for text, _ in line[-4:]] for line in lines}
     assert list(of) == ["all classes", "1-9 training instances", "1000+ training instances", "rare"]
     assert of["rare"] == ["1", "4", "3", "0"]
+
+
+def test_what_predictions_say_beside_ap(tmp_path: Path, reader: Reader) -> None:
+    """No image has more than 200 proposals: AR@1000 repeats AR@300. A row without has no line; none, no table."""
+    ours = [replace(result("BAGS", seed), more=made_more(reached=0.6 + seed / 100, most=200)) for seed in (1, 2)]
+    found = read(render(made_page(tmp_path, [*ours, result("baseline", 1)])))
+    head, *lines = cells(found, "beside")
+    assert [text for text, _ in head] == ["row", "AP_fixed", "AP_pool", "ECE", "AR@100", "AR@300"]
+    (line,) = lines
+    assert [text for text, _ in line] == ["BAGS", "50.0 ± 0.0", "25.0 ± 0.0", "6.2 ± 0.0", "61.5 ± 0.7", "61.5 ± 0.7"]
+    assert float(line[4][1] or "") == pytest.approx(61.5)
+    assert any("AP_pool = AP of one precision-recall curve of all classes, by score" in p.text for p in found.all("p"))
+    assert not any(one.attributes.get("id") == "beside" for one in reader.elements)
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path, page: Page) -> None:

@@ -15,7 +15,6 @@ from bench.errors import cell_text
 from bench.evaluation.resample import DRAWS
 from reports.intervals import (
     FEWEST_IMAGES,
-    FEWEST_OF_CLASS,
     LEVEL,
     Interval,
     few,
@@ -23,7 +22,6 @@ from reports.intervals import (
     none_why,
     of_difference,
     of_row,
-    thin,
 )
 from reports.load import RowResult
 from reports.stats import Cell, bases_of, by_row, differences, metrics_of
@@ -171,11 +169,9 @@ def without(groups: Mapping[str, Sequence[RowResult]], found: Found) -> dict[str
 
 def too_few(rows: Sequence[RowResult]) -> list[str]:
     """Which metrics are shown by too few images, as notes; none where none is."""
-    notes = {
-        f"fewer than {FEWEST_IMAGES} val images show a class of it": few(rows, SHOWN),
-        f"a quarter of its classes is on fewer than {FEWEST_OF_CLASS} val images each": thin(rows, SHOWN),
-    }
-    return [f"no interval, as {why}: {', '.join(map(_counted, of.items()))}" for why, of in notes.items() if of]
+    found = few(rows, SHOWN)
+    why = f"no interval, as fewer than {FEWEST_IMAGES} val images show a class of it"
+    return [f"{why}: {', '.join(map(_counted, found.items()))}"] if found else []
 
 
 def _counted(one: tuple[str, tuple[int, int]]) -> str:

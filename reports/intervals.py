@@ -1,8 +1,11 @@
 """How sure a number is: 95 % intervals of AP and of differences, over val images and over seeds, and Holm's correction.
 Separate from stats.py (means and paired differences) and from predictions.py (AP on other draws of val).
 
-What varies. One seed: the images of val alone. Its variance is that of the bootstrap (bench/evaluation/resample.py),
-the interval a normal one, for the model that there is. Several seeds: their sample variance s^2 holds all that a seed
+What varies. One seed: the images of val alone, the interval a normal one, for the model that there is. Its variance is
+the mean of two estimates (bench/evaluation/resample.py). Of a class on n images the bootstrap has about 1 - 1/n of the
+variance and the jackknife 1 / (1 - 1/n) (Efron and Stein, Annals of Statistics 9, 1981: it errs upwards), so that
+classes on two or three images, as LVIS' rare ones are, would have intervals too narrow by the one and too wide by the
+other. Several seeds: their sample variance s^2 holds all that a seed
 changes, initial weights and order of training and, where the data follow the seed, train and val as well; the interval
 is Student's. A val that the seeds share varies once more, by the bootstrap of the mean over seeds, less what s^2 has of
 it already; the sum has Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946).
@@ -16,7 +19,7 @@ tests.interval_coverage.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +30,7 @@ from reports.stats import paired
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-FEWEST_IMAGES = 70  # that show a class of the metric: with fewer, intervals hold the truth too seldom
-FEWEST_OF_CLASS = 5  # the same of images that show each of three quarters of its classes
+FEWEST_IMAGES = 30  # that show a class of the metric: with fewer, intervals hold the truth too seldom
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,48 @@ class Interval:
     p: float
 
 
-def interval(values: Sequence[float], draws: Sequence[Floats], *, shared: bool = True) -> Interval | None:
+def of_images(drawn: Sequence[Floats], without: Sequence[Floats]) -> Floats:
+    """What val images alone make of one value per seed: deviations, seeds x anything, whose squares sum to its
+    variance, the mean of the bootstrap's and the jackknife's. At one place the seeds see the same images, where they
+    share a val.
+
+    Args:
+        drawn, without: per seed, points on other draws of its val and without each of its blocks. A place that a seed
+            has no number for is left out.
+    """
+    if not drawn:
+        return np.zeros((0, 0))
+    again, left = (np.array(of, np.float64) for of in (drawn, without))
+    again, left = (of[:, ~np.isnan(of).any(0)] for of in (again, left))
+    draws, blocks = again.shape[1], left.shape[1]
+    if draws < 2 or blocks < 2:
+        return np.zeros((len(again), 0))
+    again, left = (of - of.mean(1, keepdims=True) for of in (again, left))
+    return np.concatenate([again / math.sqrt(2 * (draws - 1)), left * math.sqrt((blocks - 1) / (2 * blocks))], axis=1)
+
+
+def interval(values: Sequence[float], apart: Floats, *, shared: bool = True) -> Interval | None:
     """Of the mean of `values`.
 
     Args:
         values: one per seed, points.
-        draws: per seed, the same on other draws of its val.
-        shared: whether the seeds have one val, so that draws at one place are of the same images; else independent.
+        apart: of `of_images`, per seed.
+        shared: whether the seeds have one val, and deviations at one place are of the same images; else independent.
 
     Returns:
-        None where nothing varies that is known: no draws, or all of them alike.
+        None where nothing varies that is known.
     """
     count = len(values)
-    known = ~np.isnan(np.array(draws)).any(0)
-    drawn = np.array(draws)[:, known]
-    if not count or drawn.shape[1] < 2:
+    if not apart.size:
         return None
-    images = float(drawn.mean(0).var(ddof=1))
+    images = float((apart.mean(0) ** 2).sum())
     laws = [(images, math.inf)]
     if count > 1:
         seeds = float(np.var(values, ddof=1)) / count
         laws.append((seeds, count - 1.0))
         if shared and seeds > 0:
             # What the images alone make of the spread over seeds.
-            own = float((drawn - drawn.mean(1, keepdims=True)).var(0, ddof=1).mean()) / count
+            own = float(apart.var(0, ddof=1).sum()) / count
             both = max(0.0, images - own) + seeds
             laws.append((both, (count - 1) * (both / seeds) ** 2))
     return _widest(float(np.mean(values)), [law for law in laws if law[0] > 0])
@@ -94,21 +114,24 @@ def of_row(group: Sequence[RowResult], metric: str) -> Interval | None:
     draws = [one for _, one in known if one is not None and enough(one, metric)]
     if len(draws) < len(known):
         return None
-    return interval([value for value, _ in known], [one.values[metric] for one in draws], shared=_shared(draws))
+    apart = of_images([one.values[metric] for one in draws], [one.without[metric] for one in draws])
+    return interval([value for value, _ in known], apart, shared=_shared(draws))
 
 
 def of_difference(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> Interval | None:
     """Of the mean difference, paired by seed and by draws of images; None as in `of_row`."""
     values: list[float] = []
-    draws: list[Floats] = []
+    drawn: list[Floats] = []
+    without: list[Floats] = []
     vals: list[Draws] = []
     for ours, theirs, value in paired(group, base, metric):
         if ours.draws is None or theirs.draws is None or not enough(ours.draws, metric):
             return None
         values.append(value)
-        draws.append(ours.draws.values[metric] - theirs.draws.values[metric])
+        drawn.append(ours.draws.values[metric] - theirs.draws.values[metric])
+        without.append(ours.draws.without[metric] - theirs.draws.without[metric])
         vals.append(ours.draws)
-    return interval(values, draws, shared=_shared(vals))
+    return interval(values, of_images(drawn, without), shared=_shared(vals))
 
 
 def _shared(draws: Sequence[Draws]) -> bool:
@@ -129,23 +152,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def few(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Metric -> (fewest, most) images of a val that show its classes, of those metrics that lack an interval for
     it. One seed with too few is enough to take it from a row."""
-    return _below(rows, metrics, _images, FEWEST_IMAGES)
-
-
-def thin(rows: Sequence[RowResult], metrics: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """The same of the images of a class, of further metrics."""
-    rest = [metric for metric in metrics if metric not in few(rows, metrics)]
-    return _below(rows, rest, _of_class, FEWEST_OF_CLASS)
-
-
-def _below(
-    rows: Sequence[RowResult], metrics: Sequence[str], count: Callable[[Draws, str], int], fewest: int
-) -> dict[str, tuple[int, int]]:
     found = {
-        metric: [count(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
+        metric: [_images(row.draws, metric) for row in rows if row.draws is not None and _counts(row, metric)]
         for metric in metrics
     }
-    return {metric: (min(of), max(of)) for metric, of in found.items() if of and min(of) < fewest}
+    return {metric: (min(of), max(of)) for metric, of in found.items() if of and min(of) < FEWEST_IMAGES}
 
 
 def none_why(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> str:
@@ -157,19 +168,12 @@ def none_why(group: Sequence[RowResult], base: Sequence[RowResult], metric: str)
 
 
 def enough(draws: Draws, metric: str) -> bool:
-    """Whether enough val images show the metric's classes for an interval: all classes together, and each of three
-    quarters of them, since the bootstrap misses about 1 / n of the variance of a class on n images, however many such
-    classes there are."""
-    known = metric in draws.values
-    return known and _images(draws, metric) >= FEWEST_IMAGES and _of_class(draws, metric) >= FEWEST_OF_CLASS
+    """Whether enough val images show the metric's classes for an interval."""
+    return metric in draws.values and _images(draws, metric) >= FEWEST_IMAGES
 
 
 def _images(draws: Draws, metric: str) -> int:
     return draws.images.get(metric, draws.images["AP"])  # AP50 and AP75 rest on the images of AP
-
-
-def _of_class(draws: Draws, metric: str) -> int:
-    return draws.of_class.get(metric, draws.of_class.get("AP", FEWEST_OF_CLASS))  # enough where it is not known
 
 
 def _counts(row: RowResult, metric: str) -> bool:

@@ -5,7 +5,7 @@ tracker take these values and do not read the store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,16 +41,15 @@ class Draws:
 
     Attributes:
         values: metric -> AP points of each draw, float64; NaN where a draw shows no box of its classes.
+        without: the same without each block of the val images.
         images: metric -> val images that show a counted box of one of its classes.
-        val: digest of val; evaluations of one val have the same draws of images.
-        of_class: metric -> val images that show each of three quarters of its classes, or more; empty where an older
-            version kept the draws.
+        val: digest of val; evaluations of one val have the same draws and blocks.
     """
 
     values: Mapping[str, NDArray[np.float64]]
+    without: Mapping[str, NDArray[np.float64]]
     images: Mapping[str, int]
     val: str
-    of_class: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from bench.evaluation.error_kinds import Costs, Counts, Group, error_kinds
 from bench.evaluation.matches import Accumulator, Matches, match_boxes
 from bench.evaluation.pooled import PER_CLASS, Pooled, match_by_class, pooled
 from bench.evaluation.recall import Recall, Recalls, recalls
-from bench.evaluation.resample import DRAWS, ap_of, bootstrap, class_groups, images_that_show
+from bench.evaluation.resample import BLOCKS, DRAWS, ap_of, bootstrap, class_groups, images_that_show, jackknife
 from bench.evaluation.stored import DETECTIONS, PROPOSALS, Proposals, read_detections, read_proposals
 from bench.stage import EvaluateSpec, Stage, spec_of
 from bench.store.disk import read_bytes, write_atomic
@@ -35,9 +35,10 @@ from reports.load import Draws, Errors, MoreMetrics, RowResult
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-DRAWS_VERSION = ERRORS_VERSION = MORE_VERSION = 1  # of what is kept; raise it when a number may change
+DRAWS_VERSION = 2  # of what is kept; raise it when a number may change
+ERRORS_VERSION = MORE_VERSION = 1  # the same
 CLOSE = 1e-6  # points; what is accumulated again is the recorded AP to this
-_IMAGES, _OF_CLASS = "images of ", "images of a class of "  # before a metric, in a kept file
+_IMAGES, _WITHOUT = "images of ", "without a block "  # before a metric, in a kept file
 
 
 def with_predictions(
@@ -49,7 +50,7 @@ def with_predictions(
         store: where predictions are, and where what is made is kept, if it can be written.
         stages: by key, among them all that evaluated `rows`.
         rows: results; what they have is left as it is.
-        made: is told of a row for which draws are being made that so many more are done.
+        made: is told of a row for which draws are being made that so many more of PASSES are done.
 
     Raises:
         UserError: predictions that were changed, or that do not give the recorded AP.
@@ -78,8 +79,7 @@ def lacking(rows: Sequence[RowResult]) -> list[RowResult]:
 
 
 def _whole(row: RowResult) -> bool:
-    drawn = row.draws is not None and bool(row.draws.of_class)
-    return drawn and row.errors is not None and row.more is not None
+    return row.draws is not None and row.errors is not None and row.more is not None
 
 
 def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult, int], None]) -> RowResult:
@@ -97,9 +97,6 @@ def _made(store: Store, stage: Stage, row: RowResult, made: Callable[[RowResult,
     matches = match_boxes(lean, found, most)
     if draws is None:
         draws = _draws(matches, groups, row, where, lambda number: made(row, number))
-        _keep(_draws_path(store, stage), _packed(draws))
-    elif not draws.of_class:
-        draws = replace(draws, of_class=images_of_class(matches, groups))
         _keep(_draws_path(store, stage), _packed(draws))
     if errors is None:
         errors = _errors(lean, found, edges, most)
@@ -126,17 +123,13 @@ def _draws(
             )
             raise UserError(what, where=where, hint="run the suite again: what was changed is made anew")
     val = row.record.protocol.val_digest
-    drawn = bootstrap(matches, groups, val, DRAWS, made)
-    shown = images_that_show(matches, groups), val, images_of_class(matches, groups)
-    return Draws({name: 100.0 * values for name, values in drawn.items()}, *shown)
+    drawn, without = bootstrap(matches, groups, val, DRAWS, made), jackknife(matches, groups, val, BLOCKS, made)
+    made(BLOCKS - len(without["AP"]))  # which a small val does not need
+    return Draws(_points(drawn), _points(without), images_that_show(matches, groups), val)
 
 
-def images_of_class(matches: Matches, groups: Mapping[str, Bools]) -> dict[str, int]:
-    """Metric -> val images that show each of three quarters of its classes, or more; of the classes that val shows."""
-    pairs = np.unique(np.stack([matches.truth_category, matches.truth_image]), axis=1)
-    images = np.bincount(pairs[0], minlength=len(matches.category_ids))
-    shown = {name: images[chosen & (images > 0)] for name, chosen in groups.items()}
-    return {name: int(np.quantile(of, 0.25, method="lower")) if len(of) else 0 for name, of in shown.items()}
+def _points(fractions: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: 100.0 * values for name, values in fractions.items()}
 
 
 def _errors(lean: Mapping[str, Any], found: DetectedBoxes, edges: tuple[int, ...], most: int) -> Errors:
@@ -193,20 +186,21 @@ def _predicted(store: Store, stage: Stage) -> str:
 
 def _packed(draws: Draws) -> bytes:
     images = {_IMAGES + name: np.array([number]) for name, number in draws.images.items()}
-    images |= {_OF_CLASS + name: np.array([number]) for name, number in draws.of_class.items()}
-    return safetensors.numpy.save({name: v.astype(np.float32) for name, v in draws.values.items()} | images)
+    points = {**draws.values, **{_WITHOUT + name: values for name, values in draws.without.items()}}
+    return safetensors.numpy.save({name: values.astype(np.float32) for name, values in points.items()} | images)
 
 
 def _kept_draws(path: Path, row: RowResult) -> Draws | None:
     """None where there is no whole file: it is made again."""
     with contextlib.suppress(OSError, UserError, ValueError, SafetensorError):
         found = safetensors.numpy.load(read_bytes(path))
-        values = {name: array.astype(np.float64) for name, array in found.items() if not name.startswith(_IMAGES)}
-        of_class = {n.removeprefix(_OF_CLASS): int(array[0]) for n, array in found.items() if n.startswith(_OF_CLASS)}
-        shown = {n: array for n, array in found.items() if n.startswith(_IMAGES) and not n.startswith(_OF_CLASS)}
-        images = {n.removeprefix(_IMAGES): int(array[0]) for n, array in shown.items()}
-        if "AP" in images and values and all(array.shape == (DRAWS,) for array in values.values()):
-            return Draws(values, images, row.record.protocol.val_digest, of_class)
+        images = {n.removeprefix(_IMAGES): int(array[0]) for n, array in found.items() if n.startswith(_IMAGES)}
+        points = {n: array.astype(np.float64) for n, array in found.items() if not n.startswith(_IMAGES)}
+        without = {n.removeprefix(_WITHOUT): array for n, array in points.items() if n.startswith(_WITHOUT)}
+        values = {n: array for n, array in points.items() if not n.startswith(_WITHOUT)}
+        whole = "AP" in images and values.keys() == without.keys()
+        if whole and values and all(array.shape == (DRAWS,) for array in values.values()):
+            return Draws(values, without, images, row.record.protocol.val_digest)
     return None
 
 

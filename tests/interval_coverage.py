@@ -11,8 +11,8 @@ both have the same skills; elsewhere it is the mean over val sets and seeds of t
 evaluation of this size gives in the mean: interpolated AP of a small val is higher than that of a large one.
 
 --tail C M has, in place of the rarer half of the classes, C classes that about M of the val images show each, as LVIS
-has for its rare ones. `images_of_class`: on so many val images is each of three quarters
-of the classes of a metric, or on more (reports/predictions.py).
+has for its rare ones. `images_of_class`: on so many val images is each of three quarters of the classes of a metric, or
+on more.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.evaluation.matches import THRESHOLDS, Accumulator, Matches
-from bench.evaluation.resample import ap_of, bootstrap, class_groups, images_that_show
-from reports.intervals import interval
-from reports.predictions import images_of_class
+from bench.evaluation.resample import ap_of, bootstrap, class_groups, images_that_show, jackknife
+from reports.intervals import interval, of_images
 
 Floats = NDArray[np.float64]
 CLASSES = 40  # without --tail
 EDGES = (10, 100, 1000)
 GAIN = 0.35  # of skill, of the rare half, in the second model
 NOISE = 0.15  # sd of a class's skill over seeds
-DRAWS = 400
+DRAWS, BLOCKS = 400, 200
 THIN = 5  # training instances of a class of --tail
 
 
@@ -95,6 +94,14 @@ def matched(
     )  # fmt: skip
 
 
+def images_of_class(matches: Matches, groups: dict[str, NDArray[np.bool_]]) -> dict[str, int]:
+    """Metric -> val images that show each of three quarters of its classes, or more; of the classes that val shows."""
+    pairs = np.unique(np.stack([matches.truth_category, matches.truth_image]), axis=1)
+    images = np.bincount(pairs[0], minlength=len(matches.category_ids))
+    shown = {name: images[chosen & (images > 0)] for name, chosen in groups.items()}
+    return {name: int(np.quantile(of, 0.25, method="lower")) if len(of) else 0 for name, of in shown.items()}
+
+
 @dataclass(frozen=True)
 class Simulated:
     """An interval, in points; on how many val images its metric rests, and three quarters of its classes each."""
@@ -128,6 +135,7 @@ def main() -> int:
         "--tail", type=int, nargs=2, metavar=("C", "M"), help="C rare classes in about M val images each"
     )
     parser.add_argument("--draws", type=int, default=DRAWS, help="of the val images, for an interval")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of images that are left out once, for an interval")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--own-val", action="store_true", help="every seed has a val of its own, as the embedded data")
     parser.add_argument("--out", type=Path)
@@ -201,24 +209,30 @@ def intervals(
     pair = (models[0], models[0] if even else models[1])
     values: list[list[dict[str, float]]] = [[], []]
     drawn: list[list[dict[str, Floats]]] = [[], []]
+    without: list[list[dict[str, Floats]]] = [[], []]
     val = shown_in(models[0], asked.images, rng)
     for seed in range(asked.seeds):
         if asked.own_val and seed:
             val = shown_in(models[0], asked.images, rng)
         digest = f"{number * 64 + (seed if asked.own_val else 0):016x}"
-        for model, own_values, own_drawn in zip(pair, values, drawn, strict=True):
+        for model, own_values, own_drawn, own_left in zip(pair, values, drawn, without, strict=True):
             matches = matched(model, val, asked.images, noise_of(asked), rng)
             own_values.append({name: 100 * v for name, v in point(matches, groups).items()})
-            own_drawn.append({n: 100 * v for n, v in bootstrap(matches, groups, digest, DRAWS).items()})
+            own_drawn.append({n: 100 * v for n, v in bootstrap(matches, groups, digest, asked.draws).items()})
+            own_left.append({n: 100 * v for n, v in jackknife(matches, groups, digest, asked.blocks).items()})
     images = images_that_show(matches, groups)
     of_class = images_of_class(matches, groups)
     found = []
     for metric in groups:
         shared = not asked.own_val
-        one = interval([v[metric] for v in values[0]], [d[metric] for d in drawn[0]], shared=shared)
+        one = interval(
+            [v[metric] for v in values[0]],
+            of_images([d[metric] for d in drawn[0]], [w[metric] for w in without[0]]),
+            shared=shared,
+        )
         apart = interval(
             [b[metric] - a[metric] for a, b in zip(*values, strict=True)],
-            [b[metric] - a[metric] for a, b in zip(*drawn, strict=True)],
+            of_images(*([b[metric] - a[metric] for a, b in zip(*of, strict=True)] for of in (drawn, without))),
             shared=shared,
         )
         for what, ends in (("AP of one", one), ("no difference" if even else "difference", apart)):

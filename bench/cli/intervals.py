@@ -48,7 +48,7 @@ def with_lacking(
 ) -> list[RowResult]:  # fmt: skip
     """`with_intervals` of results that have what is kept of them. `stages`: those that measured them, by key; `again`:
     the command that makes their report."""
-    from bench.evaluation.resample import DRAWS
+    from bench.evaluation.resample import PASSES
     from reports.predictions import lacking, with_predictions
 
     missing = lacking(found)
@@ -59,7 +59,7 @@ def with_lacking(
         say(console, f"{what}: {again} --intervals")
         return found
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"intervals of {count(len(missing), 'evaluation')}", total=len(missing) * DRAWS)
+        task = bar.add_task(f"intervals of {count(len(missing), 'evaluation')}", total=len(missing) * PASSES)
 
         def made(row: RowResult, number: int) -> None:
             said = f"intervals: {cell(row.record.row)}, seed {row.record.seed}"

@@ -1,8 +1,9 @@
-"""What AP would have been on other val images: the bootstrap over images. Separate from matches.py, which knows one
-weighting, and from reports/intervals.py, which joins seeds and makes intervals of it.
+"""What AP would have been on other val images: the bootstrap over images, and the jackknife. Separate from matches.py,
+which knows one weighting, and from reports/intervals.py, which joins seeds and makes intervals of it.
 
-Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 6: of I images I are drawn with replacement, so
-that an image counts 0, 1, 2 ... times. Two models on the same val are given the same draws: their difference is paired.
+Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 6 and 11: of I images I are drawn with
+replacement, so that an image counts 0, 1, 2 ... times; and each block of images is left out once. Two models on one val
+are given the same draws and blocks: their difference is paired.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from bench.evaluation.matches import Accumulator, Matches
 from bench.frequency import instance_bin
 
 DRAWS = 1000  # enough for a standard error to 2 %
+BLOCKS = 500  # of the jackknife, or as many as there are images: to 3 %
+PASSES = DRAWS + BLOCKS  # over the matches of one evaluation, at most
 Bools = NDArray[np.bool_]
 
 
@@ -77,6 +80,37 @@ def bootstrap(
         for name, values in ap_of(again.per_class(weights), groups).items():
             found.setdefault(name, []).append(values)
         seen(len(weights))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def jackknife(
+    matches: Matches,
+    groups: Mapping[str, Bools],
+    digest: str,
+    blocks: int = BLOCKS,
+    seen: Callable[[int], None] = lambda _: None,
+) -> dict[str, Floats]:
+    """Metric name -> AP without each block of images, as fractions, float64 of length G: `blocks`, or as many as
+    there are images; NaN where only that block shows a box of it.
+
+    Args:
+        matches: of `match_boxes`.
+        groups: of `class_groups`.
+        digest: of the val split; says which images are a block.
+        blocks: at most so many, of equal size (one image more or less), at least 2.
+        seen: is told how many blocks were done, after each piece.
+    """
+    again = Accumulator(matches)
+    images = len(matches.image_ids)
+    number = min(blocks, images)
+    block = np.random.default_rng([int(digest[:16], 16), 1]).permutation(images) % number
+    found: dict[str, list[Floats]] = {}
+    for start in range(0, number, again.at_once):
+        left_out = np.arange(start, min(number, start + again.at_once))
+        weights = (block[None] != left_out[:, None]).astype(np.int64)
+        for name, values in ap_of(again.per_class(weights), groups).items():
+            found.setdefault(name, []).append(values)
+        seen(len(left_out))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reports.figures.canvas import Drawing, blank, finish, over, palette, tidy
 from reports.figures.lettering import at_ticks, inches
 from reports.figures.scene import Scene
-from reports.intervals import enough
+from reports.intervals import enough, of_images
 from reports.load import RowResult
 from reports.stats import by_engine, by_row
 
@@ -26,7 +26,7 @@ MOST_ROWS = 40
 def among_best(rows: Sequence[RowResult], metric: str, order: Sequence[str] = (), best: int = BEST) -> dict[str, float]:
     """Row -> how often it is among the `best` highest means when what varies is drawn anew, all rows on the same draws.
 
-    With one seed the val images are drawn. With several it is as in reports/intervals.py: Student's law over the seeds
+    As in reports/intervals.py: with one seed a normal law over the val images. With several Student's over the seeds
     and, where all seeds have one val, a normal one over its images, less what the spread over seeds has of them
     already; where each has its own, that spread has all of them. An interval is never narrower than images alone make
     it; there is no such floor here, where differences of all pairs are drawn at once.
@@ -130,26 +130,24 @@ def _of_seeds(values: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _of_images(ranked: Sequence[Sequence[RowResult]], metric: str, rng: np.random.Generator) -> Floats:
-    """Deviations of the mean over seeds by the images of the val that all share, R x DRAWN; 0 where they share none."""
-    each = np.array([[_values(result, metric) for result in group] for group in ranked])  # R x n x draws of images
-    each = each[:, :, ~np.isnan(each).any((0, 1))]
-    rows, count, draws = each.shape
-    if draws < 2 or not _one_val([result for group in ranked for result in group]):
+    """Deviations of the mean over seeds by the images of the val that all share, R x DRAWN, of a normal law; 0 where
+    they share none."""
+    every = [result for group in ranked for result in group]
+    draws = [result.draws for result in every if result.draws is not None]
+    apart = of_images([one.values[metric] for one in draws], [one.without[metric] for one in draws])
+    rows, count = len(ranked), len(ranked[0])
+    if not apart.size or not _one_val(every):
         return np.zeros((rows, DRAWN))
-    each = each - each.mean(2, keepdims=True)
+    each = apart.reshape(rows, count, -1)
     mean = each.mean(1)
-    if count == 1:
-        return np.asarray(mean[:, rng.integers(0, draws, DRAWN)])
-    # What the images alone make of the spread over seeds is in that spread already: as in an interval, for each pair.
-    own = (each - mean[:, None]).transpose(0, 2, 1).reshape(rows, -1)
-    left, axes = np.linalg.eigh(np.cov(mean) - own @ own.T / draws / (count - 1) / count)
+    covariance = mean @ mean.T
+    if count > 1:
+        # What images alone make of the spread over seeds is in that spread already: as in an interval, for each pair.
+        own = (each - mean[:, None]).reshape(rows, -1)
+        covariance -= own @ own.T / (count - 1) / count
+    left, axes = np.linalg.eigh(covariance)
     return np.asarray(axes * np.sqrt(left.clip(0)) @ rng.standard_normal((rows, DRAWN)))
 
 
 def _one_val(rows: Sequence[RowResult]) -> bool:
     return len({result.record.protocol.val_digest for result in rows}) == 1
-
-
-def _values(result: RowResult, metric: str) -> Floats:
-    assert result.draws is not None
-    return result.draws.values[metric]

@@ -1,8 +1,10 @@
-"""The bootstrap over images: by hand on two images; without a draw it is the evaluation."""
+"""The bootstrap over images and the jackknife: by hand on two images; without a draw it is the evaluation, without an
+image that of the others."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from federated import boxes_of, federated
 
 from bench.evaluation.ap import evaluate_boxes, lean_ground_truth
 from bench.evaluation.matches import Accumulator, match_boxes
-from bench.evaluation.resample import ap_of, bootstrap, class_groups, image_weights, images_that_show
+from bench.evaluation.resample import ap_of, bootstrap, class_groups, image_weights, images_that_show, jackknife
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -53,6 +55,10 @@ def test_two_images_by_hand() -> None:
     np.testing.assert_array_equal(drawn["AP1"], drawn["APr"])
     both = drawn["APf"].round(3) == round(51 / 101, 3)
     np.testing.assert_allclose(drawn["AP"][both], (51 / 101 + 1) / 2)
+    left = jackknife(matches, groups, DIGEST)  # image 2 alone and image 1 alone, in either order
+    assert sorted(left["APf"]) == [0, 1]
+    assert sorted(left["AP"]) == [0.5, 1]
+    assert np.isnan(left["APr"]).tolist() == (left["APf"] == 1).tolist()
     assert images_that_show(matches, groups) == {
         "AP": 2, "APr": 1, "APc": 0, "APf": 2, "AP1": 1, "AP2": 0, "AP3": 2,
     }  # fmt: skip
@@ -70,3 +76,28 @@ def test_without_a_draw_it_is_the_evaluation(seed: int) -> None:
     for name, values in ones.items():
         want = expected[name]
         assert (np.isnan(values[0]) and want is None) or values[0] == pytest.approx(want, abs=1e-9), name
+
+
+def test_the_jackknife_leaves_each_image_out_once() -> None:
+    """Beside the evaluator on the other images; of 7 blocks of 20 images each image is in one, of 2 or 3."""
+    gt, found = federated(np.random.default_rng(5), images=20, classes=6, detections=12)
+    lean = lean_ground_truth(gt)
+    ordered = sorted(lean["categories"], key=lambda c: int(c["id"]))
+    groups = class_groups([c["frequency"] for c in ordered], [c["instance_count"] for c in ordered], (10, 100, 1000))
+    matches = match_boxes(lean, found)
+    expected = []
+    for image in gt["images"]:
+        others = {
+            **gt, "images": [one for one in gt["images"] if one is not image],
+            "annotations": [one for one in gt["annotations"] if one["image_id"] != image["id"]],
+        }  # fmt: skip
+        kept = found.image_id != image["id"]
+        rest = replace(found, **{name: values[kept] for name, values in vars(found).items()})
+        expected.append(evaluate_boxes(others, rest).metrics())
+    left = jackknife(matches, groups, DIGEST)
+    for name in ("AP", "AP50", "APr", "AP1"):
+        wanted = [np.nan if one[name] is None else one[name] for one in expected]
+        np.testing.assert_allclose(np.sort(left[name]), np.sort(wanted), atol=1e-9)
+        assert len(set(wanted)) > 5
+    seen: list[int] = []
+    assert len(jackknife(matches, groups, DIGEST, 7, seen.append)["AP"]) == sum(seen) == 7

@@ -14,6 +14,7 @@ from test_changed_results import WORDS, change
 from tiny_suite import SMOKE, Undisturbed, key_of
 
 from bench.errors import UserError
+from bench.evaluation.resample import PASSES
 from bench.evaluation.stored import DETECTIONS, PROPOSALS
 from bench.store.done import format_done
 from bench.store.store import Store
@@ -40,7 +41,7 @@ def made(smoke: Undisturbed, store: Store) -> tuple[list[RowResult], list[tuple[
 
 def test_they_are_made_once_and_paired(smoke: Undisturbed, store: Store) -> None:
     rows, told = made(smoke, store)
-    assert sum(number for _, number in told) == 1000 * len(rows)
+    assert sum(number for _, number in told) == PASSES * len(rows)
     for row in rows:
         assert row.draws is not None
         assert {name: len(values) for name, values in row.draws.values.items()} == dict.fromkeys(
@@ -51,16 +52,17 @@ def test_they_are_made_once_and_paired(smoke: Undisturbed, store: Store) -> None
         # The recorded value lies among the draws, and they differ.
         assert drawn.min() <= recorded <= drawn.max()
         assert drawn.std() > 0
+        assert 0 < row.draws.without["AP"].std() < drawn.std()
     again, told = made(smoke, store)
     assert told == []
     for one, other in zip(rows, again, strict=True):
         assert one.draws is not None
         assert other.draws is not None
         assert other.draws.images == one.draws.images
-        assert other.draws.of_class == one.draws.of_class
-        assert one.draws.of_class.keys() == one.draws.images.keys()
-        for name, values in one.draws.values.items():
-            np.testing.assert_allclose(other.draws.values[name], values, rtol=1e-6)
+        assert one.draws.without.keys() == one.draws.values.keys()
+        for of in ("values", "without"):
+            for name, values in getattr(one.draws, of).items():
+                np.testing.assert_allclose(getattr(other.draws, of)[name], values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
@@ -75,19 +77,18 @@ def test_a_damaged_file_is_made_again(smoke: Undisturbed, store: Store, content:
     assert path.read_bytes() == whole
 
 
-def test_what_an_older_version_kept_is_completed_and_not_drawn_again(smoke: Undisturbed, store: Store) -> None:
-    """It had no numbers of images of a class."""
+def test_what_an_older_version_kept_is_made_anew(smoke: Undisturbed, store: Store) -> None:
+    """It had no blocks, and another name; one of the new name without them is no whole file."""
     made(smoke, store)
-    (path,) = store.folder(key_of(smoke.plan, "BAGS", "evaluate")).glob("draws-*")
+    (path,) = store.folder(key_of(smoke.plan, "BAGS", "evaluate")).glob("draws-2-*")
     whole = path.read_bytes()
     arrays = safetensors.numpy.load(whole)
-    older = {name: array for name, array in arrays.items() if not name.startswith("images of a class of ")}
+    older = {name: array for name, array in arrays.items() if not name.startswith("without a block ")}
     assert len(older) < len(arrays)
     path.write_bytes(safetensors.numpy.save(older))
-    rows, told = made(smoke, store)
-    assert told == []
+    _, told = made(smoke, store)
+    assert {row for row, _ in told} == {"BAGS"}
     assert path.read_bytes() == whole
-    assert all(row.draws is not None and row.draws.of_class for row in rows)
 
 
 def test_changed_predictions_are_refused(smoke: Undisturbed, store: Store) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from bench.spec import Figure
 from reports.load import Draws, RowResult
 from reports.write import write
-from tests.reports.made_records import made
+from tests.reports.made_records import made, made_draws
 
 FOLDER = Path(__file__).with_suffix("")
 FORMS = (
@@ -48,7 +48,7 @@ def rows() -> list[RowResult]:
 def draws(metrics: dict[str, float], r: int) -> Draws:
     """A thousand values around each metric; those of AP4 are of too few images for an interval."""
     spread = np.sin(np.arange(1000) * (1 + r / 7))
-    return Draws({m: v + spread for m, v in metrics.items()}, {"AP": 114, "AP1": 80, "AP4": 12}, "b" * 64)
+    return made_draws({m: v + spread for m, v in metrics.items()}, {"AP": 114, "AP1": 80, "AP4": 12}, "b" * 64)
 
 
 def current() -> dict[str, str]:

@@ -17,14 +17,14 @@ from bench.evaluation.error_kinds import Costs, Counts, Group
 from bench.plan import planning
 from bench.record import PerClass
 from bench.store.store import Store
-from reports.load import Draws, Errors, RowResult
+from reports.load import Errors, RowResult
 from reports.page.content import page_of
 from reports.page.images import Browser
 from reports.page.render import Page
 from reports.search.report import SearchReport
 from reports.write import write
 from tests.done_store import quick
-from tests.reports.made_records import COUNTS, made
+from tests.reports.made_records import COUNTS, made, made_draws
 
 SUITE = """\
 preset: cpu
@@ -63,7 +63,7 @@ def result(label: str, seed: int, names: Sequence[str] = ("cat", "dog", "elk", "
     )
     rng = np.random.default_rng(seed + 10 * sum(map(ord, label)))
     drawn = {name: value + 0.1 * rng.normal(size=400) for name, value in values.items() if value is not None}
-    draws = Draws(drawn, dict.fromkeys(drawn, 90), "v")
+    draws = made_draws(drawn, dict.fromkeys(drawn, 90), "v")
     record = row.record.model_copy(update={"per_class": classes})
     return replace(RowResult.of(record, row.weight_norms), draws=draws, errors=ERRORS)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.evaluation.calibration import Calibration, ReliabilityBin
 from bench.evaluation.pooled import Pooled
 from bench.evaluation.recall import Recall, Recalls
 from bench.key import canonical
 from bench.record import PerClass, Protocol, Record
-from reports.load import MoreMetrics, RowResult
+from reports.load import Draws, MoreMetrics, RowResult
 
 COUNTS = (5, 2000, 50, 300, 1, 150)  # training instances of six classes, two of them in the tail bin
 
@@ -76,3 +79,15 @@ def made_more(*, reached: float = 0.6, found: float = 0.3, most: int = 60) -> Mo
     pool = {"AP": Pooled(0.25, 0.5, 8), "AP1": Pooled(0.125, 0.375, 8), "AP2": Pooled(None, None, 0)}
     calibration = {"AP": some, "AP1": some, "AP2": Calibration(None, None, None, 0, ())}
     return MoreMetrics(calibration, pool, recall, 300)
+
+
+def made_draws(values: Mapping[str, NDArray[np.float64]], images: Mapping[str, int], val: str) -> Draws:
+    """With blocks by which the jackknife says what the draws do."""
+    return Draws(values, {metric: without_blocks(drawn) for metric, drawn in values.items()}, images, val)
+
+
+def without_blocks(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values without each of as many blocks, whose jackknife variance is the sample variance of the draws."""
+    known = max(2, int((~np.isnan(drawn)).sum()))
+    mean = np.mean(drawn[~np.isnan(drawn)]) if not np.isnan(drawn).all() else 0.0
+    return np.asarray(mean + (drawn - mean) * np.sqrt(known) / (known - 1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_records import made
+from made_records import made, made_draws
 
 from bench.errors import UserError
 from bench.stage import Stage
@@ -20,7 +20,7 @@ from reports.compare.comparison import Comparison, compare
 from reports.compare.protocols import Differing
 from reports.compare.render import files_of, to_json, to_markdown, to_text
 from reports.compare.sides import Side, SourceTable, pairs
-from reports.load import Draws, RowResult
+from reports.load import RowResult
 from tests.conftest import Bench, Write
 from tests.made_stores import TWO_SEEDS, VALUES, a_plan, finish
 
@@ -39,7 +39,7 @@ def stages(rate: float = 0.06, engine: str = "torchvision", *, patched: bool = F
 
 def drawn(result: RowResult, *points: float, images: int = 90) -> RowResult:
     val = result.record.protocol.val_digest
-    return replace(result, draws=Draws({"AP": np.array(points)}, {"AP": images}, val))
+    return replace(result, draws=made_draws({"AP": np.array(points)}, {"AP": images}, val))
 
 
 def side(*rows: RowResult, evaluate: Stage | None = None) -> Side:
@@ -295,7 +295,7 @@ def test_why_a_difference_has_no_interval_is_said() -> None:
     """B's rows are A's, draw by draw; AP1 is shown by 12 images."""
     row = drawn(made("BAGS", AP=20.0, AP1=1.0), 19.0, 21.0)
     thin = replace(
-        row, draws=Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 99, "AP1": 12}, "v")
+        row, draws=made_draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 99, "AP1": 12}, "v")
     )
     text = " ".join(to_text(compare(NAMES, side(thin), side(thin))).split())
     assert "BAGS: no interval where the difference is the same whichever val images are drawn" in text

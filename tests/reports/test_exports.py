@@ -25,9 +25,10 @@ from bench.errors import UserError
 from bench.store.excerpt import Excerpt
 from bench.store.pack import FORMAT
 from bench.store.store import Store
-from reports.load import Draws, RowResult, frame
+from reports.load import RowResult, frame
 from tests.conftest import Bench, Write
 from tests.made_stores import TWO_SEEDS, a_plan, finish, tree
+from tests.reports.made_records import made_draws
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_the_command_in_made_by_makes_the_report_again(
         found = []
         for result in results:
             ap, val = result.record.metrics["AP"] or 0.0, result.record.protocol.val_digest
-            found.append(replace(result, draws=Draws({"AP": np.array([ap - 1, ap + 2])}, {"AP": 50}, val)))
+            found.append(replace(result, draws=made_draws({"AP": np.array([ap - 1, ap + 2])}, {"AP": 50}, val)))
         return found
 
     monkeypatch.setattr("reports.predictions.with_kept", drawn)

@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_records import made
+from made_records import made, made_draws
 from made_searches import on_val
 from scipy.stats import ttest_rel
 
 from bench.search.view import MARK
 from reports.gain import Gain, gain, signed
-from reports.load import Draws
 from reports.stats import Cell
 
 # Differences 1, 2, 3: mean 2, sd 1. t(0.975, 2) = 4.3027, half the interval 4.3027 / sqrt(3) = 2.4841.
@@ -101,7 +100,7 @@ def test_over_val_images_where_their_draws_are_kept() -> None:
     rng = np.random.default_rng(0)
     common = 20.0 + rng.normal(0, 3, 400)
     default, winner = (
-        replace(made(label, AP=ap, key=label), draws=Draws({"AP": drawn}, {"AP": 99}, "v"))
+        replace(made(label, AP=ap, key=label), draws=made_draws({"AP": drawn}, {"AP": 99}, "v"))
         for label, ap, drawn in (("a", 20.0, common), ("b", 22.0, common + np.tile([1.9, 2.1], 200)))
     )
     found = gain([winner], [default], "AP")

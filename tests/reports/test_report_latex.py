@@ -18,13 +18,13 @@ from bench.suite.sections import Sections
 from reports.latex import to_latex, to_protocol
 from reports.load import Draws, RowResult
 from reports.tables import Table, table
-from tests.reports.made_records import made
+from tests.reports.made_records import made, made_draws
 
 HOSTILE = r"50%_of & \x{~^$#} <b>é"
 
 
 def drawn(row: RowResult, *ap: float) -> RowResult:
-    return replace(row, draws=Draws({"AP": np.array(ap)}, {"AP": 99}, row.record.protocol.val_digest))
+    return replace(row, draws=made_draws({"AP": np.array(ap)}, {"AP": 99}, row.record.protocol.val_digest))
 
 
 def content() -> Table:
@@ -128,7 +128,7 @@ def three_seeds() -> Table:
 def draws_of(row: RowResult) -> Draws:
     ap = row.record.metrics["AP"]
     assert ap is not None
-    return Draws({"AP": ap + np.linspace(-1, 1, 50)}, {"AP": 99}, row.record.protocol.val_digest)
+    return made_draws({"AP": ap + np.linspace(-1, 1, 50)}, {"AP": 99}, row.record.protocol.val_digest)
 
 
 def test_what_is_wide_loses_published_columns() -> None:

@@ -15,9 +15,9 @@ from reports.figures.gain import gain
 from reports.figures.named_points import PLACES, places
 from reports.figures.scene import Scene
 from reports.figures.tradeoff import front, tradeoff
-from reports.load import Draws, Errors, RowResult
+from reports.load import Errors, RowResult
 from reports.trainings import Training
-from tests.reports.made_records import made
+from tests.reports.made_records import made, made_draws
 
 # Of COUNTS (5, 2000, 50, 300, 1, 150): tail are the classes with 5, 50 and 1 instances.
 AP = (9.0, 60.0, 21.0, 40.0, 0.0, None)
@@ -180,7 +180,7 @@ def test_gain_stands_over_the_minutes_of_the_whole_chain() -> None:
 
 def test_bars_have_the_interval_of_their_mean() -> None:
     """One seed, normal: draws 19 and 21 have variance 2, so 20 - 1.96 * sqrt(2) to 20 + 1.96 * sqrt(2)."""
-    drawn = Draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 80, "AP1": 3}, "v")
+    drawn = made_draws({"AP": np.array([19.0, 21.0]), "AP1": np.array([0.0, 2.0])}, {"AP": 80, "AP1": 3}, "v")
     row = replace(made("A", AP=20.0, AP1=1.0), draws=drawn)
     drawing = ap_by_bin(Scene([row], edges=(10,)))
     assert drawing.columns == ("row", "metric", "mean", "sd", "n", "low", "high")
@@ -199,7 +199,7 @@ def test_bars_have_the_interval_of_their_mean() -> None:
 
 def test_a_caption_explains_no_line_that_is_not_there() -> None:
     """Draws of three images tell no interval: of two seeds the lines are their spread, sqrt(2) about 21."""
-    drawn = Draws({"AP": np.array([19.0, 21.0])}, {"AP": 3}, "v")
+    drawn = made_draws({"AP": np.array([19.0, 21.0])}, {"AP": 3}, "v")
     rows = [replace(made("A", seed, AP=20.0 + 2 * seed), draws=drawn) for seed in (0, 1)]
     alone = bars(Scene(rows[:1]), ["AP"]).figure
     assert "Lines:" not in alone.get_supxlabel()

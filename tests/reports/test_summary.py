@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports.load import Draws, RowResult
+from reports.load import RowResult
 from reports.page.summary import sentences
 from reports.tables import table
-from tests.reports.made_records import made
+from tests.reports.made_records import made, made_draws
 
 
 def drawn(row: RowResult, sd: float, images: int = 100) -> RowResult:
@@ -18,7 +18,7 @@ def drawn(row: RowResult, sd: float, images: int = 100) -> RowResult:
     values = {
         name: value + sd * rng.normal(size=500) for name, value in row.record.metrics.items() if value is not None
     }
-    return replace(row, draws=Draws(values, dict.fromkeys(values, images), "v"))
+    return replace(row, draws=made_draws(values, dict.fromkeys(values, images), "v"))
 
 
 def rows(*seeds: int) -> list[RowResult]:

@@ -47,48 +47,44 @@ class Interval:
     p: float
 
 
-def of_images(drawn: Sequence[Floats], without: Sequence[Floats]) -> Floats:
-    """What val images alone make of one value per seed: deviations, seeds x anything, whose squares sum to its
-    variance, the mean of the bootstrap's and the jackknife's. At one place the seeds see the same images, where they
-    share a val.
+def of_images(drawn: Floats, without: Floats) -> Floats:
+    """What val images alone make of a value: deviations whose squares sum to its variance, the mean of the bootstrap's
+    and the jackknife's; of one length for all that is measured on one val, where each place is of the same images.
 
     Args:
-        drawn, without: per seed, points on other draws of its val and without each of its blocks. A place that a seed
-            has no number for is left out.
+        drawn, without: points on other draws of its val and without each of its blocks; NaN where there is no number.
     """
-    if not drawn:
-        return np.zeros((0, 0))
-    again, left = (np.array(of, np.float64) for of in (drawn, without))
-    again, left = (of[:, ~np.isnan(of).any(0)] for of in (again, left))
-    draws, blocks = again.shape[1], left.shape[1]
-    if draws < 2 or blocks < 2:
-        return np.zeros((len(again), 0))
-    again, left = (of - of.mean(1, keepdims=True) for of in (again, left))
-    return np.concatenate([again / math.sqrt(2 * (draws - 1)), left * math.sqrt((blocks - 1) / (2 * blocks))], axis=1)
+    again, left = (of[~np.isnan(of)] for of in (drawn, without))
+    if len(again) < 2 or len(left) < 2:
+        return np.zeros(0)
+    again, left = (of - of.mean() for of in (again, left))
+    scaled = again / math.sqrt(2 * (len(again) - 1)), left * math.sqrt((len(left) - 1) / (2 * len(left)))
+    return np.concatenate(scaled)
 
 
-def interval(values: Sequence[float], apart: Floats, *, shared: bool = True) -> Interval | None:
+def interval(values: Sequence[float], apart: Sequence[Floats], *, shared: bool = True) -> Interval | None:
     """Of the mean of `values`.
 
     Args:
         values: one per seed, points.
-        apart: of `of_images`, per seed.
-        shared: whether the seeds have one val, and deviations at one place are of the same images; else independent.
+        apart: per seed, of `of_images`.
+        shared: whether the seeds have one val, and so the same images at one place; else they are independent.
 
     Returns:
         None where nothing varies that is known.
     """
     count = len(values)
-    if not apart.size:
+    if not count or not all(map(len, apart)):
         return None
-    images = float((apart.mean(0) ** 2).sum())
+    together = np.array(apart).mean(0) if shared else np.concatenate(apart) / count
+    images = float((together**2).sum())
     laws = [(images, math.inf)]
     if count > 1:
         seeds = float(np.var(values, ddof=1)) / count
         laws.append((seeds, count - 1.0))
         if shared and seeds > 0:
             # What the images alone make of the spread over seeds.
-            own = float(apart.var(0, ddof=1).sum()) / count
+            own = float(np.array(apart).var(0, ddof=1).sum()) / count
             both = max(0.0, images - own) + seeds
             laws.append((both, (count - 1) * (both / seeds) ** 2))
     return _widest(float(np.mean(values)), [law for law in laws if law[0] > 0])
@@ -114,24 +110,23 @@ def of_row(group: Sequence[RowResult], metric: str) -> Interval | None:
     draws = [one for _, one in known if one is not None and enough(one, metric)]
     if len(draws) < len(known):
         return None
-    apart = of_images([one.values[metric] for one in draws], [one.without[metric] for one in draws])
+    apart = [of_images(one.values[metric], one.without[metric]) for one in draws]
     return interval([value for value, _ in known], apart, shared=_shared(draws))
 
 
 def of_difference(group: Sequence[RowResult], base: Sequence[RowResult], metric: str) -> Interval | None:
     """Of the mean difference, paired by seed and by draws of images; None as in `of_row`."""
     values: list[float] = []
-    drawn: list[Floats] = []
-    without: list[Floats] = []
+    apart: list[Floats] = []
     vals: list[Draws] = []
     for ours, theirs, value in paired(group, base, metric):
         if ours.draws is None or theirs.draws is None or not enough(ours.draws, metric):
             return None
         values.append(value)
-        drawn.append(ours.draws.values[metric] - theirs.draws.values[metric])
-        without.append(ours.draws.without[metric] - theirs.draws.without[metric])
+        a, b = ours.draws, theirs.draws
+        apart.append(of_images(a.values[metric] - b.values[metric], a.without[metric] - b.without[metric]))
         vals.append(ours.draws)
-    return interval(values, of_images(drawn, without), shared=_shared(vals))
+    return interval(values, apart, shared=_shared(vals))
 
 
 def _shared(draws: Sequence[Draws]) -> bool:

@@ -227,12 +227,15 @@ def intervals(
         shared = not asked.own_val
         one = interval(
             [v[metric] for v in values[0]],
-            of_images([d[metric] for d in drawn[0]], [w[metric] for w in without[0]]),
+            [of_images(d[metric], w[metric]) for d, w in zip(drawn[0], without[0], strict=True)],
             shared=shared,
         )
         apart = interval(
             [b[metric] - a[metric] for a, b in zip(*values, strict=True)],
-            of_images(*([b[metric] - a[metric] for a, b in zip(*of, strict=True)] for of in (drawn, without))),
+            [
+                of_images(b[metric] - a[metric], d[metric] - c[metric])
+                for a, b, c, d in zip(*drawn, *without, strict=True)
+            ],
             shared=shared,
         )
         for what, ends in (("AP of one", one), ("no difference" if even else "difference", apart)):

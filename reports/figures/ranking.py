@@ -132,12 +132,12 @@ def _of_seeds(values: Floats, rng: np.random.Generator) -> Floats:
 def _of_images(ranked: Sequence[Sequence[RowResult]], metric: str, rng: np.random.Generator) -> Floats:
     """Deviations of the mean over seeds by the images of the val that all share, R x DRAWN, of a normal law; 0 where
     they share none."""
-    every = [result for group in ranked for result in group]
-    draws = [result.draws for result in every if result.draws is not None]
-    apart = of_images([one.values[metric] for one in draws], [one.without[metric] for one in draws])
     rows, count = len(ranked), len(ranked[0])
-    if not apart.size or not _one_val(every):
+    every = [result for group in ranked for result in group]
+    if not _one_val(every):
         return np.zeros((rows, DRAWN))
+    draws = [result.draws for result in every if result.draws is not None]
+    apart = np.array([of_images(one.values[metric], one.without[metric]) for one in draws])
     each = apart.reshape(rows, count, -1)
     mean = each.mean(1)
     covariance = mean @ mean.T

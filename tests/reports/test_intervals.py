@@ -22,24 +22,21 @@ from tests.reports.made_records import made, made_draws, without_blocks
 T2, T1, Z = 4.30265, 12.7062, 1.95996  # 97.5 % of Student's t with 2 and 1 degrees of freedom, and of the normal
 
 
-def varied(draws: Sequence[Floats]) -> Floats:
+def varied(draws: Sequence[Floats]) -> list[Floats]:
     """Bootstrap and jackknife say the same."""
-    return of_images(draws, [without_blocks(of) for of in draws])
+    return [of_images(of, without_blocks(of)) for of in draws]
 
 
 def test_the_variance_of_images_is_the_mean_of_two_estimates() -> None:
-    """Draws 1 and 3 have the sample variance 2. Without a block 4.9, 5 and 5.4 (mean 5.1): 2 / 3 of 0.14. A place where
-    a seed has no number is left out at every seed."""
-    for draws, without in (
-        ([1.0, 3.0], [4.9, 5.0, 5.4]),
-        ([1.0, np.nan, 3.0], [4.9, 5.0, np.nan, 5.4]),
-    ):
-        found = interval([5.0], of_images([np.array(draws)], [np.array(without)]))
-        assert found is not None
-        assert found.high == pytest.approx(5 + Z * ((2 + 0.28 / 3) / 2) ** 0.5, 1e-5)
-    two = of_images([np.array([1.0, 3.0, 9.0]), np.array([0.0, 0.0, np.nan])], [np.array([1.0, 3.0]), np.zeros(2)])
-    assert (two.mean(0) ** 2).sum() == pytest.approx((2 / 4 + 1 / 4) / 2)  # of their mean; jackknife: 1/2 of 2 / 4
-    assert of_images([np.array([1.0, 3.0])], [np.array([np.nan])]).size == 0
+    """Draws 1 and 3 have the sample variance 2. Without a block 4.9, 5 and 5.4 (mean 5.1): 2 / 3 of 0.14. A place
+    without a number is left out."""
+    draws, without = np.array([1.0, np.nan, 3.0]), np.array([4.9, 5.0, np.nan, 5.4])
+    apart = of_images(draws, without)
+    assert (apart**2).sum() == pytest.approx((2 + 0.28 / 3) / 2)
+    found = interval([5.0], [apart])
+    assert found is not None
+    assert found.high == pytest.approx(5 + Z * ((2 + 0.28 / 3) / 2) ** 0.5, 1e-5)
+    assert not len(of_images(draws, np.array([np.nan, 4.0])))
 
 
 def test_one_seed_knows_the_images_alone() -> None:
@@ -86,6 +83,14 @@ def test_seeds_that_agree_by_luck_are_not_surer_than_their_images() -> None:
     sure = interval([20.0, 20.2], varied(far), shared=False)
     assert sure is not None
     assert sure.p == pytest.approx(0.00317, abs=1e-5)  # Student's of 20.1 / 0.1 with 1 degree; the normal one is 1e-34
+
+
+def test_vals_of_their_own_may_have_more_images_or_fewer() -> None:
+    """Two seeds agree on 4; variances 2 and 1 of their images, on two and on three places: of the mean (2 + 1) / 4."""
+    apart = [np.array([1.0, -1.0]), np.array([0.6, -0.8, 0.0])]
+    found = interval([4.0, 4.0], apart, shared=False)
+    assert found is not None
+    assert found.high == pytest.approx(4 + Z * 0.75**0.5, 1e-5)
 
 
 def test_what_does_not_vary_has_no_interval() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import cell_text
-from bench.evaluation.resample import DRAWS
 from reports.intervals import (
     FEWEST_IMAGES,
     LEVEL,
@@ -136,7 +135,7 @@ def caption(rows: Sequence[RowResult], blocks: Blocks) -> tuple[str, ...]:
         over = (
             f"val images and {seeds} seeds" if seeds > 1 else f"val images, {MODELS}: one seed knows no other training"
         )
-        what = f"[low, high]: 95 % interval over {over} ({DRAWS} draws of the images, paired)"
+        what = f"[low, high]: 95 % interval over {over} (bootstrap and jackknife, paired)"
         holm_over = f"Holm's correction over at most {' and '.join(over_rows)}; each metric by itself, at 5 %"
         notes = [f"{what}; bold or !: certain, which is without 0 after {holm_over}"]
         one = of_one_seed(blocks) if seeds > 1 else []

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import cell_text
-from bench.evaluation.resample import DRAWS
 from reports.compare.comparison import Comparison, Pair, cell_of
 from reports.compare.protocols import GROUPS
 from reports.differences import MODELS, SHOWN, WHYS, Difference, tried
@@ -182,8 +181,8 @@ def _legend(found: Comparison) -> Sequence[str]:
             f"B - A [low, high]: 95 % interval over val images, and over seeds where there are several, else {MODELS}"
         )
         notes = [
-            f"{what} ({DRAWS} draws, paired); ! or bold: without 0 after Holm's correction over at most {rows} "
-            f"row{'s' * (rows > 1)}; each metric by itself, at 5 %"
+            f"{what} (bootstrap and jackknife, paired); ! or bold: without 0 after Holm's correction over at most "
+            f"{rows} row{'s' * (rows > 1)}; each metric by itself, at 5 %"
         ]
     elif ones:
         notes = ["B - A: paired by seed"]

@@ -128,7 +128,7 @@ def test_report_makes_them_unless_told_not_to(smoke: Undisturbed, store: Store, 
     assert shown.code == 0, shown.err
     results = list(store.root.glob(f"*/attempts/*/outputs/{RESULT}"))
     assert len(list(store.root.glob("*/draws-*"))) == len(results)
-    assert "no interval, as fewer than 70 val images" in " ".join(shown.out.split())
+    assert "no interval, as fewer than 30 val images" in " ".join(shown.out.split())
     lines = (store.root / "out" / "intervals.csv").read_text().splitlines()
     assert lines[0].startswith("row,metric,seeds,value,low,high,base")
     gone = call("gc", "--store", str(store.root))

@@ -5,10 +5,10 @@ What varies. One seed: the images of val alone, the interval a normal one, for t
 the mean of two estimates (bench/evaluation/resample.py). Of a class on n images the bootstrap has about 1 - 1/n of the
 variance and the jackknife 1 / (1 - 1/n) (Efron and Stein, Annals of Statistics 9, 1981: it errs upwards), so that
 classes on two or three images, as LVIS' rare ones are, would have intervals too narrow by the one and too wide by the
-other. Several seeds: their sample variance s^2 holds all that a seed
-changes, initial weights and order of training and, where the data follow the seed, train and val as well; the interval
-is Student's. A val that the seeds share varies once more, by the bootstrap of the mean over seeds, less what s^2 has of
-it already; the sum has Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946).
+other. Several seeds: their sample variance s^2 holds all that a seed changes, initial weights and order of training
+and, where the data follow the seed, train and val as well; the interval is Student's. A val that the seeds share varies
+once more, by these two estimates of the mean over seeds, less what s^2 has of it already; the sum has Satterthwaite's
+degrees of freedom (Biometrics Bulletin 2, 1946).
 
 Two or three seeds agree by luck in one cell of five more closely than images allow: an interval is never narrower, and
 no p smaller, than that of the images alone or of the seeds alone. With several seeds it so holds the truth in 95 % or

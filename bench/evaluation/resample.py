@@ -38,6 +38,15 @@ def image_weights(images: int, draws: int, digest: str, at_once: int) -> Iterato
         yield np.stack([np.bincount(one, minlength=images) for one in chosen])
 
 
+def block_weights(images: int, blocks: int, digest: str, at_once: int) -> Iterator[Ints]:
+    """1 for each image but those of one block, which count 0, block by block; as `image_weights`, with a block for each
+    image where there are fewer images than blocks."""
+    number = min(blocks, images)
+    block = np.random.default_rng([int(digest[:16], 16), 1]).permutation(images) % number
+    for start in range(0, number, at_once):
+        yield (block[None] != np.arange(start, min(number, start + at_once))[:, None]).astype(np.int64)
+
+
 def class_groups(frequency: Sequence[str], instance_counts: Sequence[int], edges: Sequence[int]) -> dict[str, Bools]:
     """Metric name -> which of the K classes it is a mean over: AP, APr, APc, APf, AP1..APk."""
     bins, letters = instance_bin(np.array(instance_counts, np.int64), edges), np.array(frequency, dtype=object)
@@ -75,12 +84,7 @@ def bootstrap(
         seen: is told how many draws were done, after each piece.
     """
     again = Accumulator(matches)
-    found: dict[str, list[Floats]] = {}
-    for weights in image_weights(len(matches.image_ids), draws, digest, again.at_once):
-        for name, values in ap_of(again.per_class(weights), groups).items():
-            found.setdefault(name, []).append(values)
-        seen(len(weights))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return _of_each(again, groups, image_weights(len(matches.image_ids), draws, digest, again.at_once), seen)
 
 
 def jackknife(
@@ -101,23 +105,25 @@ def jackknife(
         seen: is told how many blocks were done, after each piece.
     """
     again = Accumulator(matches)
-    images = len(matches.image_ids)
-    number = min(blocks, images)
-    block = np.random.default_rng([int(digest[:16], 16), 1]).permutation(images) % number
-    found: dict[str, list[Floats]] = {}
-    for start in range(0, number, again.at_once):
-        left_out = np.arange(start, min(number, start + again.at_once))
-        weights = (block[None] != left_out[:, None]).astype(np.int64)
-        for name, values in ap_of(again.per_class(weights), groups).items():
-            found.setdefault(name, []).append(values)
-        seen(len(left_out))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return _of_each(again, groups, block_weights(len(matches.image_ids), blocks, digest, again.at_once), seen)
 
 
 def images_that_show(matches: Matches, groups: Mapping[str, Bools]) -> dict[str, int]:
     """Metric name -> val images with a counted box of one of its classes: on how much its interval rests."""
     shown = {name: chosen[matches.truth_category] for name, chosen in groups.items()}
     return {name: len(np.unique(matches.truth_image[of])) for name, of in shown.items()}
+
+
+def _of_each(
+    again: Accumulator, groups: Mapping[str, Bools], pieces: Iterator[Ints], seen: Callable[[int], None]
+) -> dict[str, Floats]:
+    """Metric name -> AP of every weighting."""
+    found: dict[str, list[Floats]] = {}
+    for weights in pieces:
+        for name, values in ap_of(again.per_class(weights), groups).items():
+            found.setdefault(name, []).append(values)
+        seen(len(weights))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _mean(values: Floats) -> Floats:

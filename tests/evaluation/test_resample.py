@@ -15,7 +15,15 @@ from federated import boxes_of, federated
 
 from bench.evaluation.ap import evaluate_boxes, lean_ground_truth
 from bench.evaluation.matches import Accumulator, match_boxes
-from bench.evaluation.resample import ap_of, bootstrap, class_groups, image_weights, images_that_show, jackknife
+from bench.evaluation.resample import (
+    ap_of,
+    block_weights,
+    bootstrap,
+    class_groups,
+    image_weights,
+    images_that_show,
+    jackknife,
+)
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -26,6 +34,18 @@ def test_draws_are_those_of_the_split() -> None:
     np.testing.assert_array_equal(whole, np.concatenate(list(image_weights(7, 100, DIGEST, 33))))
     assert (whole != np.concatenate(list(image_weights(7, 100, DIGEST[::-1], 100)))).any()
     assert whole.mean(0) == pytest.approx(np.ones(7), abs=0.4)  # five standard errors: each is a binomial of mean 1
+
+
+def test_each_image_is_left_out_in_one_block() -> None:
+    """Of 7 images 3 blocks are of 3, 2 and 2; of 2 images no more than 2 blocks. Rows that are paired need the same
+    blocks, so one split's are written down."""
+    whole = np.concatenate(list(block_weights(7, 3, DIGEST, 100)))
+    assert (1 - whole).sum(0).tolist() == [1] * 7
+    assert sorted((1 - whole).sum(1)) == [2, 2, 3]
+    np.testing.assert_array_equal(whole, np.concatenate(list(block_weights(7, 3, DIGEST, 2))))
+    assert (1 - whole).argmax(0).tolist() == [2, 0, 1, 2, 0, 1, 0]
+    assert (whole != np.concatenate(list(block_weights(7, 3, DIGEST[::-1], 100)))).any()
+    assert sorted(np.concatenate(list(block_weights(2, 500, DIGEST, 100))).tolist()) == [[0, 1], [1, 0]]
 
 
 def test_two_images_by_hand() -> None:

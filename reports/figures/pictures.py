@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ATTENDED = ("row", "training", "image", "class", "training_instances", "inside", "area")
 PAINTED = ("row", "training", "image", "shown", "error", "error_of_mean")
 SIDE = 1.5  # inches of a picture
+LINE, BELOW = 0.135, 0.2  # inches of a line above it, and of the one below with what keeps them apart
 BOX = "#ff2d2d"
 
 
@@ -37,14 +38,17 @@ def attention(scene: Scene) -> Drawing | None:
         return None
     known: dict[int, Attended] = {seen.image: seen for _, _, one in shown for seen in one.images}
     at = {image: i for i, image in enumerate(known)}
-    figure, panels = blank(SIDE * (1 + len(shown)), SIDE * 1.15 * len(known), len(known), 1 + len(shown))
+    titles = {image: _class_of(seen, shown[0][1]) for image, seen in known.items()}
+    lines_above = 1 + max(text.count("\n") for text in (*titles.values(), *(name for name, _, _ in shown)))
+    height_in = SIDE + BELOW + LINE * lines_above
+    figure, panels = blank(SIDE * (1 + len(shown)), height_in * len(known), len(known), 1 + len(shown))
     grid = np.array(panels, dtype=object).reshape(len(known), 1 + len(shown))
     lines: list[tuple[object, ...]] = []
     for image, seen in known.items():
         axes = grid[at[image], 0]
         _picture(axes, seen.pixels)
         _boxes(axes, seen)
-        axes.set_title(_class_of(seen, shown[0][1]), fontsize=8)
+        axes.set_title(titles[image], fontsize=8)
     for column, (name, result, one) in enumerate(shown, 1):
         for axes in grid[:, column]:
             axes.set_axis_off()
@@ -142,6 +146,7 @@ def _class_of(seen: Attended, result: RowResult) -> str:
 
 def _frame(axes: Axes) -> None:
     axes.set_axis_on()
+    axes.set_anchor("S")  # what is left of the height is its title's
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -28,6 +28,7 @@ LONG = (
     "red and right-to-left", "| pipe | `tick` [l](javascript:alert(1))", "@SUM(A1)",
 )  # fmt: skip
 ENDLESS = "a row whose name was written by someone who had " + "very " * 30 + "much to say, beta 8"
+MARGIN = 2.0  # pixels at 100 to the inch between what is drawn and the edge of the paper
 CJK = "\u7a00\u6709\u7c7b BAGS"  # "rare classes"
 
 
@@ -37,8 +38,8 @@ def inside(figure: Any) -> list[Any]:
     boxes = [legend.get_window_extent() for legend in figure.legends]
     boxes += [axes.get_tightbbox() for axes in figure.axes]
     for box in boxes:
-        assert -1 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1
-        assert -1 <= box.y0 <= box.y1 <= figure.bbox.y1 + 1
+        assert MARGIN <= box.x0 <= box.x1 <= figure.bbox.x1 - MARGIN
+        assert MARGIN <= box.y0 <= box.y1 <= figure.bbox.y1 - MARGIN
     return boxes
 
 

@@ -11,6 +11,7 @@ from reports.figures.pictures import attention, error, reconstructions, shares
 from reports.figures.scene import Scene
 from reports.looks import Attended, Attention, Looks, Painted
 from tests.reports.made_records import made
+from tests.reports.test_lettering import ENDLESS, inside
 
 MAP = np.array([[4.0, 0.0], [1.0, 3.0]])
 
@@ -34,6 +35,16 @@ def test_how_much_of_a_map_is_in_the_boxes(boxes: tuple[tuple[float, ...], ...],
 
 def test_a_map_of_zeros_has_nothing_inside() -> None:
     assert shares(replace(attended(), map=np.zeros((2, 2)))) == (0.0, 0.25)
+
+
+@pytest.mark.parametrize("name", ["2DRCL", ENDLESS])
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_names_above_the_pictures_lie_on_the_paper(name: str, images: int) -> None:
+    seen = tuple(replace(attended(i, 4), pixels=np.full((32, 32, 3), 0.5)) for i in range(images))
+    looks = Looks(attention=(Attention(1, False, seen), Attention(2, True, seen)))
+    drawing = attention(Scene([replace(made(name), looks=looks)]))
+    assert drawing is not None
+    inside(drawing.figure)
 
 
 def test_a_column_for_each_row_and_training() -> None:

@@ -66,7 +66,7 @@ def _what_there_is(table: Table, done: Sequence[Line], bases: Mapping[str, str])
 
 def _gains(table: Table, done: Sequence[Line], tail: str, edges: Sequence[int]) -> str:
     ranked = _ranked(done, tail)
-    best = [line for line in ranked if (line.delta[tail].mean or 0.0) > 0]
+    best = _gainers(ranked, tail)
     where = _metric(tail, edges)
     if not ranked:
         return f"Tail: there is no difference in {where}."
@@ -79,6 +79,11 @@ def _gains(table: Table, done: Sequence[Line], tail: str, edges: Sequence[int]) 
     return f"Tail, {where}{has}: the largest gain{'s are' if len(told) > 1 else ' is'} {'; '.join(told)}{more}."
 
 
+def _gainers(ranked: Sequence[Line], tail: str) -> list[Line]:
+    """The rows whose gain can be seen in the table, which has one decimal."""
+    return [line for line in ranked if round(line.delta[tail].mean or 0.0, 1) > 0]
+
+
 def _how_many(table: Table, best: Sequence[Line], ranked: Sequence[Line], tail: str) -> str:
     found = table.certain.get("delta", {})
     text = f"; by their means {len(best)} of {len(ranked)} rows gain"
@@ -89,7 +94,7 @@ def _how_many(table: Table, best: Sequence[Line], ranked: Sequence[Line], tail: 
 
 
 def _costs(table: Table, done: Sequence[Line], tail: str, head: str, edges: Sequence[int]) -> str:
-    gainers = [line for line in _ranked(done, tail) if (line.delta[tail].mean or 0.0) > 0]
+    gainers = _gainers(_ranked(done, tail), tail)
     told = [
         f"{line.row} {_signed(line.delta[head])} (AP {_signed(line.delta.get('AP'))})"
         for line in gainers[:GAINERS]

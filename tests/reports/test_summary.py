@@ -50,6 +50,17 @@ def test_one_seed_without_intervals_claims_nothing() -> None:
     )
 
 
+def test_a_gain_that_the_table_shows_as_0_is_none() -> None:
+    little = [made("baseline", 0, AP=20.0, AP1=1.0, AP4=50.0), made("longer", 0, AP=30.0, AP1=1.04, AP4=60.0)]
+    found = " ".join(sentences(table(little, suite="s", order=["baseline"])))
+    assert "Tail, AP1 (1-9 training instances); baseline has 1.0: no row gains." in found
+    assert "longer" not in found
+    little.append(made("BAGS", 0, AP=25.0, AP1=3.0, AP4=49.0))
+    found = " ".join(sentences(table(little, suite="s", order=["baseline"])))
+    assert "the largest gain is BAGS +2.0 to 3.0." in found
+    assert "No row gains the tail without a loss at the head, by their means." in found
+
+
 def test_seeds_without_intervals_have_a_spread_alone() -> None:
     found = sentences(table(rows(0, 1), suite="s", order=["baseline", "gone"], skipped={"gone": "not run"}))
     assert found[0] == (

@@ -102,7 +102,7 @@ def _costs(table: Table, done: Sequence[Line], tail: str, head: str, edges: Sequ
     ]
     if not told:
         return ""
-    free = [line.row for line in gainers if head in line.delta and (line.delta[head].mean or 0.0) >= 0]
+    free = [line.row for line in gainers if head in line.delta and round(line.delta[head].mean or 0.0, 1) >= 0]
     free_text = f" Gain the tail and lose nothing at the head, by their means: {_some(free)}." if free else ""
     if not free:
         free_text = " No row gains the tail without a loss at the head, by their means."

@@ -59,6 +59,9 @@ def test_a_gain_that_the_table_shows_as_0_is_none() -> None:
     found = " ".join(sentences(table(little, suite="s", order=["baseline"])))
     assert "the largest gain is BAGS +2.0 to 3.0." in found
     assert "No row gains the tail without a loss at the head, by their means." in found
+    little[-1] = made("BAGS", 0, AP=25.0, AP1=3.0, AP4=49.96)
+    found = " ".join(sentences(table(little, suite="s", order=["baseline"])))
+    assert "BAGS 0.0 (AP +5.0). Gain the tail and lose nothing at the head, by their means: BAGS." in found
 
 
 def test_seeds_without_intervals_have_a_spread_alone() -> None:
